@@ -1,0 +1,157 @@
+"""The frozen values that the packages hand each other; numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+ClassName = Literal["normal", "benign", "malignant"]
+Label = Literal["normal", "benign", "malignant", "unsure"]
+MaskDecision = Literal["kept", "edited", "new", "none"]
+ClassDecision = Literal["kept", "changed", "new", "unsure"]
+
+CLASSES: tuple[ClassName, ...] = get_args(ClassName)
+LABELS: tuple[Label, ...] = get_args(Label)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Frame:
+    """One grey image.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        Grey levels, shape (H, W), any real dtype. A model reads 8-bit ones by their range, any other by
+        their own minimum and maximum.
+    id : str
+        SHA-256 (64 hex digits) of the encoded bytes the frame came from; of the pixels where there was
+        no file.
+    pixels_hash : str
+        SHA-256 (64 hex digits) of the decoded pixels, their shape and dtype.
+    name : str
+        What to call the frame before a user, usually the file's name.
+    spacing : tuple of float, optional
+        Row and column spacing in mm, only where a calibration is known.
+    """
+
+    pixels: NDArray[Any]
+    id: str
+    pixels_hash: str
+    name: str
+    spacing: tuple[float, float] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.pixels.shape
+        return height, width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prediction:
+    """What a model said of a frame, on the frame's own grid.
+
+    Parameters
+    ----------
+    frame_id : str
+        The frame it was made for.
+    lesion : numpy.ndarray
+        Lesion probability, float32 (H, W) in [0, 1].
+    mask : numpy.ndarray
+        The proposed lesions, uint8 (H, W): 0 background, then one number a lesion, the largest first.
+    classes : numpy.ndarray
+        Calibrated probability of each of `CLASSES`, float32 (3,), sums to 1.
+    uncertainty : numpy.ndarray
+        Binary entropy of `lesion` in bits, float32 (H, W) in [0, 1].
+    expected_dice : float
+        Calibrated expectation of the mask's Dice; for an empty mask the calibrated probability that
+        there is no lesion.
+    threshold : float
+        Lesion probability above which a pixel entered `mask`.
+    model : str
+        Id of the model: its name and the first digits of its version.
+    """
+
+    frame_id: str
+    lesion: NDArray[np.float32]
+    mask: NDArray[np.uint8]
+    classes: NDArray[np.float32]
+    uncertainty: NDArray[np.float32]
+    expected_dice: float
+    threshold: float
+    model: str
+
+    @property
+    def label(self) -> ClassName:
+        """The most probable class."""
+        return CLASSES[int(self.classes.argmax())]
+
+    @property
+    def lesions(self) -> int:
+        """The number of lesions in the mask."""
+        return int(self.mask.max(initial=0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Correction:
+    """What a person said of a frame.
+
+    Parameters
+    ----------
+    frame_id, pixels_hash : str
+        The frame it is about; see `Frame`.
+    mask : numpy.ndarray
+        The person's lesions, uint8 (H, W), numbered as in `Prediction`; all zero where there is none.
+    label : str
+        One of `LABELS`: the class the person chose, or "unsure".
+    annotator : str
+        Pseudonym of the person.
+    prediction : Prediction, optional
+        The prediction they started from.
+    prediction_seen : bool
+        Whether the prediction was shown before they decided.
+    seconds : float, optional
+        Time spent, only where the project records it.
+    """
+
+    frame_id: str
+    pixels_hash: str
+    mask: NDArray[np.uint8]
+    label: Label
+    annotator: str
+    prediction: Prediction | None = None
+    prediction_seen: bool = False
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.label not in LABELS:
+            raise ValueError(f"label must be one of {', '.join(LABELS)}, got {self.label!r}")
+        if self.mask.ndim != 2 or self.mask.dtype != np.uint8:
+            raise ValueError(f"mask must be uint8 (H, W), got {self.mask.dtype} {self.mask.shape}")
+        if self.prediction is not None and self.prediction.mask.shape != self.mask.shape:
+            raise ValueError(
+                f"the mask has shape {self.mask.shape}, its prediction {self.prediction.mask.shape}"
+            )
+        if self.prediction is not None and self.prediction.frame_id != self.frame_id:
+            raise ValueError("the prediction belongs to another frame")
+
+    @property
+    def mask_decision(self) -> MaskDecision:
+        """Whether the mask was kept, edited, drawn anew, or left empty."""
+        if not self.mask.any():
+            return "none"
+        if self.prediction is None or not self.prediction.mask.any():
+            return "new"
+        return "kept" if np.array_equal(self.mask, self.prediction.mask) else "edited"
+
+    @property
+    def class_decision(self) -> ClassDecision:
+        """Whether the predicted class was kept, changed, given without a prediction, or left open."""
+        if self.label == "unsure":
+            return "unsure"
+        if self.prediction is None:
+            return "new"
+        return "kept" if self.label == self.prediction.label else "changed"

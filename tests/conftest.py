@@ -1,0 +1,44 @@
+"""What every test shares: the folders, the markers that ask for something, and study folders of phantoms."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The public datasets; for tests marked `data`."""
+    return DATA
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("data") and not DATA.is_dir():
+        pytest.skip("the public datasets are not at ../shared/data")
+    if item.get_closest_marker("cuda") and not _has_cuda():
+        pytest.skip("there is no NVIDIA GPU")
+    if item.path.is_relative_to(ROOT / "tests" / "gui") and not _has_display():
+        pytest.skip("there is no display; `make test` starts one")
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _has_display() -> bool:
+    names = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    return sys.platform in ("win32", "darwin") or any(os.environ.get(name) for name in names)
