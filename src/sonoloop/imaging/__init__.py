@@ -1,0 +1,1 @@
+"""Files in, frames out: images and phantoms."""

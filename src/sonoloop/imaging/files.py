@@ -1,0 +1,80 @@
+"""Which files of a folder are images, and which belong to one as its masks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sonoloop.errors import ImageMissingError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+# BUSI writes "benign (7)_mask.png" and, for a second lesion, "benign (7)_mask_1.png"
+_MASK = re.compile(r"_mask(_\d+)?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An image file, and its path relative to the input it was found below."""
+
+    path: Path
+    relative: Path
+
+
+def is_image_path(path: Path) -> bool:
+    """Whether the name is that of an image, and not of a mask or a hidden file."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not is_mask_path(path)
+
+
+def is_mask_path(path: Path) -> bool:
+    """Whether the name is that of a mask, as BUSI and `sonoloop predict` write them."""
+    return path.suffix.lower() in SUFFIXES and _MASK.search(path.stem) is not None
+
+
+def mask_paths(image: Path) -> list[Path]:
+    """Return the masks that lie beside an image, in BUSI's naming, in order."""
+    pattern = re.compile(re.escape(image.stem) + r"_mask(_\d+)?\.[a-z]+$", re.IGNORECASE)
+    return sorted(p for p in image.parent.iterdir() if pattern.fullmatch(p.name) and is_mask_path(p))
+
+
+def find_images(paths: Iterable[Path]) -> list[FoundImage]:
+    """Find the images below files and folders.
+
+    Parameters
+    ----------
+    paths : iterable of pathlib.Path
+        Files are taken as they are, unless they are masks; folders are searched, in natural order.
+
+    Returns
+    -------
+    list of FoundImage
+        Each file once. With several folders, `relative` starts with the folder's own name.
+
+    Raises
+    ------
+    ImageMissingError
+        If a path does not exist.
+    """
+    inputs = [Path(path) for path in paths]
+    folders = [path for path in inputs if path.is_dir()]
+    found: dict[Path, FoundImage] = {}
+    for path in inputs:
+        if path.is_dir():
+            prefix = Path(path.resolve().name) if len(folders) > 1 else Path()
+            files = sorted(
+                (p for p in path.rglob("*") if is_image_path(p) and p.is_file()), key=natural_order
+            )
+            for file in files:
+                found.setdefault(file.resolve(), FoundImage(file, prefix / file.relative_to(path)))
+        elif not path.exists():
+            raise ImageMissingError(f"there is no file or folder {path}; check the path")
+        elif not is_mask_path(path):
+            found.setdefault(path.resolve(), FoundImage(path, Path(path.name)))
+    return list(found.values())
+
+
+def natural_order(path: Path) -> list[tuple[int, int | str]]:
+    """Sort key by which "benign (2)" comes before "benign (10)"."""
+    parts = re.split(r"(\d+)", str(path).casefold())
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]

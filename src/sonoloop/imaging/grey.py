@@ -1,0 +1,125 @@
+"""Decoded arrays to grey frames: colour, hashes and the checks a model asks for."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sonoloop.errors import ConstantImageError, ImageEmptyError, NotFiniteImageError, UnsupportedImageError
+from sonoloop.values import Frame
+
+# ITU-R BT.601 luma, the weights by which JPEG and Pillow turn colour to grey
+LUMA = (0.299, 0.587, 0.114)
+
+
+def channels_agree(array: NDArray[Any]) -> bool:
+    """Whether red, green and blue of an (H, W, 3) or (H, W, 4) array are the same everywhere."""
+    red = array[..., 0]
+    return bool(np.array_equal(red, array[..., 1]) and np.array_equal(red, array[..., 2]))
+
+
+def to_grey(array: NDArray[Any]) -> NDArray[Any]:
+    """Turn an image to one channel without changing its grid or dtype.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        Shape (H, W), or (H, W, C) with C = 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha);
+        alpha is dropped.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (H, W). One channel where the channels agree, their BT.601 luma otherwise.
+
+    Raises
+    ------
+    UnsupportedImageError
+        If the shape is none of these.
+    """
+    if array.ndim == 2:
+        return array
+    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
+        raise UnsupportedImageError(
+            f"an image of shape {array.shape} is neither grey (H, W) nor colour (H, W, 3); "
+            "pick one frame or channel"
+        )
+    if array.shape[2] <= 2 or channels_agree(array):
+        return np.ascontiguousarray(array[..., 0])
+    luma: NDArray[Any] = array[..., :3].astype(np.float64) @ np.array(LUMA)
+    if np.issubdtype(array.dtype, np.integer):
+        luma = np.rint(luma)
+    return luma.astype(array.dtype)
+
+
+def hash_pixels(pixels: NDArray[Any]) -> str:
+    """SHA-256 of an array's dtype, shape and values, byte order aside; 64 hex digits."""
+    little = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
+    digest = hashlib.sha256(f"{little.dtype.str}{little.shape}".encode())
+    digest.update(little.data)
+    return digest.hexdigest()
+
+
+def frame_from_array(
+    array: NDArray[Any],
+    *,
+    name: str,
+    id: str | None = None,  # noqa: A002 - the frame's own word
+    spacing: tuple[float, float] | None = None,
+) -> Frame:
+    """Make a frame of a decoded image.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        Grey (H, W) or colour (H, W, 3 or 4), boolean, integer or floating point.
+    name : str
+        What to call the frame before a user.
+    id : str, optional
+        Hash of the encoded bytes; the hash of the pixels where there are none.
+    spacing : tuple of float, optional
+        Row and column spacing in mm.
+
+    Raises
+    ------
+    ImageEmptyError
+        If the array holds no pixel.
+    UnsupportedImageError
+        If it is no image, by shape or dtype.
+    """
+    if array.size == 0:
+        raise ImageEmptyError(f"{name} has no pixels; open another image")
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * np.uint8(255)
+    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
+        raise UnsupportedImageError(f"{name} holds {array.dtype} values; convert it to grey levels")
+    pixels = np.ascontiguousarray(to_grey(array))
+    pixels_hash = hash_pixels(pixels)
+    return Frame(pixels=pixels, id=id or pixels_hash, pixels_hash=pixels_hash, name=name, spacing=spacing)
+
+
+def check_frame(frame: Frame) -> Frame:
+    """Return the frame if a model can say something of it.
+
+    Raises
+    ------
+    NotFiniteImageError
+        If a pixel is NaN or infinite.
+    ConstantImageError
+        If all pixels have the same value.
+    """
+    pixels = frame.pixels
+    if np.issubdtype(pixels.dtype, np.floating) and not np.isfinite(pixels).all():
+        bad = int(np.count_nonzero(~np.isfinite(pixels)))
+        raise NotFiniteImageError(
+            f"{frame.name} holds {bad} pixels that are NaN or infinite; replace them and open the image again"
+        )
+    low, high = pixels.min(), pixels.max()
+    if low == high:
+        raise ConstantImageError(
+            f"every pixel of {frame.name} has the value {low}; there is nothing to see, check the export"
+        )
+    return frame

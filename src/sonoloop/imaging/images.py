@@ -1,0 +1,229 @@
+"""PNG, JPEG, TIFF and BMP files to studies of grey frames."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from sonoloop.errors import (
+    ImageEmptyError,
+    ImageMissingError,
+    ImageTooLargeError,
+    ImageTruncatedError,
+    NotAnImageError,
+    UnsupportedImageError,
+)
+from sonoloop.imaging.grey import channels_agree, check_frame, frame_from_array
+from sonoloop.values import Frame
+
+logger = logging.getLogger(__name__)
+
+MAX_PIXELS = 64_000_000
+MAX_FRAMES = 2_000
+MAX_STUDY_PIXELS = 1_000_000_000
+
+# only these decoders ever see a file: the others of Pillow have a history of bombs
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM", *_TIFF_MAGIC)
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Study:
+    """What one path holds.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    name : str
+        The file's name.
+    frames : tuple of Frame
+        One grey frame, or a cine of many.
+    colour : numpy.ndarray, optional
+        (N, H, W, 3) as the file has it, only where its channels disagree (Doppler, coloured marks).
+    """
+
+    path: Path
+    name: str
+    frames: tuple[Frame, ...]
+    colour: NDArray[Any] | None = None
+
+
+def read_study(path: Path, *, max_pixels: int = MAX_PIXELS) -> Study:
+    """Read an image file.
+
+    Grey levels keep their bit depth (1-bit becomes 0 and 255), colour is read at 8 bits; palettes are
+    resolved; alpha is dropped; only a TIFF is read as a cine.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A PNG, JPEG, TIFF or BMP file.
+    max_pixels : int
+        Most pixels a frame may have; checked from the header, before anything is decoded.
+
+    Raises
+    ------
+    ImageMissingError, ImageEmptyError, NotAnImageError, ImageTruncatedError, ImageTooLargeError
+        As their names say; the message names the file and what to do.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    pages = _decode(data, path.name, max_pixels)
+    digest = hashlib.sha256(data)
+    frames = []
+    for number, page in enumerate(pages):
+        frame_digest = digest
+        if len(pages) > 1:
+            frame_digest = digest.copy()
+            frame_digest.update(f"#{number}".encode())
+        name = path.name if len(pages) == 1 else f"{path.name} [{number + 1}]"
+        frames.append(frame_from_array(page, name=name, id=frame_digest.hexdigest()))
+    coloured = [page for page in pages if page.ndim == 3 and page.shape[2] >= 3 and not channels_agree(page)]
+    same_shape = len({page.shape for page in pages}) == 1
+    colour = np.stack([page[..., :3] for page in pages]) if coloured and same_shape else None
+    return Study(path=path, name=path.name, frames=tuple(frames), colour=colour)
+
+
+def read_frame(path: Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
+    """Read a file that holds one frame a model can work on.
+
+    Raises
+    ------
+    UnsupportedImageError
+        If the file holds several frames, or the frame is constant or not finite.
+    ImageError
+        As `read_study`.
+    """
+    study = read_study(path, max_pixels=max_pixels)
+    if len(study.frames) > 1:
+        raise UnsupportedImageError(
+            f"{study.name} has {len(study.frames)} frames; predicting works on one: "
+            "open it in napari, move the slider and press Predict"
+        )
+    return check_frame(study.frames[0])
+
+
+def _read_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise NotAnImageError(
+            f"{path.name} is a folder; give an image file, or let a command search the folder"
+        )
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageMissingError(f"there is no file {path}; check the path") from error
+    except OSError as error:
+        raise ImageMissingError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    if not data:
+        raise ImageEmptyError(f"{path.name} is empty (0 bytes); copy or export it again")
+    return data
+
+
+def _decode(data: bytes, name: str, max_pixels: int) -> list[NDArray[Any]]:
+    if not data.startswith(_MAGIC):
+        raise NotAnImageError(f"{name} is not a PNG, JPEG, TIFF or BMP image; convert it to one of these")
+    try:
+        with warnings.catch_warnings():
+            # our own cap lies below the size at which Pillow only warns
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                _check_size(image.width, image.height, name, max_pixels)
+                return [_to_array(page) for page in _pages(image, name)]
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(_too_large(name, max_pixels)) from error
+    except UnidentifiedImageError as error:
+        if data.startswith(_TIFF_MAGIC):
+            return _decode_tiff(data, name, max_pixels)
+        raise ImageTruncatedError(_truncated(name)) from error
+    except _BROKEN as error:
+        raise ImageTruncatedError(_truncated(name)) from error
+
+
+def _pages(image: Image.Image, name: str) -> Iterator[Image.Image]:
+    count = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    _check_count(count, image.width * image.height, name)
+    for number in range(count):
+        image.seek(number)
+        _check_size(image.width, image.height, name, MAX_PIXELS)
+        image.load()
+        yield image
+
+
+def _to_array(image: Image.Image) -> NDArray[Any]:
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8) * np.uint8(255)
+    if image.mode in ("L", "LA", "RGB", "RGBA", "F") or image.mode.startswith("I;16"):
+        array = np.array(image)
+        return array.astype(array.dtype.newbyteorder("="))
+    if image.mode == "I":
+        wide = np.array(image)
+        fits = wide.min() >= 0 and wide.max() <= np.iinfo(np.uint16).max
+        return wide.astype(np.uint16) if fits else wide
+    return np.array(image.convert("RGB"))
+
+
+def _decode_tiff(data: bytes, name: str, max_pixels: int) -> list[NDArray[Any]]:
+    """Decode the TIFFs that Pillow does not know, colour in floating point among them."""
+    import tifffile  # noqa: PLC0415 - slow to import, seldom needed
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            pages = [page.aspage() for page in tiff.pages]
+            for page in pages:
+                _check_size(page.imagewidth, page.imagelength, name, max_pixels)
+            if pages:
+                _check_count(len(pages), pages[0].imagewidth * pages[0].imagelength, name)
+            arrays = [np.asarray(page.asarray()) for page in pages]
+    except (*_BROKEN, tifffile.TiffFileError) as error:
+        raise ImageTruncatedError(_truncated(name)) from error
+    if not arrays:
+        raise ImageTruncatedError(_truncated(name))
+    return [np.moveaxis(a, 0, -1) if a.ndim == 3 and a.shape[0] in (3, 4) else a for a in arrays]
+
+
+def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width * height == 0:
+        raise ImageEmptyError(f"{name} has no pixels ({width} x {height}); export it again")
+    if width * height > max_pixels:
+        raise ImageTooLargeError(f"{_too_large(name, max_pixels)} It has {width} x {height}.")
+
+
+def _check_count(count: int, pixels: int, name: str) -> None:
+    if count > MAX_FRAMES or count * pixels > MAX_STUDY_PIXELS:
+        raise ImageTooLargeError(
+            f"{name} has {count} frames of {pixels:,} pixels; at most {MAX_FRAMES:,} frames and "
+            f"{MAX_STUDY_PIXELS:,} pixels are read: split the file"
+        )
+
+
+def _too_large(name: str, max_pixels: int) -> str:
+    return f"{name} has more than {max_pixels:,} pixels, the most that is read: crop or shrink it."
+
+
+def _truncated(name: str) -> str:
+    return f"{name} breaks off or is damaged; copy or export it again"
