@@ -1,0 +1,32 @@
+"""A small real network, and bundles of it."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+
+from sonoloop.models.bundle import Bundle, Card, save_bundle
+from sonoloop.models.spec import ModelSpec, build_network
+
+SPEC = ModelSpec(
+    encoder="tu-test_efficientnet", size=64, dropout=0.0, arguments={"decoder_channels": [32, 16, 8, 8, 4]}
+)
+
+
+@pytest.fixture(scope="session")
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build_network(SPEC).eval()
+
+
+@pytest.fixture
+def card() -> functools.partial[Card]:
+    return functools.partial(Card, name="tiny", spec=SPEC)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, network: torch.nn.Module, card: functools.partial[Card]) -> Bundle:
+    return save_bundle(tmp_path / "tiny", network, card)

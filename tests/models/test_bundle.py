@@ -1,0 +1,183 @@
+"""A bundle's round trip, and each way it can be wrong."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from sonoloop.errors import BundleError, ModelError
+from sonoloop.models.bundle import CARD, WEIGHTS, Card, read_bundle, save_bundle
+from sonoloop.models.registry import load_bundle
+from sonoloop.models.spec import ModelSpec, build_network
+
+
+def edit_card(folder: Path, **changes: object) -> None:
+    values = json.loads((folder / CARD).read_text()) | changes
+    (folder / CARD).write_text(json.dumps({k: v for k, v in values.items() if v is not ...}))
+
+
+def replace_weights(folder: Path, data: bytes) -> None:
+    (folder / WEIGHTS).write_bytes(data)
+    edit_card(folder, weights_sha256=hashlib.sha256(data).hexdigest())
+
+
+def state_of(folder: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load((folder / WEIGHTS).read_bytes())
+
+
+def test_what_is_saved_is_read(tmp_path, bundle, network):
+    again = read_bundle(tmp_path / "tiny")
+    assert again.version == bundle.version
+    assert again.model == f"tiny-{bundle.version[:8]}"
+    images = torch.rand(2, 1, 64, 64)
+    with torch.inference_mode():
+        for got, want in zip(again.network(images), network(images), strict=True):
+            # stored in half precision
+            np.testing.assert_allclose(got, want, atol=0.02)
+
+
+def test_the_version_is_the_hash_of_the_content(tmp_path, bundle, network, card):
+    same = save_bundle(tmp_path / "same", network, card)
+    other = save_bundle(tmp_path / "other", network, functools.partial(card, threshold=0.4))
+    assert same.version == bundle.version
+    assert other.version != bundle.version
+
+
+def test_a_bundle_is_never_overwritten(tmp_path, bundle, network, card):
+    with pytest.raises(BundleError, match="never overwritten"):
+        save_bundle(tmp_path / "tiny", network, card)
+    assert read_bundle(tmp_path / "tiny").version == bundle.version
+
+
+def test_weights_that_are_not_finite_are_never_written(tmp_path, card):
+    network = build_network(card.keywords["spec"])
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] = float("nan")
+    with pytest.raises(BundleError, match="NaN"):
+        save_bundle(tmp_path / "bad", network, card)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [CARD, WEIGHTS])
+def test_a_missing_file_is_named(tmp_path, bundle, name):
+    (tmp_path / "tiny" / name).unlink()
+    with pytest.raises(BundleError, match=name):
+        read_bundle(tmp_path / "tiny")
+
+
+def test_a_flipped_byte_anywhere_in_the_weights_is_found(tmp_path, bundle):
+    path = tmp_path / "tiny" / WEIGHTS
+    data = path.read_bytes()
+    for place in np.random.default_rng(0).integers(0, len(data), 20):
+        damaged = bytearray(data)
+        damaged[place] ^= 0x10
+        path.write_bytes(damaged)
+        with pytest.raises(BundleError, match="not those its card names"):
+            read_bundle(tmp_path / "tiny")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"threshold": ...}, "missing.*threshold"),
+        ({"extra": 1}, "unknown.*extra"),
+        ({"format": 99}, "update Sonoloop"),
+        ({"classes": ["benign", "normal", "malignant"]}, "classes"),
+        ({"threshold": 1.5}, "threshold"),
+        ({"threshold": "0.5"}, "threshold"),
+        ({"temperature": 0}, "temperature"),
+        ({"views": 3}, "views"),
+        ({"name": "../../evil"}, "name"),
+        ({"agreement": {"2": {"x": [0.1], "y": []}}}, "as many x as y"),
+        ({"spec": {"architecture": "Unet", "surprise": 1}}, "surprise"),
+        ({"spec": {"architecture": "__import__", "encoder": "resnet18"}}, "no architecture"),
+        ({"spec": {"architecture": "Unet", "encoder": "no-such"}}, "no-such"),
+        ({"spec": {"architecture": "Unet", "encoder": "resnet18", "size": 100}}, "multiple of 32"),
+    ],
+)
+def test_a_wrong_card_is_refused(tmp_path, bundle, changes, message):
+    edit_card(tmp_path / "tiny", **changes)
+    with pytest.raises(BundleError, match=message):
+        read_bundle(tmp_path / "tiny")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 1}', "\udcff", "[" * 5000])
+def test_a_card_that_is_no_card_is_refused(tmp_path, bundle, text):
+    (tmp_path / "tiny" / CARD).write_text(text, errors="surrogateescape")
+    with pytest.raises(BundleError, match="tiny"):
+        read_bundle(tmp_path / "tiny")
+
+
+def test_another_shape_is_refused(tmp_path, bundle):
+    state = state_of(tmp_path / "tiny")
+    key = next(k for k, v in state.items() if v.ndim == 4)
+    state[key] = torch.zeros(*state[key].shape, 2)
+    replace_weights(tmp_path / "tiny", safetensors.torch.save(state))
+    with pytest.raises(BundleError, match="do not fit"):
+        read_bundle(tmp_path / "tiny")
+
+
+def test_a_missing_tensor_is_refused(tmp_path, bundle):
+    state = state_of(tmp_path / "tiny")
+    state.pop(next(iter(state)))
+    replace_weights(tmp_path / "tiny", safetensors.torch.save(state))
+    with pytest.raises(BundleError, match="do not fit"):
+        read_bundle(tmp_path / "tiny")
+
+
+def test_infinite_weights_are_refused(tmp_path, bundle):
+    state = state_of(tmp_path / "tiny")
+    key = next(k for k, v in state.items() if v.ndim == 4)
+    state[key] = torch.full_like(state[key], float("inf"))
+    replace_weights(tmp_path / "tiny", safetensors.torch.save(state))
+    with pytest.raises(BundleError, match="infinite"):
+        read_bundle(tmp_path / "tiny")
+
+
+class Canary:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_is_refused_and_not_executed(tmp_path, bundle):
+    canary = tmp_path / "canary"
+    replace_weights(tmp_path / "tiny", pickle.dumps(Canary(canary)))
+    with pytest.raises(BundleError, match="no safetensors"):
+        read_bundle(tmp_path / "tiny")
+    torch.save(Canary(canary), tmp_path / "payload.pt")
+    replace_weights(tmp_path / "tiny", (tmp_path / "payload.pt").read_bytes())
+    with pytest.raises(BundleError, match="no safetensors"):
+        read_bundle(tmp_path / "tiny")
+    assert not canary.exists()
+    pickle.loads(pickle.dumps(Canary(canary)))
+    assert canary.exists(), "the canary itself does not work"
+
+
+def test_an_unknown_model_is_named_with_those_there_are(tmp_path):
+    with pytest.raises(ModelError, match=r"no model 'nowhere'.*default"):
+        load_bundle("nowhere")
+
+
+def test_a_specification_names_what_is_wrong():
+    with pytest.raises(ValueError, match="multiple of 32, got 100"):
+        ModelSpec(size=100)
+    with pytest.raises(ModelError, match="no architecture 'Nonet'"):
+        build_network(ModelSpec(architecture="Nonet"))
+
+
+def test_a_card_says_which_value_is_out_of_range():
+    with pytest.raises(ValueError, match=r"min_area must be between 0 and 1, got 2"):
+        Card(name="a", spec=ModelSpec(), weights_sha256="", min_area=2)

@@ -1,0 +1,201 @@
+"""Frames in, predictions out, on a small network."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from sonoloop.errors import ConstantImageError, DeviceError, NotFiniteImageError
+from sonoloop.imaging.grey import frame_from_array
+from sonoloop.imaging.phantom import phantom
+from sonoloop.models.bundle import Bundle
+from sonoloop.models.devices import autocast_dtype, choose_device
+from sonoloop.models.predictor import Predictor
+
+
+def frames(*shapes: tuple[int, int]):
+    return [
+        frame_from_array(phantom("benign", seed=i, shape=shape).image, name=f"{i}.png")
+        for i, shape in enumerate(shapes)
+    ]
+
+
+def with_card(bundle: Bundle, **changes: object) -> Bundle:
+    return Bundle(dataclasses.replace(bundle.card, **changes), bundle.network)
+
+
+class Fixed(torch.nn.Module):
+    """Sees a lesion where the image is bright, and always the same class."""
+
+    def __init__(self, classes: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.classes = torch.nn.Parameter(torch.tensor(classes))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images * 20, self.classes.repeat(len(images), 1)
+
+
+def fixed(bundle: Bundle, classes: tuple[float, float, float] = (0.0, 5.0, 0.0), **changes: object) -> Bundle:
+    return Bundle(dataclasses.replace(bundle.card, **changes), Fixed(classes))
+
+
+def bright_square(shape: tuple[int, int] = (90, 150)) -> np.ndarray:
+    pixels = np.zeros(shape, np.uint8)
+    pixels[30:60, 40:90] = 255
+    return pixels
+
+
+@pytest.mark.parametrize("views", [1, 2, 4])
+def test_a_prediction_is_on_the_frames_grid(bundle, views):
+    [frame] = frames((120, 170))
+    prediction = Predictor(bundle, device="cpu", views=views).predict(frame)
+    assert prediction.frame_id == frame.id
+    assert prediction.model == bundle.model
+    assert prediction.mask.shape == prediction.lesion.shape == prediction.uncertainty.shape == (120, 170)
+    assert (prediction.mask.dtype, prediction.lesion.dtype) == (np.uint8, np.float32)
+    assert 0 <= prediction.lesion.min() <= prediction.lesion.max() <= 1
+    assert 0 <= prediction.uncertainty.min() <= prediction.uncertainty.max() <= 1 + 1e-6
+    assert prediction.classes.sum() == pytest.approx(1, abs=1e-5)
+    assert 0 <= prediction.expected_dice <= 1
+
+
+def test_a_batch_of_any_sizes_gives_what_each_gives_alone(bundle):
+    some = frames((100, 140), (140, 100), (64, 300), (200, 200), (100, 141))
+    predictor = Predictor(bundle, device="cpu", batch=3)
+    for alone, together in zip(map(predictor.predict, some), predictor.predict_batch(some), strict=True):
+        assert alone.frame_id == together.frame_id
+        np.testing.assert_allclose(alone.lesion, together.lesion, atol=0.02)
+
+
+def test_the_mask_lies_where_the_lesion_is(bundle):
+    frame = frame_from_array(bright_square(), name="a")
+    prediction = Predictor(fixed(bundle), device="cpu").predict(frame)
+    truth = bright_square() > 0
+    assert prediction.lesions == 1
+    assert 2 * ((prediction.mask > 0) & truth).sum() / (truth.sum() + (prediction.mask > 0).sum()) > 0.95
+
+
+def test_a_frame_called_normal_with_confidence_has_no_lesion(bundle):
+    frame = frame_from_array(bright_square(), name="a")
+    sure = Predictor(fixed(bundle, (9.0, 0.0, 0.0), normal_gate=0.9), device="cpu").predict(frame)
+    assert not sure.mask.any()
+    assert sure.label == "normal"
+    # an empty mask is worth what the model gives to there being none
+    assert sure.expected_dice == pytest.approx(float(sure.classes[0]))
+    unsure = Predictor(fixed(bundle, (1.0, 0.0, 0.0), normal_gate=0.9), device="cpu").predict(frame)
+    assert unsure.mask.any()
+
+
+def test_the_temperature_softens_the_classes(bundle):
+    frame = frame_from_array(bright_square(), name="a")
+    hot = Predictor(fixed(bundle, temperature=5.0), device="cpu").predict(frame)
+    cold = Predictor(fixed(bundle, temperature=1.0), device="cpu").predict(frame)
+    assert hot.classes[1] == pytest.approx(np.e / (np.e + 2), abs=1e-5)
+    assert cold.classes[1] > hot.classes[1]
+
+
+def test_the_expected_dice_follows_the_cards_line(bundle):
+    frame = frame_from_array(bright_square(), name="a")
+    line = {"2": {"x": [0.0, 1.0], "y": [0.3, 0.3]}}
+    assert Predictor(fixed(bundle, agreement=line), device="cpu").predict(
+        frame
+    ).expected_dice == pytest.approx(0.3)
+
+
+def test_uncertainty_is_entropy_in_bits(bundle):
+    prediction = Predictor(bundle, device="cpu").predict(frames((80, 80))[0])
+    p = prediction.lesion.astype(np.float64).clip(1e-12, 1 - 1e-12)
+    np.testing.assert_allclose(
+        prediction.uncertainty, -(p * np.log2(p) + (1 - p) * np.log2(1 - p)), atol=1e-4
+    )
+
+
+def test_frames_with_nothing_to_see_are_refused(bundle):
+    predictor = Predictor(bundle, device="cpu")
+    with pytest.raises(ConstantImageError, match="flat"):
+        predictor.predict(frame_from_array(np.full((50, 50), 3, np.uint8), name="flat"))
+    bad = np.ones((50, 50), np.float32)
+    bad[2, 2] = np.nan
+    with pytest.raises(NotFiniteImageError):
+        predictor.predict(frame_from_array(bad, name="bad"))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"views": 3}, {"threshold": 0.0}, {"threshold": 1.0}, {"batch": 0}],
+    ids=lambda s: next(iter(s)),
+)
+def test_a_setting_out_of_range_is_named(bundle, setting):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        Predictor(bundle, device="cpu", **setting)
+
+
+def test_out_of_memory_halves_the_batch_and_says_so(bundle, monkeypatch):
+    notices: list[str] = []
+    predictor = Predictor(bundle, device="cpu", batch=8, on_notice=notices.append)
+    whole = predictor.forward
+
+    def scarce(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(images) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(images)
+
+    monkeypatch.setattr(predictor, "forward", scarce)
+    some = frames(*[(64, 64 + i) for i in range(5)])
+    predictions = predictor.predict_batch(some)
+    assert [p.frame_id for p in predictions] == [f.id for f in some]
+    assert [p.mask.shape for p in predictions] == [f.shape for f in some]
+    # two views each: eight frames are sixteen images, then eight, then four
+    assert predictor.batch == 2
+    assert len(notices) == 2
+    assert "batches of 4" in notices[0]
+
+
+def test_out_of_memory_on_the_cpu_with_one_frame_is_an_error(bundle, monkeypatch):
+    predictor = Predictor(bundle, device="cpu", batch=1)
+
+    def none_left(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(predictor, "forward", none_left)
+    with pytest.raises(torch.OutOfMemoryError):
+        predictor.predict(frames((64, 64))[0])
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(DeviceError, match="no device 'tpu'"):
+        choose_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="no usable cuda"):
+            choose_device("cuda")
+
+
+def test_autocast_is_settled_once_for_a_device():
+    assert autocast_dtype(torch.device("cpu")) in (None, torch.bfloat16)
+    assert autocast_dtype(torch.device("cpu")) is autocast_dtype(torch.device("cpu"))
+
+
+@pytest.mark.cuda
+def test_cuda_agrees_with_the_cpu(bundle):
+    some = frames((100, 140), (140, 100))
+    here = Predictor(bundle, device="cpu").predict_batch(some)
+    there = Predictor(bundle, device="cuda").predict_batch(some)
+    for one, other in zip(here, there, strict=True):
+        np.testing.assert_allclose(one.lesion, other.lesion, atol=0.05)
+
+
+@pytest.mark.cuda
+def test_a_full_gpu_goes_on_on_the_cpu(bundle):
+    notices: list[str] = []
+    predictor = Predictor(bundle, device="cuda", batch=4, on_notice=notices.append)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(1e6 / total)
+    try:
+        assert len(predictor.predict_batch(frames((300, 300), (310, 300)))) == 2
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert predictor.device == "cpu"
+    assert "CPU" in notices[-1]
