@@ -1,0 +1,116 @@
+"""Reading ahead and batching, with a predictor that remembers what it was asked."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sonoloop.cli import batches
+from sonoloop.cli.batches import Failed, Predicted, predict_images
+from sonoloop.cli.interrupts import interrupts_held
+from sonoloop.errors import ImageMissingError, UnsupportedImageError
+from sonoloop.imaging.files import FoundImage
+from sonoloop.imaging.grey import frame_from_array
+from sonoloop.values import Frame, Prediction
+
+
+class FakePredictor:
+    """Refuses frames called "odd"."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def predict_batch(self, frames):
+        self.asked.append([frame.name for frame in frames])
+        if any(frame.name == "odd" for frame in frames):
+            raise UnsupportedImageError("odd cannot be predicted")
+        return [prediction_of(frame) for frame in frames]
+
+
+def prediction_of(frame: Frame) -> Prediction:
+    return Prediction(
+        frame_id=frame.id,
+        lesion=np.zeros(frame.shape, np.float32),
+        mask=np.zeros(frame.shape, np.uint8),
+        classes=np.array([1, 0, 0], np.float32),
+        uncertainty=np.zeros(frame.shape, np.float32),
+        expected_dice=1.0,
+        threshold=0.5,
+        model="fake",
+    )
+
+
+def found(*names: str) -> list[FoundImage]:
+    return [FoundImage(Path(name), Path(name)) for name in names]
+
+
+def read(path: Path) -> Frame:
+    if path.name == "missing":
+        raise ImageMissingError("there is no file missing")
+    return frame_from_array(np.arange(64).reshape(8, 8), name=path.name)
+
+
+def test_every_image_has_one_outcome_and_batches_are_full():
+    predictor = FakePredictor()
+    outcomes = list(predict_images(found(*"abcde", "missing", "f"), predictor, batch=3, read=read))
+    assert predictor.asked == [["a", "b", "c"], ["d", "e", "f"]]
+    assert [o.image.path.name for o in outcomes if isinstance(o, Predicted)] == list("abcdef")
+    assert [str(o.error) for o in outcomes if isinstance(o, Failed)] == ["there is no file missing"]
+
+
+def test_a_frame_that_fails_in_a_batch_fails_alone():
+    outcomes = list(predict_images(found("a", "odd", "b"), FakePredictor(), batch=3, read=read))
+    assert [(o.image.path.name, type(o)) for o in outcomes] == [
+        ("a", Predicted),
+        ("odd", Failed),
+        ("b", Predicted),
+    ]
+
+
+def test_large_frames_go_in_smaller_batches(monkeypatch):
+    monkeypatch.setattr(batches, "MAX_BATCH_PIXELS", 130)
+    predictor = FakePredictor()
+    list(predict_images(found(*"abcde"), predictor, batch=4, read=read))
+    assert predictor.asked == [["a", "b"], ["c", "d"], ["e"]]
+
+
+def test_reading_goes_on_while_a_batch_is_predicted():
+    everything_read = threading.Event()
+    seen: list[str] = []
+
+    def read_and_tell(path: Path) -> Frame:
+        seen.append(path.name)
+        if len(seen) == 4:
+            everything_read.set()
+        return read(path)
+
+    class Waits(FakePredictor):
+        def predict_batch(self, frames):
+            assert everything_read.wait(10)
+            return super().predict_batch(frames)
+
+    assert len(list(predict_images(found(*"abcd"), Waits(), batch=2, read=read_and_tell))) == 4
+
+
+def test_an_unexpected_error_is_not_swallowed():
+    class Broken(FakePredictor):
+        def predict_batch(self, frames):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(predict_images(found("a"), Broken(), batch=1, read=read))
+
+
+def test_an_interrupt_waits_for_the_step_to_finish():
+    import signal
+
+    steps = []
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        signal.raise_signal(signal.SIGINT)
+        steps.append("finished")
+    assert steps == ["finished"]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
