@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sonoloop.errors import ModelError
 from sonoloop.imaging.grey import check_frame
 from sonoloop.models.bundle import Bundle
 from sonoloop.models.devices import autocast_dtype, choose_device
@@ -96,6 +97,8 @@ class Predictor:
         ------
         ConstantImageError, NotFiniteImageError
             If there is nothing to see in the frame.
+        ModelError
+            If there is not enough memory for a single frame, even on the CPU.
         """
         return self.predict_batch([frame])[0]
 
@@ -109,8 +112,10 @@ class Predictor:
                 some = frames[len(predictions) : len(predictions) + self.batch]
                 try:
                     predictions += self._predict_some(some)
-                except (torch.OutOfMemoryError, MemoryError) as error:
-                    self._take_less(error)
+                except (RuntimeError, MemoryError) as error:
+                    if not _is_out_of_memory(error):
+                        raise
+                    self._take_less(error, some[0])
         return predictions
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -186,7 +191,7 @@ class Predictor:
         self._network = self._network.to(device)
         self._dtype = autocast_dtype(device)
 
-    def _take_less(self, error: BaseException) -> None:
+    def _take_less(self, error: Exception, frame: Frame) -> None:
         """Halve the batch; at one frame go to the CPU; on the CPU give up."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -197,7 +202,17 @@ class Predictor:
             self._on_notice(f"out of memory on {self.device} even for one image; going on on the CPU")
             self._move_to(torch.device("cpu"))
         else:
-            raise error
+            raise ModelError(
+                f"there is not enough memory to predict {frame.name}; "
+                "close other programs or shrink the image"
+            ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; on the CPU torch says so in words only."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def _entropy(probability: torch.Tensor) -> torch.Tensor:
