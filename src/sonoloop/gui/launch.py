@@ -1,0 +1,50 @@
+"""Open napari ready to annotate: images, panel, first prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from sonoloop.gui.preferences import PLUGIN
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from sonoloop.gui.annotate import AnnotatePanel
+
+PANEL = "Annotate"
+
+
+def open_viewer(paths: Sequence[Path] | None = None, *, predict: bool = True) -> None:
+    """Open napari on images, or on the sample study, and stay until its window is closed.
+
+    Parameters
+    ----------
+    paths : sequence of pathlib.Path, optional
+        Image files and folders; the sample study if none.
+    predict : bool
+        Predict on the first image, unless a correction of it is stored.
+    """
+    import napari  # noqa: PLC0415 - takes seconds, and the panel's own modules need it only here
+
+    prepare_viewer(napari.Viewer(title="Sonoloop"), paths, predict=predict)
+    napari.run()
+
+
+def prepare_viewer(viewer: Viewer, paths: Sequence[Path] | None = None, *, predict: bool = True) -> None:
+    """Dock the panel in a viewer and open images, or the sample study; see `open_viewer`."""
+    panel = dock_panel(viewer)
+    if predict:
+        panel.predict_first()
+    if paths:
+        viewer.open([str(path) for path in paths], plugin=PLUGIN)
+    else:
+        viewer.open_sample(PLUGIN, "study")
+
+
+def dock_panel(viewer: Viewer) -> AnnotatePanel:
+    """Return the viewer's panel, docked and shown."""
+    dock, panel = viewer.window.add_plugin_dock_widget(PLUGIN, PANEL)
+    dock.show()
+    return cast("AnnotatePanel", panel)

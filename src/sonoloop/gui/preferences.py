@@ -1,0 +1,47 @@
+"""What a user set under Preferences > Plugins; the manifest declares it, napari keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from napari.settings import get_plugin_settings
+
+PLUGIN = "napari-sonoloop"
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preferences:
+    """A user's preferences.
+
+    Parameters
+    ----------
+    device : str
+        Where the model runs: "auto", "cpu", "cuda" or "mps".
+    store : str, optional
+        URL of the correction store; the platform's data folder if none.
+    annotator : str
+        Pseudonym under which corrections are stored.
+    """
+
+    device: Device = "auto"
+    store: str | None = None
+    annotator: str = "annotator"
+
+    def __post_init__(self) -> None:
+        if self.device not in get_args(Device):
+            raise ValueError(f"device must be one of {', '.join(get_args(Device))}, got {self.device!r}")
+
+
+def read_preferences() -> Preferences:
+    """Read the preferences as they are now; the defaults where the plugin is not registered."""
+    settings = getattr(get_plugin_settings().get(PLUGIN), "annotate", None)
+    if settings is None:
+        return Preferences()
+    return Preferences(
+        device=settings.device,
+        store=settings.store.strip() or None,
+        annotator=settings.annotator.strip() or Preferences().annotator,
+    )

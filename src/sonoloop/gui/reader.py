@@ -1,0 +1,153 @@
+"""The reader: opens in napari what the command line opens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.utils.notifications import show_info, show_warning
+from numpy.typing import NDArray
+from PIL import Image
+
+from sonoloop.errors import ImageError, NotAnImageError
+from sonoloop.imaging.files import find_images, is_image_path, is_mask_path
+from sonoloop.imaging.images import Study, read_study
+from sonoloop.values import Frame
+
+LayerData = tuple[Any, dict[str, Any], str]
+Paths = str | Sequence[str]
+
+# napari takes up to 0.2 s for a layer, in the GUI thread: 20 open in 2 to 4 s on two old cores
+FOLDER_LIMIT = 20
+
+
+def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
+    """Return the reader if it takes the path: an image, a mask, a folder with images, or a list of images."""
+    paths = [Path(path)] if isinstance(path, str) else [Path(p) for p in path]
+    if all(p.is_dir() or is_image_path(p) or is_mask_path(p) for p in paths):
+        return read
+    return None
+
+
+def read(path: Paths) -> list[LayerData]:
+    """Read a path into layers.
+
+    A file with several frames is one layer with a slider. The images of a folder are layers of their own,
+    whether or not their sizes agree: the first on top and alone visible; of a large folder the first
+    `FOLDER_LIMIT`. A mask opened by itself is a Labels layer. A list of paths, which napari passes when asked
+    to open as a stack, is stacked.
+
+    Raises
+    ------
+    ImageError
+        If nothing could be read; the message says which and why.
+    """
+    if not isinstance(path, str):
+        return [_read_stack([Path(p) for p in path])]
+    one = Path(path)
+    if one.is_dir():
+        return _read_folder(one)
+    if is_mask_path(one):
+        return [_read_mask(one)]
+    return [_read_image(one)]
+
+
+def layer_data(name: str, frames: Sequence[Frame], colour: NDArray[Any] | None) -> LayerData:
+    """Make an image layer of frames of one size, with what finds them again in its metadata."""
+    pixels = np.stack([frame.pixels for frame in frames]) if colour is None else colour
+    single = len(frames) == 1
+    options: dict[str, Any] = {
+        "name": name,
+        "rgb": colour is not None,
+        "metadata": {
+            "sonoloop": {
+                "frame_ids": tuple(frame.id for frame in frames),
+                "pixels_hashes": tuple(frame.pixels_hash for frame in frames),
+                "names": tuple(frame.name for frame in frames),
+            }
+        },
+    }
+    if colour is None and pixels.dtype == np.uint8:
+        # ultrasound is made for the screen: as it is stored, not stretched image by image
+        options["contrast_limits"] = (0, 255)
+    spacing = frames[0].spacing
+    if spacing is not None:
+        options["scale"] = spacing if single else (1, *spacing)
+        options["units"] = ("mm", "mm") if single else ("pixel", "mm", "mm")
+    return (pixels[0] if single else pixels), options, "image"
+
+
+def _read_image(path: Path) -> LayerData:
+    study = read_study(path)
+    shapes = {frame.shape for frame in study.frames}
+    if len(shapes) > 1:
+        raise NotAnImageError(f"the pages of {study.name} differ in size; save each as a file of its own")
+    return layer_data(path.stem, study.frames, study.colour)
+
+
+def _read_folder(folder: Path) -> list[LayerData]:
+    found = find_images([folder])
+    if not found:
+        raise NotAnImageError(f"{folder.name} holds no PNG, JPEG, TIFF or BMP image; choose another folder")
+    layers: list[LayerData] = []
+    problems: list[str] = []
+    for image in found[:FOLDER_LIMIT]:
+        try:
+            layers.append(_read_image(image.path))
+        except ImageError as error:
+            problems.append(str(error))
+    if not layers:
+        raise NotAnImageError(f"no image of {folder.name} could be read; the first: {problems[0]}")
+    show_first(layers)
+    if problems:
+        show_warning(f"{len(problems)} of {len(found)} images could not be read. {problems[0]}")
+    if len(found) > FOLDER_LIMIT:
+        show_info(
+            f"Opened the first {FOLDER_LIMIT} of {len(found)} images in {folder.name}. "
+            "Select files in File > Open to see others; `sonoloop predict` works on all."
+        )
+    return layers
+
+
+def show_first(layers: list[LayerData]) -> None:
+    """Bring the first layer on top, where napari makes it the active one, and hide the others."""
+    for _, options, _ in layers[1:]:
+        options["visible"] = False
+    layers.reverse()
+
+
+def _read_stack(paths: list[Path]) -> LayerData:
+    found = find_images(paths)
+    if not found:
+        raise NotAnImageError("there is no image among the files; masks are not stacked")
+    studies = [read_study(image.path) for image in found]
+    frames = [frame for study in studies for frame in study.frames]
+    shapes = {frame.shape for frame in frames}
+    if len(shapes) > 1:
+        sizes = " and ".join(f"{width} x {height}" for height, width in sorted(shapes)[:2])
+        raise NotAnImageError(f"images of {sizes} pixels do not make a stack; open them without stacking")
+    return layer_data(found[0].path.parent.name, frames, _stack_colour(studies))
+
+
+def _stack_colour(studies: list[Study]) -> NDArray[Any] | None:
+    if all(study.colour is None for study in studies):
+        return None
+    parts = [
+        np.stack([np.repeat(frame.pixels[..., None], 3, axis=-1) for frame in study.frames])
+        if study.colour is None
+        else study.colour
+        for study in studies
+    ]
+    return np.concatenate(parts)
+
+
+def _read_mask(path: Path) -> LayerData:
+    """Read a mask: its palette indices or grey levels are lesion numbers, 255 or colour means lesion 1."""
+    read_study(path)  # for its checks and its messages
+    with Image.open(path) as image:
+        values = np.asarray(image if image.mode in ("1", "L", "P") else image.convert("L")).astype(np.uint8)
+    if values.max(initial=0) == 255 or len(np.unique(values)) > 64:
+        values = (values > 127).astype(np.uint8)
+    return values, {"name": path.stem}, "labels"

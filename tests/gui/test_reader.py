@@ -1,0 +1,143 @@
+"""The reader opens what the command line opens, and says what it cannot."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import tifffile
+from desk import box, picture
+from PIL import Image
+
+from sonoloop.errors import ImageError
+from sonoloop.gui import reader
+from sonoloop.gui.reader import get_reader
+from sonoloop.gui.samples import study
+
+
+def read(path):
+    return get_reader(str(path))(str(path))
+
+
+def save(path, array) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def test_a_grey_image_is_one_layer_that_can_be_found_again(tmp_path):
+    save(tmp_path / "benign (1).png", picture())
+    ((data, options, kind),) = read(tmp_path / "benign (1).png")
+    np.testing.assert_array_equal(data, picture())
+    assert (kind, options["name"], options["rgb"]) == ("image", "benign (1)", False)
+    about = options["metadata"]["sonoloop"]
+    assert about["frame_ids"] == (hashlib.sha256((tmp_path / "benign (1).png").read_bytes()).hexdigest(),)
+    assert about["names"] == ("benign (1).png",)
+
+
+def test_colour_stays_colour_where_channels_disagree(tmp_path):
+    colour = np.stack([picture(), picture(20), picture()], axis=-1)
+    save(tmp_path / "doppler.png", colour)
+    ((data, options, _),) = read(tmp_path / "doppler.png")
+    np.testing.assert_array_equal(data, colour)
+    assert options["rgb"]
+
+
+def test_grey_saved_as_colour_is_grey(tmp_path):
+    save(tmp_path / "grey.png", np.stack([picture()] * 3, axis=-1))
+    ((data, options, _),) = read(tmp_path / "grey.png")
+    assert data.ndim == 2
+    assert not options["rgb"]
+
+
+def test_several_frames_are_one_layer_with_a_slider(tmp_path):
+    cine = np.stack([picture(row, seed=row) for row in (0, 10, 20)])
+    tifffile.imwrite(tmp_path / "cine.tif", cine, photometric="minisblack")
+    ((data, options, _),) = read(tmp_path / "cine.tif")
+    np.testing.assert_array_equal(data, cine)
+    assert len(set(options["metadata"]["sonoloop"]["frame_ids"])) == 3
+
+
+def test_a_folder_gives_a_layer_an_image_and_never_a_mask(tmp_path):
+    for number in (1, 2, 10):
+        save(tmp_path / "benign" / f"benign ({number}).png", picture(seed=number))
+        save(tmp_path / "benign" / f"benign ({number})_mask.png", box() * 255)
+    layers = read(tmp_path)
+    assert [options["name"] for _, options, _ in layers] == ["benign (10)", "benign (2)", "benign (1)"]
+    assert [options.get("visible", True) for _, options, _ in layers] == [False, False, True]
+    assert all(data.ndim == 2 for data, _, _ in layers), "images of one size are not stacked"
+
+
+def test_of_a_large_folder_the_first_are_opened_and_the_rest_is_said(tmp_path, monkeypatch, notices):
+    monkeypatch.setattr(reader, "FOLDER_LIMIT", 2)
+    for number in range(5):
+        save(tmp_path / f"{number}.png", picture(seed=number))
+    assert len(read(tmp_path)) == 2
+    assert "first 2 of 5" in notices[0]
+
+
+def test_one_bad_file_does_not_stop_a_folder(tmp_path, notices):
+    save(tmp_path / "good.png", picture())
+    (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:200])
+    assert len(read(tmp_path)) == 1
+    assert "bad.png" in notices[0]
+
+
+@pytest.mark.parametrize("name", ["folder", "text.png", "empty.png"])
+def test_what_cannot_be_read_is_an_error_with_its_name(tmp_path, name):
+    if name == "folder":
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text("" if name == "empty.png" else "no image")
+    with pytest.raises(ImageError, match=name):
+        read(tmp_path / name)
+
+
+def test_a_busi_mask_opens_as_labels(tmp_path):
+    save(tmp_path / "benign (1)_mask.png", (box() * 255).astype(bool))
+    ((data, options, kind),) = read(tmp_path / "benign (1)_mask.png")
+    np.testing.assert_array_equal(data, box())
+    assert (kind, options["name"]) == ("labels", "benign (1)_mask")
+
+
+def test_a_palette_mask_keeps_its_lesion_numbers(tmp_path):
+    two = box(0) + 2 * box(20)
+    image = Image.fromarray(two)
+    image.putpalette([0, 0, 0, 0, 255, 255, 255, 0, 255] + [0] * 759)
+    image.save(tmp_path / "case_mask.png")
+    ((data, _, kind),) = read(tmp_path / "case_mask.png")
+    np.testing.assert_array_equal(data, two)
+    assert kind == "labels"
+
+
+def test_images_opened_as_a_stack_are_stacked_in_the_order_asked(tmp_path):
+    paths = []
+    for number in (3, 1):
+        save(tmp_path / f"{number}.png", picture(number))
+        paths.append(str(tmp_path / f"{number}.png"))
+    ((data, options, _),) = get_reader(paths)(paths)
+    np.testing.assert_array_equal(data, [picture(3), picture(1)])
+    assert options["metadata"]["sonoloop"]["names"] == ("3.png", "1.png")
+
+
+def test_images_of_two_sizes_do_not_make_a_stack(tmp_path):
+    save(tmp_path / "a.png", picture())
+    save(tmp_path / "b.png", picture()[:30])
+    paths = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    with pytest.raises(ImageError, match="60 x 30 and 60 x 40"):
+        get_reader(paths)(paths)
+
+
+def test_other_files_are_left_to_other_readers():
+    assert get_reader("cells.czi") is None
+    assert get_reader(["a.png", "b.czi"]) is None
+
+
+def test_the_sample_study_shows_the_benign_phantom_on_top():
+    layers = study()
+    assert [options["name"] for _, options, _ in layers] == [
+        "normal phantom",
+        "malignant phantom",
+        "benign phantom",
+    ]
+    assert [options.get("visible", True) for _, options, _ in layers] == [False, False, True]
