@@ -1,0 +1,71 @@
+"""Both datasets in small, made of phantoms, and a recipe that trains on them in seconds."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sonoloop.imaging.phantom import phantom
+from sonoloop.values import CLASSES
+
+TINY = """
+name = "tiny"
+[model]
+encoder = "tu-test_efficientnet"
+size = 64
+arguments = { decoder_channels = [32, 16, 8, 8, 4] }
+[split]
+validation = 0.25
+test = 0.25
+[fit]
+epochs = 2
+batch = 4
+draws = 8
+pretrained = false
+phantoms = 1
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("datasets")
+    busi = root / "Dataset_BUSI_with_GT"
+    for label in CLASSES:
+        (busi / label).mkdir(parents=True)
+        for number in range(1, 9):
+            made = phantom(label, seed=number, shape=(96, 128))
+            Image.fromarray(made.image).save(busi / label / f"{label} ({number}).png")
+            Image.fromarray(made.mask * 255).save(busi / label / f"{label} ({number})_mask.png")
+    extra = phantom("benign", seed=99, shape=(96, 128)).mask
+    Image.fromarray(extra * 255).convert("1").save(busi / "benign" / "benign (1)_mask_1.png")
+    groups = [
+        {"images": ["benign (1)", "benign (2)"]},
+        {"images": ["benign (8)", "malignant (8)"], "conflicting_classes": True},
+    ]
+    (root / "busi_groups.json").write_text(json.dumps({"groups": groups}))
+
+    busbra = root / "BUSBRA"
+    (busbra / "Images").mkdir(parents=True)
+    (busbra / "Masks").mkdir()
+    with (busbra / "bus_data.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["ID", "Case", "Pathology"])
+        for case in range(1, 9):
+            label = CLASSES[1 + case % 2]
+            for side in "lr":
+                made = phantom(label, seed=case * 10 + ord(side), shape=(96, 128))
+                table.writerow([f"bus_{case:04}-{side}", case, label])
+                Image.fromarray(made.image).save(busbra / "Images" / f"bus_{case:04}-{side}.png")
+                Image.fromarray(made.mask * 255).save(busbra / "Masks" / f"mask_{case:04}-{side}.png")
+    return root
