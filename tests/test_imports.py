@@ -1,0 +1,121 @@
+"""The import rule: what each package loads, in a fresh interpreter, and what it may name at all."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src"
+TRAINING = Path(__file__).parents[1] / "training"
+
+TORCH = {"torch", "torchvision", "timm", "segmentation_models_pytorch", "lightning"}
+QT = {"napari", "qtpy", "superqt", "PyQt5", "PyQt6", "PySide2", "PySide6"}
+
+# what a package may import of ours, anywhere in its code; itself, values and errors go without saying
+MAY_IMPORT = {
+    "imaging": set(),
+    "models": {"imaging"},
+    "labels": {"imaging"},
+    "cli": {"imaging", "models", "labels", "gui"},
+    "gui": {"imaging", "models", "labels"},
+}
+
+
+def loaded_by(code: str) -> set[str]:
+    """Run code in a fresh interpreter and return the names of the modules that it loaded."""
+    report = "\nimport json, sys\nprint('\\n' + json.dumps(sorted(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, check=True)
+    return set(json.loads(answer.stdout.splitlines()[-1]))
+
+
+def import_everything(package: str, folder: Path) -> str:
+    """Return code that imports each module of a package."""
+    files = sorted(p for p in (folder / package.replace(".", "/")).rglob("*.py") if p.name != "__main__.py")
+    modules = [p.relative_to(folder).with_suffix("").as_posix().replace("/", ".") for p in files]
+    return "\n".join(f"import {module.removesuffix('.__init__')}" for module in modules)
+
+
+def top_level(modules: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in modules}
+
+
+def ours(modules: set[str]) -> set[str]:
+    """Return the packages of sonoloop among the modules."""
+    return {name.split(".")[1] for name in modules if name.startswith("sonoloop.")}
+
+
+@pytest.mark.parametrize("module", ["sonoloop", "sonoloop.errors", "sonoloop.values"])
+def test_the_ground_loads_numpy_at_most(module):
+    loaded = top_level(loaded_by(f"import {module}"))
+    assert not loaded & (TORCH | QT | {"PIL", "scipy", "skimage", "typer", "sqlalchemy"})
+
+
+@pytest.mark.parametrize("package", ["imaging", "labels", "cli"])
+def test_loads_neither_torch_nor_qt_nor_training(package):
+    modules = loaded_by(import_everything(f"sonoloop.{package}", SRC))
+    assert not top_level(modules) & (TORCH | QT | {"sonoloop_training"})
+    assert ours(modules) <= {package, "values", "errors"} | MAY_IMPORT[package] - {"models", "gui"}
+
+
+def test_models_load_neither_labels_nor_qt_nor_training():
+    modules = loaded_by(import_everything("sonoloop.models", SRC))
+    assert not top_level(modules) & (QT | {"sonoloop_training"})
+    assert ours(modules) <= {"models", "imaging", "values", "errors"}
+
+
+def test_the_gui_loads_neither_torch_nor_training():
+    modules = loaded_by(import_everything("sonoloop.gui", SRC))
+    assert not top_level(modules) & (TORCH | {"sonoloop_training"})
+    assert "cli" not in ours(modules)
+
+
+def test_training_loads_no_gui():
+    modules = loaded_by(import_everything("sonoloop_training", TRAINING))
+    assert not top_level(modules) & QT
+    assert not ours(modules) & {"gui", "cli"}
+
+
+def test_help_loads_no_torch_and_no_napari():
+    code = "import sys; sys.argv = ['sonoloop', 'predict', '--help']\nfrom sonoloop.cli import main\n"
+    modules = loaded_by(code + "try:\n    main()\nexcept SystemExit:\n    pass")
+    assert not top_level(modules) & (TORCH | QT | {"numpy"})
+
+
+def test_listing_the_widgets_loads_no_torch():
+    code = f"""
+from npe2 import PluginManager, PluginManifest
+manager = PluginManager()
+manager.register(PluginManifest.from_file({str(SRC / "sonoloop" / "napari.yaml")!r}))
+assert [widget.display_name for widget in manager.iter_widgets()] == ["Annotate"]
+"""
+    assert not top_level(loaded_by(code)) & TORCH
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def test_imports_go_one_way_wherever_they_stand(package):
+    allowed = MAY_IMPORT[package] | {package, "values", "errors", "__version__"}
+    for path in sorted((SRC / "sonoloop" / package).rglob("*.py")):
+        for name in imported_names(path):
+            parts = name.split(".")
+            assert parts[0] != "sonoloop_training", f"{path} imports {name}"
+            assert parts[0] != "sonoloop" or len(parts) == 1 or parts[1] in allowed, f"{path} imports {name}"
+            assert package == "gui" or parts[0] not in QT, f"{path} imports {name}"
+            assert package == "models" or parts[0] not in TORCH, f"{path} imports {name}"
+
+
+def imported_names(path: Path) -> list[str]:
+    """Return what a file imports, inside functions too."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively; say which module"
+            module = node.module or ""
+            names += [f"{module}.{alias.name}" if module == "sonoloop" else module for alias in node.names]
+    return names

@@ -1,0 +1,77 @@
+"""What a user installs: the manifest, and the files inside the wheel."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from npe2 import PluginManifest
+
+MANIFEST = "src/sonoloop/napari.yaml"
+
+
+@pytest.fixture(scope="module")
+def wheel(root, tmp_path_factory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(root)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    (path,) = folder.glob("napari_sonoloop-*.whl")
+    with zipfile.ZipFile(path) as opened:
+        yield opened
+
+
+def test_the_two_manifests_are_one(root):
+    outer, inner = root / "napari.yaml", root / MANIFEST
+    if outer.is_symlink():
+        assert outer.resolve() == inner.resolve()
+    else:
+        # a checkout without links holds the link's target as text
+        assert outer.read_text().strip() in (MANIFEST, inner.read_text().strip())
+
+
+def test_the_manifest_is_valid(root):
+    manifest = PluginManifest.from_file(root / MANIFEST)
+    assert manifest.name == "napari-sonoloop"
+    assert manifest.contributions.widgets
+    assert manifest.contributions.readers
+    assert manifest.contributions.sample_data
+
+
+def test_the_wheel_holds_what_is_read_at_run_time(wheel):
+    names = set(wheel.namelist())
+    for needed in (
+        "sonoloop/napari.yaml",
+        "sonoloop/py.typed",
+        "sonoloop/models/default/card.json",
+        "sonoloop/models/default/weights.safetensors",
+        "sonoloop_training/recipes/default.toml",
+        "sonoloop_training/py.typed",
+    ):
+        assert needed in names, f"{needed} is not in the wheel"
+    assert any(name.startswith("sonoloop/labels/migrations/versions/r0001") for name in names)
+
+
+def test_the_wheels_manifest_is_the_sources(wheel, root):
+    assert wheel.read("sonoloop/napari.yaml") == (root / MANIFEST).read_bytes()
+
+
+def test_the_wheel_holds_the_licences_and_no_tests(wheel):
+    names = wheel.namelist()
+    assert {name.rpartition("/")[2] for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {
+        "sonoloop",
+        "sonoloop_training",
+    }
+
+
+def test_the_wheel_is_under_40_megabytes(wheel):
+    assert sum(entry.compress_size for entry in wheel.infolist()) < 40e6
+
+
+def test_the_wheel_registers_the_plugin_and_the_command(wheel):
+    (entry_points,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    text = wheel.read(entry_points).decode()
+    assert "napari-sonoloop = sonoloop:napari.yaml" in text
+    assert "sonoloop = sonoloop.cli:main" in text
