@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import pytest
@@ -23,10 +22,10 @@ def network() -> torch.nn.Module:
 
 
 @pytest.fixture
-def card() -> functools.partial[Card]:
-    return functools.partial(Card, name="tiny", spec=SPEC)
+def card() -> Card:
+    return Card(name="tiny", spec=SPEC)
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, network: torch.nn.Module, card: functools.partial[Card]) -> Bundle:
+def bundle(tmp_path: Path, network: torch.nn.Module, card: Card) -> Bundle:
     return save_bundle(tmp_path / "tiny", network, card)

@@ -15,8 +15,9 @@ import torch
 from sonoloop.errors import TrainingError
 from sonoloop.models.bundle import read_bundle
 from sonoloop_training.cache import Cache
+from sonoloop_training.checkpoint import load_averaged
 from sonoloop_training.events import EpochDone
-from sonoloop_training.loop import draw_weights, fit, load_averaged
+from sonoloop_training.loop import draw_weights, fit
 from sonoloop_training.losses import class_loss, segmentation_loss
 from sonoloop_training.recipe import Recipe, parse_recipe, read_recipe
 
@@ -30,13 +31,10 @@ def tiny_cache(count: int = 8) -> Cache:
 
 
 @pytest.fixture(scope="module")
-def made(datasets: Path, tmp_path_factory: pytest.TempPathFactory):
+def made(datasets: Path, recipe_file: Path, tmp_path_factory: pytest.TempPathFactory):
     """What ``python -m sonoloop_training`` says and leaves."""
-    from conftest import TINY  # the one beside this file
-
     root = tmp_path_factory.mktemp("made")
-    (root / "tiny.toml").write_text(TINY)
-    command = [sys.executable, "-m", "sonoloop_training", str(root / "tiny.toml"), "--data", str(datasets)]
+    command = [sys.executable, "-m", "sonoloop_training", str(recipe_file), "--data", str(datasets)]
     run = subprocess.run(
         [*command, "--out", str(root / "out"), "--device", "cpu", "--threads", "1"],
         capture_output=True,
@@ -98,9 +96,11 @@ def test_a_training_without_data_fails_in_one_event(tmp_path, recipe_file):
     assert not (tmp_path / "out").exists()
 
 
-def run_through(recipe: Recipe, out: Path, *, stop_after: int | None = None) -> list[EpochDone]:
+def run_through(
+    recipe: Recipe, out: Path, *, stop_after: int | None = None, learns_from: str = "a"
+) -> list[EpochDone]:
     done = []
-    for event in fit(recipe, tiny_cache(), tiny_cache(4), out=out, device="cpu"):
+    for event in fit(recipe, tiny_cache(), tiny_cache(4), out=out, learns_from=learns_from, device="cpu"):
         if isinstance(event, EpochDone):
             done.append(event)
             if event.epoch == stop_after:
@@ -128,6 +128,13 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path, recipe_file):
     other = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, seed=5))
     with pytest.raises(TrainingError, match="another recipe"):
         run_through(other, tmp_path)
+
+
+def test_a_checkpoint_that_learned_from_another_split_is_refused(tmp_path, recipe_file):
+    recipe = read_recipe(str(recipe_file))
+    run_through(recipe, tmp_path, stop_after=1)
+    with pytest.raises(TrainingError, match="could be tested"):
+        run_through(recipe, tmp_path, learns_from="b")
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, recipe_file, monkeypatch):
@@ -191,6 +198,8 @@ def test_losses_prefer_what_is_right():
         ({"name": "a", "fit": {"epoch": 3}}, r"unknown in the recipe: fit\.epoch; known: epochs"),
         ({"name": "a", "fit": {"epochs": 0}}, "epochs must be at least 1"),
         ({"name": "a", "model": {"size": 33}}, "multiple of 32"),
+        ({"name": "a", "split": {"test": 0.6, "validation": 0.6}}, "sum to less than 1"),
+        ({"name": "a", "fit": {"weights": {"busi/bening": 2}}}, "busi/bening"),
     ],
 )
 def test_a_wrong_recipe_is_refused(values, message):

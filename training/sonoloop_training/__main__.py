@@ -22,19 +22,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="CPU threads; all cores unless given")
     options = parser.parse_args(arguments)
 
-    import torch  # noqa: PLC0415 - after the arguments are known to be right
-
-    from sonoloop_training.recipe import read_recipe  # noqa: PLC0415
-    from sonoloop_training.run import train  # noqa: PLC0415
-
-    if options.threads:
-        torch.set_num_threads(options.threads)
     try:
+        import torch  # noqa: PLC0415 - after the arguments are known to be right
+
+        from sonoloop_training.recipe import read_recipe  # noqa: PLC0415
+        from sonoloop_training.run import train  # noqa: PLC0415
+
+        if options.threads:
+            torch.set_num_threads(options.threads)
         for event in train(read_recipe(options.recipe), options.data, options.out, device=options.device):
             _say(event.to_json())
     except SonoloopError as error:
         _say(Failed(error=str(error)).to_json())
         return 1
+    except ImportError as error:
+        _say(Failed(error=f'{error}; training needs: pip install "napari-sonoloop[train]"').to_json())
+        return 1
+    except Exception as error:
+        # whoever reads the events learns of it, the traceback goes to standard error
+        _say(Failed(error=f"{type(error).__name__}: {error}").to_json())
+        raise
     except KeyboardInterrupt:
         _say(Failed(error="interrupted; run the same command to go on from the last epoch").to_json())
         return 130

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression, minimize_scalar
 from torch import nn
 
+from sonoloop.errors import TrainingError
 from sonoloop.models.bundle import Bundle, Card
 from sonoloop.models.lesions import number_lesions
 from sonoloop.models.predictor import Predictor
@@ -61,8 +62,15 @@ def calibrate(card: Card, network: nn.Module, cases: Sequence[Case], *, device: 
     Returns
     -------
     Card
-        The card with the fitted numbers.
+        The card with the fitted numbers; without a line where no frame gets a mask.
+
+    Raises
+    ------
+    TrainingError
+        If no frame has a lesion.
     """
+    if not any(case.mask.any() for case in cases):
+        raise TrainingError("no validation frame has a lesion, so that nothing can be fitted; give more data")
     truths = np.array([CLASSES.index(case.label) for case in cases])
     raw = dataclasses.replace(card, **_RAW)  # type: ignore[arg-type]
     predictor = Predictor(Bundle(raw, network), device=device)
@@ -86,7 +94,8 @@ def calibrate(card: Card, network: nn.Module, cases: Sequence[Case], *, device: 
             for p, c in zip(again, cases, strict=True)
             if p.mask.any()
         ]
-        curves[str(views)] = fit_line(np.array(pairs))
+        if pairs:
+            curves[str(views)] = fit_line(np.array(pairs))
     return dataclasses.replace(fitted, agreement=curves)
 
 

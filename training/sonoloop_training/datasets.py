@@ -17,6 +17,8 @@ from sonoloop.imaging.files import find_images, mask_paths
 from sonoloop.imaging.images import read_study
 from sonoloop.values import CLASSES, ClassName, Frame
 
+DATASETS = ("busi", "busbra", "phantom")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,10 +15,12 @@ from torchvision.tv_tensors import Image, Mask
 
 from sonoloop.errors import TrainingError
 from sonoloop.models.devices import autocast_dtype, choose_device
+from sonoloop.models.letterbox import normalise
 from sonoloop.models.spec import build_network
 from sonoloop.values import CLASSES
 from sonoloop_training.augment import build_augmentation
 from sonoloop_training.cache import Cache
+from sonoloop_training.checkpoint import CHECKPOINT, Fitting, resume, save_checkpoint
 from sonoloop_training.events import EpochDone, Event, Started, Step
 from sonoloop_training.losses import class_loss, segmentation_loss
 from sonoloop_training.pretrained import load_pretrained_encoder
@@ -31,20 +31,15 @@ logger = logging.getLogger(__name__)
 _PRECISIONS = {None: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
 
 
-@dataclass(slots=True, eq=False)
-class Fitting:
-    """What a training consists of between two epochs; all of it is in the checkpoint."""
-
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    ema: AveragedModel
-    epoch: int = 0
-    weights_source: str = "random"
-
-
 def fit(
-    recipe: Recipe, train: Cache, validation: Cache, *, out: Path, device: str = "auto", test: int = 0
+    recipe: Recipe,
+    train: Cache,
+    validation: Cache,
+    *,
+    out: Path,
+    learns_from: str,
+    device: str = "auto",
+    test: int = 0,
 ) -> Iterator[Event]:
     """Train, epoch by epoch, and leave the averaged weights in ``out / "checkpoint.pt"``.
 
@@ -55,7 +50,9 @@ def fit(
     train, validation : Cache
         The images that teach and those that are watched.
     out : pathlib.Path
-        A checkpoint found there is gone on from, if it is of the same recipe.
+        A checkpoint found there is gone on from.
+    learns_from : str
+        Hash of the split. A checkpoint of another split is refused: its test images may have trained.
     device : str
         See `sonoloop.models.devices.choose_device`.
     test : int
@@ -69,7 +66,7 @@ def fit(
     Raises
     ------
     TrainingError
-        If the loss is not finite, or the checkpoint is another recipe's.
+        If the loss is not finite, or the checkpoint is of another recipe or split.
     """
     out.mkdir(parents=True, exist_ok=True)
     config = recipe.fit
@@ -77,11 +74,12 @@ def fit(
     fabric = Fabric(accelerator=chosen.type, devices=1, precision=_PRECISIONS[autocast_dtype(chosen)])  # type: ignore[arg-type]
     steps = -(-config.draws // config.batch)
     fitting = _prepare(recipe, steps)
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.is_file():
-        _resume(fitting, checkpoint, recipe)
     network, optimizer = fabric.setup(fitting.network, fitting.optimizer)
     fitting.ema.to(fabric.device)
+    checkpoint = out / CHECKPOINT
+    if checkpoint.is_file():
+        # after the set-up, so that the optimiser's state lands on the device
+        resume(fitting, checkpoint, recipe, learns_from=learns_from)
     yield Started(
         recipe=recipe.name,
         device=str(fabric.device),
@@ -129,7 +127,7 @@ def fit(
                 )
         fitting.epoch += 1
         watched = watch(fitting.ema.module, validation, fabric)
-        save_checkpoint(fitting, checkpoint, recipe)
+        save_checkpoint(fitting, checkpoint, recipe, learns_from=learns_from)
         yield EpochDone(
             epoch=fitting.epoch,
             epochs=config.epochs,
@@ -151,11 +149,6 @@ def draw_weights(cache: Cache, recipe: Recipe) -> torch.Tensor:
         ],
         dtype=torch.float64,
     )
-
-
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Bring grey levels from [0, 1] to [-1, 1], as the predictor does."""
-    return images * 2 - 1
 
 
 def _prepare(recipe: Recipe, steps: int) -> Fitting:
@@ -238,49 +231,3 @@ def watch(network: nn.Module, cache: Cache, fabric: Fabric) -> dict[str, float]:
         "false_alarms": sum(alarms) / max(1, len(alarms)),
         "accuracy": sum(hits) / max(1, len(hits)),
     }
-
-
-def save_checkpoint(fitting: Fitting, path: Path, recipe: Recipe) -> None:
-    """Write everything an epoch's boundary holds, atomically."""
-    state = {
-        "recipe": recipe.to_dict(),
-        "network": fitting.network.state_dict(),
-        "optimizer": fitting.optimizer.state_dict(),
-        "schedule": fitting.schedule.state_dict(),
-        "ema": fitting.ema.state_dict(),
-        "epoch": fitting.epoch,
-        "weights_source": fitting.weights_source,
-    }
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _resume(fitting: Fitting, path: Path, recipe: Recipe) -> None:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["recipe"] != recipe.to_dict():
-        raise TrainingError(
-            f"{path} was made with another recipe; give another --out, or delete it to start anew"
-        )
-    fitting.network.load_state_dict(state["network"])
-    fitting.optimizer.load_state_dict(state["optimizer"])
-    fitting.schedule.load_state_dict(state["schedule"])
-    fitting.ema.load_state_dict(state["ema"])
-    fitting.epoch, fitting.weights_source = state["epoch"], state["weights_source"]
-
-
-def load_averaged(recipe: Recipe, path: Path) -> tuple[nn.Module, str]:
-    """Read the averaged network out of a checkpoint, and where its first weights came from."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    network = build_network(recipe.model)
-    network.load_state_dict(
-        {
-            key.removeprefix("module."): value
-            for key, value in state["ema"].items()
-            if key.startswith("module.")
-        }
-    )
-    return network.eval(), state["weights_source"]

@@ -11,7 +11,10 @@ from typing import Any, TypeVar
 
 from sonoloop.errors import TrainingError
 from sonoloop.models.spec import ModelSpec
+from sonoloop.values import CLASSES
 from sonoloop_training.augment import AugmentConfig
+from sonoloop_training.datasets import DATASETS
+from sonoloop_training.splits import check_shares
 
 T = TypeVar("T")
 
@@ -23,6 +26,9 @@ class SplitConfig:
     validation: float = 0.08
     test: float = 0.1
     key: str = "sonoloop"
+
+    def __post_init__(self) -> None:
+        check_shares(self.validation, self.test)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +86,10 @@ class FitConfig:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
+        for key in self.weights:
+            dataset, _, label = key.partition("/")
+            if dataset not in DATASETS or label not in ("", *CLASSES):
+                raise ValueError(f"weights knows no {key!r}; use {', '.join(DATASETS)}, or one with /class")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import hashlib
 import json
 import time
@@ -17,9 +17,10 @@ from sonoloop.models.bundle import Bundle, Card, save_bundle
 from sonoloop.models.predictor import Predictor
 from sonoloop_training.cache import cache_samples
 from sonoloop_training.calibrate import Case, calibrate
+from sonoloop_training.checkpoint import CHECKPOINT, load_averaged
 from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.events import Evaluated, Event, Finished
-from sonoloop_training.loop import fit, load_averaged
+from sonoloop_training.loop import fit
 from sonoloop_training.metrics import Score, confusion, score, summarise
 from sonoloop_training.recipe import Recipe
 from sonoloop_training.splits import PARTS, Part, split
@@ -63,17 +64,28 @@ def train(recipe: Recipe, data: Path, out: Path, *, device: str = "auto") -> Ite
     for part in PARTS:
         if not parts[part]:
             raise TrainingError(f"the data leave nothing for {part}; give more, or change the recipe's split")
+    listing = describe_split(parts)
+    split_sha256 = hash_split(listing)
     out.mkdir(parents=True, exist_ok=True)
+    (out / "split.json").write_text(json.dumps(listing, indent=1), encoding="utf-8")
     size = recipe.model.size
     training = cache_samples(parts["train"], phantoms=recipe.fit.phantoms, size=size)
     validation = cache_samples(parts["validation"], phantoms=0, size=size)
-    yield from fit(recipe, training, validation, out=out, device=device, test=len(parts["test"]))
+    yield from fit(
+        recipe,
+        training,
+        validation,
+        out=out,
+        learns_from=split_sha256,
+        device=device,
+        test=len(parts["test"]),
+    )
 
-    network, source = load_averaged(recipe, out / "checkpoint.pt")
-    listing = describe_split(parts)
-    (out / "split.json").write_text(json.dumps(listing, indent=1), encoding="utf-8")
+    network, source = load_averaged(recipe, out / CHECKPOINT)
+    # what ships is stored in half precision: that is what is fitted and scored
+    network = network.half().float()
     snapshot = {
-        "split_sha256": hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest(),
+        "split_sha256": split_sha256,
         "images": {part: len(parts[part]) for part in PARTS},
         "groups": {part: len({s.group for s in parts[part]}) for part in PARTS},
         "datasets": sorted({s.dataset for samples in parts.values() for s in samples}),
@@ -81,20 +93,14 @@ def train(recipe: Recipe, data: Path, out: Path, *, device: str = "auto") -> Ite
         "encoder": source,
         "recipe": json.loads(json.dumps(recipe.to_dict())),
     }
-    card = Card(
-        name=recipe.name, spec=recipe.model, weights_sha256="", snapshot=snapshot, libraries=_versions()
-    )
+    card = Card(name=recipe.name, spec=recipe.model, snapshot=snapshot, libraries=_versions())
     card = calibrate(card, network, _cases(parts["validation"]), device=device)
     metrics: dict[str, Any] = {}
     for part in PARTS[1:]:
         metrics[part] = evaluate(Predictor(Bundle(card, network), device=device), parts[part])
         yield Evaluated(part=part, metrics=metrics[part])
-    make_card = functools.partial(
-        Card,
-        **{name: getattr(card, name) for name in Card.__slots__ if name not in ("weights_sha256", "metrics")},
-        metrics={part: figures["all"] for part, figures in metrics.items()},
-    )
-    bundle = save_bundle(bundle_folder, network, make_card)
+    card = dataclasses.replace(card, metrics={part: figures["all"] for part, figures in metrics.items()})
+    bundle = save_bundle(bundle_folder, network, card)
     results = {"model": bundle.model, "version": bundle.version, **snapshot, "metrics": metrics}
     (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     yield Finished(
@@ -120,6 +126,11 @@ def evaluate(predictor: Predictor, samples: Sequence[Sample]) -> dict[str, Any]:
 def describe_split(parts: dict[Part, list[Sample]]) -> dict[str, list[str]]:
     """List who is where, as "dataset/name"."""
     return {part: sorted(f"{s.dataset}/{s.name}" for s in parts[part]) for part in PARTS}
+
+
+def hash_split(listing: dict[str, list[str]]) -> str:
+    """SHA-256 of who is where; 64 hex digits."""
+    return hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
 
 
 def _cases(samples: Sequence[Sample]) -> list[Case]:

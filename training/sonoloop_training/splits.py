@@ -1,4 +1,4 @@
-"""Groups to training, validation and test, for ever."""
+"""Groups to training, validation and test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def split(samples: Sequence[Sample], *, validation: float, test: float, key: str
     """Split by group, within each dataset and class, in the order of a keyed hash.
 
     The first `test` share of a stratum's groups is for testing, the next `validation` share for validating.
-    Who is where depends on the names and the key alone, not on the order of the list or on a random state.
+    For the same samples, in any order, the same key gives the same split. It is a split of a closed dataset:
+    a group that is added can move another, which is why a training writes down who was where.
 
     Parameters
     ----------
@@ -33,8 +34,7 @@ def split(samples: Sequence[Sample], *, validation: float, test: float, key: str
     ValueError
         If the shares are out of range.
     """
-    if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
-        raise ValueError(f"shares must be in [0, 1) and sum to less than 1, got {validation} and {test}")
+    check_shares(validation, test)
     members: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         members[sample.group].append(sample)
@@ -50,6 +50,12 @@ def split(samples: Sequence[Sample], *, validation: float, test: float, key: str
             part: Part = "test" if place < tested else "validation" if place < tested + validated else "train"
             parts[part] += members[group]
     return parts
+
+
+def check_shares(validation: float, test: float) -> None:
+    """Raise a `ValueError` if the shares are out of range."""
+    if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
+        raise ValueError(f"shares must be in [0, 1) and sum to less than 1, got {validation} and {test}")
 
 
 def _digest(key: str, group: str) -> str:

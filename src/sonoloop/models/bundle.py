@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ class Card:
     spec : ModelSpec
         The network.
     weights_sha256 : str
-        Of the weights file.
+        Of the weights file; empty until there is one.
     classes : tuple of str
         In the order of the network's class logits.
     views : int
@@ -70,7 +69,7 @@ class Card:
 
     name: str
     spec: ModelSpec
-    weights_sha256: str
+    weights_sha256: str = ""
     classes: tuple[str, ...] = CLASSES
     views: int = 2
     threshold: float = 0.5
@@ -98,8 +97,11 @@ class Card:
         if not (isinstance(self.temperature, int | float) and 0 < self.temperature < 100):
             raise ValueError(f"temperature must be between 0 and 100, got {self.temperature!r}")
         for curve in self.agreement.values():
-            if not curve["x"] or len(curve["x"]) != len(curve["y"]):
-                raise ValueError("each line of agreement needs as many x as y")
+            x, y = curve["x"], curve["y"]
+            if not x or len(x) != len(y) or x != sorted(x):
+                raise ValueError("each line of agreement needs as many x as y, and x in order")
+            if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in (*x, *y)):
+                raise ValueError("the points of a line of agreement lie between 0 and 1")
 
     def to_json(self) -> str:
         """Return the card as canonical JSON: the same card gives the same bytes."""
@@ -148,7 +150,7 @@ class Bundle:
         return f"{self.card.name}-{self.version[:8]}"
 
 
-def save_bundle(folder: Path, network: nn.Module, make_card: functools.partial[Card]) -> Bundle:
+def save_bundle(folder: Path, network: nn.Module, card: Card) -> Bundle:
     """Write a bundle: complete, or not at all.
 
     Parameters
@@ -157,8 +159,8 @@ def save_bundle(folder: Path, network: nn.Module, make_card: functools.partial[C
         Created; must not exist, since a bundle never changes.
     network : torch.nn.Module
         Its weights are stored in half precision.
-    make_card : functools.partial of Card
-        The card but for ``weights_sha256``.
+    card : Card
+        Its ``weights_sha256`` is filled in.
 
     Raises
     ------
@@ -173,7 +175,7 @@ def save_bundle(folder: Path, network: nn.Module, make_card: functools.partial[C
     }
     _check_finite(state, folder.name)
     data = safetensors.torch.save(state)
-    card = make_card(weights_sha256=hashlib.sha256(data).hexdigest())
+    card = replace(card, weights_sha256=hashlib.sha256(data).hexdigest())
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

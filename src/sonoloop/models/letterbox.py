@@ -24,6 +24,11 @@ def to_unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
     return ((pixels.astype(np.float64) - low) / (high - low)).astype(np.float32)
 
 
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """Bring grey levels from [0, 1] to the [-1, 1] that networks are trained on."""
+    return images * 2 - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Letterbox:
     """The geometry that fits (height, width) into a square of `size`, centred, with black borders.

@@ -16,7 +16,7 @@ from sonoloop.imaging.grey import check_frame
 from sonoloop.models.bundle import Bundle
 from sonoloop.models.devices import autocast_dtype, choose_device
 from sonoloop.models.lesions import number_lesions
-from sonoloop.models.letterbox import Letterbox, to_unit
+from sonoloop.models.letterbox import Letterbox, normalise, to_unit
 from sonoloop.models.views import VIEWS, agreement, expected_dice, make_views, undo_views
 from sonoloop.values import CLASSES, Frame, Prediction
 
@@ -150,7 +150,7 @@ class Predictor:
             box.apply(torch.from_numpy(to_unit(frame.pixels)))
             for box, frame in zip(boxes, frames, strict=True)
         ]
-        images = (torch.stack(squares)[:, None] * 2 - 1).to(self._device)
+        images = normalise(torch.stack(squares)[:, None]).to(self._device)
         lesion, classes = self.forward(make_views(images, self.views))
         return undo_views(lesion.sigmoid(), self.views), classes.reshape(self.views, len(frames), -1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -11,6 +12,9 @@ from torch import nn
 
 from sonoloop.errors import ModelError
 from sonoloop.values import CLASSES
+
+MAX_SIZE = 2048
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +28,7 @@ class ModelSpec:
     encoder : str
         One of its encoders; "tu-" before the name takes timm's.
     size : int
-        Side of the square the network sees, in pixels; a multiple of 32.
+        Side of the square the network sees, in pixels; a multiple of 32, at most 2048.
     dropout : float
         Before the class head, in [0, 1).
     arguments : mapping
@@ -38,8 +42,13 @@ class ModelSpec:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.size < 32 or self.size % 32:
-            raise ValueError(f"size must be a positive multiple of 32, got {self.size}")
+        # timm would fetch "hf-hub:..." from the network, and read any folder after "local-dir:"
+        if not _NAME.fullmatch(str(self.encoder)):
+            raise ValueError(
+                f"encoder must be a plain name of letters, digits, _, . and -, got {self.encoder!r}"
+            )
+        if type(self.size) is not int or not 32 <= self.size <= MAX_SIZE or self.size % 32:
+            raise ValueError(f"size must be a multiple of 32 from 32 to {MAX_SIZE}, got {self.size}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
@@ -87,7 +96,7 @@ def build_network(spec: ModelSpec) -> nn.Module:
             aux_params={"classes": len(CLASSES), "pooling": "avg", "dropout": spec.dropout or None},
             **{name: _plain(value) for name, value in spec.arguments.items()},
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise ModelError(f"cannot build {spec.architecture} on {spec.encoder}: {error}") from error
     return network.to(memory_format=torch.channels_last)
 
