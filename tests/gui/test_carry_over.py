@@ -11,6 +11,8 @@ from napari.layers import Image
 from sonoloop.gui.carry_over import CarryOver
 from sonoloop.gui.frames import Target
 from sonoloop.gui.layers import find_layer, write_mask
+from sonoloop.gui.reader import layer_data
+from sonoloop.imaging.grey import frame_from_array
 
 
 @pytest.fixture
@@ -121,3 +123,49 @@ def test_the_first_image_is_shown_as_napari_shows_it(viewer):
     plain.add_image(picture())
     open_image(viewer, "first")
     assert viewer.scene.camera.zoom == plain.scene.camera.zoom
+
+
+@pytest.fixture
+def folder(desk):
+    """A desk with two images of a folder, of which only the current one is shown."""
+    for row, name in ((0, "first"), (20, "second")):
+        data, options, _ = layer_data(name, (frame_from_array(picture(row), name=name),), None)
+        desk.open(Image(data, **{**options, "visible": name == "first"}), wait=False)
+    go_to(desk, "first")
+    return desk
+
+
+def go_to(desk, name: str) -> None:
+    desk.viewer.layers.selection.active = desk.viewer.layers[name]
+    desk.ready()
+
+
+def test_the_tool_is_the_same_on_an_image_that_hides_the_first(folder):
+    folder.predict()
+    first = folder.viewer.layers["first lesions"]
+    first.mode = "paint"
+    first.brush_size = 23
+    go_to(folder, "second")
+    assert not first.visible
+    folder.predict()
+    second = folder.viewer.layers["second lesions"]
+    assert (second.mode, second.brush_size) == ("paint", 23)
+    second.mode = "erase"
+    go_to(folder, "first lesions")
+    assert first.visible
+    assert first.mode == "erase"
+    go_to(folder, "second lesions")
+    assert second.mode == "erase"
+
+
+def test_hiding_the_lesions_for_a_moment_keeps_the_tool(folder):
+    folder.predict()
+    first = folder.viewer.layers["first lesions"]
+    first.mode = "paint"
+    folder.panel.run("hide_lesions", pressed=True)
+    assert not first.visible
+    folder.panel.run("hide_lesions", pressed=False)
+    assert first.mode == "paint"
+    go_to(folder, "second")
+    folder.predict()
+    assert folder.viewer.layers["second lesions"].mode == "paint"

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from desk import SHAPE, box, picture
 from napari.layers import Image
-from qtpy.QtWidgets import QMessageBox, QPushButton
+from qtpy.QtCore import QThreadPool
+from qtpy.QtWidgets import QPushButton
 
-from sonoloop.imaging.grey import hash_pixels
+from sonoloop.gui.reader import layer_data
+from sonoloop.imaging.grey import frame_from_array, hash_pixels
 
 
 @pytest.fixture
@@ -192,40 +194,6 @@ def test_another_persons_class_is_shown_as_theirs_and_not_chosen(make_desk, stor
     assert heads == ["benign", "malignant"]
 
 
-@pytest.fixture
-def conflict(make_desk):
-    """Two sessions of one person: the second accepts after the first did."""
-    first, second = make_desk(), make_desk()
-    for desk in (first, second):
-        desk.open(Image(picture(), name="case"))
-        desk.predict()
-    first.panel.run("choose_benign")
-    first.accept()
-    second.lesions.paint((30, 30), 1)
-    second.panel.run("choose_malignant")
-    second.panel.run("accept")
-    second.qtbot.waitUntil(lambda: second.panel.findChild(QMessageBox) is not None)
-    return second
-
-
-def test_a_moved_head_asks_which_goes_on_and_keeps_both(conflict, store):
-    box_ = conflict.panel.findChild(QMessageBox)
-    assert "benign, 1 lesion" in box_.informativeText()
-    assert "malignant, 1 lesion" in box_.informativeText()
-    assert store.count() == 2
-    next(b for b in box_.buttons() if "mine" in b.text()).click()
-    conflict.qtbot.waitUntil(lambda: conflict.view.accepted)
-    assert store.head(frame_id(picture()), "anna").correction.label == "malignant"
-
-
-def test_the_stored_version_can_go_on(conflict, store):
-    box_ = conflict.panel.findChild(QMessageBox)
-    next(b for b in box_.buttons() if "stored" in b.text()).click()
-    conflict.qtbot.waitUntil(lambda: conflict.view.accepted)
-    np.testing.assert_array_equal(conflict.lesions.data, box())
-    assert store.head(frame_id(picture()), "anna").correction.label == "benign"
-
-
 def test_a_store_that_cannot_be_opened_is_said_once_and_again_at_accept(make_desk, tmp_path, notices):
     (tmp_path / "text.db").write_text("this is no database, and long enough to look like one" * 20)
     desk = make_desk(store_url=f"sqlite:///{tmp_path / 'text.db'}")
@@ -238,3 +206,43 @@ def test_a_store_that_cannot_be_opened_is_said_once_and_again_at_accept(make_des
     assert len(notices) == 2
     assert not desk.view.accepted
     assert desk.view.why_no_accept is None, "it can be tried again"
+
+
+def test_what_was_accepted_is_stored_though_the_window_closes(desk, store):
+    images = [desk.open(Image(picture(row), name=str(row))) for row in (0, 20)]
+    for image in images:
+        desk.viewer.layers.selection.active = image
+        desk.ready()
+        desk.panel.run("choose_normal")
+    for image in images:
+        desk.viewer.layers.selection.active = image
+        desk.panel.run("accept")
+    desk.panel.close_session()
+    assert QThreadPool.globalInstance().waitForDone(10_000)  # no event is processed meanwhile
+    assert store.count() == 2
+
+
+def test_a_file_saved_anew_keeps_the_prediction_that_was_seen(make_desk, store):
+    desks = make_desk(), make_desk()
+    for desk, frame_id in zip(desks, ("a" * 64, "b" * 64), strict=True):
+        frame = frame_from_array(picture(), name="case", id=frame_id)
+        data, options, _ = layer_data("case", (frame,), None)
+        desk.open(Image(data, **options))
+        if desk is desks[0]:
+            desk.predict()
+            desk.panel.run("choose_benign")
+        desk.panel.run("accept")
+        desk.idle()
+    correction = store.head("b" * 64, "anna").correction
+    assert correction.prediction.model == "fake-1"
+    assert (correction.prediction_seen, correction.mask_decision) == (True, "kept")
+
+
+def test_a_mask_of_another_size_is_refused(case, store, notices):
+    case.predict()
+    case.lesions.data = box()[:20]
+    case.panel.run("choose_benign")
+    case.panel.run("accept")
+    case.idle()
+    assert "60 x 20 pixels, the image 60 x 40" in notices[-1]
+    assert store.count() == 0

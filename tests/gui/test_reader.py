@@ -68,6 +68,12 @@ def test_a_folder_gives_a_layer_an_image_and_never_a_mask(tmp_path):
     assert all(data.ndim == 2 for data, _, _ in layers), "images of one size are not stacked"
 
 
+def test_a_folder_with_predictions_gives_no_overlay(tmp_path):
+    save(tmp_path / "case.png", picture())
+    save(tmp_path / "out" / "masks" / "case_overlay.png", picture())
+    assert [options["name"] for _, options, _ in read(tmp_path)] == ["case"]
+
+
 def test_of_a_large_folder_the_first_are_opened_and_the_rest_is_said(tmp_path, monkeypatch, notices):
     monkeypatch.setattr(reader, "FOLDER_LIMIT", 2)
     for number in range(5):
@@ -107,6 +113,13 @@ def test_a_palette_mask_keeps_its_lesion_numbers(tmp_path):
     image.save(tmp_path / "case_mask.png")
     ((data, _, kind),) = read(tmp_path / "case_mask.png")
     np.testing.assert_array_equal(data, two)
+    assert kind == "labels"
+
+
+def test_a_coloured_mask_is_one_lesion(tmp_path):
+    save(tmp_path / "case_mask.png", box()[..., None] * np.array([255, 0, 0], np.uint8))
+    ((data, _, kind),) = read(tmp_path / "case_mask.png")
+    np.testing.assert_array_equal(data, box())
     assert kind == "labels"
 
 

@@ -124,6 +124,21 @@ def test_a_stored_correction_is_shown_instead_of_a_first_prediction(
     dock_panel(viewer).close_session()
 
 
+def test_a_store_named_at_the_start_is_used(plugin, make_napari_viewer_proxy, qtbot, tmp_path):
+    from sonoloop.labels.store import CorrectionStore
+
+    viewer = make_napari_viewer_proxy()
+    prepare_viewer(viewer, store=str(tmp_path / "study.sqlite"))
+    qtbot.waitUntil(lambda: "benign phantom lesions" in viewer.layers)
+    panel = dock_panel(viewer)
+    panel.run("choose_benign")
+    panel.run("accept")
+    qtbot.waitUntil(lambda: seen(panel).accepted)
+    panel.close_session()
+    with CorrectionStore(str(tmp_path / "study.sqlite")) as named:
+        assert named.count() == 1
+
+
 def test_the_panel_fits_300_pixels_and_gives_the_focus_back(plugin, make_napari_viewer_proxy, qtbot):
     viewer = make_napari_viewer_proxy(show=True)
     viewer.window.resize(1280, 800)

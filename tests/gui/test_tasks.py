@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+from qtpy.QtCore import QEventLoop, QThreadPool, QTimer
+
 from sonoloop.gui.tasks import JobQueue
 
 
@@ -87,3 +89,18 @@ def test_a_muted_queue_still_does_its_work(qtbot):
     queue.mute()
     qtbot.waitUntil(lambda: done == [0, 1, 2])
     assert answers == []
+
+
+def test_what_was_queued_runs_though_the_event_loop_ends(qtbot):
+    queue, answers, done, loop = JobQueue(), Answers(), [], QEventLoop()
+
+    def ask_and_close():
+        for number in range(3):
+            answers.ask(queue, lambda number=number: time.sleep(0.02) or done.append(number))
+        queue.mute()
+        loop.quit()
+
+    QTimer.singleShot(0, ask_and_close)
+    loop.exec()
+    assert QThreadPool.globalInstance().waitForDone(10_000)
+    assert done == [0, 1, 2]

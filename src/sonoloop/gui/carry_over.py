@@ -60,6 +60,7 @@ class CarryOver:
         self._shown: Image | None = None
         self._applying = False
         layers = viewer.layers
+        self._hidden = {str(layer.unique_id) for layer in layers if not layer.visible}
         self._connections: list[tuple[Any, Any]] = [
             (layers.events.inserted, self._on_inserted),
             (layers.events.removed, self._on_removed),
@@ -83,7 +84,7 @@ class CarryOver:
 
     def _layer_slots(self, layer: Layer) -> list[tuple[str, Any]]:
         if is_lesions(layer):
-            return [(name, self._on_tool) for name in _TOOL]
+            return [*((name, self._on_tool) for name in _TOOL), ("visible", self._on_visible)]
         if is_source(layer) and not layer.rgb:
             return [(name, self._on_contrast) for name in _CONTRAST]
         return []
@@ -117,8 +118,19 @@ class CarryOver:
         self._remember_view()
 
     def _on_tool(self, event: Any) -> None:  # noqa: ANN401
-        if not self._applying:
-            self._tool = {name: getattr(event.source, name) for name in _TOOL}
+        layer = event.source
+        # napari sets the mode of a layer that is hidden or shown, before it says that it is
+        by_user = layer.visible and str(layer.unique_id) not in self._hidden
+        if by_user and not self._applying:
+            self._tool = {name: getattr(layer, name) for name in _TOOL}
+
+    def _on_visible(self, event: Any) -> None:  # noqa: ANN401
+        layer = event.source
+        if layer.visible:
+            self._hidden.discard(str(layer.unique_id))
+            self._apply(layer)
+        else:
+            self._hidden.add(str(layer.unique_id))
 
     def _on_contrast(self, event: Any) -> None:  # noqa: ANN401
         if not self._applying:

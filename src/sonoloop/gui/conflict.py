@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QMessageBox, QWidget
 
+from sonoloop.gui.view import count_lesions
+
 if TYPE_CHECKING:
     from sonoloop.labels.revisions import HeadMovedError, Revision
 
@@ -35,7 +37,7 @@ def ask_which(
 
 def _describe(revision: Revision) -> str:
     correction = revision.correction
-    lesions = len({*correction.mask.ravel().tolist()} - {0})
+    lesions = count_lesions(correction.mask)
     return (
         f"{correction.label}, {lesions} lesion{'' if lesions == 1 else 's'}, "
         f"{revision.created.astimezone():%Y-%m-%d %H:%M}, {correction.annotator}"

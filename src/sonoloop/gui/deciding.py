@@ -15,11 +15,12 @@ from sonoloop.errors import ConflictError, SonoloopError
 from sonoloop.gui.frames import Target
 from sonoloop.gui.layers import read_mask
 from sonoloop.gui.messages import show_problem
+from sonoloop.gui.preferences import Desk
 from sonoloop.gui.session import Session, single_shot
 from sonoloop.gui.tasks import JobQueue
 from sonoloop.gui.view import NO_IMAGE
 from sonoloop.gui.work import Decision, OpenStore, Stored, StoreKeeper
-from sonoloop.values import Label
+from sonoloop.values import Correction, Label, Prediction
 
 if TYPE_CHECKING:
     from sonoloop.labels.revisions import HeadMovedError, Revision
@@ -66,7 +67,7 @@ class Deciding(QObject):
             show_warning(NO_IMAGE)
             return
         state = session.state(session.target)
-        mask = self._mask()
+        mask = self._mask(session.target)
         if label == "normal" and mask is not None and mask.any():
             state.cleared = mask
             session.write(session.target, np.zeros_like(mask))
@@ -123,15 +124,17 @@ class Deciding(QObject):
     def settle(self, target: Target, conflict: HeadMovedError, *, keep_mine: bool) -> None:
         """Say which of two versions goes on; both stay in the store."""
         session = self._session
-        if not session.is_open(target):
-            return
         state = session.state(target)
+        state.looked_up = session.preferences().desk
         state.parent = conflict.theirs.id
-        chosen = conflict.mine if keep_mine else conflict.theirs
-        state.label = chosen.correction.label
-        session.write(target, chosen.correction.mask)
+        chosen = (conflict.mine if keep_mine else conflict.theirs).correction
+        state.label = chosen.label
+        if session.is_open(target):
+            session.write(target, chosen.mask)
         if keep_mine:
-            self._submit(target, chosen.correction.mask)
+            # an image that was closed since keeps nothing but what the conflict holds
+            state.prediction = chosen.prediction
+            self._submit(target, chosen.mask)
         else:
             state.revision = conflict.theirs
         session.changed.emit()
@@ -142,10 +145,9 @@ class Deciding(QObject):
         self._jobs.mute()
         self._jobs.submit(self._keeper.close, done=_ignore, failed=_ignore)
 
-    def _mask(self) -> NDArray[np.uint8] | None:
-        target = self._session.target
+    def _mask(self, target: Target) -> NDArray[np.uint8] | None:
         try:
-            return None if target is None else read_mask(self._session.viewer, target)
+            return read_mask(self._session.viewer, target)
         except SonoloopError:
             return None
 
@@ -153,6 +155,9 @@ class Deciding(QObject):
         state = self._session.state(target)
         preferences = self._session.preferences()
         assert state.label is not None
+        if state.looked_up != preferences.desk:
+            # whom or what was looked up before is no parent here; a head that nobody saw is a conflict
+            state.looked_up, state.parent = preferences.desk, None
         decision = Decision(mask, state.label, preferences.annotator, state.prediction, state.parent)
         state.saving = True
         self._jobs.submit(
@@ -180,48 +185,48 @@ class Deciding(QObject):
 
     def _on_target(self) -> None:
         self.asked.emit(None)
-        target = self._session.target
-        if target is not None and not self._session.state(target).looked_up:
-            self._settle.start()
+        self._settle.start()
 
     def _look_up(self) -> None:
-        target = self._session.target
-        if target is None or self._session.state(target).looked_up:
+        target, preferences = self._session.target, self._session.preferences()
+        if target is None or self._session.state(target).looked_up == preferences.desk:
             return
-        preferences = self._session.preferences()
         self._jobs.submit(
             partial(self._keeper.look_up, target.capture(), preferences.annotator, preferences.store),
-            done=partial(self._on_found, target),
-            failed=partial(self._on_not_found, target),
+            done=partial(self._on_found, target, preferences.desk),
+            failed=partial(self._on_not_found, target, preferences.desk),
         )
 
-    def _on_found(self, target: Target, stored: Stored) -> None:
+    def _on_found(self, target: Target, desk: Desk, stored: Stored) -> None:
         session = self._session
         if not session.is_open(target):
             return
         state = session.state(target)
-        state.looked_up = True
+        state.looked_up = desk
         state.revision, state.parent = stored.newest, stored.own_head
         if stored.newest is not None:
-            self._show(target, stored.newest)
+            self._show(target, stored.newest.correction, stored.prediction)
         session.changed.emit()
         self.looked_up.emit(target, stored.newest is not None)
 
-    def _show(self, target: Target, revision: Revision) -> None:
+    def _show(self, target: Target, correction: Correction, prediction: Prediction | None) -> None:
         """Put a stored correction on the canvas, unless something was begun there meanwhile."""
-        session, correction = self._session, revision.correction
+        session = self._session
         state = session.state(target)
-        begun = state.written is not None or state.label is not None
+        mask = self._mask(target)
+        drawn = mask is not None and bool(mask.any())
+        begun = drawn or state.written is not None or state.label is not None
         if begun or correction.mask.shape != target.grid[-2:]:
             return
         session.write(target, correction.mask)
-        state.prediction = correction.prediction
+        state.prediction = prediction
         if correction.annotator == session.preferences().annotator:
             state.label = correction.label
 
-    def _on_not_found(self, target: Target, error: Exception) -> None:
+    def _on_not_found(self, target: Target, desk: Desk, error: Exception) -> None:
         # Accept asks the store again, and says again what is wrong; looking says it once
-        self._session.state(target).looked_up = True
+        state = self._session.state(target)
+        state.looked_up, state.parent = desk, None
         if str(error) not in self._told:
             self._told.add(str(error))
             show_problem(error)

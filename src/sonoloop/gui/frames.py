@@ -9,6 +9,7 @@ import numpy as np
 from napari.layers import Image
 from numpy.typing import NDArray
 
+from sonoloop.gui.preferences import Desk
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.values import Frame, Label, Prediction
 
@@ -103,8 +104,8 @@ class FrameState:
 
     Parameters
     ----------
-    looked_up : bool
-        Whether the store was asked for an earlier correction.
+    looked_up : Desk, optional
+        As whom and where an earlier correction was looked for; `parent` holds for these alone.
     prediction : Prediction, optional
         The model's, newest first shown; the stored correction's after reopening.
     label : str, optional
@@ -121,7 +122,7 @@ class FrameState:
         Whether a correction is on its way to the store.
     """
 
-    looked_up: bool = False
+    looked_up: Desk | None = None
     prediction: Prediction | None = None
     label: Label | None = None
     written: NDArray[np.uint8] | None = None

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 PANEL = "Annotate"
 
 
-def open_viewer(paths: Sequence[Path] | None = None, *, predict: bool = True) -> None:
+def open_viewer(
+    paths: Sequence[Path] | None = None, *, predict: bool = True, store: str | None = None
+) -> None:
     """Open napari on images, or on the sample study, and stay until its window is closed.
 
     Parameters
@@ -25,16 +27,24 @@ def open_viewer(paths: Sequence[Path] | None = None, *, predict: bool = True) ->
         Image files and folders; the sample study if none.
     predict : bool
         Predict on the first image, unless a correction of it is stored.
+    store : str, optional
+        File or URL of the correction store; the one in the preferences if none.
     """
     import napari  # noqa: PLC0415 - takes seconds, and the panel's own modules need it only here
 
-    prepare_viewer(napari.Viewer(title="Sonoloop"), paths, predict=predict)
+    prepare_viewer(napari.Viewer(title="Sonoloop"), paths, predict=predict, store=store)
     napari.run()
 
 
-def prepare_viewer(viewer: Viewer, paths: Sequence[Path] | None = None, *, predict: bool = True) -> None:
+def prepare_viewer(
+    viewer: Viewer,
+    paths: Sequence[Path] | None = None,
+    *,
+    predict: bool = True,
+    store: str | None = None,
+) -> None:
     """Dock the panel in a viewer and open images, or the sample study; see `open_viewer`."""
-    panel = dock_panel(viewer)
+    panel = dock_panel(viewer, store=store)
     if predict:
         panel.predict_first()
     if paths:
@@ -43,8 +53,10 @@ def prepare_viewer(viewer: Viewer, paths: Sequence[Path] | None = None, *, predi
         viewer.open_sample(PLUGIN, "study")
 
 
-def dock_panel(viewer: Viewer) -> AnnotatePanel:
-    """Return the viewer's panel, docked and shown."""
+def dock_panel(viewer: Viewer, *, store: str | None = None) -> AnnotatePanel:
+    """Return the viewer's panel, docked and shown; on another store than the preferences' if one is named."""
     dock, panel = viewer.window.add_plugin_dock_widget(PLUGIN, PANEL)
+    if store is not None:
+        panel.session.use_store(store)
     dock.show()
     return cast("AnnotatePanel", panel)

@@ -132,10 +132,11 @@ def show_only(viewer: ViewerModel, image: Image) -> None:
     }
     for layer in viewer.layers:
         belongs_to = layer.metadata.get("sonoloop", {}).get("image", str(layer.unique_id))
-        if belongs_to in others:
-            layer.visible = False
-        elif belongs_to == owner and (layer == image or is_lesions(layer)):
-            layer.visible = True
+        hide = belongs_to in others
+        show = belongs_to == owner and (layer == image or is_lesions(layer))
+        # napari takes setting it anew for a change, and forgets the layer's tool
+        if (hide and layer.visible) or (show and not layer.visible):
+            layer.visible = show
 
 
 def _lesions_layer(image: Image, data: NDArray[np.uint8]) -> Labels:

@@ -9,6 +9,7 @@ from napari.settings import get_plugin_settings
 
 PLUGIN = "napari-sonoloop"
 
+Desk = tuple[str, str | None]  # the annotator and the store
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -33,6 +34,11 @@ class Preferences:
     def __post_init__(self) -> None:
         if self.device not in get_args(Device):
             raise ValueError(f"device must be one of {', '.join(get_args(Device))}, got {self.device!r}")
+
+    @property
+    def desk(self) -> Desk:
+        """Who works, and on which store."""
+        return self.annotator, self.store
 
 
 def read_preferences() -> Preferences:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from napari.utils.notifications import show_info, show_warning
 from numpy.typing import NDArray
-from PIL import Image
 
 from sonoloop.errors import ImageError, NotAnImageError
 from sonoloop.imaging.files import find_images, is_image_path, is_mask_path
@@ -145,9 +144,13 @@ def _stack_colour(studies: list[Study]) -> NDArray[Any] | None:
 
 def _read_mask(path: Path) -> LayerData:
     """Read a mask: its palette indices or grey levels are lesion numbers, 255 or colour means lesion 1."""
-    read_study(path)  # for its checks and its messages
-    with Image.open(path) as image:
-        values = np.asarray(image if image.mode in ("1", "L", "P") else image.convert("L")).astype(np.uint8)
-    if values.max(initial=0) == 255 or len(np.unique(values)) > 64:
+    from sonoloop.labels.exchange.palette_png import read_mask  # noqa: PLC0415 - the store's, which loads slowly
+
+    try:
+        values = read_mask(path)
+    except NotAnImageError:
+        colour = read_study(path).frames[0].pixels  # says so itself if it is no image at all
+        values = (colour > colour.max() / 2).astype(np.uint8)
+    if values.max(initial=0) == 255:
         values = (values > 127).astype(np.uint8)
     return values, {"name": path.stem}, "labels"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +45,8 @@ class Session(QObject):
     ) -> None:
         super().__init__(parent)
         self.viewer = viewer
-        self.preferences = preferences
+        self._preferences = preferences
+        self._store: str | None = None
         self.target: Target | None = None
         self._states: dict[Key, FrameState] = {}
         self._watched: Any = None
@@ -53,6 +55,15 @@ class Session(QObject):
         for event in self._viewer_events():
             event.connect(self._on_viewer)
         self._follow_timer.start()
+
+    def preferences(self) -> Preferences:
+        """Return the user's preferences as they are now."""
+        preferences = self._preferences()
+        return preferences if self._store is None else replace(preferences, store=self._store)
+
+    def use_store(self, url: str) -> None:
+        """Work on another store than the preferences name."""
+        self._store = url
 
     def state(self, target: Target) -> FrameState:
         """Return what is known of a frame, to read and to write."""

@@ -6,21 +6,74 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import QObject, Signal
-
-# superqt's own, not napari's: errors are shown here, and must not be shown twice
-from superqt.utils import create_worker
+from qtpy.QtCore import QObject, QRunnable, QThreadPool, Signal
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    number: int
     body: Callable[[], Any]
     done: Callable[[Any], None]
     failed: Callable[[Exception], None]
+
+
+class _Backlog:
+    """The jobs that wait for the worker, which may outlive the queue."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._waiting: deque[_Job] = deque()
+        self._has_worker = False
+
+    def add(self, job: _Job) -> bool:
+        """Add a job; whether a worker must be started for it."""
+        with self._lock:
+            self._waiting.append(job)
+            had_worker, self._has_worker = self._has_worker, True
+            return not had_worker
+
+    def take(self) -> _Job | None:
+        """Take the next job; where there is none, the worker ends."""
+        with self._lock:
+            self._has_worker = bool(self._waiting)
+            return self._waiting.popleft() if self._waiting else None
+
+    def clear(self) -> None:
+        """Forget the jobs that wait."""
+        with self._lock:
+            self._waiting.clear()
+
+
+class _Reports(QObject):
+    """Carries what the worker says to the GUI thread."""
+
+    answered = Signal(object, object, object)  # the job, its answer, its error
+    warned = Signal(object)  # the arguments of `warnings.showwarning`
+
+
+class _Worker(QRunnable):
+    """Runs all jobs of a backlog: the next one starts without an event loop, which ends with the window."""
+
+    def __init__(self, backlog: _Backlog, reports: _Reports) -> None:
+        super().__init__()
+        self._backlog = backlog
+        self._reports = reports
+
+    def run(self) -> None:
+        """Run jobs until none waits."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = lambda *warning: self._reports.warned.emit(warning)
+            while (job := self._backlog.take()) is not None:
+                try:
+                    answer = job.body()
+                except Exception as error:
+                    self._reports.answered.emit(job, None, error)
+                else:
+                    self._reports.answered.emit(job, answer, None)
 
 
 class JobQueue(QObject):
@@ -42,12 +95,12 @@ class JobQueue(QObject):
     def __init__(self, *, latest_only: bool = False, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._latest_only = latest_only
-        self._waiting: deque[_Job] = deque()
-        self._running: _Job | None = None
-        self._worker: Any = None
-        self._next_number = 0
-        self._first_valid = 0
+        self._backlog = _Backlog()
+        self._asked: set[_Job] = set()
         self._busy = False
+        self._reports = _Reports()
+        self._reports.answered.connect(self._on_answered)
+        self._reports.warned.connect(_on_warned)
 
     @property
     def busy(self) -> bool:
@@ -64,9 +117,12 @@ class JobQueue(QObject):
         """Queue a job; `done` or `failed` is called with its answer."""
         if self._latest_only:
             self._forget()
-        self._waiting.append(_Job(self._next_number, body, done, failed))
-        self._next_number += 1
-        self._start_next()
+        job = _Job(body, done, failed)
+        self._asked.add(job)
+        if self._backlog.add(job):
+            pool = QThreadPool.globalInstance()
+            assert pool is not None
+            pool.start(_Worker(self._backlog, self._reports))
         self._tell_busy()
 
     def drop(self) -> None:
@@ -76,43 +132,25 @@ class JobQueue(QObject):
 
     def mute(self) -> None:
         """Run what is queued to its end, and tell nobody."""
-        self._first_valid = self._next_number
+        self._asked.clear()
         self._tell_busy()
 
     def _forget(self) -> None:
-        self._waiting.clear()
-        self._first_valid = self._next_number
+        self._backlog.clear()
+        self._asked.clear()
 
-    def _start_next(self) -> None:
-        if self._running is not None or not self._waiting:
+    def _on_answered(self, job: _Job, answer: object, error: Exception | None) -> None:
+        if job not in self._asked:
             return
-        job = self._running = self._waiting.popleft()
-        worker = self._worker = create_worker(job.body, _start_thread=False, _ignore_errors=True)
-        worker.returned.connect(self._on_returned)
-        worker.errored.connect(self._on_errored)
-        worker.warned.connect(_on_warned)
-        worker.start()
-
-    def _on_returned(self, answer: object) -> None:
-        job = self._finish()
-        if job is not None:
+        self._asked.discard(job)
+        self._tell_busy()
+        if error is None:
             job.done(answer)
-
-    def _on_errored(self, error: Exception) -> None:
-        job = self._finish()
-        if job is not None:
+        else:
             job.failed(error)
 
-    def _finish(self) -> _Job | None:
-        """Close the running job and start the next; the job, if its answer is still wanted."""
-        job, self._running, self._worker = self._running, None, None
-        self._start_next()
-        self._tell_busy()
-        return job if job is not None and job.number >= self._first_valid else None
-
     def _tell_busy(self) -> None:
-        running = self._running is not None and self._running.number >= self._first_valid
-        busy = running or bool(self._waiting)
+        busy = bool(self._asked)
         if busy != self._busy:
             self._busy = busy
             self.busy_changed.emit(busy)

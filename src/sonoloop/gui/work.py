@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sonoloop.errors import StoreError
 from sonoloop.gui.frames import Source
 from sonoloop.gui.llvm import load_triton_apart
 from sonoloop.imaging.grey import check_frame
@@ -93,9 +94,20 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
-    """What the store holds of a frame: its newest revision, and the annotator's own head."""
+    """What the store holds of a frame.
+
+    Parameters
+    ----------
+    newest : Revision, optional
+        What was last said of it, or of the same pixels in another file.
+    prediction : Prediction, optional
+        The one that revision started from, as one of this frame.
+    own_head : str, optional
+        The annotator's own head.
+    """
 
     newest: Revision | None
+    prediction: Prediction | None
     own_head: str | None
 
 
@@ -113,11 +125,23 @@ class StoreKeeper:
         store = self._at(url)
         newest = store.newest(frame.id, pixels_hash=frame.pixels_hash)
         head = store.head(frame.id, annotator)
-        return Stored(newest, head.id if head is not None else None)
+        prediction = newest.correction.prediction if newest is not None else None
+        if prediction is not None:
+            prediction = replace(prediction, frame_id=frame.id)  # the same pixels, perhaps saved anew
+        return Stored(newest, prediction, head.id if head is not None else None)
 
     def accept(self, source: Source, decision: Decision, url: str | None) -> Revision:
         """Store a decision; when this returns it is on disk."""
         frame = source.frame()
+        if decision.mask.shape != frame.shape:
+            # the store would take it for the frame's size for ever
+            drawn, shown = (
+                "{} x {}".format(*reversed(shape)) for shape in (decision.mask.shape, frame.shape)
+            )
+            raise StoreError(
+                f"the mask of {frame.name} has {drawn} pixels, the image {shown}; remove its lesions layer "
+                "and draw on the image's own grid"
+            )
         prediction = decision.prediction
         if prediction is not None and prediction.frame_id != frame.id:
             prediction = None  # the layer's pixels were changed since: it is not of this frame
