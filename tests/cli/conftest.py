@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,9 +37,9 @@ def model(tmp_path_factory) -> Path:
 
     torch.manual_seed(0)
     spec = ModelSpec(size=64)
-    make_card = functools.partial(Card, name="tiny", spec=spec, views=1, normal_gate=1.0)
+    card = Card(name="tiny", spec=spec, views=1, normal_gate=1.0)
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_bundle(folder, build_network(spec).eval(), make_card)
+    save_bundle(folder, build_network(spec).eval(), card)
     return folder
 
 

@@ -11,7 +11,7 @@ import pytest
 from sonoloop.cli import batches
 from sonoloop.cli.batches import Failed, Predicted, predict_images
 from sonoloop.cli.interrupts import interrupts_held
-from sonoloop.errors import ImageMissingError, UnsupportedImageError
+from sonoloop.errors import ImageMissingError, ModelError, UnsupportedImageError
 from sonoloop.imaging.files import FoundImage
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.values import Frame, Prediction
@@ -68,6 +68,19 @@ def test_a_frame_that_fails_in_a_batch_fails_alone():
         ("odd", Failed),
         ("b", Predicted),
     ]
+
+
+def test_an_image_too_large_for_memory_fails_alone():
+    class LacksMemory(FakePredictor):
+        def predict_batch(self, frames):
+            if any(frame.name == "odd" for frame in frames):
+                raise ModelError("there is not enough memory to predict odd; shrink the image")
+            return super().predict_batch(frames)
+
+    outcomes = list(predict_images(found("a", "odd", "b"), LacksMemory(), batch=3, read=read))
+    assert [type(o) for o in outcomes] == [Predicted, Failed, Predicted]
+    assert isinstance(outcomes[1], Failed)
+    assert "not enough memory" in str(outcomes[1].error)
 
 
 def test_large_frames_go_in_smaller_batches(monkeypatch):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sonoloop.labels.exchange.palette_png import read_mask
 from sonoloop.labels.exchange.predictions import read_predictions
 
 IMAGES = {
@@ -144,6 +145,12 @@ def test_the_shipped_model_reads_the_samples(sonoloop, tmp_path):
     for label, lesions in (("benign", 1), ("malignant", 1), ("normal", 0)):
         row = rows[f"phantom-{label}.png"]
         assert (row.predicted_class, row.lesions) == (label, lesions)
+        predicted = read_mask(tmp_path / "out" / "masks" / f"phantom-{label}_mask.png") > 0
+        truth = read_mask(tmp_path / "in" / f"phantom-{label}_mask.png") > 0
+        if lesions:
+            assert 2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()) >= 0.8
+        else:
+            assert not predicted.any()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a Ctrl-C cannot be sent to one process there")
@@ -171,3 +178,12 @@ def test_an_interrupted_run_keeps_what_is_done(model, study, tmp_path):
     assert 3 <= len(rows) < 600
     assert f"interrupted; {len(rows)} of 600 images are done" in told
     assert "Traceback" not in told
+
+
+def test_a_second_run_leaves_nothing_of_the_first(sonoloop, study, model, tmp_path):
+    out = tmp_path / "out"
+    for images, *options in (("benign", "--overlay"), ("normal",)):
+        assert sonoloop("predict", study / images, "--out", out, "--model", model, *options).returncode == 1
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    masks = {f"masks/normal (1){suffix}_mask.png" for suffix in (".png", ".tif")}
+    assert written == masks | {"predictions.csv"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sonoloop.errors import ImageMissingError
-from sonoloop.imaging.files import find_images, is_mask_path, mask_paths
+from sonoloop.imaging.files import find_images, is_mask_path, is_overlay_path, mask_paths, natural_order
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -42,6 +42,19 @@ def test_a_name_that_only_holds_the_word_mask_is_an_image():
     assert not is_mask_path(Path("unmask_2.png"))
     assert is_mask_path(Path("a_mask.png"))
     assert is_mask_path(Path("a_mask_12.tif"))
+
+
+def test_an_overlay_of_ours_is_no_input(tmp_path):
+    touch(tmp_path, "masks/b/a_overlay.png", "masks/b/a.png", "study/a_overlay.png")
+    assert relatives([tmp_path]) == ["masks/b/a.png", "study/a_overlay.png"]
+    assert relatives([tmp_path / "masks/b/a_overlay.png"]) == []
+    assert is_overlay_path(Path("out/masks/benign/a_overlay.png"))
+    assert not is_overlay_path(Path("out/masks/a.png"))
+
+
+def test_a_digit_that_is_no_number_is_sorted():
+    names = ["1²3.png", "2.png", "10.png"]
+    assert sorted(map(Path, reversed(names)), key=natural_order) == list(map(Path, names))
 
 
 def test_a_file_given_twice_is_found_once(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sonoloop.imaging.grey import to_unit
 from sonoloop.imaging.overlay import LESION_COLOURS, draw_overlay, lesion_colour, to_display
 
 
@@ -48,3 +49,8 @@ def test_deep_images_are_stretched_and_8_bit_ones_left():
     assert to_display(np.full((2, 2), 3.5)).tolist() == [[0, 0], [0, 0]]
     flat = np.array([[3, 9]], np.uint8)
     assert to_display(flat) is flat
+
+
+def test_a_display_shows_what_a_network_sees():
+    deep = np.random.default_rng(5).integers(300, 4096, (20, 30), dtype=np.uint16)
+    np.testing.assert_array_equal(to_display(deep), np.rint(to_unit(deep) * 255))

@@ -178,7 +178,7 @@ def test_an_unknown_model_is_named_with_those_there_are(tmp_path):
 
 
 def test_a_specification_names_what_is_wrong():
-    with pytest.raises(ValueError, match="multiple of 32 .* got 100"):
+    with pytest.raises(ValueError, match=r"multiple of 32 .* got 100"):
         ModelSpec(size=100)
     with pytest.raises(ModelError, match="no architecture 'Nonet'"):
         build_network(ModelSpec(architecture="Nonet"))

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sonoloop.models.letterbox import Letterbox, to_unit
+from sonoloop.imaging.grey import to_unit
+from sonoloop.models.letterbox import Letterbox
 from sonoloop.models.views import agreement, make_views, undo_views
 
 sides = st.integers(1, 700)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sonoloop.errors import TrainingError
+from sonoloop.errors import ImageTruncatedError, TrainingError
 from sonoloop_training.datasets import find_datasets, load_busbra, load_busi
 from sonoloop_training.splits import PARTS, split
 
@@ -61,6 +61,14 @@ def test_a_mask_of_another_size_is_named(datasets, tmp_path):
     copy = shutil.copytree(datasets / "BUSBRA", tmp_path / "copy")
     Image.new("L", (10, 20)).save(copy / "Masks" / "mask_0001-l.png")
     with pytest.raises(TrainingError, match=r"mask_0001-l\.png is 10 x 20"):
+        load_busbra(copy)[0].read()
+
+
+def test_a_damaged_mask_is_named(datasets, tmp_path):
+    copy = shutil.copytree(datasets / "BUSBRA", tmp_path / "copy")
+    mask = copy / "Masks" / "mask_0001-l.png"
+    mask.write_bytes(mask.read_bytes()[:60])
+    with pytest.raises(ImageTruncatedError, match=r"mask_0001-l\.png"):
         load_busbra(copy)[0].read()
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sonoloop.imaging.grey import to_unit
 from sonoloop.imaging.phantom import phantom
-from sonoloop.models.letterbox import Letterbox, to_unit
+from sonoloop.models.letterbox import Letterbox
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets import Sample
 

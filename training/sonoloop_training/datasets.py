@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.files import find_images, mask_paths
@@ -63,8 +62,10 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
     ------
     TrainingError
         If its size is not the image's.
+    ImageError
+        If it cannot be read.
     """
-    mask = np.asarray(Image.open(path).convert("L")) > 0
+    mask: NDArray[np.bool_] = read_study(path).frames[0].pixels > 0
     if mask.shape != shape:
         raise TrainingError(
             f"{path.name} is {mask.shape[1]} x {mask.shape[0]}, its image {shape[1]} x {shape[0]}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sonoloop.errors import ImageError
+from sonoloop.errors import ImageError, ModelError
 from sonoloop.imaging.files import FoundImage
 from sonoloop.values import Frame, Prediction
 
@@ -40,7 +40,7 @@ class Failed:
     """An image that was not, and why."""
 
     image: FoundImage
-    error: ImageError
+    error: ImageError | ModelError
 
 
 Outcome = Predicted | Failed
@@ -113,7 +113,7 @@ def _predict(waiting: Sequence[tuple[FoundImage, Frame]], predictor: PredictsBat
     start = time.perf_counter()
     try:
         predictions = predictor.predict_batch([frame for _, frame in waiting])
-    except ImageError as error:
+    except (ImageError, ModelError) as error:  # of a model: too little memory for the image
         if len(waiting) == 1:
             yield Failed(waiting[0][0], error)
             return

@@ -21,6 +21,10 @@ def open_images(
         typer.Argument(metavar="[PATH]...", help="Images or folders; the sample study if none."),
     ] = None,
     predict: Annotated[bool, typer.Option(help="Predict the first image at once.")] = True,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", help="File or URL of the correction store; the preferences' if not given."),
+    ] = None,
 ) -> None:
     """Open images in napari with the Annotate panel docked."""
     for path in paths or ():
@@ -36,7 +40,7 @@ def open_images(
         )
     from sonoloop.gui import open_viewer  # noqa: PLC0415 - seconds, and only this command needs it
 
-    open_viewer(paths or None, predict=predict)
+    open_viewer(paths or None, predict=predict, store=store)
 
 
 def has_display() -> bool:

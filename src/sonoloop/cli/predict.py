@@ -122,9 +122,9 @@ def predict(
 
 def _find(paths: list[Path]) -> list[FoundImage]:
     from sonoloop.imaging.files import find_images  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.labels.exchange.prediction_folder import is_overlay_path, tell_apart  # noqa: PLC0415
+    from sonoloop.labels.exchange.prediction_folder import tell_apart  # noqa: PLC0415
 
-    images = [image for image in find_images(paths) if not is_overlay_path(image.path)]
+    images = find_images(paths)
     if not images:
         raise SonoloopError(
             f"there is no image in {', '.join(map(str, paths))}; PNG, JPEG, TIFF and BMP files are "

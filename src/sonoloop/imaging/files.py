@@ -9,6 +9,9 @@ from pathlib import Path
 
 from sonoloop.errors import ImageMissingError
 
+# the folder that `sonoloop predict` writes its masks and overlays to
+MASKS = "masks"
+
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 # BUSI writes "benign (7)_mask.png" and, for a second lesion, "benign (7)_mask_1.png"
 _MASK = re.compile(r"_mask(_\d+)?$", re.IGNORECASE)
@@ -32,6 +35,11 @@ def is_mask_path(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and _MASK.search(path.stem) is not None
 
 
+def is_overlay_path(path: Path) -> bool:
+    """Whether the path is that of an overlay in a folder of predictions, which is no input."""
+    return path.name.endswith("_overlay.png") and MASKS in (parent.name for parent in path.parents)
+
+
 def mask_paths(image: Path) -> list[Path]:
     """Return the masks that lie beside an image, in BUSI's naming, in order."""
     pattern = re.compile(re.escape(image.stem) + r"_mask(_\d+)?\.[a-z]+$", re.IGNORECASE)
@@ -44,7 +52,8 @@ def find_images(paths: Iterable[Path]) -> list[FoundImage]:
     Parameters
     ----------
     paths : iterable of pathlib.Path
-        Files are taken as they are, unless they are masks; folders are searched, in natural order.
+        Files are taken as they are, but masks and overlays are left out; folders are searched, in
+        natural order.
 
     Returns
     -------
@@ -62,14 +71,13 @@ def find_images(paths: Iterable[Path]) -> list[FoundImage]:
     for path in inputs:
         if path.is_dir():
             prefix = Path(path.resolve().name) if len(folders) > 1 else Path()
-            files = sorted(
-                (p for p in path.rglob("*") if is_image_path(p) and p.is_file()), key=natural_order
-            )
+            images = (p for p in path.rglob("*") if is_image_path(p) and not is_overlay_path(p))
+            files = sorted((p for p in images if p.is_file()), key=natural_order)
             for file in files:
                 found.setdefault(file.resolve(), FoundImage(file, prefix / file.relative_to(path)))
         elif not path.exists():
             raise ImageMissingError(f"there is no file or folder {path}; check the path")
-        elif not is_mask_path(path):
+        elif not (is_mask_path(path) or is_overlay_path(path)):
             found.setdefault(path.resolve(), FoundImage(path, Path(path.name)))
     return list(found.values())
 
@@ -77,4 +85,4 @@ def find_images(paths: Iterable[Path]) -> list[FoundImage]:
 def natural_order(path: Path) -> list[tuple[int, int | str]]:
     """Sort key by which "benign (2)" comes before "benign (10)"."""
     parts = re.split(r"(\d+)", str(path).casefold())
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]

@@ -55,6 +55,19 @@ def to_grey(array: NDArray[Any]) -> NDArray[Any]:
     return luma.astype(array.dtype)
 
 
+def to_unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Scale grey levels to [0, 1]: 8-bit by its range, anything else by its own minimum and maximum.
+
+    Sixteen-bit files mostly hold 10 or 12 bits of signal, so that their dtype's range says nothing.
+    """
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / np.float32(255)
+    low, high = float(pixels.min()), float(pixels.max())
+    if low == high:
+        return np.zeros(pixels.shape, np.float32)
+    return ((pixels.astype(np.float64) - low) / (high - low)).astype(np.float32)
+
+
 def hash_pixels(pixels: NDArray[Any]) -> str:
     """SHA-256 of an array's dtype, shape and values, byte order aside; 64 hex digits."""
     little = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))

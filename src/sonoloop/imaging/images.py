@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import math
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sonoloop.errors import (
     ImageEmptyError,
+    ImageError,
     ImageMissingError,
     ImageTooLargeError,
     ImageTruncatedError,
@@ -39,7 +41,9 @@ _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM", *_TIFF_MAGIC)
 _BROKEN = (
+    ArithmeticError,
     OSError,
+    RuntimeError,
     SyntaxError,
     ValueError,
     EOFError,
@@ -84,7 +88,8 @@ def read_study(path: Path, *, max_pixels: int = MAX_PIXELS) -> Study:
     path : pathlib.Path
         A PNG, JPEG, TIFF or BMP file.
     max_pixels : int
-        Most pixels a frame may have; checked from the header, before anything is decoded.
+        Most pixels a frame may have; checked from the headers, before anything is decoded. In a TIFF that
+        Pillow does not know, each channel counts.
 
     Raises
     ------
@@ -152,8 +157,7 @@ def _decode(data: bytes, name: str, max_pixels: int) -> list[NDArray[Any]]:
             # our own cap lies below the size at which Pillow only warns
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                _check_size(image.width, image.height, name, max_pixels)
-                return [_to_array(page) for page in _pages(image, name)]
+                return [_to_array(page) for page in _pages(image, name, max_pixels)]
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(_too_large(name, max_pixels)) from error
     except UnidentifiedImageError as error:
@@ -164,13 +168,18 @@ def _decode(data: bytes, name: str, max_pixels: int) -> list[NDArray[Any]]:
         raise ImageTruncatedError(_truncated(name)) from error
 
 
-def _pages(image: Image.Image, name: str) -> Iterator[Image.Image]:
+def _pages(image: Image.Image, name: str, max_pixels: int) -> Iterator[Image.Image]:
     count = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-    _check_count(count, image.width * image.height, name)
+    _check_count(count, name)
+    _check_sizes((page.size for page in _seek_each(image, count)), name, max_pixels)
+    for page in _seek_each(image, count):
+        page.load()
+        yield page
+
+
+def _seek_each(image: Image.Image, count: int) -> Iterator[Image.Image]:
     for number in range(count):
         image.seek(number)
-        _check_size(image.width, image.height, name, MAX_PIXELS)
-        image.load()
         yield image
 
 
@@ -193,31 +202,54 @@ def _decode_tiff(data: bytes, name: str, max_pixels: int) -> list[NDArray[Any]]:
 
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            _check_count(len(tiff.pages), name)
             pages = [page.aspage() for page in tiff.pages]
-            for page in pages:
-                _check_size(page.imagewidth, page.imagelength, name, max_pixels)
-            if pages:
-                _check_count(len(pages), pages[0].imagewidth * pages[0].imagelength, name)
+            # a damaged tag may hold a tuple, which would multiply to one of gigabytes
+            _check_sizes((tuple(map(int, page.shape)) for page in pages), name, max_pixels)
             arrays = [np.asarray(page.asarray()) for page in pages]
-    except (*_BROKEN, tifffile.TiffFileError) as error:
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # every codec has its own for damaged data
+        if _lacks_codec(error):
+            raise NotAnImageError(
+                f"{name} is compressed or packed in a way that Sonoloop does not read; save it uncompressed"
+            ) from error
         raise ImageTruncatedError(_truncated(name)) from error
     if not arrays:
         raise ImageTruncatedError(_truncated(name))
     return [np.moveaxis(a, 0, -1) if a.ndim == 3 and a.shape[0] in (3, 4) else a for a in arrays]
 
 
-def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
-    if width * height == 0:
-        raise ImageEmptyError(f"{name} has no pixels ({width} x {height}); export it again")
-    if width * height > max_pixels:
-        raise ImageTooLargeError(f"{_too_large(name, max_pixels)} It has {width} x {height}.")
+def _lacks_codec(error: Exception) -> bool:
+    """Whether tifffile does not know how to decode, or lacks the library for it; it says so in words only."""
+    known = isinstance(error, NotImplementedError | ImportError)
+    return known or "imagecodecs" in str(error) or "not supported" in str(error)
 
 
-def _check_count(count: int, pixels: int, name: str) -> None:
-    if count > MAX_FRAMES or count * pixels > MAX_STUDY_PIXELS:
+def _check_size(shape: Sequence[int], name: str, max_pixels: int) -> None:
+    sides = " x ".join(map(str, shape))
+    if math.prod(shape) == 0:
+        raise ImageEmptyError(f"{name} has no pixels ({sides}); export it again")
+    if math.prod(shape) > max_pixels:
+        raise ImageTooLargeError(f"{_too_large(name, max_pixels)} It has {sides}.")
+
+
+def _check_sizes(shapes: Iterable[Sequence[int]], name: str, max_pixels: int) -> None:
+    total = 0
+    for shape in shapes:
+        _check_size(shape, name, max_pixels)
+        total += math.prod(shape)
+    if total > MAX_STUDY_PIXELS:
         raise ImageTooLargeError(
-            f"{name} has {count} frames of {pixels:,} pixels; at most {MAX_FRAMES:,} frames and "
-            f"{MAX_STUDY_PIXELS:,} pixels are read: split the file"
+            f"{name} has {total:,} pixels in all its frames; at most {MAX_STUDY_PIXELS:,} are read: "
+            "split the file"
+        )
+
+
+def _check_count(count: int, name: str) -> None:
+    if count > MAX_FRAMES:
+        raise ImageTooLargeError(
+            f"{name} has {count:,} frames; at most {MAX_FRAMES:,} are read: split the file"
         )
 
 

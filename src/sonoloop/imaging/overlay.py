@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from sonoloop.imaging.grey import to_unit
+
 # cyan, magenta, yellow and orange: told apart with any colour vision, and none of them a grey level
 LESION_COLOURS = ((0, 255, 255), (255, 0, 255), (255, 255, 0), (255, 165, 0))
 
@@ -81,14 +83,10 @@ def outline(lesion: NDArray[np.bool_], thickness: int) -> tuple[slice, slice, ND
 
 
 def to_display(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Bring grey levels to 8 bits: uint8 as they are, anything else from its minimum to its maximum."""
+    """Bring grey levels to 8 bits, scaled as `to_unit` does."""
     if pixels.dtype == np.uint8:
         return pixels
-    values = pixels.astype(np.float64)
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        return np.zeros(pixels.shape, np.uint8)
-    return np.rint((values - low) * (255 / (high - low))).astype(np.uint8)
+    return np.rint(to_unit(pixels) * 255).astype(np.uint8)
 
 
 def _write(lines: Sequence[str], *, width: int, size: int) -> NDArray[np.uint8]:

@@ -3,25 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
-from numpy.typing import NDArray
-
-
-def to_unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """Scale grey levels to [0, 1]: 8-bit by its range, anything else by its own minimum and maximum.
-
-    Sixteen-bit files mostly hold 10 or 12 bits of signal, so that their dtype's range says nothing.
-    """
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.float32) / np.float32(255)
-    low, high = float(pixels.min()), float(pixels.max())
-    if low == high:
-        return np.zeros(pixels.shape, np.float32)
-    return ((pixels.astype(np.float64) - low) / (high - low)).astype(np.float32)
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:

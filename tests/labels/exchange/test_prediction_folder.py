@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from sonoloop.labels.exchange import prediction_folder
 from sonoloop.labels.exchange.palette_png import read_mask, write_mask
 from sonoloop.labels.exchange.prediction_folder import (
     PredictionFolder,
-    is_overlay_path,
     overlay_lines,
     plan_stems,
     tell_apart,
@@ -49,6 +49,22 @@ def prediction(frame) -> Prediction:
 @pytest.fixture
 def row(prediction) -> PredictionRow:
     return describe(prediction, image="b/a.png", seconds=0.25)
+
+
+@pytest.fixture
+def predict(frame, prediction, tmp_path):
+    """Run over images, given with their masks' stems, into one folder; stop early on an error if told to."""
+
+    def run(stems: dict[str, str], *, overlay: bool = False, interrupted: bool = False) -> set[str]:
+        ending = pytest.raises(KeyboardInterrupt) if interrupted else contextlib.nullcontext()
+        with ending, PredictionFolder(tmp_path, overlay=overlay) as folder:
+            for image, stem in stems.items():
+                folder.write(frame, prediction, describe(prediction, image=image, seconds=0), Path(stem))
+            if interrupted:
+                raise KeyboardInterrupt
+        return {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
+
+    return run
 
 
 def images(*paths: tuple[str, str]) -> list[FoundImage]:
@@ -104,6 +120,63 @@ def test_a_run_that_fails_at_once_leaves_no_table_and_keeps_an_earlier_one(frame
     with pytest.raises(ZeroDivisionError), PredictionFolder(tmp_path):
         raise ZeroDivisionError
     assert read_predictions(tmp_path) == [row]
+
+
+def test_a_second_run_takes_the_earlier_runs_pictures_away(predict, tmp_path):
+    predict({"b/a.png": "b/a", "c.png": "c", "d.jpg": "d.jpg"}, overlay=True)
+    assert predict({"c.png": "c", "e.png": "e"}) == {"masks/c_mask.png", "masks/e_mask.png"}
+    assert [row.image for row in read_predictions(tmp_path)] == ["c.png", "e.png"]
+
+
+def test_an_interrupted_second_run_keeps_the_rows_that_it_did_not_reach(predict, tmp_path):
+    predict({"a.png": "a", "b.png": "b.png", "c.png": "c"}, overlay=True)
+    # b.jpg is gone, so that b.png no longer keeps its suffix
+    pictures = predict({"b.png": "b", "d.png": "d"}, interrupted=True)
+    assert [row.image for row in read_predictions(tmp_path)] == ["b.png", "d.png", "a.png", "c.png"]
+    kept = {f"masks/{stem}_{kind}.png" for stem in "ac" for kind in ("mask", "overlay")}
+    assert pictures == kept | {"masks/b_mask.png", "masks/d_mask.png"}
+
+
+def test_the_earlier_table_stays_where_its_rows_cannot_be_taken_over(
+    predict, frame, prediction, tmp_path, monkeypatch
+):
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    predict({"a.png": "a", "b.png": "b"})
+    with pytest.raises(KeyboardInterrupt), PredictionFolder(tmp_path) as folder:
+        folder.write(frame, prediction, read_predictions(tmp_path)[0], Path("a"))
+        monkeypatch.setattr(prediction_folder.csv, "writer", refuse)
+        raise KeyboardInterrupt
+    assert [row.image for row in read_predictions(tmp_path)] == ["a.png", "b.png"]
+
+
+def test_a_row_goes_with_the_mask_that_another_image_replaced(predict, tmp_path):
+    predict({"a.jpg": "a", "b.jpg": "b"})
+    predict({"a.png": "a"}, interrupted=True)
+    assert [row.image for row in read_predictions(tmp_path)] == ["a.png", "b.jpg"]
+
+
+def test_a_second_run_removes_nothing_that_the_first_did_not_write(predict, tmp_path):
+    predict({"a.png": "a", "b.png": "b", "../c.png": "c"})
+    table = tmp_path / "predictions.csv"
+    outside = tmp_path / "c_mask.png"
+    outside.write_bytes((tmp_path / "masks" / "c_mask.png").read_bytes())
+    corrected = read_mask(tmp_path / "masks" / "b_mask.png")
+    corrected[15, 15] = 3
+    write_mask(tmp_path / "masks" / "b_mask.png", corrected)
+    (tmp_path / "masks" / "mine_mask.png").write_bytes(b"hours of work")
+    left = {"c_mask.png", "masks/b_mask.png", "masks/c_mask.png", "masks/mine_mask.png", "masks/e_mask.png"}
+    assert predict({"e.png": "e"}) == left
+    table.write_text("theirs")
+    assert predict({"f.png": "f"}) == left | {"masks/f_mask.png"}
+
+
+def test_a_mask_of_which_there_might_be_two_stays(predict):
+    predict({"a.png": "a"})
+    predict({"a.png": "a.png"}, interrupted=True)
+    both = predict({"a.png": "a", "a.jpg": "a.jpg"})
+    assert both == {"masks/a_mask.png", "masks/a.jpg_mask.png"}
 
 
 def test_a_full_disk_is_said(frame, prediction, row, tmp_path, monkeypatch):
@@ -163,12 +236,6 @@ def test_images_that_differ_in_their_suffix_keep_it():
 def test_images_that_cannot_be_told_apart_are_refused():
     with pytest.raises(SonoloopError, match="same mask"):
         plan_stems(images(("/d/a.png", "a.png"), ("/d/a.jpg", "a.jpg"), ("/d/a.png.tif", "a.png.tif")))
-
-
-def test_an_overlay_is_no_input():
-    assert is_overlay_path(Path("out/masks/benign/a_overlay.png"))
-    assert not is_overlay_path(Path("study/a_overlay.png"))
-    assert not is_overlay_path(Path("out/masks/a.png"))
 
 
 def test_an_overlay_says_class_model_and_purpose(row):

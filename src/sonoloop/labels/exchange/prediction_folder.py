@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import os
 from collections import Counter
@@ -14,13 +13,13 @@ from typing import Self, TextIO
 from PIL import Image
 
 from sonoloop.errors import SonoloopError
-from sonoloop.imaging.files import FoundImage
+from sonoloop.imaging.files import MASKS, FoundImage
 from sonoloop.imaging.overlay import draw_overlay
+from sonoloop.labels.exchange.earlier_run import EarlierRun, mask_path, overlay_path
 from sonoloop.labels.exchange.palette_png import write_mask, write_png
 from sonoloop.labels.exchange.predictions import COLUMNS, TABLE, PredictionRow
 from sonoloop.values import CLASSES, Frame, Prediction
 
-MASKS = "masks"
 _PARTIAL = "predictions.partial.csv"
 
 
@@ -75,16 +74,13 @@ def plan_stems(images: Sequence[FoundImage]) -> dict[FoundImage, Path]:
     return stems
 
 
-def is_overlay_path(path: Path) -> bool:
-    """Whether the path is that of an overlay in a folder of predictions, which is no input."""
-    return path.name.endswith("_overlay.png") and MASKS in (parent.name for parent in path.parents)
-
-
 class PredictionFolder:
     """Writes predictions into a folder, a mask and a row at a time.
 
     A row is written once its mask is on disk. The rows of a first run go straight into `predictions.csv`;
     where one is there already they go into a file beside it, which takes its place on leaving the context.
+    The earlier run's pictures that the new table does not name go then; after an error its rows and pictures
+    that were not replaced stay.
 
     Parameters
     ----------
@@ -99,7 +95,9 @@ class PredictionFolder:
         self._overlay = overlay
         self._path = folder / (_PARTIAL if (folder / TABLE).exists() else TABLE)
         self._file: TextIO | None = None
-        self._rows = 0
+        self._earlier = EarlierRun(folder)
+        self._images: set[str] = set()
+        self._masks: list[Path] = []
 
     def check(self) -> None:
         """Make the folder and see that it can be written to.
@@ -140,13 +138,11 @@ class PredictionFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close the table and put it in its place; one without a row after an error is dropped."""
-        if self._file is not None:
-            # where writing a row failed, closing fails again
-            with contextlib.suppress(OSError):
-                self._file.close()
-        if error is not None and self._rows == 0:
+        kept = [] if error is None else self._earlier.rows_beside(self._images, self._masks)
+        whole = self._close(kept if self._masks else [])
+        if error is not None and not self._masks:
             self._path.unlink(missing_ok=True)
-        elif self._path.name != TABLE:
+        elif self._path.name != TABLE and (whole or not kept):
             try:
                 self._path.replace(self.folder / TABLE)
             except OSError as refused:
@@ -154,6 +150,18 @@ class PredictionFolder:
                     f"cannot replace {self.folder / TABLE} ({refused.strerror}); close it in other programs. "
                     f"The rows are in {self._path.name}"
                 ) from refused
+            self._earlier.remove_masks(kept=kept, written=self._masks)
+
+    def _close(self, kept: Sequence[PredictionRow]) -> bool:
+        """Append rows of the earlier run and close; whether the disk took all."""
+        if self._file is None:
+            return False
+        try:
+            with self._file:
+                csv.writer(self._file).writerows(row.to_dict().values() for row in kept)
+        except OSError:  # where writing a row failed, closing fails again
+            return False
+        return True
 
     def write(self, frame: Frame, prediction: Prediction, row: PredictionRow, stem: Path) -> list[str]:
         """Write one prediction.
@@ -179,14 +187,16 @@ class PredictionFolder:
         SonoloopError
             If the disk refuses.
         """
-        mask = self.folder / MASKS / stem.parent / f"{stem.name}_mask.png"
+        mask = mask_path(self.folder, stem)
         written = [mask]
         try:
             mask.parent.mkdir(parents=True, exist_ok=True)
             if self._overlay:
                 picture = draw_overlay(frame.pixels, prediction.mask, overlay_lines(row))
-                written.append(mask.with_name(f"{stem.name}_overlay.png"))
+                written.append(overlay_path(mask))
                 write_png(written[-1], Image.fromarray(picture))
+            else:
+                self._earlier.remove_overlay(mask)
             write_mask(mask, prediction.mask)
             if self._file is not None:
                 csv.writer(self._file).writerow(row.to_dict().values())
@@ -196,7 +206,8 @@ class PredictionFolder:
                 f"cannot write the prediction of {row.image} into {self.folder} ({error.strerror}); "
                 "make room or choose another folder with --out"
             ) from error
-        self._rows += 1
+        self._images.add(row.image.encode(errors="backslashreplace").decode())  # as the table has it
+        self._masks.append(mask)
         return [path.relative_to(self.folder).as_posix() for path in written]
 
 
