@@ -37,6 +37,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python docs/accuracy.py --check
 	$(BIN)/python -m pytest -q tests/test_imports.py
 	@sh tools/with_display.sh $(BIN)/npe2 validate napari-sonoloop --imports
 

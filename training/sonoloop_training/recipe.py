@@ -45,7 +45,7 @@ class FitConfig:
         Whether the encoder starts from ImageNet.
     freeze_depthwise : bool
         Whether the encoder's 5 x 5 depthwise kernels stay as pretrained: on a CPU their gradient
-        alone takes a third of a step.
+        alone takes a fifth of a step.
     ema : float
         Decay of the averaged weights a step; it is these that are kept.
     class_weight, empty_weight, label_smoothing : float
