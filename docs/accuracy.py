@@ -32,9 +32,9 @@ def accuracy(results: dict[str, Any]) -> str:
     counts = {name: (test[key]["images"], test[key]["groups"]) for key, name in COLUMNS.items()}
     sizes = " and ".join(f"{n} of {name} ({groups} groups)" for name, (n, groups) in counts.items())
     lines = [
-        f"Of the default model, `{results['model']}`, on images that had no part in training it: {sizes},",
-        "split by patient (BUS-BRA) and by the published list of near-duplicates (BUSI). In brackets the",
-        "95 % interval over groups.",
+        f"Of the default model, `{results['model']}`, on images that had no part in training it:",
+        f"{sizes}, split by the published list of near-duplicates and by",
+        "patient. In brackets the 95 % interval over groups.",
         "",
         f"| | {' | '.join(COLUMNS.values())} |",
         f"|---|{'---|' * len(COLUMNS)}",

@@ -64,8 +64,6 @@ class Prediction:
         The proposed lesions, uint8 (H, W): 0 background, then one number a lesion, the largest first.
     classes : numpy.ndarray
         Calibrated probability of each of `CLASSES`, float32 (3,), sums to 1.
-    uncertainty : numpy.ndarray
-        Binary entropy of `lesion` in bits, float32 (H, W) in [0, 1].
     expected_dice : float
         Calibrated expectation of the mask's Dice; for an empty mask the calibrated probability that
         there is no lesion.
@@ -79,7 +77,6 @@ class Prediction:
     lesion: NDArray[np.float32]
     mask: NDArray[np.uint8]
     classes: NDArray[np.float32]
-    uncertainty: NDArray[np.float32]
     expected_dice: float
     threshold: float
     model: str
@@ -93,6 +90,16 @@ class Prediction:
     def lesions(self) -> int:
         """The number of lesions in the mask."""
         return int(self.mask.max(initial=0))
+
+    @property
+    def uncertainty(self) -> NDArray[np.float32]:
+        """Binary entropy of `lesion` in bits, float32 (H, W) in [0, 1]: 0 where a pixel is sure."""
+        yes = np.clip(self.lesion, 0, 1)
+        # at 0 and 1 the product is 0, whatever stands in for the logarithm of 0
+        tiny = np.finfo(np.float32).tiny
+        entropy = -(yes * np.log2(np.maximum(yes, tiny)) + (1 - yes) * np.log2(np.maximum(1 - yes, tiny)))
+        bits: NDArray[np.float32] = np.clip(entropy, 0, 1).astype(np.float32)
+        return bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

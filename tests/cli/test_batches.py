@@ -36,7 +36,6 @@ def prediction_of(frame: Frame) -> Prediction:
         lesion=np.zeros(frame.shape, np.float32),
         mask=np.zeros(frame.shape, np.uint8),
         classes=np.array([1, 0, 0], np.float32),
-        uncertainty=np.zeros(frame.shape, np.float32),
         expected_dice=1.0,
         threshold=0.5,
         model="fake",

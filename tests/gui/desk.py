@@ -37,7 +37,6 @@ class FakePredictor:
             lesion=mask.astype(np.float32),
             mask=mask,
             classes=np.array([0.1, 0.7, 0.2], np.float32),
-            uncertainty=np.full(mask.shape, 0.5, np.float32),
             expected_dice=0.8,
             threshold=0.5,
             model=self.model,

@@ -35,7 +35,6 @@ def make_prediction(frame: str = "frame", seed: int = 0, shape: tuple[int, int] 
         lesion=rng.random(shape, dtype=np.float32),
         mask=make_mask(seed, shape),
         classes=classes,
-        uncertainty=np.zeros(shape, np.float32),
         expected_dice=float(rng.random()),
         threshold=0.37,
         model="unet-0123abcd",

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 from napari.utils.notifications import show_info, show_warning
+from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
 from sonoloop.errors import SonoloopError
@@ -66,15 +67,15 @@ class Predicting(QObject):
         """Ignore the answer that is still to come."""
         self._jobs.drop()
 
-    def _on_prediction(self, target: Target, prediction: Prediction) -> None:
-        session = self._session
+    def _on_prediction(self, target: Target, answer: tuple[Prediction, NDArray[np.float32]]) -> None:
+        session, (prediction, uncertainty) = self._session, answer
         if not session.is_open(target) or target.grid[-2:] != prediction.mask.shape:
             return  # the layer is gone, or shows something else by now
         session.follow()
         state = session.state(target)
         replaces = self._replaces_work(target)
         viewer, image = session.viewer, target.image
-        write_uncertainty(viewer, target, prediction.uncertainty)
+        write_uncertainty(viewer, target, uncertainty)
         session.write(target, prediction.mask)
         record_prediction(viewer, target, prediction)
         state.prediction = prediction

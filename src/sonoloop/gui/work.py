@@ -72,13 +72,14 @@ class PredictorKeeper:
         """The predictor, if there is one already."""
         return self._predictor
 
-    def predict(self, source: Source, device: str) -> Prediction:
-        """Predict on a captured frame."""
+    def predict(self, source: Source, device: str) -> tuple[Prediction, NDArray[np.float32]]:
+        """Predict on a captured frame; the uncertainty map is computed here too, off the GUI thread."""
         frame = check_frame(source.frame())
         if self._predictor is None or self._asked != device:
             self._predictor = self._load(device)
             self._asked = device
-        return self._predictor.predict(frame)
+        prediction = self._predictor.predict(frame)
+        return prediction, prediction.uncertainty
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,7 +21,7 @@ def write_prediction(prediction: Prediction) -> dict[str, Any]:
     Parameters
     ----------
     prediction : Prediction
-        ``lesion`` (H, W) in [0, 1]; it is rounded to 1/255. ``uncertainty`` follows from it and is not kept.
+        ``lesion`` (H, W) in [0, 1]; it is rounded to 1/255.
 
     Returns
     -------
@@ -102,30 +102,10 @@ def read_prediction(row: Mapping[str, Any]) -> Prediction:
         lesion=lesion,
         mask=decode_png(row["mask"]),
         classes=np.array([row[name] for name in CLASSES], np.float32),
-        uncertainty=binary_entropy(lesion),
         expected_dice=row["expected_dice"],
         threshold=row["threshold"],
         model=row["model"],
     )
-
-
-def binary_entropy(probability: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give the entropy of a yes-or-no in bits.
-
-    Parameters
-    ----------
-    probability : numpy.ndarray
-        In [0, 1], any shape.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 in [0, 1], 0 where the answer is certain.
-    """
-    p = probability.astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bits = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
-    return np.nan_to_num(bits, nan=0.0).astype(np.float32)
 
 
 def _quantise(lesion: NDArray[np.float32]) -> NDArray[np.uint8]:

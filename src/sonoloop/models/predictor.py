@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable, Sequence
 
@@ -180,7 +179,6 @@ class Predictor:
             lesion=lesion.numpy(),
             mask=mask,
             classes=classes,
-            uncertainty=_entropy(lesion).numpy(),
             expected_dice=expected,
             threshold=self.threshold,
             model=self.model,
@@ -213,10 +211,3 @@ def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return "can't allocate memory" in str(error) or "not enough memory" in str(error)
-
-
-def _entropy(probability: torch.Tensor) -> torch.Tensor:
-    """Binary entropy in bits: 0 where a pixel is sure, 1 at one half."""
-    other = 1 - probability
-    nats = -(torch.xlogy(probability, probability) + torch.xlogy(other, other))
-    return nats / math.log(2)

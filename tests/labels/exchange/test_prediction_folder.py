@@ -39,7 +39,6 @@ def prediction(frame) -> Prediction:
         lesion=mask.astype(np.float32),
         mask=mask,
         classes=np.array([0.04, 0.83, 0.13], np.float32),
-        uncertainty=np.zeros(frame.shape, np.float32),
         expected_dice=0.8125,
         threshold=0.5,
         model="default-3f2a",
