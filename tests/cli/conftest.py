@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,3 +62,11 @@ def study(tmp_path_factory) -> Path:
     Image.fromarray(deep.astype(np.float32).astype(np.uint8)).convert("RGB").save(normal / "normal (1).png")
     Image.fromarray(np.full((70, 70), 9, np.uint8)).save(normal / "normal (2).png")
     return folder
+
+
+@pytest.fixture
+def interruptible():
+    """Python's own handler: a shell has what it runs in the background ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from pathlib import Path
 
@@ -116,9 +117,7 @@ def test_an_unexpected_error_is_not_swallowed():
         list(predict_images(found("a"), Broken(), batch=1, read=read))
 
 
-def test_an_interrupt_waits_for_the_step_to_finish():
-    import signal
-
+def test_an_interrupt_waits_for_the_step_to_finish(interruptible):
     steps = []
     with pytest.raises(KeyboardInterrupt), interrupts_held():
         signal.raise_signal(signal.SIGINT)

@@ -154,7 +154,7 @@ def test_the_shipped_model_reads_the_samples(sonoloop, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a Ctrl-C cannot be sent to one process there")
-def test_an_interrupted_run_keeps_what_is_done(model, study, tmp_path):
+def test_an_interrupted_run_keeps_what_is_done(model, study, tmp_path, interruptible):
     many = tmp_path / "many"
     many.mkdir()
     for number in range(600):

@@ -17,6 +17,9 @@ def interrupts_held() -> Iterator[None]:
         nonlocal received
         received = True
 
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield  # started in the background, where Ctrl-C is for somebody else
+        return
     before = signal.signal(signal.SIGINT, hold)
     try:
         yield
