@@ -100,6 +100,21 @@ def test_a_folder_opens_with_its_first_image_predicted(plugin, make_napari_viewe
     panel.close_session()
 
 
+def test_of_several_files_only_the_one_gone_to_is_seen(plugin, make_napari_viewer_proxy, qtbot, tmp_path):
+    paths = [tmp_path / f"case {number}.png" for number in (1, 2, 3)]
+    for number, path in enumerate(paths):
+        Image.fromarray(np.kron(picture(seed=number), np.ones((10, 10), np.uint8))).save(path)
+    viewer = make_napari_viewer_proxy()
+    prepare_viewer(viewer, paths)
+    # the last comes up, and is predicted although the others were passed on the way
+    qtbot.waitUntil(lambda: "case 3 lesions" in viewer.layers)
+    panel = dock_panel(viewer)
+    viewer.layers.selection.active = viewer.layers["case 1"]
+    qtbot.waitUntil(lambda: seen(panel).name == "case 1.png")
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["case 1"]
+    panel.close_session()
+
+
 def test_a_stored_correction_is_shown_instead_of_a_first_prediction(
     plugin, make_napari_viewer_proxy, qtbot, store
 ):

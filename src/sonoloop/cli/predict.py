@@ -115,7 +115,9 @@ def predict(
             f"sonoloop: interrupted; {len(report.rows)} of {report.total} images are done and are in {out}"
         )
         raise typer.Exit(130) from None
-    report.finish(out, device=predictor.device, seconds=time.perf_counter() - start)
+    report.finish(
+        out, device=f"{predictor.device} in {predictor.precision}", seconds=time.perf_counter() - start
+    )
     if report.failures:
         raise typer.Exit(1)
 

@@ -226,8 +226,11 @@ class AnnotatePanel(QWidget):
         ask_which(target.name, conflict, answer, parent=self)
 
     def _on_looked_up(self, target: Target, found: bool) -> None:
-        first, self._predict_first = self._predict_first, False
-        if first and not found and self.session.target is not None and self.session.target.key == target.key:
+        current = self.session.target
+        if not self._predict_first or current is None or current.key != target.key:
+            return  # the answer for a frame that was passed on the way
+        self._predict_first = False
+        if not found:
             self.predicting.predict()
 
     def _on_theme(self, _event: object = None) -> None:

@@ -49,6 +49,7 @@ def prepare_viewer(
         panel.predict_first()
     if paths:
         viewer.open([str(path) for path in paths], plugin=PLUGIN)
+        viewer.reset_view()  # napari fits the first layer that comes, which is not the one on top
     else:
         viewer.open_sample(PLUGIN, "study")
 

@@ -99,7 +99,8 @@ class Session(QObject):
             return
         self.target = target
         moved = before is not None and target is not None and before.image != target.image
-        if moved and target is not None and "sonoloop" in target.image.metadata and not target.image.visible:
+        if moved and target is not None and "sonoloop" in target.image.metadata:
+            # an image on top would hide what is being annotated
             show_only(self.viewer, target.image)
         self._watch()
         self.target_changed.emit()

@@ -79,6 +79,11 @@ class Predictor:
         """Where the network runs, as torch writes it: "cpu", "cuda", "mps"."""
         return str(self._device)
 
+    @property
+    def precision(self) -> str:
+        """In what the network computes: "float32", or the reduced precision that pays here."""
+        return str(self._dtype or torch.float32).removeprefix("torch.")
+
     def predict(self, frame: Frame) -> Prediction:
         """Segment and classify one frame.
 
