@@ -140,15 +140,11 @@ def fit(
 def draw_weights(cache: Cache, recipe: Recipe) -> torch.Tensor:
     """How often each image is drawn, relative to the others, float64 (N,)."""
     weights = recipe.fit.weights
-    known = {(d, CLASSES[label]) for d, label in zip(cache.datasets, cache.labels.tolist(), strict=True)}
-    weight_of = {(d, c): weights.get(f"{d}/{c}", weights.get(d, 1.0)) for d, c in known}
-    return torch.tensor(
-        [
-            weight_of[d, CLASSES[label]]
-            for d, label in zip(cache.datasets, cache.labels.tolist(), strict=True)
-        ],
-        dtype=torch.float64,
-    )
+    classes = [CLASSES[label] for label in cache.labels.tolist()]
+    drawn = [
+        weights.get(f"{d}/{c}", weights.get(d, 1.0)) for d, c in zip(cache.datasets, classes, strict=True)
+    ]
+    return torch.tensor(drawn, dtype=torch.float64)
 
 
 def _prepare(recipe: Recipe, steps: int) -> Fitting:

@@ -86,3 +86,8 @@ def natural_order(path: Path) -> list[tuple[int, int | str]]:
     """Sort key by which "benign (2)" comes before "benign (10)"."""
     parts = re.split(r"(\d+)", str(path).casefold())
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
+
+
+def fold_case(path: Path) -> str:
+    """Key by which two paths are one to file systems that ignore case."""
+    return path.as_posix().casefold()

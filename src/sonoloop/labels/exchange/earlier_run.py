@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from sonoloop.errors import ImageError, SonoloopError
-from sonoloop.imaging.files import MASKS
+from sonoloop.imaging.files import MASKS, fold_case
 from sonoloop.labels.exchange.palette_png import read_mask
 from sonoloop.labels.exchange.predictions import TABLE, PredictionRow, read_predictions
 
@@ -44,7 +44,7 @@ class EarlierRun:
 
     def remove_overlay(self, mask: Path) -> None:
         """Remove the overlay beside a mask of that run which is about to be replaced."""
-        if _fold(mask) in self._known:
+        if fold_case(mask) in self._known:
             overlay_path(mask).unlink(missing_ok=True)
 
     def rows_beside(self, images: Collection[str], masks: Collection[Path]) -> list[PredictionRow]:
@@ -53,7 +53,7 @@ class EarlierRun:
         return [
             row
             for row, mask in self._masks
-            if row.image not in images and not (mask and _fold(mask) in written)
+            if row.image not in images and not (mask and fold_case(mask) in written)
         ]
 
     def remove_masks(self, *, kept: Collection[PredictionRow], written: Collection[Path]) -> None:
@@ -69,7 +69,7 @@ class EarlierRun:
         rows = set(kept)
         spared = _folded(written) | _folded(mask for row, mask in self._masks if row in rows)
         for row, mask in self._masks:
-            if mask is None or _fold(mask) in spared or not _holds(mask, row):
+            if mask is None or fold_case(mask) in spared or not _holds(mask, row):
                 continue
             try:
                 mask.unlink()
@@ -99,8 +99,4 @@ def _holds(mask: Path, row: PredictionRow) -> bool:
 
 
 def _folded(masks: Iterable[Path | None]) -> set[str]:
-    return {_fold(mask) for mask in masks if mask}
-
-
-def _fold(mask: Path) -> str:
-    return mask.as_posix().casefold()  # as file systems do that ignore case
+    return {fold_case(mask) for mask in masks if mask}

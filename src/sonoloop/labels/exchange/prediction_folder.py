@@ -13,7 +13,7 @@ from typing import Self, TextIO
 from PIL import Image
 
 from sonoloop.errors import SonoloopError
-from sonoloop.imaging.files import MASKS, FoundImage
+from sonoloop.imaging.files import MASKS, FoundImage, fold_case
 from sonoloop.imaging.overlay import draw_overlay
 from sonoloop.labels.exchange.earlier_run import EarlierRun, mask_path, overlay_path
 from sonoloop.labels.exchange.palette_png import write_mask, write_png
@@ -37,9 +37,11 @@ def tell_apart(images: Sequence[FoundImage]) -> list[FoundImage]:
         If two images still share one.
     """
     told = list(images)
-    counts = Counter(_fold(image.relative) for image in images)
+    counts = Counter(fold_case(image.relative) for image in images)
     for shared in (key for key, count in counts.items() if count > 1):
-        paths = {i: image.path.resolve() for i, image in enumerate(images) if _fold(image.relative) == shared}
+        paths = {
+            i: image.path.resolve() for i, image in enumerate(images) if fold_case(image.relative) == shared
+        }
         try:
             above = os.path.commonpath(paths.values())
         except ValueError:  # two drives of Windows have nothing in common
@@ -65,11 +67,11 @@ def plan_stems(images: Sequence[FoundImage]) -> dict[FoundImage, Path]:
     SonoloopError
         If two images still share a place.
     """
-    counts = Counter(_fold(image.relative.with_suffix("")) for image in images)
+    counts = Counter(fold_case(image.relative.with_suffix("")) for image in images)
     stems = {}
     for image in images:
         bare = image.relative.with_suffix("")
-        stems[image] = bare if counts[_fold(bare)] == 1 else image.relative
+        stems[image] = bare if counts[fold_case(bare)] == 1 else image.relative
     _refuse_shared(stems.items())
     return stems
 
@@ -223,14 +225,10 @@ def overlay_lines(row: PredictionRow) -> list[str]:
     ]
 
 
-def _fold(path: Path) -> str:
-    return path.as_posix().casefold()  # as file systems do that ignore case
-
-
 def _refuse_shared(places: Iterable[tuple[FoundImage, Path]]) -> None:
     first: dict[str, FoundImage] = {}
     for image, place in places:
-        other = first.setdefault(_fold(place), image)
+        other = first.setdefault(fold_case(place), image)
         if other is not image:
             raise SonoloopError(
                 f"{other.path} and {image.path} would write the same mask; predict them into two folders"
