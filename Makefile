@@ -38,6 +38,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python docs/accuracy.py --check
+	$(BIN)/python docs/results.py --check
 	$(BIN)/python -m pytest -q tests/test_imports.py
 	@sh tools/with_display.sh $(BIN)/npe2 validate napari-sonoloop --imports
 

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 
 from sonoloop.models.devices import autocast_dtype
-from sonoloop.models.spec import ModelSpec, build_network
+from sonoloop.models.networks import build_network
+from sonoloop.models.spec import ModelSpec
 from sonoloop_training.loop import freeze_depthwise
 
 

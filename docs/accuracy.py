@@ -23,6 +23,11 @@ FIGURES = {
     "accuracy": "accuracy, three classes",
     "rank_correlation": "rank correlation of expected and real Dice",
 }
+LAST_FIT = (
+    "These were measured before its last fit: what ships was then fitted a little longer on all images,",
+    "these among them, so that they cannot judge it any more",
+    "([why](docs/decisions/0005-a-last-fit-on-everything.md)).",
+)
 COLUMNS = {"busi": "BUSI", "busbra": "BUS-BRA"}
 
 
@@ -35,6 +40,7 @@ def accuracy(results: dict[str, Any]) -> str:
         f"Of the default model, `{results['model']}`, on images that had no part in training it:",
         f"{sizes}, split by the published list of near-duplicates and by",
         "patient. In brackets the 95 % interval over groups.",
+        *(LAST_FIT if results.get("final") else ()),
         "",
         f"| | {' | '.join(COLUMNS.values())} |",
         f"|---|{'---|' * len(COLUMNS)}",
@@ -47,7 +53,8 @@ def accuracy(results: dict[str, Any]) -> str:
         "",
         "All figures, those of the validation part too, are in",
         "[`training/results/default.json`](training/results/default.json). To make the model again:",
-        "`python -m sonoloop_training default --data FOLDER --out runs/default`, with both sets in FOLDER.",
+        "`sonoloop train default-base`, then `sonoloop train default`, each with `--data FOLDER` that holds",
+        "both sets.",
     ]
     return "\n".join(lines) + "\n"
 

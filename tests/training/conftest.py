@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sonoloop.imaging.phantom import phantom
 from sonoloop.values import CLASSES
+from sonoloop_training.cache import Cache
+from sonoloop_training.events import EpochDone, Event
+from sonoloop_training.loop import fit
+from sonoloop_training.recipe import Recipe, read_recipe
 
+# float32: a trial of what pays could come to another answer in the run that is compared with
 TINY = """
 name = "tiny"
 [model]
@@ -27,6 +36,7 @@ batch = 4
 draws = 8
 pretrained = false
 phantoms = 1
+precision = "float32"
 """
 
 
@@ -35,6 +45,43 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
     path.write_text(TINY)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny(recipe_file: Path) -> Callable[..., Recipe]:
+    """Read the tiny recipe, with settings as `--set` takes them."""
+    return lambda *settings: read_recipe(str(recipe_file), settings)
+
+
+@pytest.fixture(scope="session")
+def tiny_cache() -> Callable[..., Cache]:
+    """Make images of noise, all but the first with a bright rectangle as lesion, the classes in turn."""
+
+    def make(count: int = 8) -> Cache:
+        rng = np.random.default_rng(0)
+        masks = torch.zeros(count, 64, 64, dtype=torch.uint8)
+        masks[1:, 20:40, 16:48] = 1
+        images = torch.from_numpy(rng.integers(0, 120, (count, 64, 64), dtype=np.uint8)) + masks * 120
+        names = tuple(f"busi/case {number}" for number in range(count))
+        return Cache(images, masks, torch.arange(count) % 3, names, ("busi",) * count)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run_fit(tiny_cache: Callable[..., Cache]) -> Callable[..., list[Event]]:
+    """Fit on the images of `tiny_cache`, to the end or until an epoch is done, and give the events."""
+
+    def run(recipe: Recipe, out: Path, *, stop_after: int | None = None, **options: Any) -> list[Event]:
+        caches = {"train": tiny_cache(), "validation": tiny_cache(4)}
+        events = []
+        for event in fit(recipe, **{**caches, "out": out, "learns_from": "a", "device": "cpu", **options}):
+            events.append(event)
+            if isinstance(event, EpochDone) and event.epoch == stop_after:
+                break
+        return events
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,13 @@
-"""The datasets on disk, and who trains."""
+"""BUSI and BUS-BRA on disk, and how datasets are found."""
 
 from __future__ import annotations
 
+import csv
+import json
 import shutil
+import sys
+from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +15,6 @@ from PIL import Image
 
 from sonoloop.errors import ImageTruncatedError, TrainingError
 from sonoloop_training.datasets import find_datasets, load_busbra, load_busi
-from sonoloop_training.splits import PARTS, split
 
 
 def test_busi_is_listed_with_its_groups(datasets):
@@ -52,9 +56,8 @@ def test_what_is_missing_is_named(datasets, tmp_path):
     (copy / "BUSBRA" / "Masks" / "mask_0003-l.png").unlink()
     with pytest.raises(TrainingError, match="bus_0003-l"):
         find_datasets(copy)
-    (copy / "busi_groups.json").unlink()
-    with pytest.raises(TrainingError, match="near-duplicates"):
-        load_busi(copy / "Dataset_BUSI_with_GT")
+    with pytest.raises(TrainingError, match=r"there is no list of near-duplicates .*gone.json"):
+        load_busi(copy / "Dataset_BUSI_with_GT", tmp_path / "gone.json")
 
 
 def test_a_mask_of_another_size_is_named(datasets, tmp_path):
@@ -72,23 +75,137 @@ def test_a_damaged_mask_is_named(datasets, tmp_path):
         load_busbra(copy)[0].read()
 
 
-def test_no_group_is_in_two_parts_and_every_class_in_each(datasets):
-    parts = split(find_datasets(datasets), validation=0.25, test=0.25, key="k")
-    groups = [{s.group for s in parts[part]} for part in PARTS]
-    assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
-    for part in PARTS:
-        assert {s.label for s in parts[part]} == {"normal", "benign", "malignant"}
+def test_folders_in_any_case_and_every_kind_of_mask_are_read(datasets, tmp_path):
+    copy = tmp_path / "BUSI"
+    shutil.copytree(datasets / "Dataset_BUSI_with_GT", copy)
+    for label in ("benign", "malignant", "normal"):
+        (copy / label).rename(copy / f"_{label}")
+        (copy / f"_{label}").rename(copy / label.upper())
+    path = copy / "BENIGN" / "benign (3)_mask.png"
+    truth = np.asarray(Image.open(path)) > 0
+    for mode in ("1", "L", "P", "RGB", "RGBA"):
+        Image.fromarray(np.uint8(truth) * 255).convert(mode).save(path)
+        samples = {s.name: s for s in load_busi(copy, datasets / "busi_groups.json")}
+        np.testing.assert_array_equal(samples["benign (3)"].read()[1], truth)
 
 
-def test_the_split_depends_on_names_and_key_alone(datasets):
-    samples = find_datasets(datasets)
-    one = split(samples, validation=0.25, test=0.25, key="k")
-    again = split(samples[::-1], validation=0.25, test=0.25, key="k")
-    other = split(samples, validation=0.25, test=0.25, key="another")
-    names = [{s.name for s in p["test"]} for p in (one, again, other)]
-    assert names[0] == names[1] != names[2]
-    with pytest.raises(ValueError, match="shares"):
-        split(samples, validation=0.6, test=0.6, key="k")
+def test_the_list_says_what_is_burned_in_and_objected_to(datasets, tmp_path):
+    listing = {
+        "groups": [
+            {"images": ["benign (1)", "Benign (2)"], "overlay": ["text", "measurement"]},
+            {"images": ["malignant (3)"], "objection": "needle"},
+        ]
+    }
+    copy = shutil.copytree(datasets / "Dataset_BUSI_with_GT", tmp_path / "BUSI")
+    (copy / "busi_groups.json").write_text(json.dumps(listing))
+    samples = {s.name: s for s in load_busi(copy)}
+    assert samples["benign (2)"].overlay is True
+    assert samples["benign (2)"].facts == {"overlay": "text, measurement"}
+    assert samples["benign (2)"].group == "busi/benign (1)"
+    assert samples["malignant (3)"].facts == {"objection": "needle"}
+    # the list knows every overlay: what it does not name is clean
+    assert samples["malignant (3)"].overlay is False
+    # a list as computed says nothing of overlays
+    (copy / "busi_groups.json").rename(copy / "groups.json")
+    (copy / "groups.json").write_text(json.dumps({"groups": [{"images": ["benign (1)", "benign (5)"]}]}))
+    computed = {s.name: s for s in load_busi(copy)}
+    assert computed["benign (5)"].group == "busi/benign (1)"
+    assert computed["benign (5)"].overlay is None
+
+
+def test_without_a_list_groups_are_computed_and_contradictions_left_out(
+    datasets, tmp_path, caplog, monkeypatch
+):
+    copy = shutil.copytree(datasets / "Dataset_BUSI_with_GT", tmp_path / "BUSI")
+    twins = {"benign (4)": "benign (2)", "normal (1)": "benign (7)"}
+
+    def find_groups(samples):
+        return {s.name: twins.get(s.name, s.name) for s in samples}
+
+    detector = SimpleNamespace(near_duplicate_groups=find_groups)
+    monkeypatch.setitem(sys.modules, "sonoloop_training.duplicates", detector)
+    samples = find_datasets(tmp_path)
+    group = {s.name: s.group for s in samples}
+    assert group["benign (4)"] == group["benign (2)"] == "busi/benign (2)"
+    assert "normal (1)" not in group
+    assert "benign (7)" not in group
+    assert "BUSI has no list of near-duplicates: 22 groups were computed, and 2 images" in caplog.text
+    # a caller that hands in its own groups knows of them
+    caplog.clear()
+    assert load_busi(copy, find_groups=find_groups) == samples
+    assert find_datasets(tmp_path, find_groups=find_groups) == samples
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no list of near-duplicates"),
+        ('{"groups": [{"image": "a"}]}', "is no list of near-duplicates"),
+        ('{"groups": [{"images": null}]}', "is no list of near-duplicates"),
+        ('{"groups": [{"images": ["a"]}, {"images": ["b", "A"]}]}', "lists a in two groups"),
+    ],
+)
+def test_a_wrong_list_is_named(datasets, tmp_path, text, message):
+    path = tmp_path / "groups.json"
+    path.write_text(text)
+    with pytest.raises(TrainingError, match=message) as caught:
+        load_busi(datasets / "Dataset_BUSI_with_GT", path)
+    assert "groups.json" in str(caught.value)
+
+
+def test_a_lesion_without_a_mask_is_listed_and_refused_when_read(datasets, tmp_path):
+    copy = shutil.copytree(datasets / "Dataset_BUSI_with_GT", tmp_path / "BUSI")
+    (copy / "malignant" / "malignant (2)_mask.png").unlink()
+    (copy / "normal" / "normal (2)_mask.png").unlink()
+    samples = {s.name: s for s in load_busi(copy, datasets / "busi_groups.json")}
+    with pytest.raises(TrainingError, match=r"malignant \(2\)\.png is malignant and has no mask"):
+        samples["malignant (2)"].read()
+    assert not samples["normal (2)"].read()[1].any()
+
+
+def test_two_images_of_one_name_are_refused(datasets, tmp_path):
+    copy = shutil.copytree(datasets / "Dataset_BUSI_with_GT", tmp_path / "BUSI")
+    shutil.copy(copy / "benign" / "benign (1).png", copy / "normal" / "Benign (1).png")
+    with pytest.raises(TrainingError, match="have one name"):
+        load_busi(copy, datasets / "busi_groups.json")
+
+
+def test_the_same_dataset_twice_is_refused(datasets, tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(datasets / "BUSBRA", tmp_path / name)
+    with pytest.raises(TrainingError, match=r"one and .*two are both 'busbra'"):
+        find_datasets(tmp_path)
+
+
+def test_busbra_keeps_what_its_tables_say(datasets, tmp_path):
+    copy = shutil.copytree(datasets / "BUSBRA", tmp_path / "BUSBRA")
+    rows = [line.split(",") for line in (copy / "bus_data.csv").read_text().split()[1:]]
+    with (copy / "bus_data.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["ID", "Case", "Histology", "Pathology", "BIRADS", "Device", "Side"])
+        table.writerows([i, c, "cyst", p, 3, "Toshiba Aplio 300 @12-14 MHz", "left"] for i, c, p in rows)
+    for folds in (5, 10):
+        with (copy / f"{folds}-fold-cv.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["ID", "kFold"], *([i, int(c) % folds + 1] for i, c, _ in rows)])
+    sample = next(s for s in load_busbra(copy) if s.name == "bus_0007-l")
+    assert (sample.patient, sample.group) == ("7", "busbra/7")
+    assert sample.scanner == "Toshiba Aplio 300"
+    assert sample.facts == {
+        "histology": "cyst",
+        "birads": "3",
+        "device": "Toshiba Aplio 300 @12-14 MHz",
+        "side": "left",
+        "5-fold": "3",
+        "10-fold": "8",
+    }
+    text = (copy / "bus_data.csv").read_text(encoding="utf-8-sig")
+    (copy / "bus_data.csv").write_text(text.replace("malignant", "carcinoma"))
+    with pytest.raises(TrainingError, match=r"bus_data\.csv calls bus_0001-l 'carcinoma'"):
+        load_busbra(copy)
+    (copy / "bus_data.csv").write_text(text.replace("Pathology", "Diagnosis"))
+    with pytest.raises(TrainingError, match="has no column pathology; it has id, case"):
+        load_busbra(copy)
 
 
 @pytest.mark.data
@@ -99,3 +216,7 @@ def test_the_real_sets_are_read_whole(data):
     # 624 images, without those in the groups that contradict themselves
     assert 600 <= sum(s.dataset == "busi" for s in samples) < 624
     assert all(s.masks for s in samples)
+    scanners = Counter(s.scanner for s in samples if s.dataset == "busbra")
+    assert scanners == {"GE Logiq 7": 676, "GE Logiq 5": 604, "Toshiba Aplio 300": 103, "U-Systems": 18}
+    overlays = Counter(s.overlay for s in samples if s.dataset == "busi")
+    assert overlays == {False: 417, True: 188}

@@ -1,52 +1,40 @@
-"""Figures and what is fitted on validation frames."""
+"""The main figures, and what is fitted on validation frames."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from evaluation_scores import a_score
 
 from sonoloop_training.calibrate import fit_line, fit_temperature, lowest_gate
-from sonoloop_training.metrics import Score, dice, summarise
-
-
-def a_score(**changes: object) -> Score:
-    values = {
-        "group": "g",
-        "dataset": "busi",
-        "label": "benign",
-        "lesion": True,
-        "dice": 0.8,
-        "claimed": True,
-        "predicted": "benign",
-        "malignant": 0.2,
-        "expected_dice": 0.7,
-    }
-    return Score(**(values | changes))
-
-
-def test_dice_of_empty_masks():
-    empty, full = np.zeros((4, 4), bool), np.ones((4, 4), bool)
-    assert dice(empty, empty) == 1
-    assert dice(empty, full) == dice(full, empty) == 0
-    half = full.copy()
-    half[:2] = False
-    assert dice(half, full) == pytest.approx(2 / 3)
+from sonoloop_training.evaluation.masks import LesionCounts
+from sonoloop_training.evaluation.scores import confusion
+from sonoloop_training.evaluation.summary import summarise
 
 
 def test_normals_count_as_false_alarms_and_never_in_the_lesion_dice():
+    wrong = LesionCounts(lesions=0, found=0, false_positives=2)
+    none = LesionCounts(lesions=0, found=0, false_positives=0)
+    normal = {"label": "normal", "lesion": False, "pixels": None}
     scores = [
         a_score(group="a", dice=0.9),
-        a_score(group="b", dice=0.0, label="malignant", malignant=0.9, predicted="malignant"),
-        a_score(group="c", label="normal", lesion=False, dice=0.0, claimed=True),
-        a_score(group="d", label="normal", lesion=False, dice=1.0, claimed=False, predicted="normal"),
+        a_score(group="b", dice=0.0, label="malignant", probabilities=(0, 0.1, 0.9), predicted="malignant"),
+        a_score(group="c", **normal, dice=0.0, counts=wrong),
+        a_score(group="d", **normal, dice=1.0, claimed=False, predicted="normal", counts=none),
     ]
     summary = summarise(scores)
+    assert (summary["images"], summary["groups"]) == (4, 4)
     assert summary["lesion_dice"]["value"] == pytest.approx(0.45)
     assert summary["missed"]["value"] == 0.5
     assert summary["false_alarms"] == {"value": 0.5, "ci95": [0.0, 1.0], "n": 2}
+    assert summary["false_positives_per_image"]["value"] == 0.5
+    assert summary["empty_right"] == {"value": 1.0, "ci95": None, "n": 1}
     assert summary["auc"]["value"] == 1.0
     assert summary["accuracy"]["value"] == 0.75
+    # 1 of 1 benign, 1 of 1 malignant, 1 of 2 normals
+    assert summary["balanced_accuracy"]["value"] == pytest.approx(5 / 6, abs=1e-4)
+    assert confusion(scores)["normal"] == {"normal": 1, "benign": 1, "malignant": 0}
 
 
 def test_the_interval_is_over_groups():
@@ -57,11 +45,29 @@ def test_the_interval_is_over_groups():
     # ten copies of each patient tell no more than one
     one, ten = summarise(apart)["lesion_dice"]["ci95"], summarise(twins)["lesion_dice"]["ci95"]
     assert ten == pytest.approx(one, abs=0.01)
+    assert one[1] - one[0] == pytest.approx(2 * 1.96 * values.std() / np.sqrt(40), rel=0.1)
 
 
 def test_what_cannot_be_said_is_none():
-    assert summarise([a_score()])["auc"] is None
-    assert summarise([a_score()])["false_alarms"] is None
+    summary = summarise([a_score()])
+    assert summary["auc"] is None
+    assert summary["false_alarms"] is None
+    assert summary["hd95_mm"] is None
+    assert summary["specificity_at_95_sensitivity"] is None
+    # one group says nothing of how another would fare
+    assert summary["lesion_dice"] == {"value": 0.8, "ci95": None, "n": 1}
+
+
+def test_no_images_give_no_figures():
+    summary = summarise([])
+    assert summary["images"] == 0
+    assert {value for key, value in summary.items() if key not in ("images", "groups")} == {None}
+
+
+def test_a_model_of_one_head_has_the_figures_of_that_head():
+    assert "auc" not in summarise([a_score()], heads=("lesion",))
+    assert "ece_if_perfect" not in summarise([a_score()], heads=("lesion",))
+    assert "lesion_dice" not in summarise([a_score()], heads=("classes",))
 
 
 def test_the_temperature_of_overconfident_logits_is_found():

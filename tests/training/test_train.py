@@ -1,67 +1,107 @@
-"""A whole training on phantoms: events, resume, calibration, bundle."""
+"""A whole training on phantoms: what it tells and what it leaves."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
+import os
+import signal
+import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sonoloop.errors import TrainingError
+from sonoloop.imaging.images import read_study
 from sonoloop.models.bundle import read_bundle
-from sonoloop_training.cache import Cache
-from sonoloop_training.checkpoint import load_averaged
-from sonoloop_training.events import EpochDone
-from sonoloop_training.loop import draw_weights, fit
-from sonoloop_training.losses import class_loss, segmentation_loss
-from sonoloop_training.recipe import Recipe, parse_recipe, read_recipe
+from sonoloop.models.predictor import Predictor
+from sonoloop.models.spec import ModelSpec
+from sonoloop_training.__main__ import main
+from sonoloop_training.events import Evaluated, Event, Finished, Progress, Started
+from sonoloop_training.fitting import begin
+from sonoloop_training.run import train
+from sonoloop_training.showing import show_augmentation
 
-
-def tiny_cache(count: int = 8) -> Cache:
-    rng = np.random.default_rng(0)
-    masks = torch.zeros(count, 64, 64, dtype=torch.uint8)
-    masks[1:, 20:40, 16:48] = 1
-    images = torch.from_numpy(rng.integers(0, 120, (count, 64, 64), dtype=np.uint8)) + masks * 120
-    return Cache(images, masks, torch.arange(count) % 3, ("busi",) * count)
+Made = tuple[Path, list[Event]]
 
 
 @pytest.fixture(scope="module")
-def made(datasets: Path, recipe_file: Path, tmp_path_factory: pytest.TempPathFactory):
-    """What ``python -m sonoloop_training`` says and leaves."""
-    root = tmp_path_factory.mktemp("made")
-    command = [sys.executable, "-m", "sonoloop_training", str(recipe_file), "--data", str(datasets)]
-    run = subprocess.run(
-        [*command, "--out", str(root / "out"), "--device", "cpu", "--threads", "1"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return root / "out", [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+def made(datasets, tiny, tmp_path_factory) -> Made:
+    """A run with the defaults."""
+    out = tmp_path_factory.mktemp("made") / "out"
+    return out, list(train(tiny(), datasets, out, device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def final(datasets, tiny, tmp_path_factory) -> Made:
+    """The same run with a last fit on all images."""
+    out = tmp_path_factory.mktemp("final") / "out"
+    return out, list(train(tiny("final.epochs=3"), datasets, out, device="cpu"))
+
+
+@pytest.fixture
+def terminable():
+    """`main` takes both signals for itself; afterwards they are what they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def results(out: Path) -> dict:
+    return json.loads((out / "results.json").read_text())
 
 
 def test_a_training_tells_what_it_does(made):
     _, events = made
-    names = [event["event"] for event in events]
-    assert names[0] == "started"
-    assert names.count("epoch_done") == 2
-    assert names[-3:] == ["evaluated", "evaluated", "finished"]
+    names = [type(event).__name__ for event in events if not isinstance(event, Progress)]
+    assert names == [
+        "Started",
+        "Step",
+        "EpochDone",
+        "Step",
+        "EpochDone",
+        "Evaluated",
+        "Evaluated",
+        "Finished",
+    ]
+    assert [e.part for e in events if isinstance(e, Evaluated)] == ["validation", "test"]
+    stages = list(dict.fromkeys(e.stage for e in events if isinstance(e, Progress)))
+    assert stages == [
+        "Reading", "Calibrating", "Evaluating on validation", "Evaluating on test", "Listing who trained",
+    ]  # fmt: skip
+    started = next(e for e in events if isinstance(e, Started))
+    # three phantoms train beside the images
+    assert started.train + started.validation + started.test == 38 + 3
 
 
-def test_a_training_leaves_a_bundle_that_predicts(made):
+def test_a_training_leaves_a_bundle_that_predicts(made, datasets):
     out, events = made
     bundle = read_bundle(out / "bundle")
-    assert bundle.model == events[-1]["model"]
+    assert isinstance(events[-1], Finished)
+    assert events[-1].model == bundle.model == results(out)["model"]
     assert bundle.card.snapshot["images"]["train"] > bundle.card.snapshot["images"]["test"] > 0
     assert set(bundle.card.agreement) == {"1", "2", "4"}
     for line in bundle.card.agreement.values():
         assert line["x"] == sorted(line["x"])
         assert line["y"] == sorted(line["y"])
+    image = datasets / "Dataset_BUSI_with_GT" / "benign" / "benign (1).png"
+    prediction = Predictor(bundle, device="cpu").predict(read_study(image).frames[0])
+    assert prediction.lesion.shape == (96, 128)
+    assert prediction.classes.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_bundle_holds_the_averaged_weights(made, tiny):
+    out, _ = made
+    average = torch.load(out / "checkpoint.pt", weights_only=True)["average"]
+    fitting = begin(tiny())
+    fitting.average.load_state_dict(average)
+    stored = read_bundle(out / "bundle").network.state_dict()
+    for name, tensor in fitting.averaged.items():
+        half = tensor.half().float() if tensor.is_floating_point() else tensor
+        assert torch.equal(stored[name], half), name
 
 
 def test_the_split_is_written_and_disjoint(made):
@@ -69,145 +109,149 @@ def test_the_split_is_written_and_disjoint(made):
     parts = json.loads((out / "split.json").read_text())
     names = [name for part in parts.values() for name in part]
     assert len(names) == len(set(names)) == 38
+    members = json.loads((out / "bundle" / "split.json").read_text())
+    assert {part: sorted(m["name"] for m in members[part]) for part in members} == parts
+    groups = {part: {m["group"] for m in members[part]} for part in members}
+    assert not groups["train"] & groups["test"]
+    assert not groups["train"] & groups["validation"]
+    assert all(len(m["id"]) == 64 and m["fingerprint"] for m in members["train"])
 
 
 def test_results_have_intervals(made):
     out, _ = made
-    figures = json.loads((out / "results.json").read_text())["metrics"]["test"]
-    assert set(figures) == {"all", "busi", "busbra"}
-    low, high = figures["all"]["lesion_dice"]["ci95"]
-    assert 0 <= low <= figures["all"]["lesion_dice"]["value"] <= high <= 1
+    written = results(out)
+    assert set(written["metrics"]["test"]) == {"all", "busi", "busbra"}
+    figure = written["metrics"]["test"]["all"]["lesion_dice"]
+    assert 0 <= figure["ci95"][0] <= figure["value"] <= figure["ci95"][1] <= 1
+    assert [entry["epoch"] for entry in written["history"]] == [1, 2]
+    assert written["epochs"] == 2
+    assert written["final"] is None
+    assert written["leaked"] is False
+    assert written["recipe"]["fit"]["batch"] == 4
 
 
-def test_a_finished_run_is_not_overwritten(made, datasets, recipe_file):
-    from sonoloop_training.run import train
+def test_a_finished_run_is_not_overwritten(made, datasets, tiny):
+    before = {path: path.stat().st_mtime_ns for path in made[0].rglob("*")}
+    with pytest.raises(TrainingError, match=r"bundle holds a finished model; give another --out"):
+        list(train(tiny(), datasets, made[0], device="cpu"))
+    assert {path: path.stat().st_mtime_ns for path in made[0].rglob("*")} == before
 
-    with pytest.raises(TrainingError, match="finished model"):
-        next(iter(train(read_recipe(str(recipe_file)), datasets, made[0])))
 
-
-def test_a_training_without_data_fails_in_one_event(tmp_path, recipe_file):
-    command = [sys.executable, "-m", "sonoloop_training", str(recipe_file), "--data", str(tmp_path / "gone")]
-    run = subprocess.run(
-        [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, check=False
+def test_the_last_fit_is_on_all_images_and_the_figures_stay_the_judged_models(made, final):
+    out, events = final
+    members = json.loads((out / "bundle" / "split.json").read_text())
+    assert len(members["train"]) == 38
+    assert members["validation"] == members["test"] == []
+    # who was kept apart while it was judged is still known
+    assert {part: len(names) for part, names in json.loads((out / "split.json").read_text()).items()} == (
+        results(made[0])["images"]
     )
-    assert run.returncode == 1
-    assert "no folder" in json.loads(run.stdout.splitlines()[-1])["error"]
+    card, judged = read_bundle(out / "bundle").card, read_bundle(made[0] / "bundle").card
+    assert card.snapshot["final"] == {"images": 38, "epochs": 3}
+    assert card.snapshot["epochs"] == 2
+    assert card.metrics == judged.metrics
+    fitted = ("threshold", "normal_gate", "min_area", "temperature", "agreement")
+    assert [getattr(card, name) for name in fitted] == [getattr(judged, name) for name in fitted]
+    assert card.weights_sha256 != judged.weights_sha256
+    assert torch.load(out / "final.pt", weights_only=True)["source"] == "the judged model"
+    assert results(out)["metrics"] == results(made[0])["metrics"]
+    starts = [event for event in events if isinstance(event, Started)]
+    assert [(s.train, s.epochs, s.test > 0) for s in starts][1] == (38 + 3, 3, False)
+
+
+def test_the_last_fit_keeps_the_history_of_the_first(made, final):
+    first, last = ((final[0] / name).read_text().splitlines() for name in ("history.jsonl", "final.jsonl"))
+    assert [json.loads(line)["epoch"] for line in first] == [1, 2]
+    assert [json.loads(line)["epoch"] for line in last] == [1, 2, 3]
+    losses = [json.loads(line)["loss"] for line in first]
+    assert losses == [entry["loss"] for entry in results(made[0])["history"]]
+
+
+def test_a_classifier_is_judged_by_its_classes_only(datasets, tiny, tmp_path):
+    spec = ModelSpec(library="timm", architecture="test_efficientnet", encoder="", size=64)
+    recipe = dataclasses.replace(tiny("epochs=1"), model=spec)
+    list(train(recipe, datasets, tmp_path / "out", device="cpu"))
+    figures = results(tmp_path / "out")["metrics"]["test"]["all"]
+    assert "lesion_dice" not in figures
+    assert 0 <= figures["accuracy"]["value"] <= 1
+
+
+def run_main(capsys, *arguments: object) -> tuple[int, list[dict]]:
+    code = main(["train", *map(str, arguments)])
+    return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.usefixtures("terminable")
+def test_told_to_end_twice_it_ends_once(capsys, monkeypatch, datasets, recipe_file, tmp_path):
+    def told_twice(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        finally:
+            # while the first unwinds
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr("sonoloop_training.loop.joint_loss", told_twice)
+    code, events = run_main(capsys, recipe_file, "--data", datasets, "--out", tmp_path / "out")
+    assert code == 130
+    assert events[-1] == {"event": "failed", "error": "interrupted"}
+
+
+@pytest.mark.usefixtures("terminable")
+def test_a_failure_is_one_event(capsys, tmp_path, recipe_file):
+    out = tmp_path / "out"
+    code, events = run_main(capsys, recipe_file, "--data", tmp_path / "gone", "--out", out)
+    assert code == 1
+    assert [event["event"] for event in events] == ["failed"]
+    assert "there is no folder" in events[0]["error"]
+    code, events = run_main(capsys, "defualt", "--data", tmp_path, "--out", out)
+    assert code == 1
+    assert events[0]["error"].startswith("there is no recipe 'defualt'; there are: ")
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("terminable")
+def test_a_split_by_image_has_to_be_meant(capsys, datasets, recipe_file, tmp_path):
+    common = [recipe_file, "--data", datasets, "--out", tmp_path / "out", "--device", "cpu"]
+    code, events = run_main(capsys, *common, "--set", "split.method=leaky")
+    assert code == 1
+    assert events == [
+        {
+            "event": "failed",
+            "error": "a split by image leaks twins into the test; if that is what you mean, add --leaky",
+        }
+    ]
     assert not (tmp_path / "out").exists()
+    code, events = run_main(capsys, *common, "--leaky", "--set", "epochs=1")
+    assert code == 0
+    assert results(tmp_path / "out")["leaked"] is True
+    assert read_bundle(tmp_path / "out" / "bundle").card.snapshot["leaked"] is True
 
 
-def run_through(
-    recipe: Recipe, out: Path, *, stop_after: int | None = None, learns_from: str = "a"
-) -> list[EpochDone]:
-    done = []
-    for event in fit(recipe, tiny_cache(), tiny_cache(4), out=out, learns_from=learns_from, device="cpu"):
-        if isinstance(event, EpochDone):
-            done.append(event)
-            if event.epoch == stop_after:
-                break
-    return done
+@pytest.mark.usefixtures("terminable")
+def test_a_full_disk_is_told_in_one_event(capsys, datasets, recipe_file, tmp_path, monkeypatch):
+    def save(state, file):
+        raise OSError(28, "No space left on device")
 
-
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, recipe_file):
-    recipe = read_recipe(str(recipe_file))
-    torch.set_num_threads(1)
-    whole = run_through(recipe, tmp_path / "whole")
-    run_through(recipe, tmp_path / "broken", stop_after=1)
-    resumed = run_through(recipe, tmp_path / "broken")
-    assert [event.epoch for event in resumed] == [2]
-    assert resumed[-1].loss == whole[-1].loss
-    one, _ = load_averaged(recipe, tmp_path / "whole" / "checkpoint.pt")
-    other, _ = load_averaged(recipe, tmp_path / "broken" / "checkpoint.pt")
-    for left, right in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
-        torch.testing.assert_close(left, right, atol=0, rtol=0)
-
-
-def test_a_checkpoint_of_another_recipe_is_refused(tmp_path, recipe_file):
-    recipe = read_recipe(str(recipe_file))
-    run_through(recipe, tmp_path, stop_after=1)
-    other = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, seed=5))
-    with pytest.raises(TrainingError, match="another recipe"):
-        run_through(other, tmp_path)
-
-
-def test_a_checkpoint_that_learned_from_another_split_is_refused(tmp_path, recipe_file):
-    recipe = read_recipe(str(recipe_file))
-    run_through(recipe, tmp_path, stop_after=1)
-    with pytest.raises(TrainingError, match="could be tested"):
-        run_through(recipe, tmp_path, learns_from="b")
-
-
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, recipe_file, monkeypatch):
-    recipe = read_recipe(str(recipe_file))
-    run_through(recipe, tmp_path, stop_after=1)
-    before = (tmp_path / "checkpoint.pt").read_bytes()
-    monkeypatch.setattr(
-        "sonoloop_training.loop._loss", lambda *_: torch.tensor(float("nan"), requires_grad=True)
+    monkeypatch.setattr(torch, "save", save)
+    code, events = run_main(
+        capsys, recipe_file, "--data", datasets, "--out", tmp_path / "out", "--device", "cpu"
     )
-    with pytest.raises(TrainingError, match=r"nan in epoch 2, batch 1 \(images"):
-        run_through(recipe, tmp_path)
-    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert code == 1
+    assert "No space left on device" in events[-1]["error"]
+    assert "make room on the disk and run the same command again" in events[-1]["error"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["split.json"]
 
 
-def test_a_frozen_kernel_stays_and_the_others_learn(tmp_path, recipe_file):
-    recipe = read_recipe(str(recipe_file))
-    recipe = dataclasses.replace(
-        recipe,
-        model=dataclasses.replace(recipe.model, encoder="tu-tf_efficientnet_lite0", arguments={}),
-        fit=dataclasses.replace(recipe.fit, freeze_depthwise=True, epochs=1, draws=4),
-    )
-    from sonoloop.models.spec import build_network
-
-    torch.manual_seed(recipe.fit.seed)
-    before = build_network(recipe.model).state_dict()
-    run_through(recipe, tmp_path)
-    after = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["network"]
-    kernels = {k: v for k, v in before.items() if k.startswith("encoder") and v.shape[-2:] == (5, 5)}
-    assert kernels
-    assert all(torch.equal(after[k], v) for k, v in kernels.items())
-    assert any(not torch.equal(after[k], v) for k, v in before.items() if v.ndim == 4 and k not in kernels)
-
-
-def test_weights_are_by_dataset_and_class(recipe_file):
-    recipe = read_recipe(str(recipe_file))
-    recipe = dataclasses.replace(
-        recipe, fit=dataclasses.replace(recipe.fit, weights={"busi": 2.0, "busi/normal": 5.0})
-    )
-    cache = dataclasses.replace(tiny_cache(4), datasets=("busi", "busi", "busbra", "busi"))
-    assert draw_weights(cache, recipe).tolist() == [5.0, 2.0, 1.0, 5.0]
-
-
-def test_losses_prefer_what_is_right():
-    masks = torch.zeros(2, 1, 32, 32)
-    masks[0, :, 8:20, 8:20] = 1
-    right, nothing = (masks * 2 - 1) * 12, torch.full_like(masks, -12.0)
-    claimed = nothing.clone()
-    claimed[1, :, :4, :4] = 12
-    good, empty, false = (segmentation_loss(x, masks, empty_weight=1.0) for x in (right, nothing, claimed))
-    assert good.shape == (2,)
-    assert good[0] < 0.1 < empty[0]
-    assert good[1] < 0.1 < false[1]
-    assert class_loss(torch.tensor([[5.0, 0, 0]]), torch.tensor([0]), smoothing=0.05) < 0.6
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({}, "no name"),
-        ({"name": "a", "fits": {}}, "unknown in the recipe: fits"),
-        ({"name": "a", "fit": {"epoch": 3}}, r"unknown in the recipe: fit\.epoch; known: epochs"),
-        ({"name": "a", "fit": {"epochs": 0}}, "epochs must be at least 1"),
-        ({"name": "a", "model": {"size": 33}}, "multiple of 32"),
-        ({"name": "a", "split": {"test": 0.6, "validation": 0.6}}, "sum to less than 1"),
-        ({"name": "a", "fit": {"weights": {"busi/bening": 2}}}, "busi/bening"),
-    ],
-)
-def test_a_wrong_recipe_is_refused(values, message):
-    with pytest.raises(TrainingError, match=message):
-        parse_recipe(values)
-
-
-def test_the_shipped_recipe_is_read_and_an_unknown_one_named():
-    assert read_recipe("default").name == "default"
-    with pytest.raises(TrainingError, match="there are: default"):
-        read_recipe("defualt")
+def test_augmentation_is_shown_in_one_picture(tiny, datasets, tmp_path):
+    path = tmp_path / "new" / "augmentation.png"
+    events = list(show_augmentation(tiny(), datasets, path))
+    assert events[-1] == Finished(model="", path=str(path), minutes=0.0)
+    with Image.open(path) as picture:
+        # 32 pairs of 64 pixels, four a row
+        assert picture.size == (8 * 64, 8 * 64)
+        assert len(picture.convert("L").getcolors()) > 50
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match=r"x\.png cannot be written \(.*\); give another file"):
+        list(show_augmentation(tiny(), datasets, tmp_path / "file" / "x.png"))

@@ -1,37 +1,45 @@
-"""``python -m sonoloop_training RECIPE --data DIR --out DIR``: one JSON event a line on standard output."""
+"""``python -m sonoloop_training COMMAND ...``: one JSON event a line on standard output.
+
+The command line and the panels start this as a process and read the events; so can any other runner.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
-from pathlib import Path
+from collections.abc import Callable
+from importlib import import_module
+from types import FrameType, ModuleType
 
 from sonoloop.errors import SonoloopError
 from sonoloop_training.events import Failed
 
+COMMANDS = ("train", "evaluate", "unpack", "check")
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a training; 0 when the model is made, 1 when it failed, 130 when it was interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m sonoloop_training", description="Make a Sonoloop model.")
-    parser.add_argument("recipe", help="a shipped recipe's name, or a TOML file")
-    parser.add_argument("--data", type=Path, required=True, help="folder with BUSI, BUS-BRA or both")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="takes checkpoint and bundle; goes on where it broke off"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--threads", type=int, help="CPU threads; all cores unless given")
+    """Run a command; 0 when it is done, 1 when it failed, 130 when it was interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m sonoloop_training", description="Make Sonoloop models.")
+    choices = parser.add_subparsers(dest="command", required=True)
+    modules: dict[str, ModuleType] = {}
+    for name in COMMANDS:
+        module = import_module(f"sonoloop_training.commands.{name}")
+        module.add_arguments(choices.add_parser(name, help=module.HELP, description=module.HELP))
+        modules[name] = module
     options = parser.parse_args(arguments)
 
+    end = _end_once()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+    # under torchrun every process runs this, and the first speaks for all
+    speaks = os.environ.get("RANK", "0") == "0"
     try:
-        import torch  # noqa: PLC0415 - after the arguments are known to be right
-
-        from sonoloop_training.recipe import read_recipe  # noqa: PLC0415
-        from sonoloop_training.run import train  # noqa: PLC0415
-
-        if options.threads:
-            torch.set_num_threads(options.threads)
-        for event in train(read_recipe(options.recipe), options.data, options.out, device=options.device):
-            _say(event.to_json())
+        for event in modules[options.command].run(options):
+            if speaks:
+                _say(event.to_json())
     except SonoloopError as error:
         _say(Failed(error=str(error)).to_json())
         return 1
@@ -43,9 +51,23 @@ def main(arguments: list[str] | None = None) -> int:
         _say(Failed(error=f"{type(error).__name__}: {error}").to_json())
         raise
     except KeyboardInterrupt:
-        _say(Failed(error="interrupted; run the same command to go on from the last epoch").to_json())
+        _say(Failed(error="interrupted").to_json())
         return 130
     return 0
+
+
+def _end_once() -> Callable[[int, FrameType | None], None]:
+    """Make what ends the process as Ctrl-C does: at once, and what is done stays."""
+    told = False
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        # the terminal and whoever started this may both tell it: the second must not disturb the ending
+        if not told:
+            told = True
+            raise KeyboardInterrupt
+
+    return end
 
 
 def _say(line: str) -> None:

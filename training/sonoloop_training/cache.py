@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from numpy.typing import NDArray
 
 from sonoloop.imaging.grey import to_unit
@@ -14,6 +15,10 @@ from sonoloop.imaging.phantom import phantom
 from sonoloop.models.letterbox import Letterbox
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets import Sample
+from sonoloop_training.events import Progress
+
+PHANTOM = "phantom"
+_EVERY = 50
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,29 +31,69 @@ class Cache:
         uint8 (N, S, S); grey levels, and 1 in a lesion.
     labels : torch.Tensor
         Index into `CLASSES`, int64 (N,).
-    datasets : tuple of str
-        Where each came from.
+    names, datasets : tuple of str
+        What each is called, and where it came from.
     """
 
     images: torch.Tensor
     masks: torch.Tensor
     labels: torch.Tensor
+    names: tuple[str, ...]
     datasets: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.datasets)
+        return len(self.names)
+
+    @property
+    def size(self) -> int:
+        """Side of the images in pixels."""
+        return self.images.shape[-1]
+
+    def shrink(self, size: int) -> Cache:
+        """Return the same images at a smaller size."""
+        images = _resize(self.images, size)
+        masks = (_resize(self.masks * 255, size) >= 128).to(torch.uint8)
+        return Cache(images, masks, self.labels, self.names, self.datasets)
 
 
-def cache_samples(samples: Sequence[Sample], *, phantoms: int, size: int) -> Cache:
-    """Read samples, and simulate `phantoms` images of each class beside them."""
-    images, masks, labels, datasets = [], [], [], []
-    for sample in samples:
+def cache_samples(
+    samples: Sequence[Sample], *, phantoms: int, size: int, stage: str
+) -> Generator[Progress, None, Cache]:
+    """Read samples, and simulate `phantoms` images of each class beside them.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        What to read.
+    phantoms : int
+        Simulated images of each class.
+    size : int
+        Side of the square in pixels.
+    stage : str
+        What the progress is called.
+
+    Yields
+    ------
+    Progress
+        Every fifty images.
+
+    Returns
+    -------
+    Cache
+        In the order of `samples`, phantoms last.
+    """
+    images, masks, labels, names, datasets = [], [], [], [], []
+    for done, sample in enumerate(samples):
+        if done % _EVERY == 0:
+            yield Progress(stage=stage, done=done, total=len(samples))
         frame, mask = sample.read()
         image, small = letterbox_pair(frame.pixels, mask, size)
         images.append(image)
         masks.append(small)
         labels.append(CLASSES.index(sample.label))
+        names.append(f"{sample.dataset}/{sample.name}")
         datasets.append(sample.dataset)
+    yield Progress(stage=stage, done=len(samples), total=len(samples))
     for index, label in enumerate(CLASSES):
         for number in range(phantoms):
             # the seeds below 10,000 stay free for samples and tests
@@ -57,8 +102,9 @@ def cache_samples(samples: Sequence[Sample], *, phantoms: int, size: int) -> Cac
             images.append(image)
             masks.append(small)
             labels.append(index)
-            datasets.append("phantom")
-    return Cache(torch.stack(images), torch.stack(masks), torch.tensor(labels), tuple(datasets))
+            names.append(f"{PHANTOM}/{label} {number}")
+            datasets.append(PHANTOM)
+    return Cache(torch.stack(images), torch.stack(masks), torch.tensor(labels), tuple(names), tuple(datasets))
 
 
 def letterbox_pair(
@@ -70,3 +116,16 @@ def letterbox_pair(
     image = box.apply(torch.from_numpy(to_unit(pixels)))
     small = box.apply(torch.from_numpy(mask.astype(np.float32))) >= 0.5
     return (image * 255).round().to(torch.uint8), small.to(torch.uint8)
+
+
+def _resize(levels: torch.Tensor, size: int) -> torch.Tensor:
+    # a few at a time: in float32 all would take four times their memory
+    parts = [
+        F.interpolate(
+            part[:, None].float(), (size, size), mode="bilinear", align_corners=False, antialias=True
+        )[:, 0]
+        .round()
+        .to(torch.uint8)
+        for part in torch.split(levels, 64)
+    ]
+    return torch.cat(parts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,8 +17,9 @@ from sonoloop.models.bundle import Bundle, Card
 from sonoloop.models.lesions import number_lesions
 from sonoloop.models.predictor import Predictor
 from sonoloop.models.views import VIEWS
-from sonoloop.values import CLASSES, Frame, Prediction
-from sonoloop_training.metrics import dice
+from sonoloop.values import CLASSES, Prediction
+from sonoloop_training.evaluation.cases import Case
+from sonoloop_training.evaluation.masks import dice
 
 _THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 _MIN_AREAS = (0.0005, 0.001, 0.002, 0.004)
@@ -28,17 +28,6 @@ _GATED = 0.005
 _BINS = 8
 # what a card says before anything is fitted: nothing gated, nothing dropped
 _RAW = {"normal_gate": 1.005, "min_area": 0.0, "temperature": 1.0, "agreement": {}}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Case:
-    """A frame with its truth: mask (H, W) and class."""
-
-    frame: Frame
-    mask: NDArray[np.bool_]
-    label: str
-    dataset: str
-    group: str
 
 
 def calibrate(card: Card, network: nn.Module, cases: Sequence[Case], *, device: str = "auto") -> Card:
@@ -62,20 +51,24 @@ def calibrate(card: Card, network: nn.Module, cases: Sequence[Case], *, device: 
     Returns
     -------
     Card
-        The card with the fitted numbers; without a line where no frame gets a mask.
+        The card with the fitted numbers; without a line where no frame gets a mask. Of a network that only
+        classifies, the temperature alone.
 
     Raises
     ------
     TrainingError
         If no frame has a lesion.
     """
-    if not any(case.mask.any() for case in cases):
+    segments = "lesion" in card.spec.heads
+    if segments and not any(case.mask.any() for case in cases):
         raise TrainingError("no validation frame has a lesion, so that nothing can be fitted; give more data")
     truths = np.array([CLASSES.index(case.label) for case in cases])
     raw = dataclasses.replace(card, **_RAW)  # type: ignore[arg-type]
     predictor = Predictor(Bundle(raw, network), device=device)
     temperature = fit_temperature(_class_logits(predictor, cases), truths)
     raw = dataclasses.replace(raw, temperature=temperature)
+    if not segments:
+        return raw
     predicted = _predict(raw, network, cases, device, card.views)
     with_lesion = [(p, c) for p, c in zip(predicted, cases, strict=True) if c.mask.any()]
     threshold, min_area = max(

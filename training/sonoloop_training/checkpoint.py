@@ -3,86 +3,122 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel
+from lightning.fabric.plugins.precision import Precision
 
 from sonoloop.errors import TrainingError
-from sonoloop.models.spec import build_network
+from sonoloop_training.fitting import Fitting
 from sonoloop_training.recipe import Recipe
 
-CHECKPOINT = "checkpoint.pt"
+# what of a `Fitting` is neither a network nor an optimiser
+_PLAIN = ("epoch", "epochs", "source", "best", "best_score", "best_epoch", "history")
+_HELD = {"recipe", "learns_from", "precision", "network", "optimizer", "average", "scaling", *_PLAIN}
 
 
-@dataclass(slots=True, eq=False)
-class Fitting:
-    """What a training consists of between two epochs; all of it is in the checkpoint."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """The file of one training, and what it has to agree with.
 
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    ema: AveragedModel
-    epoch: int = 0
-    weights_source: str = "random"
-
-
-def save_checkpoint(fitting: Fitting, path: Path, recipe: Recipe, *, learns_from: str) -> None:
-    """Write everything an epoch's boundary holds, atomically."""
-    state = {
-        "recipe": recipe.to_dict(),
-        "learns_from": learns_from,
-        "network": fitting.network.state_dict(),
-        "optimizer": fitting.optimizer.state_dict(),
-        "schedule": fitting.schedule.state_dict(),
-        "ema": fitting.ema.state_dict(),
-        "epoch": fitting.epoch,
-        "weights_source": fitting.weights_source,
-    }
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def resume(fitting: Fitting, path: Path, recipe: Recipe, *, learns_from: str) -> None:
-    """Go on from a checkpoint.
-
-    Raises
-    ------
-    TrainingError
-        If it is of another recipe, or learned from another split.
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    recipe : Recipe
+        A checkpoint of another recipe is refused.
+    learns_from : str
+        Hash of the images that train. A checkpoint of others is refused: their test images may have trained.
+    plugin : lightning.fabric.plugins.precision.Precision
+        In what the network computes, and how the loss is scaled for that; in another precision the numbers
+        would not be those of one run.
     """
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["recipe"] != recipe.to_dict():
-        raise TrainingError(
-            f"{path} was made with another recipe; give another --out, or delete it to start anew"
-        )
-    if state["learns_from"] != learns_from:
-        raise TrainingError(
-            f"{path} learned from other data or another split, so images it trained on could be tested; "
-            "give another --out, or delete it to start anew"
-        )
-    fitting.network.load_state_dict(state["network"])
-    fitting.optimizer.load_state_dict(state["optimizer"])
-    fitting.schedule.load_state_dict(state["schedule"])
-    fitting.ema.load_state_dict(state["ema"])
-    fitting.epoch, fitting.weights_source = state["epoch"], state["weights_source"]
 
+    path: Path
+    recipe: Recipe
+    learns_from: str
+    plugin: Precision
 
-def load_averaged(recipe: Recipe, path: Path) -> tuple[nn.Module, str]:
-    """Read the averaged network out of a checkpoint, and where its first weights came from."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    network = build_network(recipe.model)
-    network.load_state_dict(
-        {
-            key.removeprefix("module."): value
-            for key, value in state["ema"].items()
-            if key.startswith("module.")
+    @property
+    def precision(self) -> str:
+        """The precision by Lightning's name, such as "32-true"."""
+        return str(self.plugin.precision)
+
+    def save(self, fitting: Fitting) -> None:
+        """Write everything an epoch's boundary holds, atomically.
+
+        Raises
+        ------
+        TrainingError
+            If it cannot be written; the one before it stays.
+        """
+        state = {
+            "recipe": self.recipe.to_dict(),
+            "learns_from": self.learns_from,
+            "precision": self.precision,
+            "network": fitting.network.state_dict(),
+            "optimizer": fitting.optimizer.state_dict(),
+            "average": fitting.average.state_dict(),
+            "scaling": self.plugin.state_dict(),
+        } | {name: getattr(fitting, name) for name in _PLAIN}
+        temporary = self.path.with_suffix(".tmp")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            # torch's writer hides a full disk behind an error of its own
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            raise TrainingError(
+                f"{self.path} cannot be written ({cause}); the checkpoint of the epoch before is kept: "
+                "make room on the disk and run the same command again"
+            ) from error
+
+    def resume(self, fitting: Fitting) -> bool:
+        """Go on from the file where there is one; whether there was.
+
+        Raises
+        ------
+        TrainingError
+            If it is of another recipe or precision, or learned from other images.
+        """
+        if not self.path.is_file():
+            return False
+        state = self._read()
+        wrong = {
+            "was made with another recipe": state["recipe"] != self.recipe.to_dict(),
+            "learned from other data or another split, so images it trained on could be tested": (
+                state["learns_from"] != self.learns_from
+            ),
+            f"was computed in {state['precision']}, this run in {self.precision}": (
+                state["precision"] != self.precision
+            ),
         }
-    )
-    return network.eval(), state["weights_source"]
+        for what, is_so in wrong.items():
+            if is_so:
+                raise TrainingError(f"{self.path} {what}; give another --out, or delete it to start anew")
+        fitting.network.load_state_dict(state["network"])
+        fitting.optimizer.load_state_dict(state["optimizer"])
+        fitting.average.load_state_dict(state["average"])
+        self.plugin.load_state_dict(state["scaling"])
+        for name in _PLAIN:
+            setattr(fitting, name, state[name])
+        return True
+
+    def _read(self) -> Mapping[str, Any]:
+        try:
+            state: Mapping[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:  # zip, pickle and torch each have their own for damaged files
+            raise TrainingError(f"{self.path} is damaged ({error}); delete it to start anew") from error
+        if not isinstance(state, dict) or not state.keys() >= _HELD:
+            raise TrainingError(
+                f"{self.path} is no checkpoint of this version of Sonoloop; give another --out, or delete it "
+                "to start anew"
+            )
+        return state

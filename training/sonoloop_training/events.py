@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +19,22 @@ class Event:
         """Return one line: the event's name in snake case, and its values."""
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
         return json.dumps({"event": name, **asdict(self)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Event):
+    """So much of a stage is done; sent every few."""
+
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice(Event):
+    """Something the user should know and need not act on."""
+
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +50,7 @@ class Started(Event):
     epoch: int
     epochs: int
     steps: int
+    processes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +58,7 @@ class Step(Event):
     """A step is done; sent every few."""
 
     epoch: int
+    epochs: int
     step: int
     steps: int
     loss: float
@@ -46,15 +67,17 @@ class Step(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochDone(Event):
-    """An epoch is done, validated and checkpointed."""
+    """An epoch is done, validated and checkpointed; the figures are those of `sonoloop_training.watching`."""
 
     epoch: int
     epochs: int
     loss: float
-    dice: float
-    missed: float
-    false_alarms: float
-    accuracy: float
+    dice: float | None
+    missed: float | None
+    false_alarms: float | None
+    accuracy: float | None
+    score: float | None
+    best_epoch: int
     seconds: float
 
 
@@ -76,7 +99,54 @@ class Finished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unpacked(Event):
+    """A dataset is on disk, in a folder that can be trained on."""
+
+    path: str
+    dataset: str
+    images: int
+    masks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked(Event):
+    """Datasets were checked; `mend` findings speak against training on them, and the report is written."""
+
+    report: str
+    groups: list[str]
+    datasets: list[dict[str, Any]]
+    findings: list[dict[str, Any]]
+    mend: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(Event):
     """Training ended without a model."""
 
     error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable(Event):
+    """An image could not be used; the others go on."""
+
+    image: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationDone(Event):
+    """The figures are known, and the report is in the folder `out`."""
+
+    out: str
+    results: dict[str, Any]
+
+
+def drain(events: Generator[Event, None, T]) -> T:
+    """Run a job to its end and give its result, its events unheard."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            result: T = end.value
+            return result

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import logging
+import dataclasses
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torchvision.tv_tensors import Image, Mask
 
 from sonoloop.errors import TrainingError
-from sonoloop.models.devices import autocast_dtype, choose_device
-from sonoloop.models.letterbox import normalise
-from sonoloop.models.spec import build_network
-from sonoloop.values import CLASSES
 from sonoloop_training.augment import build_augmentation
+from sonoloop_training.batches import Batch, draw_epoch, draw_weights, make_batch
 from sonoloop_training.cache import Cache
-from sonoloop_training.checkpoint import CHECKPOINT, Fitting, resume, save_checkpoint
-from sonoloop_training.events import EpochDone, Event, Started, Step
-from sonoloop_training.losses import class_loss, segmentation_loss
-from sonoloop_training.pretrained import load_pretrained_encoder
+from sonoloop_training.checkpoint import Checkpoint
+from sonoloop_training.events import EpochDone, Event, Notice, Started, Step
+from sonoloop_training.fabric import make_fabric
+from sonoloop_training.fit_config import FitConfig
+from sonoloop_training.fitting import Fitting, Weights, begin, set_rate, set_training
+from sonoloop_training.losses import joint_loss
 from sonoloop_training.recipe import Recipe
+from sonoloop_training.watching import watch
 
-logger = logging.getLogger(__name__)
-
-_PRECISIONS = {None: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
+CHECKPOINT, HISTORY = "checkpoint.pt", "history.jsonl"
+_TELL_EVERY = 10
+# of the time allowed, this much is left for validating, calibrating and writing the model
+_RESERVE = 0.1
+# the first steps of an epoch are slower than the rest
+_STEADY = 30
 
 
 def fit(
@@ -40,8 +43,11 @@ def fit(
     learns_from: str,
     device: str = "auto",
     test: int = 0,
-) -> Iterator[Event]:
-    """Train, epoch by epoch, and leave the averaged weights in ``out / "checkpoint.pt"``.
+    checkpoint: str = CHECKPOINT,
+    start: Weights | None = None,
+    max_minutes: float | None = None,
+) -> Generator[Event, None, Fitting]:
+    """Train, epoch by epoch, with a checkpoint after each.
 
     Parameters
     ----------
@@ -50,180 +56,219 @@ def fit(
     train, validation : Cache
         The images that teach and those that are watched.
     out : pathlib.Path
-        A checkpoint found there is gone on from.
+        Takes the checkpoint and ``history.jsonl``. A checkpoint found there is gone on from.
     learns_from : str
-        Hash of the split. A checkpoint of another split is refused: its test images may have trained.
+        Hash of the images that train. A checkpoint of others is refused: its test images may have trained.
     device : str
         See `sonoloop.models.devices.choose_device`.
     test : int
         Size of the test set, only to be told.
+    checkpoint : str
+        Name of the checkpoint's file.
+    start : mapping, optional
+        Weights to start from; the recipe's own start unless given.
+    max_minutes : float, optional
+        Time for all; from the pace of the first steps follows how many epochs fit into it.
 
     Yields
     ------
     Event
         `Started`, then `Step` and `EpochDone`.
 
+    Returns
+    -------
+    Fitting
+        The trained network, with its averaged weights.
+
     Raises
     ------
     TrainingError
-        If the loss is not finite, or the checkpoint is of another recipe or split.
+        If the loss is not finite, the checkpoint is of another recipe or split, or cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
     config = recipe.fit
-    chosen = choose_device(device)
-    fabric = Fabric(accelerator=chosen.type, devices=1, precision=_PRECISIONS[autocast_dtype(chosen)])  # type: ignore[arg-type]
-    steps = -(-config.draws // config.batch)
-    fitting = _prepare(recipe, steps)
+    fabric = make_fabric(config, device)
+    fitting = begin(recipe, start)
     network, optimizer = fabric.setup(fitting.network, fitting.optimizer)
-    fitting.ema.to(fabric.device)
-    checkpoint = out / CHECKPOINT
-    if checkpoint.is_file():
-        # after the set-up, so that the optimiser's state lands on the device
-        resume(fitting, checkpoint, recipe, learns_from=learns_from)
+    fitting.average.to(fabric.device)
+    on_disk = Checkpoint(
+        path=out / checkpoint, recipe=recipe, learns_from=learns_from, plugin=fabric._precision
+    )
+    # after the set-up, so that the optimiser's state lands on the device
+    on_disk.resume(fitting)
+    weights = draw_weights(train, config)
+    steps = _steps(config, len(train), fabric.world_size)
+    # nothing is written before all is known to fit together
     yield Started(
         recipe=recipe.name,
         device=str(fabric.device),
-        precision=str(fabric._precision.precision),
+        precision=on_disk.precision,
         train=len(train),
         validation=len(validation),
         test=test,
         epoch=fitting.epoch,
-        epochs=config.epochs,
+        epochs=fitting.epochs,
         steps=steps,
+        processes=fabric.world_size,
     )
+    out.mkdir(parents=True, exist_ok=True)
     augmentation = build_augmentation(recipe.augment)
-    drawing = draw_weights(train, recipe)
-    while fitting.epoch < config.epochs:
-        # everything random in an epoch follows from its number, so that a resumed run draws the same
-        torch.manual_seed(config.seed * 100_003 + fitting.epoch)
-        order = torch.multinomial(drawing, config.draws, replacement=True)
-        network.train()
-        start, total = time.monotonic(), 0.0
-        for step in range(steps):
-            chosen_images = order[step * config.batch : (step + 1) * config.batch]
-            batch = [tensor.to(fabric.device) for tensor in _augmented(train, chosen_images, augmentation)]
-            loss = _loss(network, batch, recipe)
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss.item()} in epoch {fitting.epoch + 1}, batch {step + 1} "
-                    f"(images {chosen_images.tolist()}); the last checkpoint is kept: lower fit.learning_rate"
-                )
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            fabric.clip_gradients(network, optimizer, max_norm=config.clip, error_if_nonfinite=False)
-            optimizer.step()
-            fitting.schedule.step()
-            fitting.ema.update_parameters(fitting.network)
-            total += loss.item()
-            if step % 10 == 9:
-                pace = (time.monotonic() - start) / (step + 1)
-                left = pace * (steps * (config.epochs - fitting.epoch) - step - 1)
-                yield Step(
-                    epoch=fitting.epoch + 1,
-                    step=step + 1,
-                    steps=steps,
-                    loss=total / (step + 1),
-                    seconds_left=left,
-                )
+    small = train.shrink(_small_size(train.size)) if fitting.epoch < config.small_epochs else train
+    learning = Learning(fabric, network, optimizer, fitting, config, steps)
+    while fitting.epoch < fitting.epochs and not fitting.has_waited(config.patience):
+        started = time.monotonic()
+        left = None if max_minutes is None else max_minutes * 60 * (1 - _RESERVE) - (started - begun)
+        images = small if fitting.epoch < config.small_epochs else train
+        drawn = draw_epoch(weights, config, fitting.epoch)
+        loss = yield from learning.epoch(images, drawn, augmentation, seconds=left)
         fitting.epoch += 1
-        watched = watch(fitting.ema.module, validation, fabric)
-        save_checkpoint(fitting, checkpoint, recipe, learns_from=learns_from)
-        yield EpochDone(
+        # of the first process for all: batch normalisation's statistics differ, and all have to stop together
+        watched = fabric.broadcast(
+            watch(fitting.average.module, validation, fabric.device, fabric.autocast)
+            if fabric.is_global_zero
+            else {}
+        )
+        fitting.watch(watched["score"], keep=config.patience > 0)
+        done = EpochDone(
             epoch=fitting.epoch,
-            epochs=config.epochs,
-            loss=total / steps,
-            seconds=time.monotonic() - start,
+            epochs=fitting.epochs,
+            loss=loss,
+            best_epoch=fitting.best_epoch,
+            seconds=time.monotonic() - started,
             **watched,
         )
+        fitting.history.append(dataclasses.asdict(done))
+        if fabric.is_global_zero:
+            on_disk.save(fitting)
+            # the last fit, on all images, has a history of its own
+            name = HISTORY if checkpoint == CHECKPOINT else f"{Path(checkpoint).stem}.jsonl"
+            lines = "".join(json.dumps(entry) + "\n" for entry in fitting.history)
+            (out / name).write_text(lines, encoding="utf-8")
+        fabric.barrier()
+        yield done
+    return fitting
 
 
-def draw_weights(cache: Cache, recipe: Recipe) -> torch.Tensor:
-    """How often each image is drawn, relative to the others, float64 (N,)."""
-    weights = recipe.fit.weights
-    classes = [CLASSES[label] for label in cache.labels.tolist()]
-    drawn = [
-        weights.get(f"{d}/{c}", weights.get(d, 1.0)) for d, c in zip(cache.datasets, classes, strict=True)
-    ]
-    return torch.tensor(drawn, dtype=torch.float64)
+@dataclass(slots=True, eq=False)
+class Learning:
+    """What learns, and how: the steps of an epoch.
+
+    Parameters
+    ----------
+    fabric : lightning.fabric.Fabric
+        Device, precision and the other processes.
+    network, optimizer
+        As Fabric wraps them.
+    fitting : Fitting
+        The training they belong to.
+    config : FitConfig
+        How.
+    steps : int
+        In an epoch.
+    parts : int
+        In so many parts a batch goes through the network, their gradients summed; more when memory runs out.
+    """
+
+    fabric: Fabric
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    fitting: Fitting
+    config: FitConfig
+    steps: int
+    parts: int = 1
+
+    def epoch(
+        self, images: Cache, drawn: torch.Tensor, augmentation: nn.Module, *, seconds: float | None
+    ) -> Generator[Event, None, float]:
+        """Learn from an epoch's images; gives the mean loss.
+
+        With `seconds`, the training is shortened to the epochs that fit into them at the pace seen.
+        """
+        config, fitting, epoch = self.config, self.fitting, self.fitting.epoch
+        share = config.batch // self.fabric.world_size
+        started, total = time.monotonic(), 0.0
+        set_training(self.network, config)
+        for step in range(self.steps):
+            first = step * config.batch + self.fabric.global_rank * share
+            chosen = drawn[first : min(first + share, (step + 1) * config.batch)]
+            batch = make_batch(images, chosen, augmentation, config, epoch=epoch, first=first)
+            set_rate(fitting.optimizer, config, epoch * self.steps + step, self.steps * fitting.epochs)
+            loss = yield from self._step(batch.to(self.fabric.device))
+            if not torch.isfinite(loss):
+                names = ", ".join(images.names[index] for index in chosen.tolist())
+                raise TrainingError(
+                    f"the loss is {loss.item()} in epoch {epoch + 1}, batch {step + 1} ({names}); the last "
+                    "checkpoint is kept: look at these images, or lower fit.learning_rate"
+                )
+            total += loss.item()
+            if step % _TELL_EVERY == _TELL_EVERY - 1 or step == self.steps - 1:
+                pace = (time.monotonic() - started) / (step + 1)
+                if seconds is not None and step + 1 >= min(self.steps, _STEADY):
+                    yield from self._shorten(seconds, pace)
+                yield Step(
+                    epoch=epoch + 1,
+                    epochs=fitting.epochs,
+                    step=step + 1,
+                    steps=self.steps,
+                    loss=total / (step + 1),
+                    seconds_left=pace * (self.steps * (fitting.epochs - epoch) - step - 1),
+                )
+        return total / self.steps
+
+    def _step(self, batch: Batch) -> Generator[Notice, None, torch.Tensor]:
+        """Learn from a batch and give its mean loss over all processes; nothing is learned from NaN."""
+        while True:
+            try:
+                loss = self._backward(batch)
+                break
+            except torch.OutOfMemoryError as error:
+                torch.cuda.empty_cache()
+                if self.parts >= len(batch):
+                    raise TrainingError(
+                        "there is not enough memory for a single image; set a smaller model.size, or train "
+                        "on the CPU with --device cpu"
+                    ) from error
+                self.parts *= 2
+            yield Notice(message=f"out of memory; going on with batches in {self.parts} parts")
+        mean = self.fabric.all_reduce(loss, reduce_op="mean")
+        if not isinstance(mean, torch.Tensor) or not torch.isfinite(mean):
+            return loss
+        self.fabric.clip_gradients(
+            self.network, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False
+        )
+        self.optimizer.step()
+        self.fitting.average.update_parameters(self.fitting.network)
+        return mean
+
+    def _backward(self, batch: Batch) -> torch.Tensor:
+        """Compute the gradients of a batch's mean loss, and give that loss."""
+        self.optimizer.zero_grad()
+        total = torch.zeros((), device=self.fabric.device)
+        for part in batch.split(self.parts):
+            lesion, classes = self.network(part.images)
+            loss = joint_loss(lesion, classes, part, self.config).sum() / len(batch)
+            self.fabric.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _shorten(self, seconds: float, pace: float) -> Iterator[Notice]:
+        fits = self.fitting.epoch + max(1, int(seconds / (pace * self.steps)))
+        fits = self.fabric.broadcast(fits)
+        if fits < self.fitting.epochs:
+            yield Notice(message=f"only {fits} of {self.fitting.epochs} epochs fit into the time allowed")
+            self.fitting.epochs = fits
 
 
-def _prepare(recipe: Recipe, steps: int) -> Fitting:
-    config = recipe.fit
-    torch.manual_seed(config.seed)
-    network = build_network(recipe.model)
-    source = load_pretrained_encoder(network, recipe.model.encoder) if config.pretrained else "random"
-    if config.freeze_depthwise:
-        freeze_depthwise(network.get_submodule("encoder"))
-    encoder = list(network.get_submodule("encoder").parameters())
-    known = {id(parameter) for parameter in encoder}
-    others = [parameter for parameter in network.parameters() if id(parameter) not in known]
-    rates = [config.encoder_learning_rate, config.learning_rate]
-    optimizer = torch.optim.AdamW(
-        [{"params": encoder, "lr": rates[0]}, {"params": others, "lr": rates[1]}],
-        weight_decay=config.weight_decay,
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=rates, total_steps=steps * config.epochs, pct_start=0.15
-    )
-    ema = AveragedModel(
-        network,
-        multi_avg_fn=get_ema_multi_avg_fn(config.ema),  # type: ignore[no-untyped-call]
-        use_buffers=True,
-    )
-    return Fitting(network, optimizer, schedule, ema, weights_source=source)
+def _steps(config: FitConfig, images: int, processes: int) -> int:
+    draws = config.draws or images
+    # the last batch may be smaller, unless it has to be shared; one image has no batch statistics
+    rest = processes == 1 and draws % config.batch > 1
+    steps = draws // config.batch + rest
+    if steps == 0:
+        raise TrainingError(f"{draws} images an epoch are less than a batch of {config.batch}; set fit.batch")
+    return steps
 
 
-def freeze_depthwise(encoder: nn.Module) -> None:
-    """Leave an encoder's 5 x 5 depthwise kernels as they are; see `FitConfig`."""
-    for module in encoder.modules():
-        if (
-            isinstance(module, nn.Conv2d)
-            and module.groups == module.in_channels > 1
-            and module.kernel_size == (5, 5)
-        ):
-            module.weight.requires_grad_(False)
-
-
-def _augmented(cache: Cache, indices: torch.Tensor, augmentation: nn.Module) -> list[torch.Tensor]:
-    images, masks = [], []
-    for index in indices.tolist():
-        image = Image(cache.images[index][None].float() / 255)
-        image, mask = augmentation(image, Mask(cache.masks[index][None]))
-        images.append(image.as_subclass(torch.Tensor))
-        masks.append(mask.as_subclass(torch.Tensor).float())
-    stacked = normalise(torch.stack(images)).to(memory_format=torch.channels_last)
-    return [stacked, torch.stack(masks), cache.labels[indices]]
-
-
-def _loss(network: nn.Module, batch: list[torch.Tensor], recipe: Recipe) -> torch.Tensor:
-    images, masks, labels = batch
-    lesion, classes = network(images)
-    config = recipe.fit
-    drawn = segmentation_loss(lesion.float(), masks, empty_weight=config.empty_weight)
-    named = class_loss(classes.float(), labels, smoothing=config.label_smoothing)
-    return (drawn + config.class_weight * named).mean()
-
-
-@torch.inference_mode()
-def watch(network: nn.Module, cache: Cache, fabric: Fabric) -> dict[str, float]:
-    """Score on letterboxed images: enough to watch a training, not to report a model."""
-    network.eval()
-    dices, alarms, hits = [], [], []
-    for start in range(0, len(cache), 16):
-        images = normalise(cache.images[start : start + 16, None].to(fabric.device).float() / 255)
-        with fabric.autocast():
-            lesion, classes = network(images.contiguous(memory_format=torch.channels_last))
-        got = (lesion[:, 0].float() > 0).cpu()
-        want = cache.masks[start : start + 16].bool()
-        hits += (classes.argmax(1).cpu() == cache.labels[start : start + 16]).tolist()
-        for mask, truth in zip(got, want, strict=True):
-            if truth.any():
-                dices.append(2 * (mask & truth).sum().item() / (mask.sum() + truth.sum()).item())
-            else:
-                alarms.append(bool(mask.any()))
-    return {
-        "dice": sum(dices) / max(1, len(dices)),
-        "missed": sum(dice == 0 for dice in dices) / max(1, len(dices)),
-        "false_alarms": sum(alarms) / max(1, len(alarms)),
-        "accuracy": sum(hits) / max(1, len(hits)),
-    }
+def _small_size(size: int) -> int:
+    """Three quarters, as a multiple of 32."""
+    return max(32, size * 3 // 4 // 32 * 32)

@@ -5,8 +5,25 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 
+from sonoloop_training.batches import Batch
+from sonoloop_training.fit_config import FitConfig
 
-def segmentation_loss(logits: torch.Tensor, masks: torch.Tensor, *, empty_weight: float) -> torch.Tensor:
+
+def joint_loss(
+    lesion: torch.Tensor | None, classes: torch.Tensor, batch: Batch, config: FitConfig
+) -> torch.Tensor:
+    """Both heads' losses by their weights, (B,), one an image; `lesion` is None without that head."""
+    named = class_loss(classes.float(), batch.labels, smoothing=config.label_smoothing)
+    if lesion is None:
+        return named
+    dice = config.loss == "cross-entropy + dice"
+    drawn = segmentation_loss(lesion.float(), batch.masks, empty_weight=config.empty_weight, dice=dice)
+    return config.lesion_weight * drawn + config.class_weight * named
+
+
+def segmentation_loss(
+    logits: torch.Tensor, masks: torch.Tensor, *, empty_weight: float, dice: bool = True
+) -> torch.Tensor:
     """Cross-entropy plus soft Dice; on an image without a lesion a penalty on every pixel claimed.
 
     The soft Dice of an empty mask is undefined. There, ``p / (p + s)`` with `p` the predicted area and `s` a
@@ -18,19 +35,23 @@ def segmentation_loss(logits: torch.Tensor, masks: torch.Tensor, *, empty_weight
         (B, 1, S, S); masks in {0, 1}.
     empty_weight : float
         Weight of the penalty against the Dice term.
+    dice : bool
+        Whether there is more than cross-entropy.
 
     Returns
     -------
     torch.Tensor
         (B,), one loss an image.
     """
+    entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((1, 2, 3))
+    if not dice:
+        return entropy
     probability = logits.sigmoid()
     area, truth = probability.sum((1, 2, 3)), masks.sum((1, 2, 3))
     overlap = (probability * masks).sum((1, 2, 3))
     dice_loss = 1 - (2 * overlap + 1) / (area + truth + 1)
     small = logits[0].numel() / 500
     empty_loss = empty_weight * area / (area + small)
-    entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((1, 2, 3))
     return entropy + torch.where(truth > 0, dice_loss, empty_loss)
 
 

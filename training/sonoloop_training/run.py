@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sonoloop import __version__
 from sonoloop.errors import TrainingError
-from sonoloop.models.bundle import Bundle, Card, save_bundle
+from sonoloop.models.bundle import WEIGHTS, Bundle, Card, save_bundle
+from sonoloop.models.devices import choose_device
+from sonoloop.models.networks import build_network
 from sonoloop.models.predictor import Predictor
 from sonoloop_training.cache import cache_samples
-from sonoloop_training.calibrate import Case, calibrate
-from sonoloop_training.checkpoint import CHECKPOINT, load_averaged
+from sonoloop_training.calibrate import calibrate
 from sonoloop_training.datasets import Sample, find_datasets
-from sonoloop_training.events import Evaluated, Event, Finished
+from sonoloop_training.evaluation.assess import assess
+from sonoloop_training.evaluation.cases import Case, read_case
+from sonoloop_training.evaluation.scores import confusion
+from sonoloop_training.evaluation.summary import summarise
+from sonoloop_training.events import Evaluated, Event, Finished, Progress
+from sonoloop_training.fit_config import FitConfig
+from sonoloop_training.fitting import Fitting, Weights
 from sonoloop_training.loop import fit
-from sonoloop_training.metrics import Score, confusion, score, summarise
+from sonoloop_training.membership import SPLIT, describe_split, hash_split, list_members
 from sonoloop_training.recipe import Recipe
-from sonoloop_training.splits import PARTS, Part, split
+from sonoloop_training.splits import PARTS, Part, apply_split
 
+FINAL, RESULTS = "final.pt", "results.json"
 _LIBRARIES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "lightning", "numpy")
+_EVERY = 16
 
 
-def train(recipe: Recipe, data: Path, out: Path, *, device: str = "auto") -> Iterator[Event]:
-    """Make a model: read, split, fit, calibrate, evaluate, write.
+def train(
+    recipe: Recipe, data: Path, out: Path, *, device: str = "auto", max_minutes: float | None = None
+) -> Iterator[Event]:
+    """Make a model: read, split, fit, calibrate, evaluate, fit once more on all if asked to, write.
 
     Parameters
     ----------
@@ -38,109 +51,223 @@ def train(recipe: Recipe, data: Path, out: Path, *, device: str = "auto") -> Ite
     data : pathlib.Path
         Folder with the datasets; see `sonoloop_training.datasets.find_datasets`.
     out : pathlib.Path
-        Takes the checkpoint, ``split.json``, ``results.json`` and the bundle in ``bundle``. A run that broke
-        off is gone on with.
+        Takes the checkpoint, ``split.json``, ``history.jsonl``, ``results.json`` and the bundle in
+        ``bundle``. A run that broke off is gone on with.
     device : str
         See `sonoloop.models.devices.choose_device`.
+    max_minutes : float, optional
+        Time for all; fewer epochs are made where it does not suffice for the recipe's.
 
     Yields
     ------
     Event
         Those of `sonoloop_training.loop.fit`, then `Evaluated` for each part that did not train, then
-        `Finished`.
+        `Finished`. Under ``torchrun`` the first process alone evaluates and writes.
 
     Raises
     ------
     TrainingError
         If the data are wrong, or `out` holds a finished bundle.
     """
-    start = time.monotonic()
+    begun = time.monotonic()
     bundle_folder = out / "bundle"
     if bundle_folder.exists():
         raise TrainingError(f"{bundle_folder} holds a finished model; give another --out")
-    parts = split(
-        find_datasets(data), validation=recipe.split.validation, test=recipe.split.test, key=recipe.split.key
+    recipe.fit.check_device(choose_device(device).type)
+    card = _blank_card(recipe)
+    parts = apply_split(recipe.split, find_datasets(data))
+    check_parts(parts)
+    listing = describe_split(parts)
+    size, phantoms = recipe.model.size, recipe.fit.phantoms
+    training = yield from cache_samples(parts["train"], phantoms=phantoms, size=size, stage="Reading")
+    watched = yield from cache_samples(parts["validation"], phantoms=0, size=size, stage="Reading")
+    fitting = fit(
+        recipe,
+        training,
+        watched,
+        out=out,
+        learns_from=hash_split(listing),
+        device=device,
+        test=len(parts["test"]),
+        max_minutes=_share(recipe, max_minutes),
     )
+    # under torchrun the others only learn
+    speaks = int(os.environ.get("RANK", "0")) == 0
+    started = next(fitting)
+    if speaks:
+        # not sooner: beside the checkpoint of another split, its own list stays
+        _write(out / SPLIT, listing)
+    yield started
+    fitted = yield from fitting
+    if speaks:
+        card, metrics = yield from _judge(card, fitted.kept, parts, device=device)
+
+    weights, trained, final = fitted.kept, parts, None
+    if recipe.final.epochs:
+        everyone = [sample for part in PARTS for sample in parts[part]]
+        trained = {"train": everyone, "validation": [], "test": []}
+        cached = yield from cache_samples(everyone, phantoms=phantoms, size=size, stage="Reading")
+        last = yield from fit(
+            dataclasses.replace(recipe, fit=_final_fit(recipe)),
+            cached,
+            watched,
+            out=out,
+            learns_from=hash_split(describe_split(trained)),
+            device=device,
+            checkpoint=FINAL,
+            start=weights,
+            max_minutes=None if max_minutes is None else max_minutes - (time.monotonic() - begun) / 60,
+        )
+        weights, final = last.kept, {"images": len(everyone), "epochs": last.epoch}
+    if not speaks:
+        return
+    members = yield from list_members(trained)
+    content = json.dumps(members, indent=1).encode()
+    minutes = round((time.monotonic() - begun) / 60, 1)
+    snapshot = _snapshot(recipe, parts, fitted) | {
+        "split_sha256": hash_split(listing),
+        "members_sha256": hash_split(members),
+        "final": final,
+        "minutes": minutes,
+    }
+    card = dataclasses.replace(
+        card, snapshot=snapshot, metrics={part: figures["all"] for part, figures in metrics.items()}
+    )
+    beside = {SPLIT: content, "history.json": json.dumps(fitted.history, indent=1).encode()}
+    bundle = save_bundle(bundle_folder, _as_shipped(card, weights), card, beside=beside)
+    results = {
+        "model": bundle.model,
+        "version": bundle.version,
+        **snapshot,
+        "weights_bytes": (bundle_folder / WEIGHTS).stat().st_size,
+        "metrics": metrics,
+        "history": fitted.history,
+    }
+    _write(out / RESULTS, results)
+    yield Finished(model=bundle.model, path=str(bundle_folder), minutes=minutes)
+
+
+def evaluate(
+    predictor: Predictor, samples: Sequence[Sample], *, stage: str = "Evaluating"
+) -> Generator[Event, None, dict[str, Any]]:
+    """Score a model on samples, all together and each dataset apart, on the images' own grids."""
+    heads = predictor.card.spec.heads
+    assessed = yield from assess(samples, [predictor], identified=False, stage=stage)
+    scores = assessed.scores[0]
+    summary = {"all": summarise(scores, heads=heads) | {"confusion": confusion(scores)}}
+    for dataset in sorted({s.dataset for s in scores}):
+        summary[dataset] = summarise([s for s in scores if s.dataset == dataset], heads=heads)
+    return summary
+
+
+def check_parts(parts: Mapping[Part, Sequence[Sample]]) -> None:
+    """Refuse data that teach nothing, before anything is read or written.
+
+    Raises
+    ------
+    TrainingError
+        If a part is empty, no image that trains has a mask file, all that train are of one class, or all
+        that validate are normal.
+    """
     for part in PARTS:
         if not parts[part]:
             raise TrainingError(f"the data leave nothing for {part}; give more, or change the recipe's split")
-    listing = describe_split(parts)
-    split_sha256 = hash_split(listing)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "split.json").write_text(json.dumps(listing, indent=1), encoding="utf-8")
-    size = recipe.model.size
-    training = cache_samples(parts["train"], phantoms=recipe.fit.phantoms, size=size)
-    validation = cache_samples(parts["validation"], phantoms=0, size=size)
-    yield from fit(
-        recipe,
-        training,
-        validation,
-        out=out,
-        learns_from=split_sha256,
-        device=device,
-        test=len(parts["test"]),
+    training = parts["train"]
+    labels = {sample.label for sample in training}
+    if len(labels) == 1:
+        raise TrainingError(
+            f"all {len(training)} images that train are {labels.pop()}: a class cannot be learned from one; "
+            "give images of another class too"
+        )
+    if all(sample.label == "normal" for sample in parts["validation"]):
+        raise TrainingError(
+            "no validation image has a lesion, so that no threshold can be fitted; give more data, or change "
+            "the recipe's split"
+        )
+    if not any(sample.masks for sample in training):
+        raise TrainingError(
+            "none of the images that train has a mask file; put them beside the images as NAME_mask.png"
+        )
+
+
+def _judge(
+    card: Card, weights: Weights, parts: Mapping[Part, Sequence[Sample]], *, device: str
+) -> Generator[Event, None, tuple[Card, dict[str, Any]]]:
+    """Fit the card's numbers on validation, and score validation and test."""
+    network = _as_shipped(card, weights)
+    cases = yield from _read_cases(parts["validation"])
+    card = calibrate(card, network, cases, device=device)
+    predictor = Predictor(Bundle(card, network), device=device)
+    metrics: dict[str, Any] = {}
+    for part in PARTS[1:]:
+        metrics[part] = yield from evaluate(predictor, parts[part], stage=f"Evaluating on {part}")
+        yield Evaluated(part=part, metrics=metrics[part])
+    return card, metrics
+
+
+def _blank_card(recipe: Recipe) -> Card:
+    # the mark goes wherever the model's name goes
+    name = f"{recipe.name}-leaked" if recipe.split.method == "leaky" else recipe.name
+    try:
+        return Card(name=name, spec=recipe.model, libraries=_versions())
+    except ValueError as error:
+        raise TrainingError(f"no model can have the recipe's name: {error}") from error
+
+
+def _share(recipe: Recipe, minutes: float | None) -> float | None:
+    """Of the time allowed, what the judged fit may take; the last one takes the rest."""
+    epochs = recipe.fit.epochs
+    return None if minutes is None else minutes * epochs / (epochs + recipe.final.epochs)
+
+
+def _final_fit(recipe: Recipe) -> FitConfig:
+    final = recipe.final
+    return dataclasses.replace(
+        recipe.fit,
+        epochs=final.epochs,
+        small_epochs=0,
+        patience=0,
+        learning_rate=final.learning_rate,
+        encoder_learning_rate=final.encoder_learning_rate,
+        blend=final.blend,
     )
 
-    network, source = load_averaged(recipe, out / CHECKPOINT)
-    # what ships is stored in half precision: that is what is fitted and scored
-    network = network.half().float()
-    snapshot = {
-        "split_sha256": split_sha256,
+
+def _as_shipped(card: Card, weights: Weights) -> torch.nn.Module:
+    """Build a network of weights in half precision: it is that which is stored, so that is what is judged."""
+    network = build_network(card.spec)
+    network.load_state_dict(weights)
+    return network.half().float().eval()
+
+
+def _read_cases(samples: Sequence[Sample]) -> Generator[Progress, None, list[Case]]:
+    cases = []
+    for done, sample in enumerate(samples):
+        if done % _EVERY == 0:
+            yield Progress(stage="Calibrating", done=done, total=len(samples))
+        cases.append(read_case(sample))
+    return cases
+
+
+def _snapshot(recipe: Recipe, parts: Mapping[Part, Sequence[Sample]], fitted: Fitting) -> dict[str, Any]:
+    return {
         "images": {part: len(parts[part]) for part in PARTS},
         "groups": {part: len({s.group for s in parts[part]}) for part in PARTS},
         "datasets": sorted({s.dataset for samples in parts.values() for s in samples}),
         "phantoms": 3 * recipe.fit.phantoms,
-        "encoder": source,
+        "epochs": fitted.epoch,
+        "start": fitted.source,
+        "leaked": recipe.split.method == "leaky",
         "recipe": json.loads(json.dumps(recipe.to_dict())),
     }
-    card = Card(name=recipe.name, spec=recipe.model, snapshot=snapshot, libraries=_versions())
-    card = calibrate(card, network, _cases(parts["validation"]), device=device)
-    metrics: dict[str, Any] = {}
-    for part in PARTS[1:]:
-        metrics[part] = evaluate(Predictor(Bundle(card, network), device=device), parts[part])
-        yield Evaluated(part=part, metrics=metrics[part])
-    card = dataclasses.replace(card, metrics={part: figures["all"] for part, figures in metrics.items()})
-    bundle = save_bundle(bundle_folder, network, card)
-    results = {"model": bundle.model, "version": bundle.version, **snapshot, "metrics": metrics}
-    (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-    yield Finished(
-        model=bundle.model, path=str(bundle_folder), minutes=round((time.monotonic() - start) / 60, 1)
-    )
 
 
-def evaluate(predictor: Predictor, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Score a model on samples, all together and each dataset apart, on the images' own grids."""
-    scores: list[Score] = []
-    for first in range(0, len(samples), predictor.batch):
-        cases = _cases(samples[first : first + predictor.batch])
-        for case, prediction in zip(cases, predictor.predict_batch([c.frame for c in cases]), strict=True):
-            scores.append(
-                score(prediction, case.mask, label=case.label, dataset=case.dataset, group=case.group)
-            )
-    summary = {"all": summarise(scores) | {"confusion": confusion(scores)}}
-    for dataset in sorted({s.dataset for s in scores}):
-        summary[dataset] = summarise([s for s in scores if s.dataset == dataset])
-    return summary
-
-
-def describe_split(parts: dict[Part, list[Sample]]) -> dict[str, list[str]]:
-    """List who is where, as "dataset/name"."""
-    return {part: sorted(f"{s.dataset}/{s.name}" for s in parts[part]) for part in PARTS}
-
-
-def hash_split(listing: dict[str, list[str]]) -> str:
-    """SHA-256 of who is where; 64 hex digits."""
-    return hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
-
-
-def _cases(samples: Sequence[Sample]) -> list[Case]:
-    cases = []
-    for sample in samples:
-        frame, mask = sample.read()
-        cases.append(
-            Case(frame=frame, mask=mask, label=sample.label, dataset=sample.dataset, group=sample.group)
-        )
-    return cases
+def _write(path: Path, values: object) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written ({error.strerror}); give another --out") from error
 
 
 def _versions() -> dict[str, str]:

@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from sonoloop.errors import BundleError, ModelError
-from sonoloop.models.spec import ModelSpec, build_network
+from sonoloop.models.networks import build_network
+from sonoloop.models.spec import ModelSpec
 from sonoloop.values import CLASSES
 
 FORMAT = 1
@@ -150,7 +151,9 @@ class Bundle:
         return f"{self.card.name}-{self.version[:8]}"
 
 
-def save_bundle(folder: Path, network: nn.Module, card: Card) -> Bundle:
+def save_bundle(
+    folder: Path, network: nn.Module, card: Card, *, beside: Mapping[str, bytes] | None = None
+) -> Bundle:
     """Write a bundle: complete, or not at all.
 
     Parameters
@@ -161,6 +164,8 @@ def save_bundle(folder: Path, network: nn.Module, card: Card) -> Bundle:
         Its weights are stored in half precision.
     card : Card
         Its ``weights_sha256`` is filled in.
+    beside : mapping, optional
+        Further files by name, such as who trained; a model works without them.
 
     Raises
     ------
@@ -179,7 +184,7 @@ def save_bundle(folder: Path, network: nn.Module, card: Card) -> Bundle:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    for name, content in ((WEIGHTS, data), (CARD, card.to_json().encode())):
+    for name, content in {**(beside or {}), WEIGHTS: data, CARD: card.to_json().encode()}.items():
         with (temporary / name).open("wb") as file:
             file.write(content)
             file.flush()
@@ -221,6 +226,10 @@ def read_bundle(folder: Path) -> Bundle:
         if others := set(state) ^ set(network.state_dict()):
             raise ModelError(f"{len(others)} tensors too many or too few, such as {min(others)}")
         network.load_state_dict(state, assign=True)
+        if any(buffer.is_meta for buffer in network.buffers()):
+            # buffers that are computed and not stored
+            network = build_network(card.spec)
+            network.load_state_dict(state)
     except (RuntimeError, ModelError) as error:
         raise BundleError(f"the weights of the model {name} do not fit its network: {error}") from error
     return Bundle(card, network.to(memory_format=torch.channels_last).eval())

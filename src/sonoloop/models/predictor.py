@@ -21,6 +21,9 @@ from sonoloop.values import CLASSES, Frame, Prediction
 
 logger = logging.getLogger(__name__)
 
+# a logit whose probability is zero in every precision
+_NO_LESION = -100.0
+
 
 class Predictor:
     """A bundle on a device, ready to predict; safe to call from several threads.
@@ -123,7 +126,7 @@ class Predictor:
         return predictions
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run the bare network.
+        """Run the bare network; one that only classifies sees no lesion anywhere.
 
         Parameters
         ----------
@@ -139,6 +142,8 @@ class Predictor:
         dtype = self._dtype or torch.bfloat16
         with torch.autocast(self._device.type, dtype, enabled=self._dtype is not None):
             lesion, classes = self._network(images)
+        if lesion is None:
+            lesion = torch.full_like(images, _NO_LESION)
         return lesion.float(), classes.float()
 
     def see(self, frames: Sequence[Frame]) -> tuple[torch.Tensor, torch.Tensor]:

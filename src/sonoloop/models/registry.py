@@ -25,7 +25,20 @@ def models_folder() -> Path:
 
 
 def load_bundle(name_or_path: str | Path | None = None) -> Bundle:
-    """Load and verify a model.
+    """Load and verify a model; see `bundle_folder` for what it may be called.
+
+    Raises
+    ------
+    ModelError
+        If there is none of that name.
+    BundleError
+        If it is damaged.
+    """
+    return read_bundle(bundle_folder(name_or_path))
+
+
+def bundle_folder(name_or_path: str | Path | None = None) -> Path:
+    """Find the folder of a model.
 
     Parameters
     ----------
@@ -36,20 +49,18 @@ def load_bundle(name_or_path: str | Path | None = None) -> Bundle:
     ------
     ModelError
         If there is none of that name.
-    BundleError
-        If it is damaged.
     """
     if name_or_path is None or str(name_or_path) == DEFAULT:
-        return read_bundle(shipped_folder())
+        return shipped_folder()
     path = Path(name_or_path)
     if path.name == CARD:
         path = path.parent
     if path.is_dir():
-        return read_bundle(path)
+        return path
     own = models_folder()
     names = sorted(p.name for p in own.iterdir() if (p / CARD).is_file()) if own.is_dir() else []
     if str(name_or_path) in names:
-        return read_bundle(own / str(name_or_path))
+        return own / str(name_or_path)
     raise ModelError(
         f"there is no model {str(name_or_path)!r}; "
         f"give a bundle's folder, or one of: {', '.join([DEFAULT, *names])}"

@@ -1,74 +1,13 @@
-"""Augmentation that knows ultrasound, joint on image and mask (torchvision v2).
-
-Only horizontal flips: a vertical one would put shadows above what casts them.
-"""
+"""Changes of grey levels: masks pass untouched."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from torchvision.transforms import v2
 from torchvision.tv_tensors import Image, wrap
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AugmentConfig:
-    """How strongly to augment; zero switches a part off.
-
-    Parameters
-    ----------
-    rotation : float
-        Largest rotation in degrees.
-    translation : float
-        Largest shift as a share of the side.
-    scale : tuple of float
-        Smallest and largest zoom.
-    shear : float
-        Largest shear in degrees.
-    elastic, gamma, gain, speckle, blur, contrast : float
-        Probability of each, in [0, 1].
-    """
-
-    rotation: float = 12.0
-    translation: float = 0.1
-    scale: tuple[float, float] = (0.75, 1.3)
-    shear: float = 6.0
-    elastic: float = 0.25
-    gamma: float = 0.5
-    gain: float = 0.5
-    speckle: float = 0.4
-    blur: float = 0.2
-    contrast: float = 0.5
-
-    def __post_init__(self) -> None:
-        for name in ("elastic", "gamma", "gain", "speckle", "blur", "contrast"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {value}")
-
-
-def build_augmentation(config: AugmentConfig) -> v2.Transform:
-    """Build the transform of a float `Image` (1, S, S) in [0, 1] and its `Mask` (1, S, S)."""
-    return v2.Compose(
-        [
-            v2.RandomHorizontalFlip(),
-            v2.RandomAffine(
-                config.rotation,
-                translate=(config.translation, config.translation),
-                scale=config.scale,
-                shear=config.shear,
-                interpolation=v2.InterpolationMode.BILINEAR,
-            ),
-            v2.RandomApply([v2.ElasticTransform(alpha=40.0, sigma=8.0)], p=config.elastic),
-            v2.RandomApply([Gamma()], p=config.gamma),
-            v2.RandomApply([Contrast()], p=config.contrast),
-            v2.RandomApply([TimeGain()], p=config.gain),
-            v2.RandomApply([Speckle()], p=config.speckle),
-            v2.RandomApply([v2.GaussianBlur(5, (0.3, 1.5))], p=config.blur),
-        ]
-    )
 
 
 class _OnImage(v2.Transform):  # type: ignore[misc]
@@ -132,9 +71,25 @@ class Speckle(_OnImage):
         side = flat_inputs[0].shape[-2:]
         grain = int(torch.randint(1, 4, ()))
         coarse = torch.randn(1, 1, -(-side[0] // grain), -(-side[1] // grain))
-        noise = torch.nn.functional.interpolate(coarse, tuple(side), mode="bilinear", align_corners=False)[0]
+        noise = F.interpolate(coarse, tuple(side), mode="bilinear", align_corners=False)[0]
         return {"noise": noise * float(torch.empty(()).uniform_(0.05, 0.25))}
 
     def transform(self, inpt: Image, params: dict[str, Any]) -> Image:
         """Apply it."""
         return _image(inpt * (1 + params["noise"]), inpt)
+
+
+class Resolution(_OnImage):
+    """Lose detail: fewer pixels, interpolated back, as on an older scanner or an image from a web page."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the factor."""
+        return {"factor": float(torch.empty(()).uniform_(1.5, 3.5))}
+
+    def transform(self, inpt: Image, params: dict[str, Any]) -> Image:
+        """Apply it to (1, S, S)."""
+        height, width = inpt.shape[-2:]
+        fewer = (max(8, round(height / params["factor"])), max(8, round(width / params["factor"])))
+        levels = inpt.as_subclass(torch.Tensor)[None]
+        coarse = F.interpolate(levels, fewer, mode="bilinear", align_corners=False, antialias=True)
+        return _image(F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)[0], inpt)

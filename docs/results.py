@@ -1,0 +1,130 @@
+"""Write docs/results.md from the files in ``training/results``.
+
+python docs/results.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from accuracy import ROOT, cell
+
+RESULTS, PAGE = ROOT / "training" / "results", ROOT / "docs" / "results.md"
+DEFAULT = ("default-base", "default")
+LEAK = ("unet", "unet-leaky")
+FIGURES = {
+    "lesion_dice": "lesion Dice",
+    "missed": "missed",
+    "false_alarms": "normals with a mask",
+    "auc": "AUC",
+    "accuracy": "accuracy",
+}
+DATASETS = {"busi": "BUSI", "busbra": "BUS-BRA"}
+
+HEAD = """# Results
+
+What each recipe reached, made from the files in [`training/results`](../training/results) by `python
+docs/results.py`. Every figure is on test groups (near-duplicates or patients) that had no part in training,
+with its 95 % bootstrap interval over groups. Dice is the mean over images with a lesion, on the image's own
+pixels; *missed* the share of them with Dice 0; *normals with a mask* the share of normal images with any
+predicted pixel; AUC is malignant against benign; accuracy is of three classes. How each is computed:
+[evaluation.md](evaluation.md).
+
+Published figures on BUSI are seldom comparable: most split by image, which leaves a twin of every third
+test image in training (see [the leak](#the-leak)), and most give no interval.
+"""
+RECIPES = """
+## The recipes of the field, on BUSI
+
+The same groups (fold 1 of 5, stratified) and the same budget for all, so that they can be compared with
+each other and not with their best: few epochs and small images, on a CPU. *Start* says whether the encoder
+had ImageNet weights; where these were out of reach, the network began at random, and its figures say little
+about the architecture. `tools/train_recipes.sh` makes them.
+"""
+LEAK_TEXT = """
+## The leak
+
+One recipe, the same budget, once split by group and once by image (`sonoloop train unet --leaky`), where
+twins of test images train.
+"""
+DEFAULT_TEXT = """
+## The model that ships
+
+Both public sets; a tenth of the groups of each is the test. `default` goes on from `default-base`; after it
+was judged it was fitted once more on all images. That last fit is what ships, and nothing is left here to
+judge it with.
+"""
+
+
+def page(results: dict[str, dict[str, Any]]) -> str:
+    """Return the page for all results, by name."""
+    parts = [HEAD]
+    field = {n: r for n, r in results.items() if n not in DEFAULT and n not in LEAK[1:]}
+    if field:
+        parts += [RECIPES, table(field, "busi")]
+    if all(name in results for name in LEAK):
+        parts += [LEAK_TEXT, table({name: results[name] for name in LEAK}, "busi")]
+    ours = {name: results[name] for name in DEFAULT if name in results}
+    parts.append(DEFAULT_TEXT)
+    for part in ("test", "validation"):
+        for dataset, title in DATASETS.items():
+            parts += [f"\n{title}, {part}:\n\n", table(ours, dataset, part=part)]
+    return "".join(parts)
+
+
+def table(results: dict[str, dict[str, Any]], dataset: str, *, part: str = "test") -> str:
+    """Return a table with a row for each result."""
+    head = ["recipe", "network", "start", "px", "epochs", "minutes", "images", *FIGURES.values()]
+    rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, result in results.items():
+        metrics = result["metrics"][part].get(dataset)
+        if metrics is None:
+            continue
+        model, fit = result["recipe"]["model"], result["recipe"]["fit"]
+        network = " on ".join(filter(None, (model["architecture"], model["encoder"].removeprefix("tu-"))))
+        minutes = result.get("minutes")
+        cells = [
+            f"`{name}`" + (" **(leaked)**" if result.get("leaked") else ""),
+            network,
+            start(result),
+            str(model["size"]),
+            str(result.get("epochs", fit["epochs"])),
+            "-" if minutes is None else f"{minutes:.0f}",
+            str(metrics["images"]),
+            *(cell(metrics.get(figure)) for figure in FIGURES),
+        ]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n" + "\n".join(rows) + "\n"
+
+
+def start(result: dict[str, Any]) -> str:
+    """Say in a word what the weights began with."""
+    source = str(result.get("start", result.get("encoder")))
+    if source == "random":
+        return "random"
+    return "ImageNet" if "efficientnet" in source or "ImageNet" in source else source
+
+
+def main() -> int:
+    """Write the page, or with ``--check`` say whether it is current."""
+    parser = argparse.ArgumentParser(description="Write docs/results.md.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if not current")
+    options = parser.parse_args()
+    results = {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))
+    }
+    after = page(results)
+    if options.check:
+        if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != after:
+            print("docs/results.md is not current; run: python docs/results.py", file=sys.stderr)
+            return 1
+        return 0
+    PAGE.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,98 @@
+"""Two models on the same images, and one model on parts of them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from evaluation_scores import a_score, random_scores
+
+from sonoloop_training.evaluation.summary import compare, stratify, summarise
+from sonoloop_training.evaluation.wording import describe_differences, write_figure
+
+
+def test_a_small_steady_gain_is_shown_that_two_intervals_would_hide():
+    rng = np.random.default_rng(0)
+    one = [a_score(name=str(n), group=str(n), dice=float(d)) for n, d in enumerate(rng.uniform(0.2, 0.9, 60))]
+    other = [dataclasses.replace(s, dice=s.dice + float(rng.uniform(0, 0.04))) for s in one]
+    apart = [summarise(scores)["lesion_dice"]["ci95"] for scores in (one, other)]
+    assert apart[1][0] < apart[0][1]
+    found = compare(one, other)["lesion_dice"]
+    assert found["value"] == pytest.approx(0.02, abs=0.005)
+    assert found["ci95"][0] > 0
+    assert found["verdict"] == "better"
+    assert compare(other, one)["lesion_dice"]["verdict"] == "worse"
+
+
+def test_less_is_better_where_it_is():
+    one = random_scores(60)
+    other = [dataclasses.replace(s, pixels=s.pixels and dataclasses.replace(s.pixels, hd95=1.0)) for s in one]
+    found = compare(one, other)["hd95_px"]
+    assert found["value"] < 0
+    assert found["verdict"] == "better"
+
+
+def test_the_same_model_twice_shows_no_difference():
+    scores = random_scores(80)
+    differences = compare(scores, scores)
+    assert {found["verdict"] for found in differences.values() if found} == {"no difference shown"}
+    assert all(found["value"] == 0 for found in differences.values() if found)
+    (told,) = describe_differences("a-1", "b-2", differences)
+    assert told.startswith("no difference is shown in Dice, images with a lesion; ")
+
+
+def test_differences_are_told_in_words():
+    differences = {
+        "lesion_dice": {"value": 0.02, "ci95": [0.01, 0.03], "n": 9, "verdict": "better"},
+        "auc": {"value": -0.1, "ci95": [-0.2, -0.05], "n": 9, "verdict": "worse"},
+        "missed": {"value": 0.0, "ci95": [-0.1, 0.1], "n": 9, "verdict": "no difference shown"},
+        "iou": None,
+    }
+    assert describe_differences("a-1", "b-2", differences) == [
+        "b-2 is better than a-1 in Dice, images with a lesion: +0.020 [+0.010, +0.030]",
+        "b-2 is worse than a-1 in AUC, malignant against benign: -0.100 [-0.200, -0.050]",
+        "no difference is shown in lesions missed (Dice 0)",
+    ]
+
+
+def test_other_images_are_not_compared():
+    with pytest.raises(ValueError, match="not of the same images"):
+        compare(random_scores(4), random_scores(5))
+
+
+def test_the_strata_part_the_images():
+    scores = random_scores(120)
+    strata = stratify(scores)
+    assert list(strata) == ["class", "size", "overlay", "scanner", "dataset"]
+    assert sum(part["images"] for part in strata["class"].values()) == 120
+    assert list(strata["size"]) == ["small", "medium", "large"]
+    assert sum(part["images"] for part in strata["size"].values()) == sum(s.lesion for s in scores)
+    # two thirds of the overlays and half of the scanners are known
+    assert sum(part["images"] for part in strata["overlay"].values()) == 80
+    assert {name: part["images"] for name, part in strata["scanner"].items()} == {"GE": 60}
+    benign = [s for s in scores if s.label == "benign"]
+    assert strata["class"]["benign"]["lesion_dice"] == summarise(benign)["lesion_dice"]
+
+
+def test_a_lesion_on_a_bound_is_of_the_larger_size():
+    sizes = stratify([a_score(area=0.035), a_score(area=0.0349), a_score(area=1.0)])["size"]
+    assert {name: part["images"] for name, part in sizes.items()} == {"small": 1, "medium": 1, "large": 1}
+
+
+def test_what_is_unknown_makes_no_stratum():
+    strata = stratify([a_score(scanner="", overlay=None)])
+    assert "scanner" not in strata
+    assert "overlay" not in strata
+
+
+@pytest.mark.parametrize(
+    ("figure", "words"),
+    [
+        (None, "-"),
+        ({"value": 0.5, "ci95": None}, "0.500"),
+        ({"value": 24.19, "ci95": [18.2, 31.38]}, "24.2 [18.2, 31.4]"),
+    ],
+)
+def test_figures_are_written_with_their_interval(figure, words):
+    assert write_figure(figure) == words

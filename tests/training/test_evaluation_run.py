@@ -1,0 +1,295 @@
+"""A whole evaluation on phantoms: events, files, refusals, leaks and two models."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sonoloop.errors import TrainingError
+from sonoloop.models.bundle import Card, save_bundle
+from sonoloop.models.networks import build_network
+from sonoloop.models.spec import ModelSpec
+from sonoloop_training.datasets import find_datasets
+from sonoloop_training.evaluation.cases import read_case
+from sonoloop_training.evaluation.evaluate import Evaluation, evaluate
+from sonoloop_training.evaluation.leaks import identify
+from sonoloop_training.evaluation.model import read_history
+from sonoloop_training.events import EvaluationDone, Event, Notice, Progress, Unreadable
+
+SPEC = ModelSpec(encoder="tu-test_efficientnet", size=64, arguments={"decoder_channels": [32, 16, 8, 8, 4]})
+
+
+def save_model(folder: Path, *, seed: int = 0, spec: ModelSpec = SPEC, **card: object) -> Path:
+    torch.manual_seed(seed)
+    values = {"name": "tiny", "spec": spec, "views": 1, "normal_gate": 1.0, "min_area": 0.0}
+    save_bundle(folder, build_network(spec).eval(), Card(**(values | card)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dozen images of the BUSI phantoms, one of them broken."""
+    root = tmp_path_factory.mktemp("small")
+    shutil.copy(datasets / "busi_groups.json", root)
+    for label in ("benign", "malignant", "normal"):
+        (root / "BUSI" / label).mkdir(parents=True)
+        for number in range(1, 5):
+            for end in (".png", "_mask.png"):
+                name = f"{label} ({number}){end}"
+                shutil.copy(datasets / "Dataset_BUSI_with_GT" / label / name, root / "BUSI" / label)
+    broken = root / "BUSI" / "normal" / "normal (4).png"
+    broken.write_bytes(broken.read_bytes()[:500])
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model") / "bundle")
+
+
+def members(data: Path, names: set[str]) -> list[dict[str, str]]:
+    samples = [s for s in find_datasets(data) if f"{s.dataset}/{s.name}" in names]
+    return [dataclasses.asdict(identify(read_case(sample))) for sample in samples]
+
+
+def run(data: Path, out: Path | None, model: Path, **changes: object) -> list[Event]:
+    return list(evaluate(Evaluation(data=data, model=str(model), out=out, device="cpu", **changes)))
+
+
+@pytest.fixture(scope="module")
+def done(small: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Event]]:
+    out = tmp_path_factory.mktemp("evaluated") / "out"
+    return out, run(small, out, model)
+
+
+def test_one_broken_image_is_named_and_the_others_go_on(done):
+    out, events = done
+    (refused,) = [event for event in events if isinstance(event, Unreadable)]
+    assert refused.image == "busi/normal (4)"
+    assert "breaks off or is damaged" in refused.error
+    results = json.loads((out / "results.json").read_text())
+    assert results["images"] == 11
+    assert results["failures"] == [{"image": "busi/normal (4)", "error": refused.error}]
+
+
+def test_progress_and_then_the_results_are_told(done):
+    out, events = done
+    stages = list(dict.fromkeys(event.stage for event in events if isinstance(event, Progress)))
+    assert stages == ["Evaluating", "Computing figures", "Drawing the report"]
+    assert isinstance(events[-1], EvaluationDone)
+    assert events[-1].out == str(out)
+    assert json.loads(events[-1].to_json())["results"]["images"] == 11
+
+
+def test_the_table_of_cases_holds_what_the_figures_are_made_of(done):
+    out, _ = done
+    assert sorted(path.name for path in out.iterdir()) == ["cases.csv", "report.html", "results.json"]
+    with (out / "cases.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 11
+    figures = json.loads((out / "results.json").read_text())["models"][0]["figures"]
+    lesions = [row for row in rows if row["class"] != "normal"]
+    mean = sum(float(row["dice"]) for row in lesions) / len(lesions)
+    assert figures["lesion_dice"]["value"] == pytest.approx(mean, abs=1e-4)
+    assert figures["lesion_dice"]["n"] == 8
+    assert all(row["hd95_px"] == "" for row in rows if row["class"] == "normal")
+    assert sum(sum(row.values()) for row in figures["confusion"].values()) == 11
+
+
+def test_the_report_stands_alone_and_shows_cases(done):
+    page = (done[0] / "report.html").read_text()
+    for words in ("the worst cases", "where it looked", "Grad-CAM", "ROC curve", "normal (4)"):
+        assert words in page
+    # eleven worst cases, at most six looked at, four figures
+    assert page.count("data:image/jpeg") >= 11 + 3
+    assert page.count("data:image/png") == 4
+    assert "http://" not in page
+    assert 'src="https' not in page
+
+
+def test_a_model_that_does_not_say_who_trained_it_is_told(done):
+    (notice,) = [event for event in done[1] if isinstance(event, Notice)]
+    assert "it cannot be known" in notice.message
+    results = json.loads((done[0] / "results.json").read_text())
+    assert results["models"][0]["training_known"] is False
+    assert results["models"][0]["leaked"] is False
+
+
+def test_leaked_images_are_named_and_left_out_beside(small, tmp_path):
+    folder = save_model(tmp_path / "bundle")
+    trained = {"busi/benign (3)", "busi/malignant (1)"}
+    listing = {"train": members(small, trained), "validation": [], "test": []}
+    (folder / "split.json").write_text(json.dumps(listing))
+    events = run(small, tmp_path / "out", folder)
+    (notice,) = [event.message for event in events if isinstance(event, Notice)]
+    assert notice.startswith("2 of 11 images trained tiny-")
+    assert "busi/benign (3), busi/malignant (1)" in notice
+    entry = json.loads((tmp_path / "out" / "results.json").read_text())["models"][0]
+    assert entry["leaked"] is True
+    assert {leak["image"] for leak in entry["leaks"]} == trained
+    assert entry["figures"]["images"] == 11
+    assert entry["figures_without_leaks"]["images"] == 9
+    assert "(leaked)" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_given_split_says_the_parts_and_not_that_the_model_is_clean(small, tmp_path):
+    folder = save_model(tmp_path / "bundle")
+    # as where all trained in the end
+    everyone = members(
+        small, {f"busi/{label} ({n})" for label in ("benign", "malignant") for n in range(1, 5)}
+    )
+    (folder / "split.json").write_text(json.dumps({"train": everyone, "validation": [], "test": []}))
+    split = tmp_path / "first.json"
+    split.write_text(
+        json.dumps({"train": ["busi/benign (1)"], "test": ["busi/benign (3)", "busi/malignant (3)"]})
+    )
+    events = run(small, tmp_path / "out", folder, part="test", split=split)
+    (notice,) = [event.message for event in events if isinstance(event, Notice)]
+    assert notice.startswith("2 of 2 images trained tiny-")
+    assert notice.endswith("(leaked) alone, since no others are left")
+    entry = json.loads((tmp_path / "out" / "results.json").read_text())["models"][0]
+    assert entry["leaked"] is True
+    assert entry["figures_without_leaks"] is None
+
+
+def test_a_split_that_leaks_on_purpose_marks_the_result(small, tmp_path):
+    folder = save_model(tmp_path / "bundle", snapshot={"recipe": {"split": {"method": "leaky"}}})
+    (folder / "split.json").write_text(json.dumps({"train": ["busi/other"], "test": ["busi/benign (1)"]}))
+    events = run(small, tmp_path / "out", folder, part="test")
+    assert any("leaks on purpose" in event.message for event in events if isinstance(event, Notice))
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["models"][0]["leaked"] is True
+    assert results["images"] == 1
+
+
+def test_the_part_comes_from_the_split(small, model, tmp_path):
+    split = tmp_path / "split.json"
+    names = ["busi/benign (1)", "busi/malignant (2)", "busi/normal (1)"]
+    split.write_text(json.dumps({"train": ["busi/benign (3)"], "validation": [], "test": names}))
+    run(small, tmp_path / "out", model, part="test", split=split)
+    with (tmp_path / "out" / "cases.csv").open(newline="") as file:
+        assert sorted(row["image"] for row in csv.DictReader(file)) == names
+
+
+@pytest.mark.parametrize(
+    ("listing", "message"),
+    [
+        (None, "does not say which images are its test part"),
+        ({"train": [], "test": []}, "lists no image for test"),
+        (
+            {"train": [], "test": ["busbra/1", "busbra/2"]},
+            "none of the 12 images in the data is in the test part",
+        ),
+    ],
+)
+def test_a_part_that_is_not_there_is_refused(small, model, tmp_path, listing, message):
+    split = None
+    if listing is not None:
+        split = tmp_path / "split.json"
+        split.write_text(json.dumps(listing))
+    with pytest.raises(TrainingError, match=message):
+        run(small, tmp_path / "out", model, part="test", split=split)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_models_are_compared_on_the_same_images(small, model, tmp_path):
+    other = save_model(tmp_path / "other", seed=1, name="other")
+    run(small, tmp_path / "out", model, versus=str(other))
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    one, two = (entry["figures"] for entry in results["models"])
+    found = results["comparison"]["differences"]["lesion_dice"]
+    assert found["value"] == pytest.approx(
+        two["lesion_dice"]["value"] - one["lesion_dice"]["value"], abs=2e-4
+    )
+    assert results["comparison"]["images"] == 11
+    assert results["comparison"]["in_words"]
+    with (tmp_path / "out" / "cases.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 22
+
+
+def test_a_classifier_has_no_mask_figures(small, tmp_path):
+    spec = ModelSpec(library="timm", architecture="test_resnet", encoder="", size=64)
+    folder = save_model(tmp_path / "bundle", spec=spec)
+    run(small, tmp_path / "out", folder)
+    figures = json.loads((tmp_path / "out" / "results.json").read_text())["models"][0]["figures"]
+    assert "lesion_dice" not in figures
+    assert figures["accuracy"]["n"] == 11
+    assert "the worst cases" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_an_earlier_evaluation_is_replaced_and_other_files_are_not(small, model, tmp_path):
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": [], "test": ["busi/benign (1)"]}))
+    out = tmp_path / "out"
+    run(small, out, model, part="test", split=split)
+    (out / "notes.txt").write_text("mine")
+    run(small, out, model, part="test", split=split)
+    assert (out / "notes.txt").read_text() == "mine"
+    (out / "results.json").write_text('{"model": "a training wrote this"}')
+    with pytest.raises(TrainingError, match=r"was not written by `sonoloop evaluate` and would be lost"):
+        run(small, out, model, part="test", split=split)
+    assert "a training wrote this" in (out / "results.json").read_text()
+
+
+def test_an_output_that_is_a_file_is_refused(small, model, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(TrainingError, match="out is a file; give a folder"):
+        run(small, tmp_path / "out", model)
+
+
+def test_nothing_readable_is_an_error_that_names_the_first(small, model, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(small, data)
+    for path in data.rglob("*).png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(TrainingError, match=r"none of the 12 images could be judged; the first, busi/"):
+        run(data, tmp_path / "out", model)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_of_another_size_is_told(small, model, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(small, data)
+    Image.new("L", (9, 9)).save(data / "BUSI" / "benign" / "benign (1)_mask.png")
+    events = run(data, tmp_path / "out", model)
+    refused = {event.image: event.error for event in events if isinstance(event, Unreadable)}
+    assert "is 9 x 9, its image 128 x 96" in refused["busi/benign (1)"]
+
+
+def test_the_folder_is_named_after_model_and_part_unless_given(small, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    events = run(small, None, model)
+    out = Path(events[-1].out)
+    assert out.parent == Path("evaluation")
+    assert out.name.startswith("tiny-")
+    assert out.name.endswith("-all")
+    assert (tmp_path / out / "report.html").is_file()
+
+
+def test_the_history_is_read_from_the_bundle_or_the_run_around_it(tmp_path):
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    assert read_history(bundle) == []
+    lines = [{"event": "epoch_done", "epoch": n, "loss": 1.0, "dice": 0.5} for n in (2, 1, 2)]
+    text = "\n".join(json.dumps(line) for line in [{"event": "started", "epoch": 0}, *lines])
+    (tmp_path / "history.jsonl").write_text(text + '\n{"event": "epoch_d')
+    assert [entry["epoch"] for entry in read_history(bundle)] == [1, 2]
+    (bundle / "history.json").write_text(json.dumps(lines[:1]))
+    assert [entry["epoch"] for entry in read_history(bundle)] == [2]
+
+
+def test_a_training_history_is_drawn(small, tmp_path):
+    folder = save_model(tmp_path / "bundle")
+    epochs = [{"epoch": n, "loss": 1 / n, "dice": None if n == 1 else 0.5, "accuracy": 0.5} for n in (1, 2)]
+    (folder / "history.json").write_text(json.dumps(epochs))
+    run(small, tmp_path / "out", folder)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "How the training went" in page
+    assert page.count("data:image/png") == 5

@@ -1,0 +1,74 @@
+"""What a network is taught, and what is watched of it."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from sonoloop_training.batches import Batch
+from sonoloop_training.fit_config import FitConfig
+from sonoloop_training.losses import class_loss, joint_loss, segmentation_loss
+from sonoloop_training.watching import watch
+
+
+def test_losses_prefer_what_is_right():
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[0, :, 8:20, 8:20] = 1
+    right, nothing = (masks * 2 - 1) * 12, torch.full_like(masks, -12.0)
+    claimed = nothing.clone()
+    claimed[1, :, :4, :4] = 12
+    good, empty, false = (segmentation_loss(x, masks, empty_weight=1.0) for x in (right, nothing, claimed))
+    assert good.shape == (2,)
+    assert good[0] < 0.1 < empty[0]
+    assert good[1] < 0.1 < false[1]
+    # a small false mask costs about all that a large one does
+    assert false[1] > 0.8
+    plain = segmentation_loss(claimed, masks, empty_weight=1.0, dice=False)
+    assert plain[1] == pytest.approx(12 * 16 / 1024, rel=0.01)
+    assert class_loss(torch.tensor([[5.0, 0, 0]]), torch.tensor([0]), smoothing=0.05) < 0.6
+
+
+def test_the_heads_are_weighed_and_one_that_is_not_there_costs_nothing():
+    batch = Batch(torch.zeros(2, 1, 32, 32), torch.zeros(2, 1, 32, 32), torch.tensor([0, 2]))
+    lesion, classes = torch.zeros(2, 1, 32, 32), torch.zeros(2, 3)
+    config = FitConfig(lesion_weight=2.0, class_weight=0.5, loss="cross-entropy", label_smoothing=0.0)
+    expected = 2 * math.log(2) + 0.5 * math.log(3)
+    assert joint_loss(lesion, classes, batch, config).tolist() == pytest.approx([expected] * 2)
+    assert joint_loss(None, classes, batch, config).tolist() == pytest.approx([math.log(3)] * 2)
+
+
+class Says(torch.nn.Module):
+    """A network that gives each image the logits it is told to."""
+
+    def __init__(self, lesion: torch.Tensor | None, classes: torch.Tensor) -> None:
+        super().__init__()
+        self.lesion, self.classes = lesion, classes
+
+    def forward(self, images):
+        return self.lesion, self.classes
+
+
+def test_what_is_watched_counts_missed_lesions_and_false_alarms(tiny_cache):
+    cache = tiny_cache(4)
+    lesion = cache.masks[:, None].float() * 2 - 1
+    lesion[0, 0, :2, :2] = 1
+    lesion[1] = -1
+    lesion[2, :, :, :32] = -1
+    classes = torch.eye(3)[[0, 1, 1, 0]]
+    watched = watch(Says(lesion, classes), cache, torch.device("cpu"), nullcontext)
+    half = 2 * 20 * 16 / (20 * 16 + 20 * 32)
+    assert watched["dice"] == pytest.approx((0 + half + 1) / 3)
+    assert watched["missed"] == pytest.approx(1 / 3)
+    assert watched["false_alarms"] == 1
+    assert watched["accuracy"] == 0.75
+    assert watched["score"] == pytest.approx((0 + half + 1 + 0) / 4)
+
+
+def test_a_classifier_is_watched_by_its_mean_recall(tiny_cache):
+    classes = torch.eye(3)[[0, 1, 1, 1]]
+    watched = watch(Says(None, classes), tiny_cache(4), torch.device("cpu"), nullcontext)
+    assert watched["dice"] is watched["missed"] is watched["false_alarms"] is None
+    assert watched["score"] == pytest.approx((0.5 + 1 + 0) / 3)

@@ -1,0 +1,135 @@
+"""What a training refuses, in one line, before it writes anything."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sonoloop.errors import DeviceError, SonoloopError, TrainingError
+from sonoloop.imaging.phantom import phantom
+from sonoloop_training.events import EpochDone
+from sonoloop_training.run import train
+
+
+def make_folder(root: Path, labels: list[str], *, with_masks: bool = True) -> Path:
+    """A user's own dataset: images, masks and a table."""
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    with (root / "table.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "class", "patient"])
+        for number, label in enumerate(labels):
+            made = phantom(label, seed=number, shape=(96, 128))
+            Image.fromarray(made.image).save(root / "images" / f"case{number}.png")
+            if with_masks:
+                Image.fromarray(made.mask * 255).save(root / "masks" / f"case{number}.png")
+            table.writerow([f"case{number}.png", label, number])
+    return root
+
+
+def refused(recipe, data: Path, out: Path, *, device: str = "cpu") -> str:
+    """Train, which must fail and leave nothing; give the error's message."""
+    with pytest.raises(SonoloopError) as error:
+        list(train(recipe, data, out, device=device))
+    assert not out.exists()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_no_data_are_refused(tiny, tmp_path):
+    out = tmp_path / "out"
+    assert refused(tiny(), tmp_path / "gone", out).startswith(f"there is no folder {tmp_path / 'gone'}; give")
+    (tmp_path / "empty").mkdir()
+    assert "holds neither BUSI" in refused(tiny(), tmp_path / "empty", out)
+
+
+def test_data_without_any_mask_are_refused(tiny, tmp_path):
+    data = make_folder(tmp_path / "clinic", ["benign", "malignant", "normal"] * 4, with_masks=False)
+    message = refused(tiny(), data, tmp_path / "out")
+    assert message == (
+        "none of the images that train has a mask file; put them beside the images as NAME_mask.png"
+    )
+
+
+@pytest.mark.parametrize("label", ["benign", "normal"])
+def test_data_of_one_class_are_refused(tiny, tmp_path, label):
+    data = make_folder(tmp_path / "clinic", [label] * 8)
+    assert refused(tiny(), data, tmp_path / "out") == (
+        f"all 4 images that train are {label}: a class cannot be learned from one; "
+        "give images of another class too"
+    )
+
+
+def test_a_lesion_without_a_mask_is_named(tiny, tmp_path):
+    data = make_folder(tmp_path / "clinic", ["benign", "malignant"] * 8)
+    (data / "masks" / "case3.png").unlink()
+    assert refused(tiny(), data, tmp_path / "out").startswith(
+        "case3.png is malignant and has no mask; add it"
+    )
+
+
+def test_validation_without_a_lesion_is_refused_before_it_trains(tiny, tmp_path):
+    data = make_folder(tmp_path / "clinic", ["normal"] * 12 + ["benign"] * 2)
+    message = refused(tiny("validation=0.2", "test=0.1"), data, tmp_path / "out")
+    assert message.startswith(
+        "no validation image has a lesion, so that no threshold can be fitted; give more"
+    )
+
+
+def test_a_mask_of_another_size_is_named(tiny, datasets, tmp_path):
+    copy = shutil.copytree(datasets / "BUSBRA", tmp_path / "data" / "BUSBRA")
+    for mask in (copy / "Masks").iterdir():
+        Image.new("L", (10, 20)).save(mask)
+    message = refused(tiny(), tmp_path / "data", tmp_path / "out")
+    assert message.startswith("mask_")
+    assert message.endswith(".png is 10 x 20, its image 128 x 96")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["precision=float16"],
+            "asks for float16, which needs CUDA, and this run is on cpu; use --set fit.pre",
+        ),
+        (["fit.weights.busii=2"], "fit.weights names 'busii'; the datasets are busbra, busi, phantom, udiat"),
+        (["architecture=Unett"], "has no architecture 'Unett'"),
+        (["fit.start=gone"], "gone"),
+        (["name=Über model"], "no model can have the recipe's name: name must be lower-case letters"),
+        (["draws=1"], "1 images an epoch are less than a batch of 4; set fit.batch"),
+        (["split.validation=0"], "the data leave nothing for validation"),
+        (["split.method=folds", "split.fold=9"], "there is no fold 9; there are 1, 2, 3, 4, 5"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_the_run_writes_nothing(tiny, datasets, tmp_path, settings, message):
+    assert message in refused(tiny(*settings), datasets, tmp_path / "out")
+
+
+def test_a_device_that_is_not_there_is_refused_before_data_are_read(tiny, tmp_path):
+    with pytest.raises(DeviceError, match="there is no device 'tpu'; use one of auto, cpu, cuda, mps"):
+        list(train(tiny(), tmp_path / "gone", tmp_path / "out", device="tpu"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tiny, datasets, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(TrainingError, match=r"out/split\.json cannot be written \(.*\); give another --out"):
+        list(train(tiny(), datasets, tmp_path / "out", device="cpu"))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_refused_checkpoint_keeps_its_own_split(tiny, datasets, tmp_path):
+    out = tmp_path / "out"
+    for event in train(tiny(), datasets, out, device="cpu"):
+        if isinstance(event, EpochDone):
+            break
+    before = (out / "split.json").read_bytes()
+    data = shutil.copytree(datasets, tmp_path / "data")
+    shutil.rmtree(data / "BUSBRA")
+    with pytest.raises(TrainingError, match="learned from other data or another split"):
+        list(train(tiny(), data, out, device="cpu"))
+    assert (out / "split.json").read_bytes() == before

@@ -1,0 +1,125 @@
+"""Which images an epoch draws, and the batches made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torchvision.tv_tensors import Image, Mask
+
+from sonoloop.errors import TrainingError
+from sonoloop.models.letterbox import normalise
+from sonoloop.values import CLASSES
+from sonoloop_training.cache import PHANTOM, Cache
+from sonoloop_training.datasets import DATASETS
+from sonoloop_training.fit_config import FitConfig
+from sonoloop_training.strips import cut_strip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Augmented images with what is known of them.
+
+    Parameters
+    ----------
+    images : torch.Tensor
+        float32 (B, 1, S, S) in [-1, 1], channels last.
+    masks : torch.Tensor
+        float32 (B, 1, S, S), 0 or 1.
+    labels : torch.Tensor
+        int64 (B,).
+    """
+
+    images: torch.Tensor
+    masks: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def split(self, parts: int) -> list[Batch]:
+        """Return the batch in parts of about the same size."""
+        pieces = (torch.chunk(tensor, parts) for tensor in (self.images, self.masks, self.labels))
+        return [Batch(*piece) for piece in zip(*pieces, strict=True)]
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch(self.images.to(device), self.masks.to(device), self.labels.to(device))
+
+
+def draw_weights(cache: Cache, config: FitConfig) -> torch.Tensor:
+    """How often each image is drawn, relative to the others, float64 (N,).
+
+    Raises
+    ------
+    TrainingError
+        If a weight is given for a dataset that is neither known nor there.
+    """
+    known = {*DATASETS, PHANTOM, *cache.datasets, ""}
+    for key in config.weights:
+        if key.partition("/")[0] not in known:
+            raise TrainingError(
+                f"fit.weights names {key!r}; the datasets are {', '.join(sorted(known - {''}))}"
+            )
+    classes = [CLASSES[label] for label in cache.labels.tolist()]
+    drawn = []
+    for dataset, label in zip(cache.datasets, classes, strict=True):
+        keys = (f"{dataset}/{label}", dataset, f"/{label}")
+        drawn.append(next((config.weights[key] for key in keys if key in config.weights), 1.0))
+    weights = torch.tensor(drawn, dtype=torch.float64)
+    if weights.sum() == 0:
+        raise TrainingError("fit.weights leave no image to draw; give one of them a weight above 0")
+    return weights
+
+
+def draw_epoch(weights: torch.Tensor, config: FitConfig, epoch: int) -> torch.Tensor:
+    """Draw an epoch's images, int64 (draws,); the same for the same seed and epoch.
+
+    Without weights that differ and as many draws as images, each is drawn once.
+    """
+    torch.manual_seed(_seed(config.seed, epoch, 0))
+    draws = config.draws or len(weights)
+    if draws == len(weights) and bool((weights == weights[0]).all()):
+        return torch.randperm(len(weights))
+    return torch.multinomial(weights, draws, replacement=True)
+
+
+def make_batch(
+    cache: Cache, drawn: torch.Tensor, augmentation: nn.Module, config: FitConfig, *, epoch: int, first: int
+) -> Batch:
+    """Augment some of an epoch's images.
+
+    Parameters
+    ----------
+    cache : Cache
+        All images.
+    drawn : torch.Tensor
+        Which of them, int64 (B,).
+    augmentation : torch.nn.Module
+        See `sonoloop_training.augment.build_augmentation`.
+    config : FitConfig
+        For its seed and strips.
+    epoch : int
+        From 0.
+    first : int
+        Place of the first in the epoch. What is random about an image follows from its place alone, so that
+        a resumed run, and one on several processes, sees the same.
+    """
+    images, masks, labels = [], [], []
+    for place, index in enumerate(drawn.tolist(), first):
+        torch.manual_seed(_seed(config.seed, epoch, 1 + place))
+        image, mask = cache.images[index][None].float() / 255, cache.masks[index][None]
+        label = int(cache.labels[index])
+        if config.strips and torch.rand(()) < config.strips:
+            image, mask, label = cut_strip(image, mask, label)
+        image, mask = augmentation(Image(image), Mask(mask))
+        images.append(image.as_subclass(torch.Tensor))
+        masks.append(mask.as_subclass(torch.Tensor).float())
+        labels.append(label)
+    stacked = normalise(torch.stack(images)).to(memory_format=torch.channels_last)
+    return Batch(stacked, torch.stack(masks), torch.tensor(labels))
+
+
+def _seed(seed: int, epoch: int, place: int) -> int:
+    return ((seed * 100_003 + epoch) * 10_000_019 + place) % 2**63

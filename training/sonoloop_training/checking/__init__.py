@@ -1,0 +1,1 @@
+"""What a dataset holds, and what must be mended, before anything is trained on it."""

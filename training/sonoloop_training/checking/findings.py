@@ -1,0 +1,217 @@
+"""What speaks against training on a dataset as it is, the worst first."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from sonoloop.values import CLASSES
+from sonoloop_training.checking.inspect_sample import FaultKind
+from sonoloop_training.checking.sources import Source
+from sonoloop_training.checking.survey import Survey
+
+Severity = Literal["mend", "heed", "note"]
+
+# classes whose shares of overlays differ by more invite a classifier to take the shortcut
+_SHORTCUT = 0.10
+_ADVICE: dict[FaultKind, tuple[Severity, str, str]] = {
+    "image unreadable": ("mend", "images cannot be read", "copy or export them again, or remove them"),
+    "mask unreadable": ("mend", "masks cannot be read", "copy or export them again"),
+    "mask missing": ("mend", "images with a lesion have no mask", "draw the mask, or remove the image"),
+    "mask empty": ("mend", "masks of a lesion are empty", "draw the lesion, or correct the class"),
+    "mask of another size": ("mend", "masks have another size than their image", "export them again"),
+    "mask on normal": ("mend", "normal images have a mask", "correct the class, or empty the mask"),
+    "mask not binary": (
+        "heed",
+        "masks have more than two levels",
+        "every level above 0 is taken as lesion; save them with two",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing about a dataset that its owner should know.
+
+    Parameters
+    ----------
+    severity : str
+        "mend" (training would learn or measure something wrong), "heed" or "note".
+    dataset : str
+        Which dataset.
+    what : str
+        What was found, without its count.
+    advice : str
+        What to do; empty where nothing is to be done.
+    names : tuple of str
+        Which images, with details; empty if it is about all.
+    """
+
+    severity: Severity
+    dataset: str
+    what: str
+    advice: str = ""
+    names: tuple[str, ...] = ()
+
+
+def not_listed(source: Source) -> Finding:
+    """Say that a dataset could not be listed, and why."""
+    return Finding(
+        severity="mend",
+        dataset=source.dataset,
+        what="the dataset could not be listed",
+        advice="mend it, and check again",
+        names=(source.error,),
+    )
+
+
+def findings_of(survey: Survey) -> list[Finding]:
+    """List what a survey found, the worst first."""
+    found = [
+        *_faults(survey),
+        *_contradictions(survey),
+        *_leaks(survey),
+        *_patients(survey),
+        *_overlays(survey),
+        *_notes(survey),
+    ]
+    return sort_findings(found)
+
+
+def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
+    """Put the worst first, and keep the order among equals."""
+    order: tuple[Severity, ...] = ("mend", "heed", "note")
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def _faults(survey: Survey) -> list[Finding]:
+    by_kind: dict[FaultKind, list[str]] = defaultdict(list)
+    for item in survey.inspections:
+        for fault in item.faults:
+            name = item.sample.name
+            by_kind[fault.kind].append(f"{name}: {fault.detail}" if fault.detail else name)
+    return [
+        Finding(
+            severity=severity,
+            dataset=survey.source.dataset,
+            what=what,
+            advice=advice,
+            names=tuple(by_kind[kind]),
+        )
+        for kind, (severity, what, advice) in _ADVICE.items()
+        if kind in by_kind
+    ]
+
+
+def _contradictions(survey: Survey) -> list[Finding]:
+    names = tuple(
+        ", ".join(survey.inspections[member].sample.name for member in members)
+        for members in survey.groups
+        if len({survey.inspections[member].sample.label for member in members}) > 1
+    )
+    if not names:
+        return []
+    return [
+        Finding(
+            severity="mend",
+            dataset=survey.source.dataset,
+            what="groups of near-duplicates contradict themselves in class",
+            advice="decide which class is right; training leaves these images out",
+            names=names,
+        )
+    ]
+
+
+def _leaks(survey: Survey) -> list[Finding]:
+    split = survey.split_groups
+    names = tuple(
+        f"{survey.inspections[pair.one].sample.name}, {survey.inspections[pair.other].sample.name}"
+        + (" (mirrored)" if pair.mirrored else "")
+        for pair in survey.pairs
+        if split and split[pair.one] != split[pair.other]
+    )
+    if not names:
+        return []
+    by_list = survey.source.listed is not None
+    return [
+        Finding(
+            severity="mend",
+            dataset=survey.source.dataset,
+            what=f"pairs of near-duplicates are in two {'groups of the list' if by_list else 'patients'}",
+            advice="one may train and the other test; put both into one "
+            + (f"group of {survey.source.listed.name}" if survey.source.listed else "patient"),
+            names=names,
+        )
+    ]
+
+
+def _patients(survey: Survey) -> list[Finding]:
+    labels: dict[str, dict[str, str]] = defaultdict(dict)
+    for item in survey.inspections:
+        if item.sample.patient:
+            labels[item.sample.patient].setdefault(item.sample.label, item.sample.name)
+    names = tuple(
+        f"{patient}: {', '.join(f'{name} {label}' for label, name in found.items())}"
+        for patient, found in labels.items()
+        if len(found) > 1
+    )
+    if not names:
+        return []
+    return [
+        Finding(
+            severity="heed",
+            dataset=survey.source.dataset,
+            what="patients have images of several classes",
+            advice="check that each has lesions of both kinds",
+            names=names,
+        )
+    ]
+
+
+def overlay_shares(survey: Survey) -> dict[str, float]:
+    """Return the share of images with an overlay, of each class that is there."""
+    shares: dict[str, float] = {}
+    for label in CLASSES:
+        flags = [item.overlay for item in survey.readable if item.sample.label == label]
+        if flags:
+            shares[label] = sum(flags) / len(flags)
+    return shares
+
+
+def _overlays(survey: Survey) -> list[Finding]:
+    shares = overlay_shares(survey)
+    if not any(shares.values()):
+        return []
+    told = ", ".join(f"{share:.0%} of the {label}" for label, share in shares.items())
+    what = f"callipers, text or marks look burned into {told} images"
+    if max(shares.values()) - min(shares.values()) <= _SHORTCUT:
+        return [Finding(severity="note", dataset=survey.source.dataset, what=what)]
+    return [
+        Finding(
+            severity="heed",
+            dataset=survey.source.dataset,
+            what=what,
+            advice="a classifier can tell the class by them and not by the lesion: compare its figures with "
+            "and without overlays, and draw overlays on all classes while training",
+        )
+    ]
+
+
+def _notes(survey: Survey) -> list[Finding]:
+    notes = []
+    if survey.groups:
+        images = sum(map(len, survey.groups))
+        mirrored = sum(pair.mirrored for pair in survey.pairs)
+        told = f", {mirrored} of the pairs mirrored" if mirrored else ""
+        notes.append(
+            f"{images} images have a near-duplicate, in {len(survey.groups)} groups{told}; "
+            "split by group, never by image"
+        )
+    notes += [
+        f"there is no {label} image; models trained on it alone say nothing of that class"
+        for label in CLASSES
+        if all(item.sample.label != label for item in survey.inspections)
+    ]
+    return [Finding(severity="note", dataset=survey.source.dataset, what=note) for note in notes]

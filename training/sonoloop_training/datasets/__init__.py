@@ -1,0 +1,25 @@
+"""Datasets on disk, as samples with a class, masks and a group; one file a layout."""
+
+from sonoloop_training.datasets.busbra import load_busbra
+from sonoloop_training.datasets.busi import load_busi, load_huggingface
+from sonoloop_training.datasets.find import find_datasets
+from sonoloop_training.datasets.folder import RESERVED, load_folder
+from sonoloop_training.datasets.groups import FindGroups
+from sonoloop_training.datasets.sample import Sample, read_mask
+from sonoloop_training.datasets.udiat import load_udiat
+
+# what a recipe may weigh by name without having seen the data
+DATASETS = RESERVED
+
+__all__ = [
+    "DATASETS",
+    "FindGroups",
+    "Sample",
+    "find_datasets",
+    "load_busbra",
+    "load_busi",
+    "load_folder",
+    "load_huggingface",
+    "load_udiat",
+    "read_mask",
+]

@@ -1,0 +1,119 @@
+"""BUSI: a folder a class, masks beside the images; as downloaded, or as Hugging Face's image folder.
+
+Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 28, 104863, 2020.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sonoloop.errors import TrainingError
+from sonoloop.imaging.files import find_images, mask_paths
+from sonoloop.values import CLASSES
+from sonoloop_training.datasets.groups import FindGroups, group_samples
+from sonoloop_training.datasets.layout import class_folders, subfolder
+from sonoloop_training.datasets.sample import Sample
+
+# how Hugging Face names the parts of a dataset
+_PARTS = ("train", "validation", "valid", "val", "test")
+
+
+def load_busi(
+    root: Path, groups: Path | None = None, *, find_groups: FindGroups | None = None
+) -> list[Sample]:
+    """List BUSI: one folder a class, masks beside the images.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        Holds the folders `benign`, `malignant` and `normal`, in any case.
+    groups : pathlib.Path, optional
+        JSON with the near-duplicates, by default `busi_groups.json` or `groups.json` in `root` or beside
+        it; an image not listed is alone in its group. Groups whose members contradict each other in class
+        are left out.
+    find_groups : callable, optional
+        Computes the near-duplicates where there is no list; see
+        `sonoloop_training.datasets.groups.group_samples`.
+
+    Raises
+    ------
+    TrainingError
+        If a folder is missing, it holds no images, or the list cannot be read.
+    """
+    samples = _list_classes(root)
+    _check_names(samples)
+    return group_samples(samples, root, groups=groups, find_groups=find_groups)
+
+
+def load_huggingface(
+    root: Path, groups: Path | None = None, *, find_groups: FindGroups | None = None
+) -> list[Sample]:
+    """List BUSI in Hugging Face's image folder: `train/benign/benign (1).png` and so on.
+
+    Its parts are put together: they were made image by image, and would leave twins on both sides.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        Holds `train`, and `validation` or `test` if there are; or Parquet files.
+    groups, find_groups
+        As in `load_busi`.
+
+    Raises
+    ------
+    TrainingError
+        As `load_busi`, and if the images are inside Parquet files: those are unpacked first.
+    """
+    parts = part_folders(root)
+    if not parts:
+        if parquet_files(root):
+            raise TrainingError(
+                f"{root} holds Parquet files; unpack them first: sonoloop data unpack {root} --out FOLDER"
+            )
+        raise TrainingError(f"{root} has no folder train with the folders {', '.join(CLASSES)}")
+    samples = [sample for part in parts for sample in _list_classes(part)]
+    _check_names(samples)
+    return group_samples(samples, root, groups=groups, find_groups=find_groups)
+
+
+def part_folders(root: Path) -> list[Path]:
+    """Return the parts of an image folder: `train`, `validation`, `test` with all the classes in each."""
+    parts = [subfolder(root, part) for part in _PARTS]
+    return [part for part in parts if part is not None and len(class_folders(part)) == len(CLASSES)]
+
+
+def parquet_files(root: Path) -> list[Path]:
+    """Return the Parquet files of a Hugging Face dataset: in `root` or its folder `data`."""
+    return sorted(path for pattern in ("*.parquet", "data/*.parquet") for path in root.glob(pattern))
+
+
+def _list_classes(root: Path) -> list[Sample]:
+    folders = class_folders(root)
+    samples = []
+    for label in CLASSES:
+        if label not in folders:
+            raise TrainingError(
+                f"{root} has no folder {label!r}; give the folder that holds benign, malignant, normal"
+            )
+        samples += [
+            Sample(
+                name=found.path.stem,
+                dataset="busi",
+                image=found.path,
+                masks=tuple(mask_paths(found.path)),
+                label=label,
+                group=f"busi/{found.path.stem}",
+            )
+            for found in find_images([folders[label]])
+        ]
+    if not samples:
+        raise TrainingError(f"{root} holds no images; unpack the dataset into it")
+    return samples
+
+
+def _check_names(samples: list[Sample]) -> None:
+    seen: dict[str, Path] = {}
+    for sample in samples:
+        other = seen.setdefault(sample.name.casefold(), sample.image)
+        if other != sample.image:
+            raise TrainingError(f"{other} and {sample.image} have one name; rename or remove one of them")

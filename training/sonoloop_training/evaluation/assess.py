@@ -1,0 +1,117 @@
+"""Images through models: each is read once, predicted by all of them and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from sonoloop.errors import ImageError, ModelError, TrainingError
+from sonoloop.imaging.grey import check_frame
+from sonoloop.models.predictor import Predictor
+from sonoloop.values import Prediction
+from sonoloop_training.datasets import Sample
+from sonoloop_training.evaluation.cases import Case, read_case
+from sonoloop_training.evaluation.leaks import identify
+from sonoloop_training.evaluation.scores import Score, score_case
+from sonoloop_training.evaluation.split_list import Listed
+from sonoloop_training.events import Event, Progress, Unreadable
+
+
+@dataclass(slots=True, kw_only=True)
+class Assessment:
+    """What came out, filled image by image.
+
+    Parameters
+    ----------
+    scores : list of list of Score
+        One list a model, over the same images in the same order.
+    listed : list of Listed
+        Those images as a split lists them; empty where nobody asked.
+    failures : list of tuple
+        Name and reason of each image that could not be judged.
+    """
+
+    scores: list[list[Score]]
+    listed: list[Listed] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+
+def assess(
+    samples: Sequence[Sample], predictors: Sequence[Predictor], *, identified: bool, stage: str
+) -> Generator[Event, None, Assessment]:
+    """Score every image by every model; one that cannot be read is told and the others go on.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        What to judge on.
+    predictors : sequence of Predictor
+        What is judged.
+    identified : bool
+        Whether to describe each image for `sonoloop_training.evaluation.leaks.find_leaks`.
+    stage : str
+        What the progress is called.
+
+    Yields
+    ------
+    Event
+        `Progress` after each batch, `Unreadable` for each image that failed.
+
+    Returns
+    -------
+    Assessment
+        Scores and failures.
+
+    Raises
+    ------
+    TrainingError
+        If no image could be judged.
+    """
+    found = Assessment(scores=[[] for _ in predictors])
+    batch = max(predictor.batch for predictor in predictors)
+    for first in range(0, len(samples), batch):
+        cases: list[Case] = []
+        for sample in samples[first : first + batch]:
+            try:
+                case = read_case(sample)
+                check_frame(case.frame)
+                cases.append(case)
+            except (ImageError, TrainingError) as error:
+                yield _refuse(found, f"{sample.dataset}/{sample.name}", error)
+        for case, predictions in _predict(cases, predictors):
+            if isinstance(predictions, ModelError):
+                yield _refuse(found, f"{case.dataset}/{case.name}", predictions)
+                continue
+            for scores, prediction in zip(found.scores, predictions, strict=True):
+                scores.append(score_case(prediction, case))
+            if identified:
+                found.listed.append(identify(case))
+        yield Progress(stage=stage, done=min(first + batch, len(samples)), total=len(samples))
+    if not found.scores[0]:
+        raise TrainingError(
+            f"none of the {len(samples)} images could be judged; the first, {found.failures[0][0]}: "
+            f"{found.failures[0][1]}"
+        )
+    return found
+
+
+def _predict(
+    cases: Sequence[Case], predictors: Sequence[Predictor]
+) -> Iterator[tuple[Case, tuple[Prediction, ...] | ModelError]]:
+    try:
+        frames = [case.frame for case in cases]
+        # first, so that nothing is given before all models have answered
+        answers = [predictor.predict_batch(frames) for predictor in predictors]
+    except ModelError as error:  # too little memory, even for one image
+        if len(cases) == 1:
+            yield cases[0], error
+            return
+        for case in cases:
+            yield from _predict([case], predictors)
+        return
+    yield from zip(cases, zip(*answers, strict=True), strict=True)
+
+
+def _refuse(found: Assessment, name: str, error: Exception) -> Unreadable:
+    found.failures.append((name, str(error)))
+    return Unreadable(image=name, error=str(error))

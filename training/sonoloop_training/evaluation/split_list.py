@@ -1,0 +1,98 @@
+"""Who trained a model and who judges it, as its ``split.json`` says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sonoloop.errors import TrainingError
+from sonoloop_training.datasets import Sample
+from sonoloop_training.membership import SPLIT
+from sonoloop_training.splits import PARTS, Part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """An image of a split; what an older list does not tell is empty.
+
+    Parameters
+    ----------
+    name : str
+        "dataset/name".
+    group : str
+        See `sonoloop_training.datasets.Sample`.
+    id, pixels_hash : str
+        See `sonoloop.values.Frame`.
+    fingerprint : str
+        See `sonoloop_training.duplicates.fingerprint`.
+    """
+
+    name: str
+    group: str = ""
+    id: str = ""
+    pixels_hash: str = ""
+    fingerprint: str = ""
+
+
+SplitList = Mapping[Part, tuple[Listed, ...]]
+
+
+def read_split_list(path: Path) -> SplitList:
+    """Read a split: a list for each of "train", "validation" and "test".
+
+    An entry is ``{"name", "group", "id", "pixels_hash", "fingerprint"}``, of which only the name has to be
+    there, or the name alone.
+
+    Raises
+    ------
+    TrainingError
+        If the file cannot be read or has another form.
+    """
+    try:
+        parts = json.loads(path.read_text(encoding="utf-8"))
+        return {part: tuple(_entry(entry) for entry in parts.get(part, [])) for part in PARTS}
+    except OSError as error:
+        raise TrainingError(f"cannot read the split {path} ({error.strerror}); check the path") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise TrainingError(
+            f'{path} is no split; it should be {{"train": [...], "validation": [...], "test": [...]}} '
+            'with entries such as {"name": "busi/benign (1)"}'
+        ) from error
+
+
+def choose_part(samples: Sequence[Sample], part: Part, split: SplitList | None) -> list[Sample]:
+    """Keep the samples that a split calls `part`.
+
+    Raises
+    ------
+    TrainingError
+        If there is no split, or none of the samples is in the part.
+    """
+    if split is None:
+        raise TrainingError(
+            f"the model does not say which images are its {part} part; give the training's {SPLIT} "
+            "with --split"
+        )
+    names = {listed.name for listed in split[part]}
+    if not names:
+        raise TrainingError(
+            f"the split lists no image for {part}, as where all trained in the end; give the split of the "
+            "training's first stage with --split, or other images with --part all"
+        )
+    chosen = [sample for sample in samples if f"{sample.dataset}/{sample.name}" in names]
+    if not chosen:
+        raise TrainingError(
+            f"none of the {len(samples)} images in the data is in the {part} part of the split, which has "
+            f"{len(names)}; give the data that the model was trained on, or --part all"
+        )
+    return chosen
+
+
+def _entry(entry: Any) -> Listed:  # noqa: ANN401 - whatever JSON holds
+    if isinstance(entry, str):
+        return Listed(name=entry)
+    known = {key: str(entry.get(key) or "") for key in ("group", "id", "pixels_hash", "fingerprint")}
+    return Listed(name=str(entry["name"]), **known)

@@ -1,0 +1,55 @@
+"""Lightning Fabric for one process, or for those that ``torchrun`` started."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import torch
+from lightning.fabric import Fabric
+
+from sonoloop.errors import TrainingError
+from sonoloop.models.devices import autocast_dtype, choose_device
+from sonoloop_training.fit_config import FitConfig
+
+_PRECISIONS = {None: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
+_DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def make_fabric(config: FitConfig, device: str) -> Fabric:
+    """Set up the device, the precision and, under ``torchrun``, the other processes.
+
+    On several processes the precision is not tried out, since each might come to another answer: "auto" is
+    then float32 on CPUs and bfloat16 (or float16) on GPUs.
+
+    Raises
+    ------
+    TrainingError
+        If the recipe asks for what the device cannot do, or the batch cannot be divided.
+    DeviceError
+        If the device is not there.
+    """
+    chosen = choose_device(device)
+    config.check_device(chosen.type)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if config.batch % world:
+        raise TrainingError(f"a batch of {config.batch} cannot be shared by {world} processes; set fit.batch")
+    if config.precision != "auto":
+        dtype = _DTYPES[config.precision]
+    elif world == 1:
+        dtype = autocast_dtype(chosen)
+    else:
+        bf16 = chosen.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        dtype = None if chosen.type == "cpu" else torch.bfloat16 if bf16 else torch.float16
+    # it tells at every start what `Started` tells too
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    fabric = Fabric(
+        accelerator=chosen.type,
+        devices=local,
+        num_nodes=world // local,
+        strategy="ddp" if world > 1 else "auto",
+        precision=_PRECISIONS[dtype],  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric

@@ -1,0 +1,190 @@
+"""What is kept of an image to know it again: cropped, mirrored, brighter, or with other callipers.
+
+An image is flattened (its local mean taken away, its local contrast evened out, so that gain, shadows and
+callipers weigh little) and hashed by the signs of its lowest cosine frequencies. Mirroring changes the signs
+of the odd ones alone, so that one hash finds mirrored twins too; cropped ones are found by hashes of windows.
+
+The hash follows pHash (Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010),
+with signs instead of a median, on flattened images; ``benchmarks/duplicates.py`` measures it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import fft, ndimage
+
+from sonoloop.imaging.grey import to_unit
+
+# bits, of 256, that two fingerprints of near copies differ in at most
+NEAR = 76
+BITS = 256
+
+_FREQUENCIES = 16
+_HALF = BITS // 2
+_THUMBNAIL = 96
+_SIDE = 64
+_MAX_SHIFT = 12
+# how far a window that was found may be off
+_SCALES = (0.9, 0.95, 1.05, 1.1)
+# no better fit is looked for
+_ENOUGH = 0.9
+
+Box = tuple[float, float, float, float]
+# left, top, right, bottom as shares of the frame; the first is the frame itself
+_WINDOWS: tuple[Box, ...] = tuple(
+    (left, top, 1 - right, 1 - bottom)
+    for left, right, top, bottom in product((0, 0.1, 0.2), (0, 0.1, 0.2), (0, 0.1), (0, 0.1))
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sketch:
+    """What is kept of an image to compare it: about 18 KB.
+
+    Parameters
+    ----------
+    thumbnail : numpy.ndarray
+        uint8 (96, 96), squashed to a square.
+    bits : numpy.ndarray
+        Boolean (36, 256): the hash of the frame and of its windows; the even frequencies first.
+    """
+
+    thumbnail: NDArray[np.uint8]
+    bits: NDArray[np.bool_]
+
+
+def fingerprint(pixels: NDArray[np.generic]) -> str:
+    """Hash an image, and with it its mirror image, so that near copies have near hashes.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        Grey levels (H, W), finite.
+
+    Returns
+    -------
+    str
+        64 hex digits; see `distance`.
+    """
+    return np.packbits(_hash(_squash(pixels), _WINDOWS[0])).tobytes().hex()
+
+
+def distance(one: str, other: str) -> int:
+    """Count the bits in which two fingerprints differ, the mirror image of one allowed.
+
+    Returns
+    -------
+    int
+        0 to 256; up to `NEAR` they are of near copies.
+
+    Raises
+    ------
+    ValueError
+        If one is no fingerprint.
+    """
+    even, odd = _HALF // 4, _HALF // 4
+    if len(one) != even + odd or len(other) != even + odd:
+        raise ValueError(f"a fingerprint has {even + odd} hex digits, got {len(one)} and {len(other)}")
+    apart = (int(one[:even], 16) ^ int(other[:even], 16)).bit_count()
+    odd_apart = (int(one[even:], 16) ^ int(other[even:], 16)).bit_count()
+    return apart + min(odd_apart, _HALF - odd_apart)
+
+
+def sketch(pixels: NDArray[np.generic]) -> Sketch:
+    """Keep of grey levels (H, W), finite, what comparing needs."""
+    thumbnail = _squash(pixels)
+    return Sketch(thumbnail, np.stack([_hash(thumbnail, window) for window in _WINDOWS]))
+
+
+def correlate(one: Sketch, other: Sketch) -> tuple[float, bool]:
+    """Register two images and correlate them.
+
+    The windows whose hashes are nearest say which is a crop of which and whether it is mirrored; shifts up
+    to a fifth of the frame are tried, and scales of up to a tenth, first across and then in depth.
+
+    Returns
+    -------
+    tuple of float and bool
+        The highest normalised correlation over what overlaps, and whether mirrored.
+    """
+    forth, back = _apart(one.bits, other.bits[0]), _apart(other.bits, one.bits[0])
+    if back[0].min() < forth[0].min():
+        one, other, forth = other, one, back
+    best = int(forth[0].argmin())
+    mirrored = bool(forth[1][best])
+    target = _flatten(other.thumbnail, _WINDOWS[0])
+    if mirrored:
+        target = target[:, ::-1]
+    start = _WINDOWS[best]
+
+    def fit(across: float, down: float) -> float:
+        return _correlation(_flatten(one.thumbnail, _scale(start, across, down)), target)
+
+    found = fit(1, 1)
+    if found >= _ENOUGH:
+        return found, mirrored
+    highest, across = max([(found, 1.0), *((fit(scale, 1), scale) for scale in _SCALES)])
+    return max(highest, *(fit(across, scale) for scale in _SCALES)), mirrored
+
+
+def _squash(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+    levels = pixels if pixels.dtype == np.uint8 else (to_unit(pixels) * 255).round().astype(np.uint8)
+    image = Image.fromarray(levels)
+    return np.asarray(image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX))
+
+
+def _flatten(thumbnail: NDArray[np.uint8], window: Box) -> NDArray[np.float32]:
+    """Even out brightness and contrast of a window, float32 (64, 64)."""
+    box = tuple(share * _THUMBNAIL for share in window)
+    small = Image.fromarray(thumbnail).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, box=box)  # type: ignore[arg-type]
+    levels = np.asarray(small, np.float32)
+    detail = levels - ndimage.gaussian_filter(levels, 4)
+    contrast = np.sqrt(ndimage.gaussian_filter(detail**2, 4))
+    # 4 grey levels: noise in black regions is not blown up; clipped, a calliper weighs no more than an echo
+    flat: NDArray[np.float32] = np.clip(detail / (contrast + 4), -1.5, 1.5)
+    return flat
+
+
+def _hash(thumbnail: NDArray[np.uint8], window: Box) -> NDArray[np.bool_]:
+    frequencies = fft.dctn(_flatten(thumbnail, window), norm="ortho")[:_FREQUENCIES, :_FREQUENCIES]
+    signs = frequencies > 0
+    return np.concatenate([signs[:, ::2].ravel(), signs[:, 1::2].ravel()])
+
+
+def _apart(
+    windows: NDArray[np.bool_], frame: NDArray[np.bool_]
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return the distances of windows (W, 256) to a frame (256,), and where the mirror image is nearer."""
+    even = (windows[:, :_HALF] != frame[:_HALF]).sum(1)
+    odd = (windows[:, _HALF:] != frame[_HALF:]).sum(1)
+    return even + np.minimum(odd, _HALF - odd), odd > _HALF - odd
+
+
+def _scale(window: Box, across: float, down: float) -> Box:
+    """Shrink or widen a window about its centre, inside the frame."""
+    left, top, right, bottom = window
+    x, y = (left + right) / 2, (top + bottom) / 2
+    wide, high = (right - left) / 2 * across, (bottom - top) / 2 * down
+    return max(0.0, x - wide), max(0.0, y - high), min(1.0, x + wide), min(1.0, y + high)
+
+
+def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return the highest normalised correlation over shifts, of what then overlaps."""
+    size = (_SIDE + 2 * _MAX_SHIFT,) * 2
+    middle = slice(size[0] // 2 - _MAX_SHIFT, size[0] // 2 + _MAX_SHIFT + 1)
+
+    def overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+        sums = fft.irfft2(fft.rfft2(a, size) * fft.rfft2(b, size).conj(), size)
+        shifts: NDArray[np.float32] = fft.fftshift(sums)[middle, middle]
+        return shifts
+
+    inside = np.ones_like(one)
+    energies = (overlap(one**2, inside), overlap(inside, other**2))
+    # at least the energy of one pixel, for images that are flat where they overlap
+    scale = np.sqrt(np.maximum(energies[0], 1) * np.maximum(energies[1], 1))
+    return float((overlap(one, other) / scale).max())

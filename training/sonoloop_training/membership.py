@@ -1,0 +1,63 @@
+"""Who was where in a training: what `split.json` holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+from sonoloop_training.datasets import Sample
+from sonoloop_training.duplicates import fingerprint
+from sonoloop_training.events import Progress
+from sonoloop_training.splits import PARTS, Part
+
+SPLIT = "split.json"
+_EVERY = 50
+
+
+def describe_split(parts: Mapping[Part, Sequence[Sample]]) -> dict[str, list[str]]:
+    """List who is where, as "dataset/name"."""
+    return {part: sorted(f"{s.dataset}/{s.name}" for s in parts[part]) for part in PARTS}
+
+
+def hash_split(listing: Mapping[str, Any]) -> str:
+    """SHA-256 of who is where; 64 hex digits."""
+    return hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
+
+
+def list_members(
+    parts: Mapping[Part, Sequence[Sample]],
+) -> Generator[Progress, None, dict[str, list[dict[str, str]]]]:
+    """List every image so that it, and a near copy of it, is known again wherever it lies.
+
+    Yields
+    ------
+    Progress
+        Every fifty images.
+
+    Returns
+    -------
+    dict
+        For each part a list of ``name`` ("dataset/name"), ``group``, ``id`` and ``pixels_hash`` (see
+        `sonoloop.values.Frame`) and ``fingerprint`` (see `sonoloop_training.duplicates.fingerprint`).
+    """
+    total, done = sum(len(samples) for samples in parts.values()), 0
+    members: dict[str, list[dict[str, str]]] = {}
+    for part in PARTS:
+        members[part] = []
+        for sample in parts[part]:
+            if done % _EVERY == 0:
+                yield Progress(stage="Listing who trained", done=done, total=total)
+            frame, _ = sample.read()
+            members[part].append(
+                {
+                    "name": f"{sample.dataset}/{sample.name}",
+                    "group": sample.group,
+                    "id": frame.id,
+                    "pixels_hash": frame.pixels_hash,
+                    "fingerprint": fingerprint(frame.pixels),
+                }
+            )
+            done += 1
+    return members

@@ -1,0 +1,1 @@
+"""Reports a person reads: one HTML file, pictures inside, no network needed."""

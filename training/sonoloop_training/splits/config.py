@@ -1,0 +1,96 @@
+"""The recipe's table ``[split]``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from sonoloop_training.datasets import Sample
+from sonoloop_training.splits.folds import make_folds, published_folds, split_by_fold
+from sonoloop_training.splits.hashed import split, split_growing, split_leaky
+from sonoloop_training.splits.leave_out import leave_out
+from sonoloop_training.splits.listed import has_folds, read_folds, read_parts
+from sonoloop_training.splits.parts import Part, check_shares
+
+Method = Literal["hashed", "folds", "leave-scanner", "leave-dataset", "file", "grows", "leaky"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitConfig:
+    """Who trains and who judges.
+
+    Parameters
+    ----------
+    method : str
+        "hashed": groups of a closed dataset in the order of a keyed hash. "folds": one of `folds` stratified
+        group folds is tested. "leave-scanner", "leave-dataset": `left_out` is tested. "file": `file` says it.
+        "grows": each group for itself by a keyed hash, for data that are added to. "leaky": image by image,
+        to measure what that hides.
+    validation, test : float
+        Shares in [0, 1), together below 1. `test` counts for "hashed", "grows" and "leaky" only; "file" with
+        parts needs neither.
+    key : str
+        Another key gives another split.
+    fold, folds : int
+        Which fold is tested, from 1 on, and how many there are.
+    left_out : str
+        The scanner or dataset.
+    file : str
+        Folds or parts as JSON or CSV; see `sonoloop_training.splits.listed`. Where it is empty, "file" takes
+        the folds that the dataset was published with.
+    """
+
+    method: Method = "hashed"
+    validation: float = 0.08
+    test: float = 0.1
+    key: str = "sonoloop"
+    fold: int = 1
+    folds: int = 5
+    left_out: str = ""
+    file: str = ""
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        check_shares(self.validation, self.test)
+        if self.folds < 2:
+            raise ValueError(f"folds must be at least 2, got {self.folds}")
+        if self.fold < 0:
+            raise ValueError(f"fold must not be negative, got {self.fold}")
+        if self.method.startswith("leave-") and not self.left_out:
+            raise ValueError(f"{self.method} needs left_out: which {self.method.removeprefix('leave-')}")
+
+
+def apply_split(config: SplitConfig, samples: Sequence[Sample]) -> dict[Part, list[Sample]]:
+    """Split samples as the recipe says.
+
+    Raises
+    ------
+    TrainingError
+        As the method's own function; the message names what is wrong.
+    """
+    validation, key = config.validation, config.key
+    if config.method in ("folds", "file"):
+        return _split_listed(config, samples)
+    if config.method == "leave-scanner":
+        return leave_out(samples, scanner=config.left_out, validation=validation, key=key)
+    if config.method == "leave-dataset":
+        return leave_out(samples, dataset=config.left_out, validation=validation, key=key)
+    methods = {"hashed": split, "grows": split_growing, "leaky": split_leaky}
+    return methods[config.method](samples, validation=validation, test=config.test, key=key)
+
+
+def _split_listed(config: SplitConfig, samples: Sequence[Sample]) -> dict[Part, list[Sample]]:
+    path = Path(config.file)
+    if config.method == "folds":
+        folds = make_folds(samples, folds=config.folds, key=config.key)
+    elif not config.file:
+        folds = published_folds(samples, folds=config.folds)
+    elif has_folds(path):
+        folds = read_folds(path, samples)
+    else:
+        return read_parts(path, samples)
+    return split_by_fold(samples, folds, test=config.fold, validation=config.validation, key=config.key)
