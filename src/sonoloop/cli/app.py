@@ -9,9 +9,12 @@ from typing import Annotated
 import typer
 
 from sonoloop import __version__
+from sonoloop.cli.data import data
+from sonoloop.cli.evaluate import evaluate
 from sonoloop.cli.open import open_images
 from sonoloop.cli.predict import predict
 from sonoloop.cli.samples import samples
+from sonoloop.cli.train import train
 from sonoloop.errors import SonoloopError
 
 app = typer.Typer(
@@ -24,6 +27,9 @@ app = typer.Typer(
 app.command("predict")(predict)
 app.command("open")(open_images)
 app.command("samples")(samples)
+app.command("train")(train)
+app.command("evaluate")(evaluate)
+app.add_typer(data, name="data")
 
 
 def main() -> int:

@@ -6,14 +6,13 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from sonoloop.cli.console import ProgressConsole, result_console
 from sonoloop.errors import SonoloopError
 from sonoloop.labels.exchange.predictions import PredictionRow
 from sonoloop.values import CLASSES
@@ -21,7 +20,7 @@ from sonoloop.values import CLASSES
 MAX_TABLE_ROWS = 30
 
 
-class Report:
+class Report(ProgressConsole):
     """Tells the user of each image as it is done; standard output carries the result alone.
 
     Parameters
@@ -37,32 +36,12 @@ class Report:
         self.rows: list[PredictionRow] = []
         self.failures: list[tuple[str, SonoloopError]] = []
         self._as_json = as_json
-        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=as_json or not self._console.is_terminal,
-            transient=True,
-        )
-        self._task = self._bar.add_task("Loading the model", total=total)
-
-    def __enter__(self) -> Self:
-        """Start the bar."""
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Take the bar away."""
-        self._bar.stop()
+        super().__init__(MofNCompleteColumn(), TimeRemainingColumn(), quiet=as_json)
+        self.show("Loading the model", 0, total)
 
     def begin(self) -> None:
         """Say that the model is loaded."""
-        self._bar.update(self._task, description="Predicting")
+        self.show("Predicting", 0, self.total)
 
     def predicted(self, row: PredictionRow, files: list[str]) -> None:
         """Tell of an image that is done, and its files relative to the output folder."""
@@ -76,16 +55,10 @@ class Report:
         self._print_json({"image": image, "error": type(error).__name__, "message": str(error)})
         self._advance(_complaint(image, error))
 
-    def notice(self, message: str) -> None:
-        """Tell what the user should know and need not act on."""
-        self._console.print(message)
-
     def finish(self, out: Path, *, device: str, seconds: float) -> None:
         """Give the result, and name what failed."""
         if not self._as_json:
-            console = Console(highlight=False, markup=False, emoji=False)
-            if not console.is_terminal:
-                console.width = 120
+            console = result_console()
             console.print(self._table() if len(self.rows) <= MAX_TABLE_ROWS else self._counts())
             model = f" with {self.rows[0].model}" if self.rows else ""
             console.print(
@@ -98,16 +71,15 @@ class Report:
     def name_failures(self) -> None:
         """Name the images that could not be predicted, and why."""
         if self.failures:
-            self._console.print(
-                f"sonoloop: {len(self.failures)} of {self.total} images could not be predicted:"
-            )
+            self.notice(f"sonoloop: {len(self.failures)} of {self.total} images could not be predicted:")
         for image, error in self.failures:
-            self._console.print("  " + _complaint(image, error))
+            self.notice("  " + _complaint(image, error))
 
     def _advance(self, line: str) -> None:
-        self._bar.advance(self._task)
-        if self._bar.disable and not self._as_json:
-            self._console.print(f"[{len(self.rows) + len(self.failures)}/{self.total}] {line}")
+        done = len(self.rows) + len(self.failures)
+        self.show("Predicting", done, self.total)
+        if self.is_plain:
+            self.notice(f"[{done}/{self.total}] {line}")
 
     def _print_json(self, values: dict[str, Any]) -> None:
         if self._as_json:
