@@ -60,9 +60,11 @@ def accuracy(results: dict[str, Any]) -> str:
 
 
 def cell(figure: dict[str, Any] | None) -> str:
-    """Write a figure with its interval."""
+    """Write a figure with its interval, which a single group does not have."""
     if figure is None:
         return "-"
+    if figure["ci95"] is None:
+        return f"{figure['value']:.3f}"
     low, high = figure["ci95"]
     return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
 

@@ -19,6 +19,11 @@ mkdir -p runs
 for name in "$@"; do
     result=training/results/$name.json
     [ -f "$result" ] && continue
+    # a run that ended just before this script did
+    if [ -f "runs/$name/bundle/card.json" ]; then
+        cp "runs/$name/results.json" "$result"
+        continue
+    fi
     recipe=${name%-leaky}
     extra=
     # as many images as the folds give each part

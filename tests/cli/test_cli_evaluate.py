@@ -26,7 +26,7 @@ def data(tmp_path_factory):
             made = phantom(label, seed=number, shape=(96, 128))
             Image.fromarray(made.image).save(root / "BUSI" / label / f"{label} ({number}).png")
             Image.fromarray(made.mask * 255).save(root / "BUSI" / label / f"{label} ({number})_mask.png")
-    (root / "busi_groups.json").write_text('{"groups": []}')
+    (root / "BUSI" / "busi_groups.json").write_text('{"groups": []}')
     return root
 
 

@@ -51,7 +51,7 @@ def busi(tmp_path_factory) -> Path:
             Image.fromarray(made.image).save(root / label / f"{label} ({number}).png")
             Image.fromarray(made.mask * 255).save(root / label / f"{label} ({number})_mask.png")
     # none is a near-duplicate of another
-    (root.parent / "busi_groups.json").write_text('{"groups": []}')
+    (root / "busi_groups.json").write_text('{"groups": []}')
     return root
 
 

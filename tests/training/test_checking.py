@@ -207,6 +207,46 @@ def test_one_patient_under_two_numbers_is_told(datasets, tmp_path):
     assert "there is no normal image; models trained on it alone say nothing of that class" in found
 
 
+def write_clinic(root, source, numbers, table):
+    """A folder of one's own: case1, case2 and so on, each an image of `source`."""
+    for folder, suffix in (("images", ""), ("masks", "_mask")):
+        (root / folder).mkdir(parents=True)
+        for case, number in enumerate(numbers, start=1):
+            shutil.copy(source / f"benign ({number}){suffix}.png", root / folder / f"case{case}.png")
+    (root / "classes.csv").write_text(table)
+
+
+@pytest.mark.parametrize(("column", "home"), [("group", "group of the table"), ("patient", "patient")])
+@pytest.mark.parametrize("second", ["case1", "case2"])
+def test_twins_across_the_groups_of_a_table_are_told(clean, tmp_path, column, home, second):
+    table = f"image,class,{column}\ncase1,benign,case1\ncase2,benign,{second}\ncase3,benign,case3\n"
+    write_clinic(tmp_path / "clinic", clean / "benign", (1, 1, 1), table)
+    # a list says nothing where the table does
+    (tmp_path / "clinic" / "groups.json").write_text('{"groups": [{"images": ["case1", "case3"]}]}')
+    (told,) = [f for f in run(tmp_path / "clinic", tmp_path / "out").findings if f["severity"] == "mend"]
+    assert told["what"] == f"pairs of near-duplicates are in two {home.replace(column, column + 's')}"
+    apart = {"case1, case3", "case2, case3"} | ({"case1, case2"} if second == "case2" else set())
+    assert set(told["names"]) == apart
+    assert told["advice"].endswith(f"put both into one {home}")
+
+
+def test_a_dataset_that_is_being_unpacked_is_not_checked(clean, tmp_path):
+    shutil.copytree(clean, tmp_path / "data" / "study")
+    (tmp_path / "data" / ".BUSBRA-part").mkdir()
+    (tmp_path / "data" / ".BUSBRA-part" / "bus_data.csv").write_text("ID,Case,Pathology\n")
+    done = run(tmp_path / "data", tmp_path / "out")
+    assert ([dataset["dataset"] for dataset in done.datasets], done.mend) == (["busi"], 0)
+
+
+def test_a_neighbours_list_is_not_checked_against(clean, tmp_path):
+    write_clinic(tmp_path / "clinic", clean / "benign", (1, 1), "image,class\ncase1,benign\ncase2,benign\n")
+    (tmp_path / "busi_groups.json").write_text('{"groups": [{"images": ["benign (2)", "benign (3)"]}]}')
+    done = run(tmp_path / "clinic", tmp_path / "out")
+    # training computes the groups, and keeps the two together
+    assert done.mend == 0
+    assert done.datasets[0]["near_duplicates"] == [["case1", "case2"]]
+
+
 def test_a_patient_of_two_classes_is_told(datasets, tmp_path):
     root = shutil.copytree(datasets / "BUSBRA", tmp_path / "BUSBRA")
     table = root / "bus_data.csv"

@@ -137,6 +137,53 @@ def test_without_a_list_groups_are_computed_and_contradictions_left_out(
     assert not caplog.text
 
 
+def group_of(samples, dataset):
+    return {s.name: s.group for s in samples if s.dataset == dataset}
+
+
+def test_a_neighbours_list_groups_nothing(datasets, tmp_path):
+    shutil.copytree(datasets / "Dataset_BUSI_with_GT", tmp_path / "BUSI")
+    clinic = tmp_path / "clinic"
+    clinic.mkdir()
+    for folder, suffix in (("images", ""), ("masks", "_mask")):
+        (clinic / folder).mkdir()
+        for number in (1, 2):
+            source = tmp_path / "BUSI" / "benign" / f"benign ({number}){suffix}.png"
+            shutil.copy(source, clinic / folder / f"case{number}.png")
+    (clinic / "classes.csv").write_text("image,class\ncase1,benign\ncase2,benign\n")
+    (tmp_path / "busi_groups.json").write_text(
+        '{"groups": [{"images": ["benign (1)", "benign (2)"], "overlay": ["text"]},'
+        ' {"images": ["case1"], "overlay": ["text"]}]}'
+    )
+
+    def find_groups(samples):
+        return {s.name: "case1" if s.dataset == "clinic" else s.name for s in samples}
+
+    samples = find_datasets(tmp_path, find_groups=find_groups)
+    assert group_of(samples, "clinic") == {"case1": "clinic/case1", "case2": "clinic/case1"}
+    assert [s.overlay for s in samples if s.dataset == "clinic"] == [None, None]
+    assert group_of(samples, "busi")["benign (2)"] == "busi/benign (1)"
+    # a list of no one kind counts for the dataset whose images it names
+    (tmp_path / "busi_groups.json").rename(tmp_path / "groups.json")
+    (tmp_path / "groups.json").write_text('{"groups": [{"images": ["benign (1)", "benign (2)"]}]}')
+    samples = find_datasets(tmp_path, find_groups=find_groups)
+    assert group_of(samples, "clinic") == {"case1": "clinic/case1", "case2": "clinic/case1"}
+    assert group_of(samples, "busi")["benign (2)"] == "busi/benign (1)"
+    (tmp_path / "groups.json").write_text('{"groups": [{"images": ["Case2", "case0"]}]}')
+    samples = find_datasets(tmp_path, find_groups=find_groups)
+    assert group_of(samples, "clinic") == {"case1": "clinic/case1", "case2": "clinic/Case2"}
+    assert group_of(samples, "busi")["benign (2)"] == "busi/benign (2)"
+
+
+def test_a_datasets_own_list_comes_before_one_beside_it(datasets, tmp_path):
+    copy = shutil.copytree(datasets / "Dataset_BUSI_with_GT", tmp_path / "BUSI")
+    (tmp_path / "busi_groups.json").write_text('{"groups": [{"images": ["benign (1)", "benign (2)"]}]}')
+    (copy / "groups.json").write_text('{"groups": [{"images": ["benign (3)", "benign (2)"]}]}')
+    group = group_of(load_busi(copy), "busi")
+    assert group["benign (2)"] == "busi/benign (3)"
+    assert group["benign (1)"] == "busi/benign (1)"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -162,6 +209,28 @@ def test_a_lesion_without_a_mask_is_listed_and_refused_when_read(datasets, tmp_p
     with pytest.raises(TrainingError, match=r"malignant \(2\)\.png is malignant and has no mask"):
         samples["malignant (2)"].read()
     assert not samples["normal (2)"].read()[1].any()
+
+
+def test_a_mask_that_contradicts_the_class_is_refused_when_read(datasets, tmp_path):
+    copy = shutil.copytree(datasets / "Dataset_BUSI_with_GT", tmp_path / "BUSI")
+    drawn = copy / "benign" / "benign (1)_mask.png"
+    shutil.copy(drawn, copy / "normal" / "normal (2)_mask.png")
+    Image.new("L", (128, 96)).save(copy / "malignant" / "malignant (2)_mask.png")
+    # one of its two lesions is left, and that is enough
+    Image.new("L", (128, 96)).save(drawn)
+    samples = {s.name: s for s in load_busi(copy, datasets / "busi_groups.json")}
+    with pytest.raises(
+        TrainingError,
+        match=r"malignant \(2\)\.png is malignant and its mask is empty; draw the lesion, or correct",
+    ):
+        samples["malignant (2)"].read()
+    with pytest.raises(
+        TrainingError,
+        match=r"normal \(2\)\.png is normal and has a lesion in its mask; correct the class, or empty",
+    ):
+        samples["normal (2)"].read()
+    assert samples["benign (1)"].read()[1].any()
+    assert not samples["normal (3)"].read()[1].any()
 
 
 def test_two_images_of_one_name_are_refused(datasets, tmp_path):
@@ -220,3 +289,11 @@ def test_the_real_sets_are_read_whole(data):
     assert scanners == {"GE Logiq 7": 676, "GE Logiq 5": 604, "Toshiba Aplio 300": 103, "U-Systems": 18}
     overlays = Counter(s.overlay for s in samples if s.dataset == "busi")
     assert overlays == {False: 417, True: 188}
+
+
+@pytest.mark.data
+def test_no_mask_of_the_real_sets_contradicts_its_class(data):
+    samples = find_datasets(data, find_groups=lambda found: {s.name: s.name for s in found})
+    drawn = Counter((s.label == "normal", bool(s.read()[1].any())) for s in samples)
+    assert set(drawn) == {(True, False), (False, True)}
+    assert drawn.total() == len(samples)

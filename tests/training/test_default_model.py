@@ -42,4 +42,5 @@ def test_the_card_and_the_results_are_of_one_making(results):
     bundle = load_bundle()
     assert results["version"] == bundle.version
     assert results["recipe"] == bundle.card.snapshot["recipe"]
+    assert bundle.card.snapshot["recipe"] == json.loads(json.dumps(read_recipe("default").to_dict()))
     assert bundle.card.metrics == {part: figures["all"] for part, figures in results["metrics"].items()}

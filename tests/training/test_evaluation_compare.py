@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 
 import numpy as np
 import pytest
@@ -40,6 +41,26 @@ def test_the_same_model_twice_shows_no_difference():
     assert all(found["value"] == 0 for found in differences.values() if found)
     (told,) = describe_differences("a-1", "b-2", differences)
     assert told.startswith("no difference is shown in Dice, images with a lesion; ")
+
+
+def test_what_the_truth_alone_decides_is_not_compared():
+    scores = random_scores(80)
+    assert summarise(scores)["empty_right"]["n"] > 0
+    differences = compare(scores, scores)
+    assert "empty_right" not in differences
+    assert "false_alarms" in differences
+
+
+def test_rankings_are_compared_where_both_models_claim_a_mask():
+    one, other = (
+        random_scores(80),
+        random_scores(80)[:40]
+        + [dataclasses.replace(score, claimed=False) for score in random_scores(80)[40:]],
+    )
+    both = sum(a.claimed and b.claimed for a, b in zip(one, other, strict=True))
+    differences = compare(one, other)
+    assert both < 40
+    assert (differences["aurc"]["n"], differences["dice_at_80"]["n"]) == (both, both)
 
 
 def test_differences_are_told_in_words():
@@ -96,3 +117,16 @@ def test_what_is_unknown_makes_no_stratum():
 )
 def test_figures_are_written_with_their_interval(figure, words):
     assert write_figure(figure) == words
+
+
+@pytest.mark.parametrize(
+    ("figure", "words"),
+    [
+        (None, "-"),
+        ({"value": 0.5, "ci95": None, "n": 3}, "0.500"),
+        ({"value": 0.5, "ci95": [0.25, 0.75], "n": 3}, "0.500 [0.250, 0.750]"),
+    ],
+)
+def test_the_pages_write_a_figure_without_an_interval(figure, words, root, monkeypatch):
+    monkeypatch.syspath_prepend(root / "docs")
+    assert importlib.import_module("accuracy").cell(figure) == words

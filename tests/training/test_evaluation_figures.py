@@ -13,7 +13,15 @@ from torchmetrics.functional.classification import binary_auroc, multiclass_cali
 from sonoloop.values import CLASSES
 from sonoloop_training.evaluation.bootstrap import draw_groups, percentile_interval
 from sonoloop_training.evaluation.columns import to_columns
-from sonoloop_training.evaluation.ranking import auc, aurc, risk_at, roc_curves, spearman, specificity_at
+from sonoloop_training.evaluation.ranking import (
+    auc,
+    aurc,
+    risk_at,
+    risk_curve,
+    roc_curves,
+    spearman,
+    specificity_at,
+)
 from sonoloop_training.evaluation.reliability import (
     expected_calibration_error,
     recalibrate,
@@ -74,6 +82,32 @@ def test_risk_is_that_of_the_most_trusted():
     assert aurc(confidence, risk, ones)[0] == pytest.approx(np.mean([0, 0.05, 0.4 / 3, 0.225, 0.38]))
     # in a resample only what was drawn counts
     assert risk_at(confidence, risk, np.array([[2.0, 0, 0, 2.0, 0]]), coverage=0.5)[0] == pytest.approx(0.1)
+
+
+def test_risks_of_tied_images_do_not_depend_on_their_order():
+    tied, ones = np.full(4, 0.5), np.ones((1, 4))
+    # mean risk 0.5 from the first image to the last
+    for risk in ([0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 0, 1]):
+        assert aurc(tied, np.array(risk, float), ones)[0] == pytest.approx(0.5)
+        assert risk_at(tied, np.array(risk, float), ones, coverage=0.5)[0] == pytest.approx(0.5)
+        assert risk_curve(tied, np.array(risk, float), ones)[1][0] == pytest.approx([0.5] * 4)
+    risk, shuffled = RNG.random(60), RNG.permutation(60)
+    for figure in (aurc, lambda *given: risk_at(*given, coverage=0.8)):
+        again = figure(VALUES[shuffled], risk[shuffled], COUNTS[:, shuffled])
+        assert figure(VALUES, risk, COUNTS) == pytest.approx(again, abs=1e-12)
+
+
+def test_risks_are_those_of_random_orders_of_the_tied_in_every_resample():
+    risk = RNG.random(60)
+    for row, area, mean in zip(
+        COUNTS, aurc(VALUES, risk, COUNTS), risk_at(VALUES, risk, COUNTS, coverage=0.8), strict=True
+    ):
+        confidence, risks = repeated(row, VALUES, risk)
+        size = np.arange(1, len(risks) + 1)
+        orders = [np.lexsort((RNG.random(len(risks)), -confidence)) for _ in range(3000)]
+        curves = np.array([risks[order].cumsum() / size for order in orders])
+        assert area == pytest.approx(curves.mean(), abs=2e-3)
+        assert mean == pytest.approx(curves[:, int(np.ceil(0.8 * len(risks))) - 1].mean(), abs=2e-3)
 
 
 def test_recalibration_is_the_likeliest():

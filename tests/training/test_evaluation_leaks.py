@@ -12,7 +12,7 @@ from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
 from sonoloop_training.evaluation.cases import Case
 from sonoloop_training.evaluation.leaks import find_leaks, identify
-from sonoloop_training.evaluation.split_list import Listed, read_split_list
+from sonoloop_training.evaluation.split_list import Listed, is_other, read_split_list
 
 
 def listed(pixels: np.ndarray, name: str, group: str = "") -> Listed:
@@ -51,6 +51,17 @@ def test_a_name_tells_only_where_nothing_better_is_listed(images):
     assert [leak.kind for leak in find_leaks(new, [Listed(name="busi/one")])] == ["same image"]
     # another folder's image of the same name
     assert find_leaks(new, [listed(images[3], "one")]) == []
+
+
+def test_an_image_is_another_where_neither_bytes_nor_pixels_agree(images):
+    frame = frame_from_array(images[0], name="a", id="bytes")
+    assert is_other(frame, Listed(name="busi/a", id="x", pixels_hash="y"))
+    assert is_other(frame, Listed(name="busi/a", id="x"))
+    # saved again, and what an older list does not tell
+    assert not is_other(frame, Listed(name="busi/a", id="x", pixels_hash=frame.pixels_hash))
+    assert not is_other(frame, Listed(name="busi/a", id="bytes"))
+    assert not is_other(frame, Listed(name="busi/a"))
+    assert not is_other(frame, None)
 
 
 def test_a_split_is_read_in_both_forms(tmp_path):

@@ -3,64 +3,29 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-import torch
+from evaluation_models import copy_small, members, run, save_model
 from PIL import Image
 
 from sonoloop.errors import TrainingError
-from sonoloop.models.bundle import Card, save_bundle
-from sonoloop.models.networks import build_network
 from sonoloop.models.spec import ModelSpec
-from sonoloop_training.datasets import find_datasets
-from sonoloop_training.evaluation.cases import read_case
-from sonoloop_training.evaluation.evaluate import Evaluation, evaluate
-from sonoloop_training.evaluation.leaks import identify
+from sonoloop_training.evaluation.measures import MEASURES
 from sonoloop_training.evaluation.model import read_history
 from sonoloop_training.events import EvaluationDone, Event, Notice, Progress, Unreadable
-
-SPEC = ModelSpec(encoder="tu-test_efficientnet", size=64, arguments={"decoder_channels": [32, 16, 8, 8, 4]})
-
-
-def save_model(folder: Path, *, seed: int = 0, spec: ModelSpec = SPEC, **card: object) -> Path:
-    torch.manual_seed(seed)
-    values = {"name": "tiny", "spec": spec, "views": 1, "normal_gate": 1.0, "min_area": 0.0}
-    save_bundle(folder, build_network(spec).eval(), Card(**(values | card)))
-    return folder
 
 
 @pytest.fixture(scope="module")
 def small(datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dozen images of the BUSI phantoms, one of them broken."""
-    root = tmp_path_factory.mktemp("small")
-    shutil.copy(datasets / "busi_groups.json", root)
-    for label in ("benign", "malignant", "normal"):
-        (root / "BUSI" / label).mkdir(parents=True)
-        for number in range(1, 5):
-            for end in (".png", "_mask.png"):
-                name = f"{label} ({number}){end}"
-                shutil.copy(datasets / "Dataset_BUSI_with_GT" / label / name, root / "BUSI" / label)
-    broken = root / "BUSI" / "normal" / "normal (4).png"
-    broken.write_bytes(broken.read_bytes()[:500])
-    return root
+    return copy_small(datasets, tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("model") / "bundle")
-
-
-def members(data: Path, names: set[str]) -> list[dict[str, str]]:
-    samples = [s for s in find_datasets(data) if f"{s.dataset}/{s.name}" in names]
-    return [dataclasses.asdict(identify(read_case(sample))) for sample in samples]
-
-
-def run(data: Path, out: Path | None, model: Path, **changes: object) -> list[Event]:
-    return list(evaluate(Evaluation(data=data, model=str(model), out=out, device="cpu", **changes)))
 
 
 @pytest.fixture(scope="module")
@@ -139,28 +104,16 @@ def test_leaked_images_are_named_and_left_out_beside(small, tmp_path):
     assert "(leaked)" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_a_given_split_says_the_parts_and_not_that_the_model_is_clean(small, tmp_path):
-    folder = save_model(tmp_path / "bundle")
-    # as where all trained in the end
-    everyone = members(
-        small, {f"busi/{label} ({n})" for label in ("benign", "malignant") for n in range(1, 5)}
-    )
-    (folder / "split.json").write_text(json.dumps({"train": everyone, "validation": [], "test": []}))
-    split = tmp_path / "first.json"
-    split.write_text(
-        json.dumps({"train": ["busi/benign (1)"], "test": ["busi/benign (3)", "busi/malignant (3)"]})
-    )
-    events = run(small, tmp_path / "out", folder, part="test", split=split)
-    (notice,) = [event.message for event in events if isinstance(event, Notice)]
-    assert notice.startswith("2 of 2 images trained tiny-")
-    assert notice.endswith("(leaked) alone, since no others are left")
-    entry = json.loads((tmp_path / "out" / "results.json").read_text())["models"][0]
-    assert entry["leaked"] is True
-    assert entry["figures_without_leaks"] is None
-
-
-def test_a_split_that_leaks_on_purpose_marks_the_result(small, tmp_path):
-    folder = save_model(tmp_path / "bundle", snapshot={"recipe": {"split": {"method": "leaky"}}})
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        {"recipe": {"split": {"method": "leaky"}}},
+        # started from a model that was
+        {"recipe": {"split": {"method": "groups"}}, "leaked": True},
+    ],
+)
+def test_a_split_that_leaks_on_purpose_marks_the_result(small, tmp_path, snapshot):
+    folder = save_model(tmp_path / "bundle", snapshot=snapshot)
     (folder / "split.json").write_text(json.dumps({"train": ["busi/other"], "test": ["busi/benign (1)"]}))
     events = run(small, tmp_path / "out", folder, part="test")
     assert any("leaks on purpose" in event.message for event in events if isinstance(event, Notice))
@@ -178,27 +131,6 @@ def test_the_part_comes_from_the_split(small, model, tmp_path):
         assert sorted(row["image"] for row in csv.DictReader(file)) == names
 
 
-@pytest.mark.parametrize(
-    ("listing", "message"),
-    [
-        (None, "does not say which images are its test part"),
-        ({"train": [], "test": []}, "lists no image for test"),
-        (
-            {"train": [], "test": ["busbra/1", "busbra/2"]},
-            "none of the 12 images in the data is in the test part",
-        ),
-    ],
-)
-def test_a_part_that_is_not_there_is_refused(small, model, tmp_path, listing, message):
-    split = None
-    if listing is not None:
-        split = tmp_path / "split.json"
-        split.write_text(json.dumps(listing))
-    with pytest.raises(TrainingError, match=message):
-        run(small, tmp_path / "out", model, part="test", split=split)
-    assert not (tmp_path / "out").exists()
-
-
 def test_two_models_are_compared_on_the_same_images(small, model, tmp_path):
     other = save_model(tmp_path / "other", seed=1, name="other")
     run(small, tmp_path / "out", model, versus=str(other))
@@ -214,13 +146,22 @@ def test_two_models_are_compared_on_the_same_images(small, model, tmp_path):
         assert len(list(csv.DictReader(file))) == 22
 
 
-def test_a_classifier_has_no_mask_figures(small, tmp_path):
+def test_a_classifier_has_no_mask_figures(small, model, tmp_path):
     spec = ModelSpec(library="timm", architecture="test_resnet", encoder="", size=64)
     folder = save_model(tmp_path / "bundle", spec=spec)
+    assert spec.heads == ("classes",)
+    run(small, tmp_path / "out", folder, versus=str(model))
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    own = results["models"][0]
+    of_masks = {measure.key for measure in MEASURES if measure.head == "lesion"}
+    assert not of_masks & own["figures"].keys()
+    assert own["figures"]["accuracy"]["n"] == 11
+    assert not of_masks & own["strata"]["class"]["benign"].keys()
+    assert own["strata"]["class"]["benign"]["accuracy"]["n"] == 4
+    # a model of both heads is compared with it by the classes alone
+    assert results["models"][1]["figures"]["lesion_dice"]["n"] == 8
+    assert not of_masks & results["comparison"]["differences"].keys()
     run(small, tmp_path / "out", folder)
-    figures = json.loads((tmp_path / "out" / "results.json").read_text())["models"][0]["figures"]
-    assert "lesion_dice" not in figures
-    assert figures["accuracy"]["n"] == 11
     assert "the worst cases" not in (tmp_path / "out" / "report.html").read_text()
 
 

@@ -277,7 +277,7 @@ def test_a_single_image_too_large_for_the_memory_is_an_error(tmp_path, tiny, run
         raise torch.OutOfMemoryError("too much")
 
     monkeypatch.setattr("sonoloop_training.loop.joint_loss", never)
-    with pytest.raises(TrainingError, match="not enough memory for a single image"):
+    with pytest.raises(TrainingError, match="not enough memory for 1 images at once"):
         run_fit(tiny("epochs=1"), tmp_path)
 
 

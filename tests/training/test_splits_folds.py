@@ -16,6 +16,7 @@ from sonoloop_training.splits import (
     PARTS,
     SplitConfig,
     apply_split,
+    describe_folds,
     make_folds,
     published_folds,
     read_folds,
@@ -79,6 +80,34 @@ def test_folds_are_written_and_read_again(tmp_path):
         read_folds(tmp_path / "folds.json", make_samples(61))
     with pytest.raises(TrainingError, match="cannot be written"):
         write_folds(tmp_path / "no" / "folds.json", folds)
+
+
+def test_the_folds_of_a_split_are_kept_and_split_the_same_again(tmp_path):
+    samples = make_samples()
+    made = SplitConfig(method="folds", fold=2, folds=4, key="k")
+    folds = describe_folds(made, samples)
+    assert folds == make_folds(samples, folds=4, key="k")
+    write_folds(tmp_path / "folds.json", folds)
+    again = SplitConfig(method="file", file=str(tmp_path / "folds.json"), fold=2, key="k")
+    assert describe_folds(again, samples) == folds
+    parts = apply_split(made, samples)
+    assert names(apply_split(again, samples)) == names(parts)
+    assert groups(parts)[2] == {group for group, fold in folds.items() if fold == 2}
+
+
+def test_a_split_without_folds_has_none_to_keep(tmp_path):
+    samples = make_samples(facts=lambda number: {"5-fold": str(number % 5 + 1)})
+    for config in (
+        SplitConfig(),
+        SplitConfig(method="grows"),
+        SplitConfig(method="leaky"),
+        SplitConfig(method="leave-scanner", left_out="A"),
+    ):
+        assert describe_folds(config, samples) is None
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps(names(split(samples, validation=0.1, test=0.2, key="k"))))
+    assert describe_folds(SplitConfig(method="file", file=str(path)), samples) is None
+    assert describe_folds(SplitConfig(method="file"), samples) == published_folds(samples)
 
 
 def write_csv(path, rows):

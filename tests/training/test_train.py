@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sonoloop.errors import TrainingError
+from sonoloop.errors import BundleError, TrainingError
 from sonoloop.imaging.images import read_study
 from sonoloop.models.bundle import read_bundle
 from sonoloop.models.predictor import Predictor
@@ -69,9 +69,7 @@ def test_a_training_tells_what_it_does(made):
     ]
     assert [e.part for e in events if isinstance(e, Evaluated)] == ["validation", "test"]
     stages = list(dict.fromkeys(e.stage for e in events if isinstance(e, Progress)))
-    assert stages == [
-        "Reading", "Calibrating", "Evaluating on validation", "Evaluating on test", "Listing who trained",
-    ]  # fmt: skip
+    assert stages == ["Listing", "Reading", "Calibrating", "Evaluating on validation", "Evaluating on test"]
     started = next(e for e in events if isinstance(e, Started))
     # three phantoms train beside the images
     assert started.train + started.validation + started.test == 38 + 3
@@ -255,3 +253,27 @@ def test_augmentation_is_shown_in_one_picture(tiny, datasets, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match=r"x\.png cannot be written \(.*\); give another file"):
         list(show_augmentation(tiny(), datasets, tmp_path / "file" / "x.png"))
+
+
+def test_a_run_that_ends_while_the_model_is_written_keeps_its_results(tiny, datasets, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise BundleError("no room")
+
+    recipe, out = tiny("epochs=1", "draws=4"), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("sonoloop_training.run.save_bundle", full)
+        with pytest.raises(BundleError, match="no room"):
+            list(train(recipe, datasets, out, device="cpu"))
+    before = json.loads((out / "results.json").read_text())
+    list(train(recipe, datasets, out, device="cpu"))
+    after = json.loads((out / "results.json").read_text())
+    assert before["version"] == after["version"] == read_bundle(out / "bundle").version
+
+
+def test_folds_are_written_and_read_back_as_the_same_split(tiny, datasets, tmp_path):
+    settings = ("epochs=1", "draws=4", "split.folds=3", "split.fold=2")
+    list(train(tiny(*settings, "split.method=folds"), datasets, tmp_path / "one", device="cpu"))
+    again = tiny(*settings, "split.method=file", f"split.file={tmp_path / 'one' / 'folds.json'}")
+    list(train(again, datasets, tmp_path / "two", device="cpu"))
+    one, two = (json.loads((tmp_path / name / "split.json").read_text()) for name in ("one", "two"))
+    assert one == two

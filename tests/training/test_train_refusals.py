@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import shutil
 from pathlib import Path
@@ -11,8 +12,12 @@ from PIL import Image
 
 from sonoloop.errors import DeviceError, SonoloopError, TrainingError
 from sonoloop.imaging.phantom import phantom
+from sonoloop_training.commands.train import add_arguments, settings_of
+from sonoloop_training.datasets import find_datasets
 from sonoloop_training.events import EpochDone
+from sonoloop_training.recipe import read_recipe
 from sonoloop_training.run import train
+from sonoloop_training.splits import apply_split
 
 
 def make_folder(root: Path, labels: list[str], *, with_masks: bool = True) -> Path:
@@ -133,3 +138,31 @@ def test_a_refused_checkpoint_keeps_its_own_split(tiny, datasets, tmp_path):
     with pytest.raises(TrainingError, match="learned from other data or another split"):
         list(train(tiny(), data, out, device="cpu"))
     assert (out / "split.json").read_bytes() == before
+
+
+def test_a_test_image_that_cannot_be_used_is_named_before_anything_is_learned(tiny, datasets, tmp_path):
+    data = shutil.copytree(datasets, tmp_path / "data")
+    recipe = tiny()
+    judge = next(s for s in apply_split(recipe.split, find_datasets(data))["test"] if s.label != "normal")
+    Image.new("L", (10, 20), 255).save(judge.masks[0])
+    assert refused(recipe, data, tmp_path / "out").startswith(f"{judge.masks[0].name} is 10 x 20")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method"),
+    [(["--fold", "2"], "folds"), (["--set", "split.method=file", "--fold", "2"], "file")],
+)
+def test_a_fold_is_of_the_folds_that_the_recipe_has(recipe_file, arguments, method):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = parser.parse_args([str(recipe_file), "--data", ".", "--out", ".", *arguments])
+    split = read_recipe(options.recipe, settings_of(options)).split
+    assert (split.method, split.fold) == (method, 2)
+
+
+def test_leaky_makes_no_folds(recipe_file):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = parser.parse_args([str(recipe_file), "--data", ".", "--out", ".", "--leaky", "--fold", "2"])
+    with pytest.raises(TrainingError, match="leave --fold out"):
+        settings_of(options)

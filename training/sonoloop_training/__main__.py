@@ -41,17 +41,17 @@ def main(arguments: list[str] | None = None) -> int:
             if speaks:
                 _say(event.to_json())
     except SonoloopError as error:
-        _say(Failed(error=str(error)).to_json())
+        _fail(str(error), speaks=speaks)
         return 1
     except ImportError as error:
-        _say(Failed(error=f'{error}; training needs: pip install "napari-sonoloop[train]"').to_json())
+        _fail(f'{error}; training needs: pip install "napari-sonoloop[train]"', speaks=speaks)
         return 1
     except Exception as error:
         # whoever reads the events learns of it, the traceback goes to standard error
-        _say(Failed(error=f"{type(error).__name__}: {error}").to_json())
+        _fail(f"{type(error).__name__}: {error}", speaks=speaks)
         raise
     except KeyboardInterrupt:
-        _say(Failed(error="interrupted").to_json())
+        _fail("interrupted", speaks=speaks)
         return 130
     return 0
 
@@ -68,6 +68,13 @@ def _end_once() -> Callable[[int, FrameType | None], None]:
             raise KeyboardInterrupt
 
     return end
+
+
+def _fail(message: str, *, speaks: bool) -> None:
+    if speaks:
+        _say(Failed(error=message).to_json())
+    else:
+        sys.stderr.write(f"process {os.environ['RANK']}: {message}\n")
 
 
 def _say(line: str) -> None:

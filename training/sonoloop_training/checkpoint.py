@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,12 +36,15 @@ class Checkpoint:
     plugin : lightning.fabric.plugins.precision.Precision
         In what the network computes, and how the loss is scaled for that; in another precision the numbers
         would not be those of one run.
+    history : pathlib.Path
+        Takes the figures of each epoch, a JSON object a line, for people to look at.
     """
 
     path: Path
     recipe: Recipe
     learns_from: str
     plugin: Precision
+    history: Path
 
     @property
     def precision(self) -> str:
@@ -71,6 +75,8 @@ class Checkpoint:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path)
+            lines = "".join(json.dumps(entry) + "\n" for entry in fitting.history)
+            self.history.write_text(lines, encoding="utf-8")
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
             # torch's writer hides a full disk behind an error of its own

@@ -102,9 +102,9 @@ class FitConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
             _check(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("draws", "small_epochs", "patience", "phantoms", "lesion_weight", "class_weight"):
+        for name in ("draws", "small_epochs", "patience", "phantoms", "weight_decay", "empty_weight"):
             _check(self, name, getattr(self, name) >= 0, "0 or more")
-        for name in ("learning_rate", "encoder_learning_rate", "clip"):
+        for name in ("learning_rate", "encoder_learning_rate", "clip", "lesion_weight", "class_weight"):
             _check(self, name, getattr(self, name) > 0, "positive")
         for name in ("ema", "warmup", "strips", "label_smoothing", "blend"):
             _check(self, name, 0 <= getattr(self, name) < 1, "in [0, 1)")

@@ -64,6 +64,11 @@ class Fitting:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
+    def minutes(self) -> float:
+        """Minutes that the epochs took, those of earlier sittings too."""
+        return sum(float(entry["seconds"]) for entry in self.history) / 60
+
+    @property
     def averaged(self) -> Weights:
         """The averaged weights by the network's own names, on the CPU."""
         state = self.average.module.state_dict()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from sonoloop_training.fit_config import FitConfig
 from sonoloop_training.fitting import Fitting, Weights, begin, set_rate, set_training
 from sonoloop_training.losses import joint_loss
 from sonoloop_training.recipe import Recipe
-from sonoloop_training.watching import watch
+from sonoloop_training.watching import FIGURES, watch
 
 CHECKPOINT, HISTORY = "checkpoint.pt", "history.jsonl"
 _TELL_EVERY = 10
@@ -37,7 +36,7 @@ _STEADY = 30
 def fit(
     recipe: Recipe,
     train: Cache,
-    validation: Cache,
+    validation: Cache | None,
     *,
     out: Path,
     learns_from: str,
@@ -54,7 +53,7 @@ def fit(
     recipe : Recipe
         How to train.
     train, validation : Cache
-        The images that teach and those that are watched.
+        The images that teach, and those that are watched, if any.
     out : pathlib.Path
         Takes the checkpoint and ``history.jsonl``. A checkpoint found there is gone on from.
     learns_from : str
@@ -85,17 +84,24 @@ def fit(
     TrainingError
         If the loss is not finite, the checkpoint is of another recipe or split, or cannot be written.
     """
-    begun = time.monotonic()
     config = recipe.fit
     fabric = make_fabric(config, device)
     fitting = begin(recipe, start)
     network, optimizer = fabric.setup(fitting.network, fitting.optimizer)
     fitting.average.to(fabric.device)
     on_disk = Checkpoint(
-        path=out / checkpoint, recipe=recipe, learns_from=learns_from, plugin=fabric._precision
+        path=out / checkpoint,
+        recipe=recipe,
+        learns_from=learns_from,
+        plugin=fabric._precision,
+        # the last fit, on all images, has a history of its own
+        history=out / (HISTORY if checkpoint == CHECKPOINT else f"{Path(checkpoint).stem}.jsonl"),
     )
     # after the set-up, so that the optimiser's state lands on the device
     on_disk.resume(fitting)
+    if max_minutes is None:
+        # an earlier sitting may have had less time
+        fitting.epochs = config.epochs
     weights = draw_weights(train, config)
     steps = _steps(config, len(train), fabric.world_size)
     # nothing is written before all is known to fit together
@@ -104,7 +110,7 @@ def fit(
         device=str(fabric.device),
         precision=on_disk.precision,
         train=len(train),
-        validation=len(validation),
+        validation=0 if validation is None else len(validation),
         test=test,
         epoch=fitting.epoch,
         epochs=fitting.epochs,
@@ -117,7 +123,7 @@ def fit(
     learning = Learning(fabric, network, optimizer, fitting, config, steps)
     while fitting.epoch < fitting.epochs and not fitting.has_waited(config.patience):
         started = time.monotonic()
-        left = None if max_minutes is None else max_minutes * 60 * (1 - _RESERVE) - (started - begun)
+        left = None if max_minutes is None else (max_minutes * (1 - _RESERVE) - fitting.minutes) * 60
         images = small if fitting.epoch < config.small_epochs else train
         drawn = draw_epoch(weights, config, fitting.epoch)
         loss = yield from learning.epoch(images, drawn, augmentation, seconds=left)
@@ -125,8 +131,8 @@ def fit(
         # of the first process for all: batch normalisation's statistics differ, and all have to stop together
         watched = fabric.broadcast(
             watch(fitting.average.module, validation, fabric.device, fabric.autocast)
-            if fabric.is_global_zero
-            else {}
+            if fabric.is_global_zero and validation is not None
+            else dict.fromkeys(FIGURES)
         )
         fitting.watch(watched["score"], keep=config.patience > 0)
         done = EpochDone(
@@ -140,10 +146,6 @@ def fit(
         fitting.history.append(dataclasses.asdict(done))
         if fabric.is_global_zero:
             on_disk.save(fitting)
-            # the last fit, on all images, has a history of its own
-            name = HISTORY if checkpoint == CHECKPOINT else f"{Path(checkpoint).stem}.jsonl"
-            lines = "".join(json.dumps(entry) + "\n" for entry in fitting.history)
-            (out / name).write_text(lines, encoding="utf-8")
         fabric.barrier()
         yield done
     return fitting
@@ -165,7 +167,7 @@ class Learning:
         How.
     steps : int
         In an epoch.
-    parts : int
+    micro_batches : int
         In so many parts a batch goes through the network, their gradients summed; more when memory runs out.
     """
 
@@ -175,7 +177,7 @@ class Learning:
     fitting: Fitting
     config: FitConfig
     steps: int
-    parts: int = 1
+    micro_batches: int = 1
 
     def epoch(
         self, images: Cache, drawn: torch.Tensor, augmentation: nn.Module, *, seconds: float | None
@@ -223,13 +225,15 @@ class Learning:
                 break
             except torch.OutOfMemoryError as error:
                 torch.cuda.empty_cache()
-                if self.parts >= len(batch):
+                # the other processes would wait for gradients that come in another number of parts
+                if self.micro_batches >= len(batch) or self.fabric.world_size > 1:
+                    at_once = -(-len(batch) // self.micro_batches)
                     raise TrainingError(
-                        "there is not enough memory for a single image; set a smaller model.size, or train "
-                        "on the CPU with --device cpu"
+                        f"there is not enough memory for {at_once} images at once; set a smaller fit.batch "
+                        "or model.size, or train on the CPU with --device cpu"
                     ) from error
-                self.parts *= 2
-            yield Notice(message=f"out of memory; going on with batches in {self.parts} parts")
+                self.micro_batches *= 2
+            yield Notice(message=f"out of memory; going on with batches in {self.micro_batches} parts")
         mean = self.fabric.all_reduce(loss, reduce_op="mean")
         if not isinstance(mean, torch.Tensor) or not torch.isfinite(mean):
             return loss
@@ -244,7 +248,7 @@ class Learning:
         """Compute the gradients of a batch's mean loss, and give that loss."""
         self.optimizer.zero_grad()
         total = torch.zeros((), device=self.fabric.device)
-        for part in batch.split(self.parts):
+        for part in batch.split(self.micro_batches):
             lesion, classes = self.network(part.images)
             loss = joint_loss(lesion, classes, part, self.config).sum() / len(batch)
             self.fabric.backward(loss)

@@ -13,6 +13,8 @@ from sonoloop_training.events import Progress
 from sonoloop_training.splits import PARTS, Part
 
 SPLIT = "split.json"
+
+Members = dict[Part, list[dict[str, str]]]
 _EVERY = 50
 
 
@@ -21,14 +23,14 @@ def describe_split(parts: Mapping[Part, Sequence[Sample]]) -> dict[str, list[str
     return {part: sorted(f"{s.dataset}/{s.name}" for s in parts[part]) for part in PARTS}
 
 
-def hash_split(listing: Mapping[str, Any]) -> str:
+def hash_split(listing: Mapping[Any, Any]) -> str:
     """SHA-256 of who is where; 64 hex digits."""
     return hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
 
 
 def list_members(
     parts: Mapping[Part, Sequence[Sample]],
-) -> Generator[Progress, None, dict[str, list[dict[str, str]]]]:
+) -> Generator[Progress, None, Members]:
     """List every image so that it, and a near copy of it, is known again wherever it lies.
 
     Yields
@@ -38,17 +40,22 @@ def list_members(
 
     Returns
     -------
-    dict
+    Members
         For each part a list of ``name`` ("dataset/name"), ``group``, ``id`` and ``pixels_hash`` (see
         `sonoloop.values.Frame`) and ``fingerprint`` (see `sonoloop_training.duplicates.fingerprint`).
+
+    Raises
+    ------
+    TrainingError, ImageError
+        If an image or a mask cannot be used; it is named.
     """
     total, done = sum(len(samples) for samples in parts.values()), 0
-    members: dict[str, list[dict[str, str]]] = {}
+    members: Members = {}
     for part in PARTS:
         members[part] = []
         for sample in parts[part]:
             if done % _EVERY == 0:
-                yield Progress(stage="Listing who trained", done=done, total=total)
+                yield Progress(stage="Listing", done=done, total=total)
             frame, _ = sample.read()
             members[part].append(
                 {

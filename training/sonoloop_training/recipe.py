@@ -168,6 +168,8 @@ def _fill(kind: type[T], tables: Mapping[str, Any], table: str) -> T:
 
 def _check_kind(name: str, value: object, default: object) -> None:
     """Refuse a value of another kind than the default's, so that the message names the key."""
+    if isinstance(default, Mapping) and not isinstance(value, Mapping):
+        raise TrainingError(f"the recipe's {name} must be a table, got {value!r}")
     kind = type(default)
     # a whole number will do for a fraction; TOML's true and false are no numbers
     fits = type(value) is kind or (kind is float and type(value) is int)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,10 +14,11 @@ import torch
 
 from sonoloop import __version__
 from sonoloop.errors import TrainingError
-from sonoloop.models.bundle import WEIGHTS, Bundle, Card, save_bundle
+from sonoloop.models.bundle import Bundle, Card, save_bundle, seal
 from sonoloop.models.devices import choose_device
 from sonoloop.models.networks import build_network
 from sonoloop.models.predictor import Predictor
+from sonoloop.models.spec import Head
 from sonoloop_training.cache import cache_samples
 from sonoloop_training.calibrate import calibrate
 from sonoloop_training.datasets import Sample, find_datasets
@@ -29,12 +29,13 @@ from sonoloop_training.evaluation.summary import summarise
 from sonoloop_training.events import Evaluated, Event, Finished, Progress
 from sonoloop_training.fit_config import FitConfig
 from sonoloop_training.fitting import Fitting, Weights
+from sonoloop_training.lineage import inherit, merge
 from sonoloop_training.loop import fit
 from sonoloop_training.membership import SPLIT, describe_split, hash_split, list_members
 from sonoloop_training.recipe import Recipe
-from sonoloop_training.splits import PARTS, Part, apply_split
+from sonoloop_training.splits import PARTS, Part, apply_split, describe_folds, write_folds
 
-FINAL, RESULTS = "final.pt", "results.json"
+FINAL, FOLDS, RESULTS = "final.pt", "folds.json", "results.json"
 _LIBRARIES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "lightning", "numpy")
 _EVERY = 16
 
@@ -51,8 +52,8 @@ def train(
     data : pathlib.Path
         Folder with the datasets; see `sonoloop_training.datasets.find_datasets`.
     out : pathlib.Path
-        Takes the checkpoint, ``split.json``, ``history.jsonl``, ``results.json`` and the bundle in
-        ``bundle``. A run that broke off is gone on with.
+        Takes the checkpoint, ``split.json``, ``folds.json`` where the split is by folds, ``history.jsonl``,
+        ``results.json`` and the bundle in ``bundle``. A run that broke off is gone on with.
     device : str
         See `sonoloop.models.devices.choose_device`.
     max_minutes : float, optional
@@ -69,15 +70,23 @@ def train(
     TrainingError
         If the data are wrong, or `out` holds a finished bundle.
     """
-    begun = time.monotonic()
     bundle_folder = out / "bundle"
     if bundle_folder.exists():
         raise TrainingError(f"{bundle_folder} holds a finished model; give another --out")
     recipe.fit.check_device(choose_device(device).type)
-    card = _blank_card(recipe)
-    parts = apply_split(recipe.split, find_datasets(data))
-    check_parts(parts)
+    _blank_card(recipe, leaked=False)
+    samples = find_datasets(data)
+    parts = apply_split(recipe.split, samples)
+    check_parts(parts, heads=recipe.model.heads)
     listing = describe_split(parts)
+    # every image is read once before anything is written or learned: what cannot be used is told now
+    members = yield from list_members(parts)
+    inherited: list[dict[str, str]] = []
+    leaked = recipe.split.method == "leaky"
+    if recipe.fit.start:
+        inherited, spoilt = yield from inherit(recipe.fit.start, members, split_sha256=hash_split(listing))
+        leaked = leaked or spoilt
+    card = _blank_card(recipe, leaked=leaked)
     size, phantoms = recipe.model.size, recipe.fit.phantoms
     training = yield from cache_samples(parts["train"], phantoms=phantoms, size=size, stage="Reading")
     watched = yield from cache_samples(parts["validation"], phantoms=0, size=size, stage="Reading")
@@ -97,54 +106,64 @@ def train(
     if speaks:
         # not sooner: beside the checkpoint of another split, its own list stays
         _write(out / SPLIT, listing)
+        if (folds := describe_folds(recipe.split, samples)) is not None:
+            write_folds(out / FOLDS, folds)
     yield started
     fitted = yield from fitting
     if speaks:
         card, metrics = yield from _judge(card, fitted.kept, parts, device=device)
 
-    weights, trained, final = fitted.kept, parts, None
+    weights, final, minutes = fitted.kept, None, fitted.minutes
     if recipe.final.epochs:
         everyone = [sample for part in PARTS for sample in parts[part]]
-        trained = {"train": everyone, "validation": [], "test": []}
+        members = {"train": [m for part in PARTS for m in members[part]], "validation": [], "test": []}
         cached = yield from cache_samples(everyone, phantoms=phantoms, size=size, stage="Reading")
         last = yield from fit(
             dataclasses.replace(recipe, fit=_final_fit(recipe)),
             cached,
-            watched,
+            # all images train, so that none can be watched
+            None,
             out=out,
-            learns_from=hash_split(describe_split(trained)),
+            learns_from=hash_split({"train": listing}),
             device=device,
             checkpoint=FINAL,
             start=weights,
-            max_minutes=None if max_minutes is None else max_minutes - (time.monotonic() - begun) / 60,
+            max_minutes=None if max_minutes is None else max_minutes - fitted.minutes,
         )
         weights, final = last.kept, {"images": len(everyone), "epochs": last.epoch}
+        minutes += last.minutes
     if not speaks:
         return
-    members = yield from list_members(trained)
-    content = json.dumps(members, indent=1).encode()
-    minutes = round((time.monotonic() - begun) / 60, 1)
+    members = merge(members, inherited)
     snapshot = _snapshot(recipe, parts, fitted) | {
+        "leaked": leaked,
         "split_sha256": hash_split(listing),
         "members_sha256": hash_split(members),
         "final": final,
-        "minutes": minutes,
+        "minutes": round(minutes, 1),
     }
     card = dataclasses.replace(
         card, snapshot=snapshot, metrics={part: figures["all"] for part, figures in metrics.items()}
     )
-    beside = {SPLIT: content, "history.json": json.dumps(fitted.history, indent=1).encode()}
-    bundle = save_bundle(bundle_folder, _as_shipped(card, weights), card, beside=beside)
-    results = {
-        "model": bundle.model,
-        "version": bundle.version,
-        **snapshot,
-        "weights_bytes": (bundle_folder / WEIGHTS).stat().st_size,
-        "metrics": metrics,
-        "history": fitted.history,
+    network = _as_shipped(card, weights)
+    bundle = Bundle(seal(card, network), network)
+    # before the bundle, which ends the run: a run without results could not be gone on with
+    _write(
+        out / RESULTS,
+        {
+            "model": bundle.model,
+            "version": bundle.version,
+            **snapshot,
+            "metrics": metrics,
+            "history": fitted.history,
+        },
+    )
+    beside = {
+        SPLIT: json.dumps(members, indent=1).encode(),
+        "history.json": json.dumps(fitted.history, indent=1).encode(),
     }
-    _write(out / RESULTS, results)
-    yield Finished(model=bundle.model, path=str(bundle_folder), minutes=minutes)
+    save_bundle(bundle_folder, network, card, beside=beside)
+    yield Finished(model=bundle.model, path=str(bundle_folder), minutes=round(minutes, 1))
 
 
 def evaluate(
@@ -160,14 +179,14 @@ def evaluate(
     return summary
 
 
-def check_parts(parts: Mapping[Part, Sequence[Sample]]) -> None:
+def check_parts(parts: Mapping[Part, Sequence[Sample]], *, heads: Sequence[Head]) -> None:
     """Refuse data that teach nothing, before anything is read or written.
 
     Raises
     ------
     TrainingError
-        If a part is empty, no image that trains has a mask file, all that train are of one class, or all
-        that validate are normal.
+        If a part is empty, all images that train are of one class or, where a mask is learned, none of them
+        has a mask file or all that validate are normal.
     """
     for part in PARTS:
         if not parts[part]:
@@ -179,6 +198,8 @@ def check_parts(parts: Mapping[Part, Sequence[Sample]]) -> None:
             f"all {len(training)} images that train are {labels.pop()}: a class cannot be learned from one; "
             "give images of another class too"
         )
+    if "lesion" not in heads:
+        return
     if all(sample.label == "normal" for sample in parts["validation"]):
         raise TrainingError(
             "no validation image has a lesion, so that no threshold can be fitted; give more data, or change "
@@ -205,9 +226,9 @@ def _judge(
     return card, metrics
 
 
-def _blank_card(recipe: Recipe) -> Card:
+def _blank_card(recipe: Recipe, *, leaked: bool) -> Card:
     # the mark goes wherever the model's name goes
-    name = f"{recipe.name}-leaked" if recipe.split.method == "leaky" else recipe.name
+    name = f"{recipe.name}-leaked" if leaked else recipe.name
     try:
         return Card(name=name, spec=recipe.model, libraries=_versions())
     except ValueError as error:
@@ -257,7 +278,6 @@ def _snapshot(recipe: Recipe, parts: Mapping[Part, Sequence[Sample]], fitted: Fi
         "phantoms": 3 * recipe.fit.phantoms,
         "epochs": fitted.epoch,
         "start": fitted.source,
-        "leaked": recipe.split.method == "leaky",
         "recipe": json.loads(json.dumps(recipe.to_dict())),
     }
 

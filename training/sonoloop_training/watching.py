@@ -12,6 +12,7 @@ from sonoloop.models.letterbox import normalise
 from sonoloop.values import CLASSES
 from sonoloop_training.cache import Cache
 
+FIGURES = ("dice", "missed", "false_alarms", "accuracy", "score")
 _BATCH = 16
 
 

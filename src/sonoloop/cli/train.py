@@ -72,12 +72,12 @@ def train(
         raise SonoloopError(f"{folder} holds no checkpoint to go on from; leave --resume out to begin")
     arguments: list[object] = [recipe, "--data", data, "--out", folder, "--device", device.value]
     changes = [*(settings or [])]
-    if fold is not None:
-        changes += ["split.method=folds", f"split.fold={fold}"]
     if seed is not None:
         changes.append(f"fit.seed={seed}")
     for change in changes:
         arguments += ["--set", change]
+    if fold is not None:
+        arguments += ["--fold", fold]
     if leaky:
         arguments.append("--leaky")
     if max_minutes is not None:

@@ -170,27 +170,50 @@ def save_bundle(
     Raises
     ------
     BundleError
-        If the folder exists, or a weight is not finite.
+        If the folder exists or cannot be written, or a weight is not finite.
     """
     if folder.exists():
         raise BundleError(f"{folder} exists; a bundle is never overwritten: give another folder")
-    state = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu()
-        for name, tensor in network.state_dict().items()
-    }
-    _check_finite(state, folder.name)
-    data = safetensors.torch.save(state)
-    card = replace(card, weights_sha256=hashlib.sha256(data).hexdigest())
+    card = seal(card, network)
+    files = {**(beside or {}), WEIGHTS: _pack(network), CARD: card.to_json().encode()}
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for name, content in {**(beside or {}), WEIGHTS: data, CARD: card.to_json().encode()}.items():
-        with (temporary / name).open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.rename(folder)
+    try:
+        temporary.mkdir(parents=True)
+        for name, content in files.items():
+            with (temporary / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.rename(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise BundleError(
+            f"{folder} cannot be written ({error.strerror}); make room, or give another folder"
+        ) from error
     return read_bundle(folder)
+
+
+def seal(card: Card, network: nn.Module) -> Card:
+    """Return the card with the hash of the network's weights as they are stored, in half precision.
+
+    Raises
+    ------
+    BundleError
+        If a weight is not finite.
+    """
+    data = _pack(network)
+    _check_finite(safetensors.torch.load(data), card.name)
+    return replace(card, weights_sha256=hashlib.sha256(data).hexdigest())
+
+
+def _pack(network: nn.Module) -> bytes:
+    return safetensors.torch.save(
+        {
+            name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu()
+            for name, tensor in network.state_dict().items()
+        }
+    )
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -134,14 +134,19 @@ def _leaks(survey: Survey) -> list[Finding]:
     )
     if not names:
         return []
-    by_list = survey.source.listed is not None
+    source = survey.source
+    if source.listed:
+        homes, home = "groups of the list", f"group of {source.listed.name}"
+    elif all(sample.group == f"{sample.dataset}/{sample.patient}" for sample in source.samples):
+        homes, home = "patients", "patient"
+    else:
+        homes, home = "groups of the table", "group of the table"
     return [
         Finding(
             severity="mend",
-            dataset=survey.source.dataset,
-            what=f"pairs of near-duplicates are in two {'groups of the list' if by_list else 'patients'}",
-            advice="one may train and the other test; put both into one "
-            + (f"group of {survey.source.listed.name}" if survey.source.listed else "patient"),
+            dataset=source.dataset,
+            what=f"pairs of near-duplicates are in two {homes}",
+            advice=f"one may train and the other test; put both into one {home}",
             names=names,
         )
     ]

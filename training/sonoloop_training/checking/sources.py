@@ -16,11 +16,12 @@ from sonoloop_training.datasets import (
     load_huggingface,
     load_udiat,
 )
-from sonoloop_training.datasets.find import Reader, find_reader
+from sonoloop_training.datasets.find import Reader, dataset_folders, find_reader
+from sonoloop_training.datasets.folder import has_groups
 from sonoloop_training.datasets.groups import find_group_list
 
 # readers that take a list of groups; any other groups by patient and leaves nothing out
-_GROUPED: dict[object, Callable[[Path, Path], list[Sample]]] = {
+_LISTED: dict[object, Callable[[Path, Path], list[Sample]]] = {
     load: load for load in (load_busi, load_folder, load_huggingface, load_udiat)
 }
 
@@ -35,14 +36,17 @@ class Source:
         Its folder.
     samples : tuple of Sample
         All of them, those too that training leaves out; empty if it could not be listed.
+    grouped : bool
+        Whether the dataset itself says what belongs together: by its patients, or the groups of its table.
     listed : pathlib.Path, optional
-        The list of near-duplicates that training would use.
+        The list of near-duplicates that training would use; never where the dataset is grouped.
     error : str
         Why it could not be listed; empty if it was.
     """
 
     root: Path
     samples: tuple[Sample, ...]
+    grouped: bool = False
     listed: Path | None = None
     error: str = ""
 
@@ -62,8 +66,7 @@ def find_sources(data: Path) -> list[Source]:
     """
     if not data.is_dir():
         raise TrainingError(f"there is no folder {data}; give the folder with the dataset")
-    folders = [data] if find_reader(data) else sorted(path for path in data.iterdir() if path.is_dir())
-    sources = [_list(folder, reader) for folder in folders if (reader := find_reader(folder))]
+    sources = [_list(folder, reader) for folder in dataset_folders(data) if (reader := find_reader(folder))]
     if not sources:
         # says which layouts are known
         find_datasets(data)
@@ -71,13 +74,14 @@ def find_sources(data: Path) -> list[Source]:
 
 
 def _list(root: Path, reader: Reader) -> Source:
-    grouped = _GROUPED.get(reader)
+    load = _LISTED.get(reader)
     try:
-        samples = _list_ungrouped(root, grouped) if grouped else reader(root, find_groups=None)
+        samples = _list_ungrouped(root, load) if load else reader(root, find_groups=None)
+        grouped = load is None or (load is load_folder and has_groups(root))
     except SonoloopError as error:
         return Source(root=root, samples=(), error=str(error))
-    listed = None if any(sample.patient for sample in samples) else find_group_list(root)
-    return Source(root=root, samples=tuple(samples), listed=listed)
+    listed = None if grouped else find_group_list(samples, root)
+    return Source(root=root, samples=tuple(samples), grouped=grouped, listed=listed)
 
 
 def _list_ungrouped(root: Path, load: Callable[[Path, Path], list[Sample]]) -> list[Sample]:

@@ -29,8 +29,8 @@ class Survey:
     groups : tuple of tuple of int
         Near-duplicates joined, by their places.
     split_groups : tuple of str
-        What each sample would be split by, were it to train: its patient, or its group in the list beside the
-        images; empty where near-duplicates would be computed.
+        What each sample would be split by, were it to train: its patient or group as the dataset says, or its
+        group in the list beside the images; empty where near-duplicates would be computed.
     """
 
     source: Source
@@ -92,8 +92,8 @@ def survey_source(source: Source) -> Generator[Progress, None, Survey]:
 
 
 def _split_groups(source: Source) -> tuple[str, ...]:
-    if any(sample.patient for sample in source.samples):
-        return tuple(sample.patient or sample.name for sample in source.samples)
+    if source.grouped:
+        return tuple(sample.group for sample in source.samples)
     if source.listed is None:
         return ()
     listed = read_groups(source.listed).group

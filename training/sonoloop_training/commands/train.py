@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, help="takes checkpoint and bundle; goes on where it broke off"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
+    parser.add_argument("--fold", type=int, help="test this fold, of the recipe's folds or of five")
     parser.add_argument("--leaky", action="store_true", help="split by image; every result is marked leaked")
     parser.add_argument("--max-minutes", type=float, help="make fewer epochs where time does not suffice")
     parser.add_argument("--show-augment", type=Path, metavar="PNG", help="only draw 32 augmented pairs")
@@ -35,8 +36,7 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    settings = [*options.settings, *(["split.method=leaky"] if options.leaky else [])]
-    recipe = read_recipe(options.recipe, settings)
+    recipe = read_recipe(options.recipe, settings_of(options))
     if recipe.split.method == "leaky" and not options.leaky:
         raise TrainingError(
             "a split by image leaks twins into the test; if that is what you mean, add --leaky"
@@ -51,3 +51,25 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
     yield from train(
         recipe, options.data, options.out, device=options.device, max_minutes=options.max_minutes
     )
+
+
+def settings_of(options: argparse.Namespace) -> list[str]:
+    """Turn the options that change the recipe into settings, as `read_recipe` takes them.
+
+    Raises
+    ------
+    TrainingError
+        If two of them contradict each other.
+    """
+    from sonoloop_training.recipe import read_recipe  # noqa: PLC0415 - imports torch, seconds
+
+    if options.leaky and options.fold is not None:
+        raise TrainingError("--leaky makes no folds; leave --fold out")
+    settings: list[str] = list(options.settings)
+    if options.leaky:
+        settings.append("split.method=leaky")
+    if options.fold is not None:
+        settings.append(f"split.fold={options.fold}")
+        if read_recipe(options.recipe, options.settings).split.method not in ("folds", "file"):
+            settings.append("split.method=folds")
+    return settings

@@ -28,9 +28,9 @@ def load_busi(
     root : pathlib.Path
         Holds the folders `benign`, `malignant` and `normal`, in any case.
     groups : pathlib.Path, optional
-        JSON with the near-duplicates, by default `busi_groups.json` or `groups.json` in `root` or beside
-        it; an image not listed is alone in its group. Groups whose members contradict each other in class
-        are left out.
+        JSON with the near-duplicates, by default `busi_groups.json` or `groups.json` in `root`, or beside
+        it if it names one of the images; an image not listed is alone in its group. Groups whose members
+        contradict each other in class are left out.
     find_groups : callable, optional
         Computes the near-duplicates where there is no list; see
         `sonoloop_training.datasets.groups.group_samples`.

@@ -84,6 +84,18 @@ def load_folder(
     return found if grouped else group_samples(found, root, groups=groups, find_groups=find_groups)
 
 
+def has_groups(root: Path) -> bool:
+    """Whether the table of such a folder groups the images, by patient or by group.
+
+    Raises
+    ------
+    TrainingError
+        If the table is missing or ambiguous, or groups some of the images only.
+    """
+    table = _find_table(root)
+    return _has_groups(read_table(table, _COLUMNS), table)
+
+
 def _find_table(root: Path) -> Path:
     tables = sorted(path for path in root.iterdir() if path.suffix.lower() == ".csv" and path.is_file())
     if len(tables) != 1:

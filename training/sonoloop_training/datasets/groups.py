@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 FindGroups = Callable[[Sequence[Sample]], Mapping[str, str]]
 
-LISTS = ("busi_groups.json", "groups.json")
+BUSI_LIST = "busi_groups.json"
+LISTS = (BUSI_LIST, "groups.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ def group_samples(
     samples : sequence of Sample
         All of one dataset.
     root : pathlib.Path
-        Its folder. A list is looked for in it and beside it.
+        Its folder. A list is looked for in it and beside it; see `find_group_list`.
     groups : pathlib.Path, optional
         The list, if it lies elsewhere.
     find_groups : callable, optional
@@ -66,7 +67,7 @@ def group_samples(
     TrainingError
         If the list cannot be read.
     """
-    path = groups or find_group_list(root)
+    path = groups or find_group_list(samples, root)
     if path is not None:
         listed = read_groups(path)
         placed = [_apply(sample, listed) for sample in samples]
@@ -85,13 +86,35 @@ def group_samples(
     return kept
 
 
-def find_group_list(root: Path) -> Path | None:
-    """Return the list of near-duplicates in a dataset's folder or beside it, if there is one."""
+def find_group_list(samples: Sequence[Sample], root: Path) -> Path | None:
+    """Return the list of near-duplicates in a dataset's folder, else its own among those beside it.
+
+    Beside it, `busi_groups.json` is for BUSI only, and any list must name at least one of the images.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        All of one dataset.
+    root : pathlib.Path
+        Its folder.
+
+    Raises
+    ------
+    TrainingError
+        If a list beside the folder cannot be read, so that nobody knows whose it is.
+    """
     for name in LISTS:
-        for folder in (root, root.absolute().parent):
-            path = file_in(folder, name)
-            if path is not None:
-                return path
+        path = file_in(root, name)
+        if path is not None:
+            return path
+    names = {sample.name.casefold() for sample in samples}
+    for name in LISTS:
+        path = file_in(root.absolute().parent, name)
+        # a neighbour's list would make every twin of this dataset a group of its own
+        if path is None or (name == BUSI_LIST and any(sample.dataset != "busi" for sample in samples)):
+            continue
+        if not names.isdisjoint(read_groups(path).group):
+            return path
     return None
 
 

@@ -63,7 +63,8 @@ class Sample:
         Raises
         ------
         TrainingError
-            If a lesion has no mask, or a mask has another size than its image.
+            If a lesion has no mask or an empty one, a normal image has a lesion drawn, or a mask has another
+            size than its image.
         ImageError
             If a file cannot be read.
         """
@@ -74,6 +75,16 @@ class Sample:
         mask = np.zeros(frame.shape, np.bool_)
         for path in self.masks:
             mask |= read_mask(path, frame.shape)
+        if self.label != "normal" and not mask.any():
+            raise TrainingError(
+                f"{self.image.name} is {self.label} and its mask is empty; draw the lesion, or correct the "
+                "class"
+            )
+        if self.label == "normal" and mask.any():
+            raise TrainingError(
+                f"{self.image.name} is normal and has a lesion in its mask; correct the class, or empty the "
+                "mask"
+            )
         return frame, mask
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sonoloop.errors import ImageError, ModelError, TrainingError
@@ -13,7 +13,7 @@ from sonoloop_training.datasets import Sample
 from sonoloop_training.evaluation.cases import Case, read_case
 from sonoloop_training.evaluation.leaks import identify
 from sonoloop_training.evaluation.scores import Score, score_case
-from sonoloop_training.evaluation.split_list import Listed
+from sonoloop_training.evaluation.split_list import Listed, is_other
 from sonoloop_training.events import Event, Progress, Unreadable
 
 
@@ -29,15 +29,23 @@ class Assessment:
         Those images as a split lists them; empty where nobody asked.
     failures : list of tuple
         Name and reason of each image that could not be judged.
+    others : list of str
+        Images that were left out since a split lists another one by their name.
     """
 
     scores: list[list[Score]]
     listed: list[Listed] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
 
 def assess(
-    samples: Sequence[Sample], predictors: Sequence[Predictor], *, identified: bool, stage: str
+    samples: Sequence[Sample],
+    predictors: Sequence[Predictor],
+    *,
+    identified: bool,
+    stage: str,
+    wanted: Mapping[str, Listed] | None = None,
 ) -> Generator[Event, None, Assessment]:
     """Score every image by every model; one that cannot be read is told and the others go on.
 
@@ -51,6 +59,8 @@ def assess(
         Whether to describe each image for `sonoloop_training.evaluation.leaks.find_leaks`.
     stage : str
         What the progress is called.
+    wanted : mapping, optional
+        What a split lists by the names of the images; others of these names are left out.
 
     Yields
     ------
@@ -60,7 +70,7 @@ def assess(
     Returns
     -------
     Assessment
-        Scores and failures.
+        Scores, failures and what was left out.
 
     Raises
     ------
@@ -74,6 +84,10 @@ def assess(
         for sample in samples[first : first + batch]:
             try:
                 case = read_case(sample)
+                name = f"{case.dataset}/{case.name}"
+                if wanted is not None and is_other(case.frame, wanted.get(name)):
+                    found.others.append(name)
+                    continue
                 check_frame(case.frame)
                 cases.append(case)
             except (ImageError, TrainingError) as error:
@@ -87,6 +101,11 @@ def assess(
             if identified:
                 found.listed.append(identify(case))
         yield Progress(stage=stage, done=min(first + batch, len(samples)), total=len(samples))
+    if len(found.others) == len(samples):
+        raise TrainingError(
+            f"all {len(samples)} images have the names of others that the split lists, as {found.others[0]}; "
+            "give the data that the split was made of, or --part all"
+        )
     if not found.scores[0]:
         raise TrainingError(
             f"none of the {len(samples)} images could be judged; the first, {found.failures[0][0]}: "

@@ -1,4 +1,4 @@
-"""The bootstrap over groups, as weights: how often each image counts in each resample."""
+"""The bootstrap over groups, as counts: how often each image counts in each resample."""
 
 from __future__ import annotations
 

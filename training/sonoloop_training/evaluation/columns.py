@@ -15,7 +15,7 @@ from sonoloop_training.evaluation.scores import Score
 
 Floats = NDArray[np.floating[Any]]
 # how often each image counts in each resample, (R, N)
-Weights = NDArray[np.floating[Any]]
+Counts = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
 
 

@@ -18,9 +18,9 @@ from sonoloop_training.evaluation.model import Judged, load_judged
 from sonoloop_training.evaluation.output import check_out, write_out
 from sonoloop_training.evaluation.report import write_report
 from sonoloop_training.evaluation.scores import Score, confusion
-from sonoloop_training.evaluation.split_list import Listed, choose_part, read_split_list
+from sonoloop_training.evaluation.split_list import Listed, choose_part, list_part, read_split_list
 from sonoloop_training.evaluation.summary import SIZES, compare, stratify, summarise
-from sonoloop_training.evaluation.wording import TITLES, describe_differences, describe_leaks
+from sonoloop_training.evaluation.wording import TITLES, describe_differences, describe_leaks, describe_part
 from sonoloop_training.events import EvaluationDone, Event, Notice, Progress
 from sonoloop_training.splits import Part
 
@@ -87,8 +87,10 @@ def evaluate(wanted: Evaluation) -> Iterator[Event]:
     )
     check_out(out)
     samples = find_datasets(wanted.data)
+    listed: dict[str, Listed] = {}
     if wanted.part != "all":
-        samples = choose_part(samples, wanted.part, given or models[0].split)
+        listed = list_part(wanted.part, given or models[0].split)
+        samples = choose_part(samples, wanted.part, listed)
     notices: list[str] = []
     predictors = [
         Predictor(
@@ -105,7 +107,12 @@ def evaluate(wanted: Evaluation) -> Iterator[Event]:
         predictors,
         identified=any(model.split is not None for model in models),
         stage="Evaluating",
+        wanted=listed,
     )
+    if wanted.part != "all":
+        notices += describe_part(
+            wanted.part, here=len(samples) - len(found.others), listed=len(listed), others=found.others
+        )
     judged = []
     for model, predictor, scores in zip(models, predictors, found.scores, strict=True):
         leaks = yield from _look_for_leaks(model, found.listed)

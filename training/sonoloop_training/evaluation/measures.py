@@ -10,7 +10,7 @@ import numpy as np
 
 from sonoloop.models.spec import Head
 from sonoloop.values import CLASSES
-from sonoloop_training.evaluation.columns import Bools, Columns, Floats, Weights
+from sonoloop_training.evaluation.columns import Bools, Columns, Counts, Floats
 from sonoloop_training.evaluation.masks import NSD_TOLERANCE_MM, NSD_TOLERANCE_PX
 from sonoloop_training.evaluation.ranking import auc, aurc, risk_at, spearman, specificity_at
 from sonoloop_training.evaluation.reliability import expected_calibration_error, recalibrate
@@ -36,29 +36,29 @@ class Measure:
         Which output of a model it judges.
     better : int
         1 where more is better, -1 where less is, 0 where neither.
-    counts : callable
+    about : callable
         Columns to a mask of the images that it is about, (N,).
     value : callable
-        Those images' columns and weights (R, N) to values (R,).
+        Those images' columns and counts (R, N) to values (R,).
     """
 
     key: str
     title: str
     head: Head
     better: int
-    counts: Callable[[Columns], Bools]
-    value: Callable[[Columns, Weights], Floats]
+    about: Callable[[Columns], Bools]
+    value: Callable[[Columns, Counts], Floats]
 
 
-def _mean(name: str) -> Callable[[Columns, Weights], Floats]:
-    def value(columns: Columns, weights: Weights) -> Floats:
-        return _ratio(weights @ getattr(columns, name).astype(np.float64), weights)
+def _mean(name: str) -> Callable[[Columns, Counts], Floats]:
+    def value(columns: Columns, counts: Counts) -> Floats:
+        return _ratio(counts @ getattr(columns, name).astype(np.float64), counts)
 
     return value
 
 
-def _ratio(above: Floats, weights: Weights) -> Floats:
-    total = weights.sum(1, dtype=np.float64)
+def _ratio(above: Floats, counts: Counts) -> Floats:
+    total = counts.sum(1, dtype=np.float64)
     return np.asarray(np.divide(above, total, out=np.full(len(total), np.nan), where=total > 0))
 
 
@@ -103,81 +103,81 @@ def _enough_malignant(columns: Columns) -> Bools:
     return _lesion_classes(columns) & enough
 
 
-def _missed(columns: Columns, weights: Weights) -> Floats:
-    return _ratio(weights @ (columns.dice == 0), weights)
+def _missed(columns: Columns, counts: Counts) -> Floats:
+    return _ratio(counts @ (columns.dice == 0), counts)
 
 
-def _no_lesion(columns: Columns, weights: Weights) -> Floats:
-    return _ratio(weights @ ~columns.lesion, weights)
+def _no_lesion(columns: Columns, counts: Counts) -> Floats:
+    return _ratio(counts @ ~columns.lesion, counts)
 
 
-def _lesion_sensitivity(columns: Columns, weights: Weights) -> Floats:
-    total = weights @ columns.lesions
-    found = weights @ columns.found
+def _lesion_sensitivity(columns: Columns, counts: Counts) -> Floats:
+    total = counts @ columns.lesions
+    found = counts @ columns.found
     return np.asarray(np.divide(found, total, out=np.full(len(total), np.nan), where=total > 0))
 
 
-def _rank_correlation(columns: Columns, weights: Weights) -> Floats:
-    return spearman(columns.dice, columns.expected_dice, weights)
+def _rank_correlation(columns: Columns, counts: Counts) -> Floats:
+    return spearman(columns.dice, columns.expected_dice, counts)
 
 
-def _accuracy(columns: Columns, weights: Weights) -> Floats:
-    return _ratio(weights @ (columns.truth == columns.predicted), weights)
+def _accuracy(columns: Columns, counts: Counts) -> Floats:
+    return _ratio(counts @ (columns.truth == columns.predicted), counts)
 
 
-def _balanced_accuracy(columns: Columns, weights: Weights) -> Floats:
+def _balanced_accuracy(columns: Columns, counts: Counts) -> Floats:
     recalls = []
     for place in np.unique(columns.truth):
-        own = weights * (columns.truth == place)
+        own = counts * (columns.truth == place)
         recalls.append(_ratio((own * (columns.predicted == place)).sum(1, dtype=np.float64), own))
     return np.asarray(np.mean(recalls, axis=0))
 
 
-def _auc(columns: Columns, weights: Weights) -> Floats:
-    return auc(columns.malignant, _malignant(columns), weights)
+def _auc(columns: Columns, counts: Counts) -> Floats:
+    return auc(columns.malignant, _malignant(columns), counts)
 
 
-def _called(columns: Columns, weights: Weights) -> Floats:
-    return _ratio(weights @ (columns.malignant >= OPERATING_POINT), weights)
+def _called(columns: Columns, counts: Counts) -> Floats:
+    return _ratio(counts @ (columns.malignant >= OPERATING_POINT), counts)
 
 
-def _not_called(columns: Columns, weights: Weights) -> Floats:
-    return _ratio(weights @ (columns.malignant < OPERATING_POINT), weights)
+def _not_called(columns: Columns, counts: Counts) -> Floats:
+    return _ratio(counts @ (columns.malignant < OPERATING_POINT), counts)
 
 
-def _specificity_at(columns: Columns, weights: Weights) -> Floats:
-    return specificity_at(columns.malignant, _malignant(columns), weights, sensitivity=SENSITIVITY)
+def _specificity_at(columns: Columns, counts: Counts) -> Floats:
+    return specificity_at(columns.malignant, _malignant(columns), counts, sensitivity=SENSITIVITY)
 
 
-def _brier(columns: Columns, weights: Weights) -> Floats:
+def _brier(columns: Columns, counts: Counts) -> Floats:
     squares = ((columns.probabilities - np.eye(len(CLASSES))[columns.truth]) ** 2).sum(1)
-    return _ratio(weights @ squares, weights)
+    return _ratio(counts @ squares, counts)
 
 
-def _brier_malignant(columns: Columns, weights: Weights) -> Floats:
-    return _ratio(weights @ (columns.malignant - _malignant(columns)) ** 2, weights)
+def _brier_malignant(columns: Columns, counts: Counts) -> Floats:
+    return _ratio(counts @ (columns.malignant - _malignant(columns)) ** 2, counts)
 
 
-def _slope(columns: Columns, weights: Weights) -> Floats:
-    return recalibrate(columns.malignant, _malignant(columns), weights)[0]
+def _slope(columns: Columns, counts: Counts) -> Floats:
+    return recalibrate(columns.malignant, _malignant(columns), counts)[0]
 
 
-def _intercept(columns: Columns, weights: Weights) -> Floats:
-    return recalibrate(columns.malignant, _malignant(columns), weights)[1]
+def _intercept(columns: Columns, counts: Counts) -> Floats:
+    return recalibrate(columns.malignant, _malignant(columns), counts)[1]
 
 
-def _ece(columns: Columns, weights: Weights) -> Floats:
+def _ece(columns: Columns, counts: Counts) -> Floats:
     confidence = columns.probabilities.max(1)
-    return expected_calibration_error(confidence, columns.truth == columns.predicted, weights)
+    return expected_calibration_error(confidence, columns.truth == columns.predicted, counts)
 
 
-def _aurc(ranker: str) -> Callable[[Columns, Weights], Floats]:
-    return lambda columns, weights: aurc(getattr(columns, ranker), 1 - columns.dice, weights)
+def _aurc(ranker: str) -> Callable[[Columns, Counts], Floats]:
+    return lambda columns, counts: aurc(getattr(columns, ranker), 1 - columns.dice, counts)
 
 
-def _dice_at(ranker: str) -> Callable[[Columns, Weights], Floats]:
-    def value(columns: Columns, weights: Weights) -> Floats:
-        return 1 - risk_at(getattr(columns, ranker), 1 - columns.dice, weights, coverage=COVERAGE)
+def _dice_at(ranker: str) -> Callable[[Columns, Counts], Floats]:
+    def value(columns: Columns, counts: Counts) -> Floats:
+        return 1 - risk_at(getattr(columns, ranker), 1 - columns.dice, counts, coverage=COVERAGE)
 
     return value
 
@@ -195,12 +195,12 @@ def _measure(
     key: str,
     title: str,
     better: int,
-    counts: Callable[[Columns], Bools],
-    value: Callable[[Columns, Weights], Floats],
+    about: Callable[[Columns], Bools],
+    value: Callable[[Columns, Counts], Floats],
     *,
     head: Head,
 ) -> Measure:
-    return Measure(key=key, title=title, head=head, better=better, counts=counts, value=value)
+    return Measure(key=key, title=title, head=head, better=better, about=about, value=value)
 
 
 _lesion, _class = partial(_measure, head="lesion"), partial(_measure, head="classes")

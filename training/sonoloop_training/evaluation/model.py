@@ -36,9 +36,10 @@ class Judged:
 
     @property
     def leaky_by_design(self) -> bool:
-        """Whether its own card says that the split it was made with leaks."""
-        recipe = self.bundle.card.snapshot.get("recipe") or {}
-        return bool((recipe.get("split") or {}).get("method") == "leaky")
+        """Whether its card says that its split leaks, or that of a model that it was started from."""
+        snapshot = self.bundle.card.snapshot
+        recipe = snapshot.get("recipe") or {}
+        return bool(snapshot.get("leaked")) or (recipe.get("split") or {}).get("method") == "leaky"
 
 
 def load_judged(name_or_path: str | None, *, split: SplitList | None = None) -> Judged:

@@ -128,12 +128,12 @@ def risk_coverage_figure(columns: Columns) -> Figure | None:
     chosen = columns.select(columns.claimed)
     if len(chosen) < 2:
         return None
-    weights = np.ones((1, len(chosen)))
+    counts = np.ones((1, len(chosen)))
     with new_figure(6.0, 3.4) as figure:
         axes = figure.subplots()
         for ranker in RANKERS:
             colour, line = _RANKER_STYLES[ranker]
-            coverage, risk = risk_curve(getattr(chosen, ranker), 1 - chosen.dice, weights)
+            coverage, risk = risk_curve(getattr(chosen, ranker), 1 - chosen.dice, counts)
             # a mean of a handful of images is noise
             shown = coverage[0] >= 0.1
             axes.plot(

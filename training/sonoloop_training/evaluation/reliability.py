@@ -1,4 +1,4 @@
-"""Whether probabilities are frequencies, for many resamples at once; weights as in `ranking`."""
+"""Whether probabilities are frequencies, for many resamples at once; counts as in `ranking`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sonoloop_training.evaluation.bootstrap import RESAMPLES
-from sonoloop_training.evaluation.columns import Floats, Weights
+from sonoloop_training.evaluation.columns import Counts, Floats
 
 BINS = 10
 _STEPS = 30
@@ -14,7 +14,7 @@ _STEPS = 30
 _STEEPEST = 50.0
 
 
-def expected_calibration_error(confidence: Floats, correct: NDArray[np.bool_], weights: Weights) -> Floats:
+def expected_calibration_error(confidence: Floats, correct: NDArray[np.bool_], counts: Counts) -> Floats:
     """Compute the expected calibration error over ten equal bins (Naeini et al. 2015; Guo et al. 2017).
 
     Parameters
@@ -23,7 +23,7 @@ def expected_calibration_error(confidence: Floats, correct: NDArray[np.bool_], w
         Probability of the predicted class, (N,).
     correct : numpy.ndarray
         Whether it was right, (N,); or, for simulated outcomes, (R, N).
-    weights : numpy.ndarray
+    counts : numpy.ndarray
         (R, N).
 
     Returns
@@ -32,8 +32,8 @@ def expected_calibration_error(confidence: Floats, correct: NDArray[np.bool_], w
         (R,) in [0, 1].
     """
     bins = np.eye(BINS)[np.clip((confidence * BINS).astype(np.intp), 0, BINS - 1)]
-    gaps = np.abs((weights * (confidence - correct)) @ bins).sum(1)
-    return np.asarray(gaps / weights.sum(1, dtype=np.float64))
+    gaps = np.abs((counts * (confidence - correct)) @ bins).sum(1)
+    return np.asarray(gaps / counts.sum(1, dtype=np.float64))
 
 
 def simulate_perfect(confidence: Floats, *, seed: int = 0) -> Floats:
@@ -46,9 +46,7 @@ def simulate_perfect(confidence: Floats, *, seed: int = 0) -> Floats:
     return expected_calibration_error(confidence, drawn, np.ones((1, len(confidence))))
 
 
-def recalibrate(
-    probabilities: Floats, positive: NDArray[np.bool_], weights: Weights
-) -> tuple[Floats, Floats]:
+def recalibrate(probabilities: Floats, positive: NDArray[np.bool_], counts: Counts) -> tuple[Floats, Floats]:
     """Fit ``logit(p) -> a + b logit(p)`` by likelihood (Cox 1958), by Newton's method.
 
     Parameters
@@ -57,7 +55,7 @@ def recalibrate(
         Predicted, (N,).
     positive : numpy.ndarray
         What came, bool (N,).
-    weights : numpy.ndarray
+    counts : numpy.ndarray
         (R, N).
 
     Returns
@@ -68,12 +66,12 @@ def recalibrate(
     """
     clipped = probabilities.clip(1e-6, 1 - 1e-6)
     x = np.log(clipped / (1 - clipped))
-    intercept, slope = np.zeros(len(weights)), np.zeros(len(weights))
+    intercept, slope = np.zeros(len(counts)), np.zeros(len(counts))
     with np.errstate(all="ignore"):
         for _ in range(_STEPS):
             fitted = 1 / (1 + np.exp(-(intercept[:, None] + slope[:, None] * x)))
-            left = weights * (positive - fitted)
-            curvature = weights * fitted * (1 - fitted)
+            left = counts * (positive - fitted)
+            curvature = counts * fitted * (1 - fitted)
             h0, h1, h2 = curvature.sum(1), curvature @ x, curvature @ x**2
             g0, g1 = left.sum(1), left @ x
             determinant = h0 * h2 - h1**2
@@ -86,7 +84,7 @@ def recalibrate(
 
 
 def reliability_curve(
-    probabilities: Floats, positive: NDArray[np.bool_], weights: Weights
+    probabilities: Floats, positive: NDArray[np.bool_], counts: Counts
 ) -> tuple[Floats, Floats, Floats]:
     """Predicted against observed, by bins of equal counts.
 
@@ -101,6 +99,6 @@ def reliability_curve(
     for place, chunk in enumerate(np.array_split(np.argsort(probabilities, kind="stable"), count)):
         members[chunk, place] = 1
     images = members.sum(0)
-    total = weights @ members
-    came = np.divide((weights * positive) @ members, total, out=np.full(total.shape, np.nan), where=total > 0)
+    total = counts @ members
+    came = np.divide((counts * positive) @ members, total, out=np.full(total.shape, np.nan), where=total > 0)
     return (probabilities @ members) / images, np.asarray(came, np.float64), images

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sonoloop.errors import TrainingError
+from sonoloop.values import Frame
 from sonoloop_training.datasets import Sample
 from sonoloop_training.membership import SPLIT
 from sonoloop_training.splits import PARTS, Part
@@ -63,32 +64,52 @@ def read_split_list(path: Path) -> SplitList:
         ) from error
 
 
-def choose_part(samples: Sequence[Sample], part: Part, split: SplitList | None) -> list[Sample]:
-    """Keep the samples that a split calls `part`.
+def list_part(part: Part, split: SplitList | None) -> dict[str, Listed]:
+    """List by name the images that a split calls `part`.
 
     Raises
     ------
     TrainingError
-        If there is no split, or none of the samples is in the part.
+        If there is no split, or it lists nothing for the part.
     """
     if split is None:
         raise TrainingError(
             f"the model does not say which images are its {part} part; give the training's {SPLIT} "
             "with --split"
         )
-    names = {listed.name for listed in split[part]}
-    if not names:
+    if not split[part]:
         raise TrainingError(
             f"the split lists no image for {part}, as where all trained in the end; give the split of the "
             "training's first stage with --split, or other images with --part all"
         )
-    chosen = [sample for sample in samples if f"{sample.dataset}/{sample.name}" in names]
+    return {listed.name: listed for listed in split[part]}
+
+
+def choose_part(samples: Sequence[Sample], part: Part, listed: Mapping[str, Listed]) -> list[Sample]:
+    """Keep the samples of the names that `list_part` gave.
+
+    Raises
+    ------
+    TrainingError
+        If no sample has one of them.
+    """
+    chosen = [sample for sample in samples if f"{sample.dataset}/{sample.name}" in listed]
     if not chosen:
         raise TrainingError(
             f"none of the {len(samples)} images in the data is in the {part} part of the split, which has "
-            f"{len(names)}; give the data that the model was trained on, or --part all"
+            f"{len(listed)}; give the data that the model was trained on, or --part all"
         )
     return chosen
+
+
+def is_other(frame: Frame, listed: Listed | None) -> bool:
+    """Whether a frame is another image than the one listed by its name: neither bytes nor pixels agree.
+
+    False where no hash is listed, and for a re-saved copy of the same pixels.
+    """
+    if listed is None or not (listed.id or listed.pixels_hash):
+        return False
+    return frame.id != listed.id and frame.pixels_hash != listed.pixels_hash
 
 
 def _entry(entry: Any) -> Listed:  # noqa: ANN401 - whatever JSON holds

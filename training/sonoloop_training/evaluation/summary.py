@@ -9,7 +9,7 @@ import numpy as np
 
 from sonoloop.models.spec import Head
 from sonoloop_training.evaluation.bootstrap import draw_groups, percentile_interval
-from sonoloop_training.evaluation.columns import Bools, Columns, Weights, to_columns
+from sonoloop_training.evaluation.columns import Bools, Columns, Counts, to_columns
 from sonoloop_training.evaluation.measures import MEASURES, Measure
 from sonoloop_training.evaluation.reliability import simulate_perfect
 from sonoloop_training.evaluation.scores import Score
@@ -18,6 +18,8 @@ HEADS: tuple[Head, ...] = ("lesion", "classes")
 # shares of the image: the thirds of the lesions in BUSI and BUS-BRA, rounded, so that models are compared on
 # the same bounds whatever the images
 SIZES = {"small": (0.0, 0.035), "medium": (0.035, 0.09), "large": (0.09, 1.01)}
+# on the images in which both models claim nothing it depends on the truth alone: no difference could show
+_NEVER_COMPARED = frozenset({"empty_right"})
 # the verdict on a difference whose interval holds zero
 SAME = "no difference shown"
 _STRATUM = (
@@ -82,7 +84,9 @@ def compare(one: Sequence[Score], other: Sequence[Score], *, heads: Sequence[Hea
     -------
     dict
         Each figure as ``{"value", "ci95", "n", "verdict"}``, the verdict "better", "worse", "no difference
-        shown", or "differs" where neither direction is good; None where nothing can be said.
+        shown", or "differs" where neither direction is good; None where nothing can be said. Each is over the
+        images that it is about for both models: ``aurc`` and ``dice_at_80`` where both claim a mask.
+        ``empty_right`` is left out.
 
     Raises
     ------
@@ -92,7 +96,11 @@ def compare(one: Sequence[Score], other: Sequence[Score], *, heads: Sequence[Hea
     if [s.key for s in one] != [s.key for s in other]:
         raise ValueError("the scores are not of the same images, in the same order")
     resampled = _Resampled([to_columns(one), to_columns(other)])
-    return {measure.key: resampled.difference(measure) for measure in MEASURES if measure.head in heads}
+    return {
+        measure.key: resampled.difference(measure)
+        for measure in MEASURES
+        if measure.head in heads and measure.key not in _NEVER_COMPARED
+    }
 
 
 def stratify(scores: Sequence[Score], *, heads: Sequence[Head] = HEADS) -> dict[str, dict[str, Any]]:
@@ -132,26 +140,26 @@ class _Resampled:
 
     def __init__(self, models: Sequence[Columns]) -> None:
         self._models = models
-        self._draws: dict[bytes, Weights] = {}
+        self._draws: dict[bytes, Counts] = {}
 
     def figure(self, measure: Measure) -> dict[str, Any] | None:
         """Value and interval of the first model."""
-        which = measure.counts(self._models[0])
-        return self._describe(which, lambda weights: measure.value(self._models[0].select(which), weights))
+        which = measure.about(self._models[0])
+        return self._describe(which, lambda counts: measure.value(self._models[0].select(which), counts))
 
     def difference(self, measure: Measure) -> dict[str, Any] | None:
         """Second model less the first, on the images that count for both."""
         one, other = self._models
-        which = np.asarray(measure.counts(one) & measure.counts(other))
+        which = np.asarray(measure.about(one) & measure.about(other))
         found = self._describe(
             which,
-            lambda weights: (
-                measure.value(other.select(which), weights) - measure.value(one.select(which), weights)
+            lambda counts: (
+                measure.value(other.select(which), counts) - measure.value(one.select(which), counts)
             ),
         )
         return found and found | {"verdict": _verdict(found, measure.better)}
 
-    def _describe(self, which: Bools, value_of: Callable[[Weights], Any]) -> dict[str, Any] | None:
+    def _describe(self, which: Bools, value_of: Callable[[Counts], Any]) -> dict[str, Any] | None:
         count = int(np.count_nonzero(which))
         if not count or not np.isfinite(value := float(value_of(np.ones((1, count)))[0])):
             return None

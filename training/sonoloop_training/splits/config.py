@@ -15,7 +15,7 @@ from sonoloop_training.splits.listed import has_folds, read_folds, read_parts
 from sonoloop_training.splits.parts import Part, check_shares
 
 Method = Literal["hashed", "folds", "leave-scanner", "leave-dataset", "file", "grows", "leaky"]
-METHODS: tuple[Method, ...] = get_args(Method)
+_METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +53,8 @@ class SplitConfig:
     file: str = ""
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        if self.method not in _METHODS:
+            raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {self.method!r}")
         check_shares(self.validation, self.test)
         if self.folds < 2:
             raise ValueError(f"folds must be at least 2, got {self.folds}")
@@ -73,8 +73,11 @@ def apply_split(config: SplitConfig, samples: Sequence[Sample]) -> dict[Part, li
         As the method's own function; the message names what is wrong.
     """
     validation, key = config.validation, config.key
-    if config.method in ("folds", "file"):
-        return _split_listed(config, samples)
+    folds = describe_folds(config, samples)
+    if folds is not None:
+        return split_by_fold(samples, folds, test=config.fold, validation=validation, key=key)
+    if config.method == "file":
+        return read_parts(Path(config.file), samples)
     if config.method == "leave-scanner":
         return leave_out(samples, scanner=config.left_out, validation=validation, key=key)
     if config.method == "leave-dataset":
@@ -83,14 +86,21 @@ def apply_split(config: SplitConfig, samples: Sequence[Sample]) -> dict[Part, li
     return methods[config.method](samples, validation=validation, test=config.test, key=key)
 
 
-def _split_listed(config: SplitConfig, samples: Sequence[Sample]) -> dict[Part, list[Sample]]:
-    path = Path(config.file)
+def describe_folds(config: SplitConfig, samples: Sequence[Sample]) -> dict[str, int] | None:
+    """Return each group's fold as `apply_split` takes it, or None where the method knows no folds.
+
+    `sonoloop_training.splits.write_folds` keeps them, and the recipe's `file` takes them from there.
+
+    Raises
+    ------
+    TrainingError
+        If the folds cannot be made, or the file has other data's or cannot be read.
+    """
     if config.method == "folds":
-        folds = make_folds(samples, folds=config.folds, key=config.key)
-    elif not config.file:
-        folds = published_folds(samples, folds=config.folds)
-    elif has_folds(path):
-        folds = read_folds(path, samples)
-    else:
-        return read_parts(path, samples)
-    return split_by_fold(samples, folds, test=config.fold, validation=config.validation, key=config.key)
+        return make_folds(samples, folds=config.folds, key=config.key)
+    if config.method != "file":
+        return None
+    if not config.file:
+        return published_folds(samples, folds=config.folds)
+    path = Path(config.file)
+    return read_folds(path, samples) if has_folds(path) else None

@@ -11,7 +11,14 @@ from pathlib import Path
 from sonoloop.errors import TrainingError
 from sonoloop_training.datasets import Sample
 from sonoloop_training.splits.hashed import split
-from sonoloop_training.splits.parts import Part, by_group, by_stratum, check_parts, digest, expected_parts
+from sonoloop_training.splits.parts import (
+    Part,
+    by_group,
+    by_stratum,
+    check_filled_and_apart,
+    digest,
+    expected_parts,
+)
 
 
 def make_folds(samples: Sequence[Sample], *, folds: int = 5, key: str = "sonoloop") -> dict[str, int]:
@@ -130,7 +137,7 @@ def split_by_fold(
     rest = [sample for sample in samples if folds[sample.group] != test]
     parts = split(rest, validation=validation, test=0, key=key)
     parts["test"] = [sample for sample in samples if folds[sample.group] == test]
-    return check_parts(parts, expected=[*expected_parts(validation, 0), "test"])
+    return check_filled_and_apart(parts, expected=[*expected_parts(validation, 0), "test"])
 
 
 def place_folds(samples: Sequence[Sample], listed: Mapping[str, str], source: str) -> dict[str, int]:

@@ -11,7 +11,7 @@ from sonoloop_training.splits.parts import (
     Part,
     by_group,
     by_stratum,
-    check_parts,
+    check_filled_and_apart,
     check_shares,
     digest,
     expected_parts,
@@ -48,7 +48,7 @@ def split(samples: Sequence[Sample], *, validation: float, test: float, key: str
         ordered = sorted(groups, key=lambda group: digest(key, group))
         for group, part in zip(ordered, _places(len(ordered), validation, test), strict=True):
             parts[part] += members[group]
-    return check_parts(parts, expected=expected_parts(validation, test))
+    return check_filled_and_apart(parts, expected=expected_parts(validation, test))
 
 
 def split_growing(
@@ -74,7 +74,7 @@ def split_growing(
     for group, inside in by_group(samples).items():
         place = int(digest(key, group)[:16], 16) / 2**64
         parts["test" if place < test else "validation" if place < test + validation else "train"] += inside
-    return check_parts(parts, expected=expected_parts(validation, test))
+    return check_filled_and_apart(parts, expected=expected_parts(validation, test))
 
 
 def split_leaky(
@@ -103,7 +103,7 @@ def split_leaky(
         ordered = sorted(inside, key=lambda sample: digest(key, f"{sample.dataset}/{sample.name}"))
         for sample, part in zip(ordered, _places(len(ordered), validation, test), strict=True):
             parts[part].append(sample)
-    return check_parts(parts, expected=expected_parts(validation, test), by_group=False)
+    return check_filled_and_apart(parts, expected=expected_parts(validation, test), by_group=False)
 
 
 def _places(count: int, validation: float, test: float) -> list[Part]:

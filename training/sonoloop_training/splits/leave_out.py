@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sonoloop.errors import TrainingError
 from sonoloop_training.datasets import Sample
 from sonoloop_training.splits.hashed import split
-from sonoloop_training.splits.parts import Part, check_parts, expected_parts
+from sonoloop_training.splits.parts import Part, check_filled_and_apart, expected_parts
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def leave_out(
         raise TrainingError(
             f"no image is of the {kind} {wanted!r}; there are: {', '.join(known) or 'none that is known'}"
         )
-    both = groups_on_both_sides(samples, tested)
+    both = _groups_on_both_sides(samples, tested)
     if both:
         logger.warning(
             "dropped from training, for they are in the test too: %s%s",
@@ -62,10 +62,10 @@ def leave_out(
     out = {s.group for s in tested}
     parts = split([s for s in samples if s.group not in out], validation=validation, test=0, key=key)
     parts["test"] = tested
-    return check_parts(parts, expected=[*expected_parts(validation, 0), "test"])
+    return check_filled_and_apart(parts, expected=[*expected_parts(validation, 0), "test"])
 
 
-def groups_on_both_sides(samples: Sequence[Sample], tested: Sequence[Sample]) -> list[str]:
+def _groups_on_both_sides(samples: Sequence[Sample], tested: Sequence[Sample]) -> list[str]:
     """Return the groups that have images among the tested and among the others, sorted."""
     names = {(s.dataset, s.name) for s in tested}
     others = {s.group for s in samples if (s.dataset, s.name) not in names}

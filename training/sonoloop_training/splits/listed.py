@@ -12,7 +12,7 @@ from sonoloop.imaging.files import SUFFIXES
 from sonoloop_training.datasets import Sample
 from sonoloop_training.datasets.tables import read_table
 from sonoloop_training.splits.folds import place_folds
-from sonoloop_training.splits.parts import PARTS, Part, check_parts
+from sonoloop_training.splits.parts import PARTS, Part, check_filled_and_apart
 
 _WHO = ("group", "name", "image", "id")
 _FOLD = ("fold", "kfold")
@@ -72,7 +72,7 @@ def read_parts(path: Path, samples: Sequence[Sample]) -> dict[Part, list[Sample]
         if word not in PARTS:
             raise TrainingError(f"{name} is for {word!r} in {path.name}; use one of {', '.join(PARTS)}")
         parts[PARTS[PARTS.index(word)]].append(sample)
-    return check_parts(parts)
+    return check_filled_and_apart(parts)
 
 
 def has_folds(path: Path) -> bool:

@@ -20,7 +20,7 @@ def check_shares(validation: float, test: float) -> None:
         raise ValueError(f"shares must be in [0, 1) and sum to less than 1, got {validation} and {test}")
 
 
-def check_parts(
+def check_filled_and_apart(
     parts: dict[Part, list[Sample]], *, expected: Sequence[Part] = PARTS, by_group: bool = True
 ) -> dict[Part, list[Sample]]:
     """Return `parts` as they are, if they can be trained on.
