@@ -111,8 +111,9 @@ def resumed(sonoloop, broken):
     # a run of 200 epochs would take too long: what is left of it is cut
     state = torch.load(out / "checkpoint.pt", weights_only=True)
     done = state["epoch"]
-    torch.save(state | {"epochs": done + 1}, out / "checkpoint.pt")
-    return out, done, sonoloop(*arguments, "--set", "epochs=200", "--resume")
+    state["recipe"]["fit"]["epochs"] = done + 1
+    torch.save(state, out / "checkpoint.pt")
+    return out, done, sonoloop(*arguments, "--set", f"epochs={done + 1}", "--resume")
 
 
 def test_the_same_command_goes_on(resumed):
