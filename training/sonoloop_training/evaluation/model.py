@@ -13,7 +13,7 @@ from sonoloop_training.evaluation.split_list import SplitList, read_split_list
 from sonoloop_training.membership import SPLIT
 
 # where a training leaves its epochs: in the bundle, or in the run's folder around it
-_HISTORIES = ("history.json", "history.jsonl", "../events.jsonl", "../history.jsonl")
+_HISTORIES = ("history.json", "../history.jsonl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
