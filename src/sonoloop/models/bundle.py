@@ -174,8 +174,9 @@ def save_bundle(
     """
     if folder.exists():
         raise BundleError(f"{folder} exists; a bundle is never overwritten: give another folder")
-    card = seal(card, network)
-    files = {**(beside or {}), WEIGHTS: _pack(network), CARD: card.to_json().encode()}
+    data = _pack(network)
+    card = _seal(card, data)
+    files = {**(beside or {}), WEIGHTS: data, CARD: card.to_json().encode()}
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -202,7 +203,10 @@ def seal(card: Card, network: nn.Module) -> Card:
     BundleError
         If a weight is not finite.
     """
-    data = _pack(network)
+    return _seal(card, _pack(network))
+
+
+def _seal(card: Card, data: bytes) -> Card:
     _check_finite(safetensors.torch.load(data), card.name)
     return replace(card, weights_sha256=hashlib.sha256(data).hexdigest())
 
