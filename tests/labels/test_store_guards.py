@@ -4,13 +4,14 @@ import logging
 import sqlite3
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from store_writers import make_correction, make_mask, make_prediction, sha256
 
 from sonoloop.labels import CorrectionStore
 from sonoloop.labels.engine import LOCK_TIMEOUT_MS
 from sonoloop.labels.masks import encode_png
+from sonoloop.labels.tables import APPEND_ONLY, METADATA
 
 CHANGES = [
     "UPDATE revisions SET label = 'malignant'",
@@ -59,6 +60,58 @@ def test_history_cannot_be_truncated(store, accepted, shell):
         shell.execute(text("TRUNCATE frames CASCADE"))
 
 
+@pytest.fixture
+def filled(store, accepted):
+    """A row in every table that only grows."""
+    at = {"who": "reader-1", "created": "2026"}
+    frame = {"frame_id": accepted.correction.frame_id}
+    rows = {
+        "groups": {"id": "g", "role": "test", "created": "2026"},
+        "snapshots": {"name": "first", "sha256": "s", **at},
+        "snapshot_members": {"snapshot": "first", "revision_id": accepted.id, "role": "test"},
+        "models": {"version": "v", "model": "unet-v", "origin": "tuned", **at},
+        "marks": {"version": "v", "mark": "refused", "why": "worse", **at},
+        "test_sets": {"sha256": "s", "created": "2026"},
+        "test_set_members": {"test_set": 1, "revision_id": accepted.id, "group_id": "g", **frame},
+        "looks": {
+            "test_set": 1,
+            "candidate": "v",
+            "incumbent": "v",
+            "verdict": "refuse",
+            "reason": "worse",
+            "figures": "{}",
+            **at,
+        },
+        "promotions": {"version": "v", "kind": "first", "why": "the first", **at},
+        "tombstones": {"why": "asked to", **frame, **at},
+    }
+    with store.writing() as connection:
+        for table, row in rows.items():
+            connection.execute(insert(METADATA.tables[table]).values(row))
+
+
+@pytest.mark.parametrize("table", sorted(set(APPEND_ONLY) - {"predictions", "revisions"}))
+def test_no_row_of_the_loop_can_be_changed_or_replaced(store, filled, shell, table):
+    column = next(iter(METADATA.tables[table].primary_key)).name
+    statements = [f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}"]
+    if shell.dialect.name == "sqlite":
+        statements += [f"REPLACE INTO {table} SELECT * FROM {table}"]
+    else:
+        statements += [f"TRUNCATE {table} CASCADE"]
+    for statement in statements:
+        with pytest.raises(DBAPIError, match="append-only"):
+            shell.execute(text(statement))
+        shell.rollback()
+    assert shell.scalar(text(f"SELECT count(*) FROM {table}")) == 1
+
+
+def test_a_test_set_cannot_be_replaced_by_its_hash(store, filled, shell):
+    if shell.dialect.name != "sqlite":
+        pytest.skip("REPLACE is SQLite's")
+    with pytest.raises(DBAPIError, match="append-only"):
+        shell.execute(text("REPLACE INTO test_sets SELECT number + 1, sha256, created FROM test_sets"))
+
+
 def test_head_of_another_annotator_or_frame_is_refused(store, accepted):
     statement = text("INSERT INTO heads VALUES (:frame, :annotator, :revision)")
     for frame, annotator in ((sha256("frame"), "reader-2"), (sha256("another"), "reader-1")):
@@ -89,11 +142,11 @@ def test_pragmas_are_set(path):
 def test_only_writing_takes_the_write_lock(path):
     other = sqlite3.connect(path, timeout=0, isolation_level=None)
     with CorrectionStore(path) as store:
-        with store._read() as connection:
+        with store.reading() as connection:
             connection.execute(text("SELECT 1 FROM frames")).all()
             other.execute("BEGIN IMMEDIATE")
             other.execute("ROLLBACK")
-        with store._write(), pytest.raises(sqlite3.OperationalError, match="locked"):
+        with store.writing(), pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
     other.close()
 
@@ -101,7 +154,7 @@ def test_only_writing_takes_the_write_lock(path):
 def test_reads_in_one_transaction_agree(path):
     """The driver's own habit of not beginning for SELECT would let a writer in between them."""
     other = sqlite3.connect(path, timeout=0, isolation_level=None)
-    with CorrectionStore(path) as store, store._read() as connection:
+    with CorrectionStore(path) as store, store.reading() as connection:
         connection.execute(text("SELECT count(*) FROM frames")).all()
         other.execute("BEGIN IMMEDIATE")
         other.execute("INSERT INTO frames VALUES ('id', 'pixels', 1, 1)")

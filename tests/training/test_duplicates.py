@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from sonoloop.imaging.fingerprints import correlate, distance, fingerprint, sketch
 from sonoloop.imaging.phantom import phantom
 from sonoloop_training.checking.sources import find_sources
 from sonoloop_training.datasets import Sample
 from sonoloop_training.duplicates import NEAR, Pair, find_pairs, group_pairs, near_duplicate_groups
-from sonoloop_training.fingerprints import correlate, distance, fingerprint, sketch
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Near-duplicates: which images of a dataset show one scene.
 
-Two hashes propose (see `sonoloop_training.fingerprints`), the correlation of the registered images decides.
+Two hashes propose (see `sonoloop.imaging.fingerprints`), the correlation of the registered images decides.
 """
 
 from __future__ import annotations
@@ -13,11 +13,25 @@ from itertools import product
 import numpy as np
 
 from sonoloop.errors import ImageError
+from sonoloop.imaging.fingerprints import (
+    ALIKE,
+    BITS,
+    CANDIDATE,
+    CANDIDATES_AN_IMAGE,
+    MEMBERS_ASKED,
+    NEAR,
+    RELATED,
+    SURE,
+    Sketch,
+    correlate,
+    distance,
+    fingerprint,
+    sketch,
+)
 from sonoloop.imaging.grey import check_frame
 from sonoloop.imaging.images import read_study
 from sonoloop_training.datasets.sample import Sample
 from sonoloop_training.events import Progress, drain
-from sonoloop_training.fingerprints import BITS, NEAR, Sketch, correlate, distance, fingerprint, sketch
 
 __all__ = [
     "NEAR",
@@ -30,16 +44,6 @@ __all__ = [
     "near_duplicate_groups",
 ]
 
-# the correlation from which on two registered images are near-duplicates
-ALIKE = 0.48
-# a pair above it joins two groups whatever their other members say
-SURE = 0.6
-
-_CANDIDATE = 88
-_CANDIDATES_AN_IMAGE = 40
-_MEMBERS_ASKED = 3
-# unlike images reach 0.3 once registered as well as can be
-_RELATED = 0.35
 _BLOCK = 1024
 
 
@@ -152,8 +156,8 @@ def group_pairs(pairs: Iterable[Pair], sketches: Sequence[Sketch]) -> list[list[
 
 
 def _related(one: list[int], other: list[int], sketches: Sequence[Sketch]) -> bool:
-    asked = product(one[:_MEMBERS_ASKED], other[:_MEMBERS_ASKED])
-    return bool(np.mean([correlate(sketches[a], sketches[b])[0] for a, b in asked]) >= _RELATED)
+    asked = product(one[:MEMBERS_ASKED], other[:MEMBERS_ASKED])
+    return bool(np.mean([correlate(sketches[a], sketches[b])[0] for a, b in asked]) >= RELATED)
 
 
 def _sketch_samples(samples: Sequence[Sample]) -> tuple[list[int], list[Sketch]]:
@@ -182,7 +186,7 @@ def _candidates(sketches: Sequence[Sketch]) -> list[tuple[int, int]]:
         even, odd = rows[:, :half] @ frames[:, :half].T, rows[:, half:] @ frames[:, half:].T
         # equal signs less unequal ones; a mirror image turns all the odd ones round
         apart = (BITS - (even + np.abs(odd))) / 2
-        for row, column in np.argwhere(apart <= _CANDIDATE):
+        for row, column in np.argwhere(apart <= CANDIDATE):
             one, other = sorted((int(row) + start, int(column)))
             if one != other:
                 bits = int(apart[row, column])
@@ -190,7 +194,7 @@ def _candidates(sketches: Sequence[Sketch]) -> list[tuple[int, int]]:
     used: Counter[int] = Counter()
     kept = []
     for pair in sorted(nearest, key=lambda pair: (nearest[pair], pair)):
-        if min(used[pair[0]], used[pair[1]]) < _CANDIDATES_AN_IMAGE:
+        if min(used[pair[0]], used[pair[1]]) < CANDIDATES_AN_IMAGE:
             kept.append(pair)
             used.update(pair)
     return kept

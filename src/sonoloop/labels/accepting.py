@@ -8,7 +8,7 @@ from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sonoloop.errors import StoreError
-from sonoloop.labels.tables import FRAMES, HEADS, PREDICTIONS, REVISIONS
+from sonoloop.labels.tables import FRAMES, HEADS, PREDICTIONS, REVISIONS, TOMBSTONES
 from sonoloop.values import Correction
 
 
@@ -39,18 +39,59 @@ def enter_frame(connection: Connection, correction: Correction) -> dict[str, Any
         "height": height,
         "width": width,
     }
-    if connection.dialect.name == "postgresql":
-        connection.execute(postgresql.insert(FRAMES).values(values).on_conflict_do_nothing())
-    else:
-        connection.execute(sqlite.insert(FRAMES).values(values).on_conflict_do_nothing())
-    query = select(FRAMES).where(FRAMES.c.id == correction.frame_id).with_for_update()
-    frame = dict(connection.execute(query).one()._mapping)
+    frame = add_frame(connection, values)
     if (frame["height"], frame["width"]) != (height, width):
         raise StoreError(
             f"the mask has {height} x {width} pixels, its image was stored with {frame['height']} x "
             f"{frame['width']}: open the image again and correct it on its own grid"
         )
     return frame
+
+
+def add_frame(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
+    """Add a frame's row if it is new, and lock it.
+
+    Parameters
+    ----------
+    connection : sqlalchemy.Connection
+        In a writing transaction.
+    row : dict
+        One value a column.
+
+    Returns
+    -------
+    dict
+        The row as it was first stored.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(postgresql.insert(FRAMES).values(row).on_conflict_do_nothing())
+    else:
+        connection.execute(sqlite.insert(FRAMES).values(row).on_conflict_do_nothing())
+    query = select(FRAMES).where(FRAMES.c.id == row["id"]).with_for_update()
+    return dict(connection.execute(query).one()._mapping)
+
+
+def check_not_withdrawn(connection: Connection, frame_id: str) -> None:
+    """Refuse to store anything of a frame that was withdrawn.
+
+    Parameters
+    ----------
+    connection : sqlalchemy.Connection
+        In a writing transaction that has entered the frame: nobody withdraws it meanwhile.
+    frame_id : str
+        The frame.
+
+    Raises
+    ------
+    StoreError
+        If it was withdrawn; the error says when.
+    """
+    query = select(TOMBSTONES.c.created).where(TOMBSTONES.c.frame_id == frame_id).limit(1)
+    created = connection.scalar(query)
+    if created is not None:
+        raise StoreError(
+            f"this image was withdrawn on {created[:10]}: nothing more is stored of it; open another"
+        )
 
 
 def check_parent(connection: Connection, row: dict[str, Any]) -> None:

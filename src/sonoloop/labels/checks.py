@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select, text
+from sqlalchemy import Connection, Row, Select, func, or_, select, text
 
 from sonoloop.errors import StoreError
 from sonoloop.labels.predictions import hash_prediction, read_prediction
-from sonoloop.labels.revisions import read_revision, select_revisions
-from sonoloop.labels.tables import APPEND_ONLY, HEADS, PREDICTIONS, REVISIONS
+from sonoloop.labels.revisions import is_withdrawn, read_revision, select_revisions
+from sonoloop.labels.tables import APPEND_ONLY, HEADS, MEMBERS, PREDICTIONS, REVISIONS
 
 _BATCH = 64
+_GUARDED = ", ".join(f"to_regclass('{table}')" for table in APPEND_ONLY)
 _GUARDS = {
     "sqlite": ("SELECT name FROM sqlite_master WHERE type = 'trigger'", ("update", "delete", "replace")),
     "postgresql": (
-        "SELECT tgname FROM pg_trigger WHERE tgenabled <> 'D' "
-        "AND tgrelid IN (to_regclass('predictions'), to_regclass('revisions'))",
+        f"SELECT tgname FROM pg_trigger WHERE tgenabled <> 'D' AND tgrelid IN ({_GUARDED})",
         ("update", "delete", "truncate"),
     ),
 }
@@ -41,7 +41,14 @@ def find_problems(read: Read) -> list[str]:
         One sentence a problem; empty if all is well.
     """
     problems: list[str] = []
-    for check in (_check_database, _check_guards, _check_predictions, _check_revisions, _check_heads):
+    for check in (
+        _check_database,
+        _check_guards,
+        _check_predictions,
+        _check_revisions,
+        _check_members,
+        _check_heads,
+    ):
         try:
             problems.extend(check(read))
         except StoreError as error:  # damage that the database itself trips over
@@ -71,11 +78,19 @@ def _check_guards(read: Read) -> Iterator[str]:
 
 
 def _check_predictions(read: Read) -> Iterator[str]:
-    query = select(PREDICTIONS).order_by(PREDICTIONS.c.id).limit(_BATCH)
+    query = (
+        select(PREDICTIONS, is_withdrawn(PREDICTIONS.c.frame_id).label("withdrawn"))
+        .order_by(PREDICTIONS.c.id)
+        .limit(_BATCH)
+    )
     last = ""
     while rows := _fetch(read, query.where(PREDICTIONS.c.id > last)):
         last = rows[-1].id
         for row in rows:
+            if row.withdrawn:
+                if row.lesion or row.mask:
+                    yield f"prediction {row.id}: its image was withdrawn, its maps are still there"
+                continue
             try:
                 found = hash_prediction(read_prediction(dict(row._mapping)))
             except StoreError as error:
@@ -96,9 +111,18 @@ def _check_revisions(read: Read) -> Iterator[str]:
             except StoreError as error:
                 yield str(error)
                 continue
+            if revision.withdrawn:
+                continue  # what its decisions followed from is erased
             decisions = (revision.correction.mask_decision, revision.correction.class_decision)
             if decisions != (row.mask_decision, row.class_decision):
                 yield f"revision {row.id}: its decisions do not follow from its mask and class"
+
+
+def _check_members(read: Read) -> Iterator[str]:
+    """Look for what is kept of frames that were withdrawn."""
+    kept = or_(func.length(MEMBERS.c.thumbnail) > 0, func.length(MEMBERS.c.bits) > 0)
+    for row in _fetch(read, select(MEMBERS.c.frame_id).where(is_withdrawn(MEMBERS.c.frame_id), kept)):
+        yield f"image {row.frame_id}: it was withdrawn, what knows it again is still there"
 
 
 def _check_heads(read: Read) -> Iterator[str]:

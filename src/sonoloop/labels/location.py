@@ -22,7 +22,7 @@ def default_url() -> str:
     str
         The URL of ``corrections.sqlite`` in the user's data folder; nothing is created.
     """
-    return _sqlite_url(_default_folder() / "corrections.sqlite").render_as_string(hide_password=False)
+    return _sqlite_url(data_folder() / "corrections.sqlite").render_as_string(hide_password=False)
 
 
 def read_location(location: str | os.PathLike[str] | None) -> URL:
@@ -122,7 +122,7 @@ def prepare_file(url: URL) -> None:
         return
     path = Path(str(url.database))
     try:
-        _create_folder(path.parent, above=path.parent == _default_folder())
+        _create_folder(path.parent, above=path.parent == data_folder())
     except OSError as error:
         raise StoreError(
             f"the folder for {path} cannot be created ({error.strerror}): "
@@ -140,7 +140,8 @@ def prepare_file(url: URL) -> None:
             )
 
 
-def _default_folder() -> Path:
+def data_folder() -> Path:
+    """Name the folder in which this user's stores and what belongs to them are kept; nothing is created."""
     return Path(platformdirs.user_data_path("sonoloop", appauthor=False))
 
 

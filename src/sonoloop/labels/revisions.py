@@ -10,13 +10,14 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from sqlalchemy import Row, Select, select
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Exists, Row, Select, exists, select
 
 from sonoloop import __version__
 from sonoloop.errors import ConflictError, StoreError
 from sonoloop.labels.masks import decode_png, encode_png, hash_pixels
 from sonoloop.labels.predictions import read_prediction
-from sonoloop.labels.tables import FRAMES, PREDICTIONS, REVISIONS
+from sonoloop.labels.tables import FRAMES, PREDICTIONS, REVISIONS, TOMBSTONES
 from sonoloop.values import Correction
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -44,6 +45,9 @@ class Revision:
         SHA-256 (64 hex digits) of the mask's shape and pixels.
     software : str
         The version of Sonoloop that stored it.
+    withdrawn : bool
+        Whether the frame was withdrawn: the mask is erased and all zero here, there is no prediction, and
+        ``mask_sha256`` is still that of what was accepted.
     """
 
     id: str
@@ -53,6 +57,7 @@ class Revision:
     model: str | None
     mask_sha256: str
     software: str
+    withdrawn: bool = False
 
 
 class HeadMovedError(ConflictError):
@@ -138,12 +143,29 @@ def select_revisions() -> Select[Any]:
             FRAMES.c.pixels_hash,
             FRAMES.c.height,
             FRAMES.c.width,
+            is_withdrawn(REVISIONS.c.frame_id).label("withdrawn"),
             *(column.label(_PREDICTION + column.name) for column in PREDICTIONS.c),
         )
         .join(FRAMES, FRAMES.c.id == REVISIONS.c.frame_id)
         .outerjoin(PREDICTIONS, PREDICTIONS.c.id == REVISIONS.c.prediction_id)
         .order_by(REVISIONS.c.number)
     )
+
+
+def is_withdrawn(frame_id: ColumnElement[str]) -> Exists:
+    """Say in SQL whether a frame was withdrawn.
+
+    Parameters
+    ----------
+    frame_id : sqlalchemy.ColumnElement
+        The column that names the frame.
+
+    Returns
+    -------
+    sqlalchemy.Exists
+        True where there is a tombstone.
+    """
+    return exists().where(TOMBSTONES.c.frame_id == frame_id)
 
 
 def join_rows(
@@ -162,7 +184,12 @@ def join_rows(
         As a row of `select_revisions`.
     """
     size = {name: frame[name] for name in ("pixels_hash", "height", "width")}
-    return {**revision, **size, **{_PREDICTION + name: value for name, value in (prediction or {}).items()}}
+    return {
+        **revision,
+        **size,
+        "withdrawn": False,
+        **{_PREDICTION + name: value for name, value in (prediction or {}).items()},
+    }
 
 
 def read_revision(row: Row[Any] | Mapping[str, Any]) -> Revision:
@@ -184,15 +211,10 @@ def read_revision(row: Row[Any] | Mapping[str, Any]) -> Revision:
         If the mask or the prediction is damaged, of another size than the frame, or not what was accepted.
     """
     values = dict(row) if isinstance(row, Mapping) else dict(row._mapping)
-    mask = decode_png(values["mask"])
-    if hash_pixels(mask) != values["mask_sha256"]:
-        raise StoreError(
-            f"revision {values['id']}: the mask is not the one that was accepted; restore a backup"
-        )
-    if mask.shape != (values["height"], values["width"]):
-        raise StoreError(f"revision {values['id']}: the mask has {mask.shape} pixels, its frame has not")
+    withdrawn = bool(values["withdrawn"])
+    mask = _read_erased(values) if withdrawn else _read_mask(values)
     prediction = None
-    if values["prediction_id"] is not None:
+    if values["prediction_id"] is not None and not withdrawn:
         prediction = read_prediction({c.name: values[_PREDICTION + c.name] for c in PREDICTIONS.c})
     try:
         correction = Correction(
@@ -218,4 +240,24 @@ def read_revision(row: Row[Any] | Mapping[str, Any]) -> Revision:
         model=values["model"],
         mask_sha256=values["mask_sha256"],
         software=values["software"],
+        withdrawn=withdrawn,
     )
+
+
+def _read_mask(values: Mapping[str, Any]) -> NDArray[np.uint8]:
+    mask = decode_png(values["mask"])
+    if hash_pixels(mask) != values["mask_sha256"]:
+        raise StoreError(
+            f"revision {values['id']}: the mask is not the one that was accepted; restore a backup"
+        )
+    if mask.shape != (values["height"], values["width"]):
+        raise StoreError(f"revision {values['id']}: the mask has {mask.shape} pixels, its frame has not")
+    return mask
+
+
+def _read_erased(values: Mapping[str, Any]) -> NDArray[np.uint8]:
+    if values["mask"]:
+        raise StoreError(
+            f"revision {values['id']}: its image was withdrawn, its mask is still there; withdraw it again"
+        )
+    return np.zeros((values["height"], values["width"]), np.uint8)

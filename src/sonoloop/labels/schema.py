@@ -9,8 +9,8 @@ from sonoloop.labels.engine import create_store_engine
 from sonoloop.labels.location import describe
 from sonoloop.labels.tables import VERSION_TABLE
 
-HEAD = "0001"
-OLDER: frozenset[str | None] = frozenset({None})
+HEAD = "0002"
+OLDER: frozenset[str | None] = frozenset({None, "0001"})
 
 
 def ensure_schema(url: URL) -> None:

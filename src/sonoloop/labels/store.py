@@ -3,11 +3,9 @@
 Nothing is edited. `revisions` and `predictions` refuse UPDATE, DELETE and REPLACE by triggers in the database
 itself, so that neither a slip in this package nor a shell on the file changes history unnoticed.
 
-Withdrawing a person therefore needs a path of its own. A migration adds a table of tombstones and replaces
-the UPDATE trigger by one that lets a single change pass: a mask (or a prediction's two maps) becomes empty
-bytes while every other column stays and a tombstone names the row. The fact, its reason and the hash remain,
-and `read_revision` and `verify` learn to expect the empty mask where there is a tombstone. SQLite leaves
-erased bytes in free pages unless ``PRAGMA secure_delete=ON``, which that path must set.
+One change passes: where a tombstone names the frame, a mask (or a prediction's two maps) may become empty
+bytes while every other column stays. The fact, its reason and the hash remain; such a revision reads as
+withdrawn, counts as nobody's head, and `sonoloop.labels.withdrawal` is the only one to make it so.
 """
 
 from __future__ import annotations
@@ -19,10 +17,17 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, Select, func, insert, or_, select
+from sqlalchemy import URL, Connection, Engine, Select, func, insert, not_, or_, select
 
 from sonoloop.errors import StoreError
-from sonoloop.labels.accepting import add_prediction, check_parent, enter_frame, move_head, select_head
+from sonoloop.labels.accepting import (
+    add_prediction,
+    check_not_withdrawn,
+    check_parent,
+    enter_frame,
+    move_head,
+    select_head,
+)
 from sonoloop.labels.checks import find_problems
 from sonoloop.labels.engine import create_store_engine, for_writing
 from sonoloop.labels.faults import explained
@@ -31,12 +36,14 @@ from sonoloop.labels.predictions import write_prediction
 from sonoloop.labels.revisions import (
     HeadMovedError,
     Revision,
+    is_withdrawn,
     join_rows,
     read_revision,
     select_revisions,
     write_revision,
 )
 from sonoloop.labels.schema import ensure_schema
+from sonoloop.labels.sketches import SketchIndex
 from sonoloop.labels.tables import FRAMES, HEADS, REVISIONS
 from sonoloop.values import Correction
 
@@ -64,6 +71,7 @@ class CorrectionStore:
     def __init__(self, url: str | os.PathLike[str] | None = None) -> None:
         self._url = read_location(url)
         self._name = describe(self._url)
+        self._sketches = SketchIndex()
         prepare_file(self._url)
         with explained(self._name):
             ensure_schema(self._url)
@@ -105,8 +113,8 @@ class CorrectionStore:
             A `ConflictError`: the head is another one by now. The correction is stored beside it, on disk,
             and the error holds both.
         StoreError
-            If the size differs, the parent is no revision of that frame by that annotator, or the database
-            cannot be written; nothing was stored.
+            If the size differs, the frame was withdrawn, the parent is no revision of that frame by that
+            annotator, or the database cannot be written; nothing was stored.
         ValueError
             If an id is no SHA-256, the annotator has no name, the mask has no pixels, or the prediction has
             values out of range; nothing was stored.
@@ -115,8 +123,9 @@ class CorrectionStore:
         row = write_revision(
             correction, parent=parent, prediction_id=None if prediction is None else prediction["id"]
         )
-        with self._write() as connection:
+        with self.writing() as connection:
             frame = enter_frame(connection, correction)
+            check_not_withdrawn(connection, correction.frame_id)
             check_parent(connection, row)
             head = select_head(connection, row)
             if prediction is not None:
@@ -153,7 +162,7 @@ class CorrectionStore:
         Returns
         -------
         Revision or None
-            None if they never said anything.
+            None if they never said anything, or the frame was withdrawn.
 
         Raises
         ------
@@ -177,7 +186,7 @@ class CorrectionStore:
         Returns
         -------
         Revision or None
-            The last in the order of acceptance, None if nobody said anything.
+            The last in the order of acceptance, None if nobody said anything or the frame was withdrawn.
 
         Raises
         ------
@@ -200,14 +209,15 @@ class CorrectionStore:
         Returns
         -------
         list of Revision
-            In the order of acceptance, over all annotators, with the sides that lost a conflict.
+            In the order of acceptance, over all annotators, with the sides that lost a conflict and, without
+            their masks, those that were withdrawn.
 
         Raises
         ------
         StoreError
             If the store cannot be read, or a row is damaged.
         """
-        with self._read() as connection:
+        with self.reading() as connection:
             rows = connection.execute(select_revisions().where(REVISIONS.c.frame_id == frame_id)).all()
         return [read_revision(row) for row in rows]
 
@@ -224,7 +234,7 @@ class CorrectionStore:
         StoreError
             If the store cannot be read.
         """
-        with self._read() as connection:
+        with self.reading() as connection:
             return connection.scalar(select(func.count()).select_from(REVISIONS)) or 0
 
     def verify(self) -> list[str]:
@@ -241,15 +251,49 @@ class CorrectionStore:
             If the store was closed.
         """
         self._open()
-        return find_problems(self._read)
+        return find_problems(self.reading)
+
+    @property
+    def url(self) -> URL:
+        """Where it is, as `sonoloop.labels.location.read_location` gave it."""
+        return self._url
+
+    @property
+    def sketches(self) -> SketchIndex:
+        """What `sonoloop.labels.groups` keeps in memory of this store's frames."""
+        return self._sketches
 
     @contextmanager
-    def _read(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
+        """Open a transaction in which all reads agree.
+
+        Yields
+        ------
+        sqlalchemy.Connection
+            Keep it short: on SQLite a reader keeps writers waiting.
+
+        Raises
+        ------
+        StoreError
+            For every error of the database, in words; or if the store was closed.
+        """
         with explained(self._name), self._open().begin() as connection:
             yield connection
 
     @contextmanager
-    def _write(self) -> Iterator[Connection]:
+    def writing(self) -> Iterator[Connection]:
+        """Open a transaction that writes, all of it or nothing; on SQLite no other writes meanwhile.
+
+        Yields
+        ------
+        sqlalchemy.Connection
+            What was written is on disk once the block has ended, and undone if it raised.
+
+        Raises
+        ------
+        StoreError
+            For every error of the database, in words; or if the store was closed.
+        """
         with explained(self._name), for_writing(self._open()).begin() as connection:
             yield connection
 
@@ -260,10 +304,14 @@ class CorrectionStore:
 
     def _read_last(self, query: Select[Any]) -> Revision | None:
         last = query.order_by(None).order_by(REVISIONS.c.number.desc()).limit(1)
-        with self._read() as connection:
+        with self.reading() as connection:
             row = connection.execute(last).one_or_none()
         return None if row is None else read_revision(row)
 
 
 def _select_heads() -> Select[Any]:
-    return select_revisions().join(HEADS, HEADS.c.revision_id == REVISIONS.c.id)
+    return (
+        select_revisions()
+        .join(HEADS, HEADS.c.revision_id == REVISIONS.c.id)
+        .where(not_(is_withdrawn(REVISIONS.c.frame_id)))
+    )

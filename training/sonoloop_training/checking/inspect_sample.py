@@ -11,11 +11,11 @@ from PIL import Image
 from scipy import ndimage
 
 from sonoloop.errors import ImageError
+from sonoloop.imaging.fingerprints import Sketch, sketch
 from sonoloop.imaging.grey import check_frame
 from sonoloop.imaging.images import read_study
 from sonoloop_training.burned_in import has_overlay
 from sonoloop_training.datasets import Sample
-from sonoloop_training.fingerprints import Sketch, sketch
 
 FaultKind = Literal[
     "image unreadable",

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sonoloop.labels.bootstrap import RESAMPLES
 from sonoloop.models.predictor import Predictor
 from sonoloop.models.spec import Head
 from sonoloop_training.datasets import find_datasets
 from sonoloop_training.evaluation.assess import assess
-from sonoloop_training.evaluation.bootstrap import RESAMPLES
 from sonoloop_training.evaluation.leaks import Leak, find_leaks
 from sonoloop_training.evaluation.masks import MIN_LESION_IOU, NSD_TOLERANCE_MM, NSD_TOLERANCE_PX
 from sonoloop_training.evaluation.model import Judged, load_judged

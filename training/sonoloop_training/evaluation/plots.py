@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sonoloop.labels.bootstrap import draw_groups
 from sonoloop.values import CLASSES
-from sonoloop_training.evaluation.bootstrap import draw_groups
 from sonoloop_training.evaluation.columns import Columns, Floats
 from sonoloop_training.evaluation.measures import COVERAGE, RANKER_TITLES, RANKERS
 from sonoloop_training.evaluation.ranking import risk_curve, roc_curves

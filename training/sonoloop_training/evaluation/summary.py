@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from sonoloop.labels.bootstrap import draw_groups, percentile_interval
 from sonoloop.models.spec import Head
-from sonoloop_training.evaluation.bootstrap import draw_groups, percentile_interval
 from sonoloop_training.evaluation.columns import Bools, Columns, Counts, to_columns
 from sonoloop_training.evaluation.measures import MEASURES, Measure
 from sonoloop_training.evaluation.reliability import simulate_perfect

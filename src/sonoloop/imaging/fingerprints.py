@@ -10,6 +10,7 @@ with signs instead of a median, on flattened images; ``benchmarks/duplicates.py`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -23,12 +24,24 @@ from sonoloop.imaging.grey import to_unit
 # bits, of 256, that two fingerprints of near copies differ in at most
 NEAR = 76
 BITS = 256
+# bits of windows up to which the images themselves are compared
+CANDIDATE = 88
+# an image is compared with so many, the nearest
+CANDIDATES_AN_IMAGE = 40
+# the correlation from which on two registered images are near-duplicates
+ALIKE = 0.48
+# a pair above it joins two groups whatever their other members say
+SURE = 0.6
+# what the other members must then reach on average; unlike images reach 0.3 once registered as well as can be
+RELATED = 0.35
+MEMBERS_ASKED = 3
 
 _FREQUENCIES = 16
 _HALF = BITS // 2
 _THUMBNAIL = 96
 _SIDE = 64
 _MAX_SHIFT = 12
+_PADDED = (_SIDE + 2 * _MAX_SHIFT,) * 2
 # how far a window that was found may be off
 _SCALES = (0.9, 0.95, 1.05, 1.1)
 # no better fit is looked for
@@ -71,7 +84,7 @@ def fingerprint(pixels: NDArray[np.generic]) -> str:
     str
         64 hex digits; see `distance`.
     """
-    return np.packbits(_hash(_squash(pixels), _WINDOWS[0])).tobytes().hex()
+    return np.packbits(_hash(_squash(pixels), _WINDOWS[:1])[0]).tobytes().hex()
 
 
 def distance(one: str, other: str) -> int:
@@ -98,7 +111,7 @@ def distance(one: str, other: str) -> int:
 def sketch(pixels: NDArray[np.generic]) -> Sketch:
     """Keep of grey levels (H, W), finite, what comparing needs."""
     thumbnail = _squash(pixels)
-    return Sketch(thumbnail, np.stack([_hash(thumbnail, window) for window in _WINDOWS]))
+    return Sketch(thumbnail, _hash(thumbnail, _WINDOWS))
 
 
 def correlate(one: Sketch, other: Sketch) -> tuple[float, bool]:
@@ -117,13 +130,12 @@ def correlate(one: Sketch, other: Sketch) -> tuple[float, bool]:
         one, other, forth = other, one, back
     best = int(forth[0].argmin())
     mirrored = bool(forth[1][best])
-    target = _flatten(other.thumbnail, _WINDOWS[0])
-    if mirrored:
-        target = target[:, ::-1]
+    image = _flatten(other.thumbnail, _WINDOWS[:1])[0]
+    target = _Target.of(image[:, ::-1] if mirrored else image)
     start = _WINDOWS[best]
 
     def fit(across: float, down: float) -> float:
-        return _correlation(_flatten(one.thumbnail, _scale(start, across, down)), target)
+        return target.correlation(_flatten(one.thumbnail, [_scale(start, across, down)])[0])
 
     found = fit(1, 1)
     if found >= _ENOUGH:
@@ -138,22 +150,26 @@ def _squash(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.asarray(image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX))
 
 
-def _flatten(thumbnail: NDArray[np.uint8], window: Box) -> NDArray[np.float32]:
-    """Even out brightness and contrast of a window, float32 (64, 64)."""
-    box = tuple(share * _THUMBNAIL for share in window)
-    small = Image.fromarray(thumbnail).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, box=box)  # type: ignore[arg-type]
-    levels = np.asarray(small, np.float32)
-    detail = levels - ndimage.gaussian_filter(levels, 4)
-    contrast = np.sqrt(ndimage.gaussian_filter(detail**2, 4))
+def _flatten(thumbnail: NDArray[np.uint8], windows: Sequence[Box]) -> NDArray[np.float32]:
+    """Even out brightness and contrast of each window, float32 (windows, 64, 64)."""
+    image = Image.fromarray(thumbnail)
+    boxes = [tuple(share * _THUMBNAIL for share in window) for window in windows]
+    size = (_SIDE, _SIDE)
+    small = [image.resize(size, Image.Resampling.BILINEAR, box=box) for box in boxes]  # type: ignore[arg-type]
+    levels = np.stack([np.asarray(window, np.float32) for window in small])
+    detail = levels - ndimage.gaussian_filter(levels, (0, 4, 4))
+    contrast = np.sqrt(ndimage.gaussian_filter(detail**2, (0, 4, 4)))
     # 4 grey levels: noise in black regions is not blown up; clipped, a calliper weighs no more than an echo
     flat: NDArray[np.float32] = np.clip(detail / (contrast + 4), -1.5, 1.5)
     return flat
 
 
-def _hash(thumbnail: NDArray[np.uint8], window: Box) -> NDArray[np.bool_]:
-    frequencies = fft.dctn(_flatten(thumbnail, window), norm="ortho")[:_FREQUENCIES, :_FREQUENCIES]
-    signs = frequencies > 0
-    return np.concatenate([signs[:, ::2].ravel(), signs[:, 1::2].ravel()])
+def _hash(thumbnail: NDArray[np.uint8], windows: Sequence[Box]) -> NDArray[np.bool_]:
+    """Hash each window, boolean (windows, 256)."""
+    flat = _flatten(thumbnail, windows)
+    signs = fft.dctn(flat, norm="ortho", axes=(1, 2))[:, :_FREQUENCIES, :_FREQUENCIES] > 0
+    even, odd = signs[..., ::2], signs[..., 1::2]
+    return np.concatenate([even.reshape(len(flat), -1), odd.reshape(len(flat), -1)], axis=1)
 
 
 def _apart(
@@ -173,18 +189,33 @@ def _scale(window: Box, across: float, down: float) -> Box:
     return max(0.0, x - wide), max(0.0, y - high), min(1.0, x + wide), min(1.0, y + high)
 
 
-def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return the highest normalised correlation over shifts, of what then overlaps."""
-    size = (_SIDE + 2 * _MAX_SHIFT,) * 2
-    middle = slice(size[0] // 2 - _MAX_SHIFT, size[0] // 2 + _MAX_SHIFT + 1)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Target:
+    """The image that another is shifted over: its spectrum, and its energy in what overlaps at each shift."""
 
-    def overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-        sums = fft.irfft2(fft.rfft2(a, size) * fft.rfft2(b, size).conj(), size)
-        shifts: NDArray[np.float32] = fft.fftshift(sums)[middle, middle]
-        return shifts
+    spectrum: NDArray[np.complex64]
+    energies: NDArray[np.float32]
 
-    inside = np.ones_like(one)
-    energies = (overlap(one**2, inside), overlap(inside, other**2))
-    # at least the energy of one pixel, for images that are flat where they overlap
-    scale = np.sqrt(np.maximum(energies[0], 1) * np.maximum(energies[1], 1))
-    return float((overlap(one, other) / scale).max())
+    @classmethod
+    def of(cls, image: NDArray[np.float32]) -> _Target:
+        inside = np.ones_like(image)
+        return cls(_spectrum(image).conj(), _shifts(_spectrum(inside) * _spectrum(image**2).conj()))
+
+    def correlation(self, one: NDArray[np.float32]) -> float:
+        """Return the highest normalised correlation over shifts, of what then overlaps."""
+        energies = _shifts(_spectrum(one**2) * _spectrum(np.ones_like(one)).conj())
+        # at least the energy of one pixel, for images that are flat where they overlap
+        scale = np.sqrt(np.maximum(energies, 1) * np.maximum(self.energies, 1))
+        return float((_shifts(_spectrum(one) * self.spectrum) / scale).max())
+
+
+def _spectrum(image: NDArray[np.float32]) -> NDArray[np.complex64]:
+    spectrum: NDArray[np.complex64] = fft.rfft2(image, _PADDED)
+    return spectrum
+
+
+def _shifts(product_: NDArray[np.complex64]) -> NDArray[np.float32]:
+    """Turn a product of spectra back, the shifts tried alone."""
+    middle = slice(_PADDED[0] // 2 - _MAX_SHIFT, _PADDED[0] // 2 + _MAX_SHIFT + 1)
+    shifts: NDArray[np.float32] = fft.fftshift(fft.irfft2(product_, _PADDED))[middle, middle]
+    return shifts

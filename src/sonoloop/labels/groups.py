@@ -1,0 +1,252 @@
+"""Which frames train and which judge: decided once, by group, when a frame enters the store.
+
+A group is a patient, or else the near copies of a frame. Its role is drawn by a keyed hash, so that it
+follows from nothing that can be seen, and stored; whoever joins inherits it. A frame that has something in
+common with groups on both sides trains nowhere and judges nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+from sqlalchemy import Connection, Row, func, not_, select
+
+from sonoloop.errors import StoreError, UnsupportedImageError
+from sonoloop.imaging.fingerprints import Sketch, sketch
+from sonoloop.imaging.grey import check_frame
+from sonoloop.labels.drawing import GroupRole, Role, count_lesion_tests, draws_first, hash_patient
+from sonoloop.labels.model_rows import hold
+from sonoloop.labels.placing import Homes, add_member, add_outsider, read_member, revise_member
+from sonoloop.labels.revisions import is_withdrawn
+from sonoloop.labels.settings import secret_in, settings_in
+from sonoloop.labels.sketches import count_change, write_sketch
+from sonoloop.labels.tables import FRAMES, GROUPS, MEMBERS
+from sonoloop.values import Frame
+
+if TYPE_CHECKING:
+    from sonoloop.labels.store import CorrectionStore
+
+__all__ = ["GroupCounts", "GroupRole", "Placement", "Role", "count_groups", "place_frame", "placement"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a frame belongs.
+
+    Parameters
+    ----------
+    frame_id : str
+        See `sonoloop.values.Frame`.
+    group_id : str
+        64 hex digits.
+    role : str
+        "train", "test", or "neither" for a frame that belongs to both sides or was withdrawn.
+    patient : str, optional
+        Keyed hash of the patient's number, where that is known.
+    draw_first : bool
+        Whether the annotator draws before the prediction is shown: every test frame, and some others so
+        that those cannot be told.
+    """
+
+    frame_id: str
+    group_id: str
+    role: Role
+    patient: str | None
+    draw_first: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupCounts:
+    """How the frames of a store are divided.
+
+    Parameters
+    ----------
+    train_groups, test_groups : int
+        Groups by role.
+    test_groups_with_lesion : int
+        Those kept for testing in which somebody marked a lesion.
+    train_frames, test_frames, neither_frames : int
+        Frames by role, without those that were withdrawn.
+    withdrawn_frames : int
+        Those.
+    unplaced_frames : int
+        Frames that an earlier Sonoloop stored; the next snapshot places them.
+    """
+
+    train_groups: int
+    test_groups: int
+    test_groups_with_lesion: int
+    train_frames: int
+    test_frames: int
+    neither_frames: int
+    withdrawn_frames: int
+    unplaced_frames: int
+
+
+def place_frame(
+    store: CorrectionStore, frame: Frame, *, patient: str | None = None, role: GroupRole | None = None
+) -> Placement:
+    """Give a frame its group, and with it its role; asked again, the answer is the same.
+
+    Only news changes it: a patient that was not known before, or pixels that were not seen, may show that
+    the frame belongs to both sides; models that had trained on it are then marked.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Open. The frame's row is entered.
+    frame : Frame
+        With its pixels, to know its near copies; an image of which no model could say anything has none.
+    patient : str, optional
+        The patient's number; a keyed hash of it is stored, the number is not.
+    role : str, optional
+        "train" or "test": what a new group becomes in place of a draw. A group that is there keeps its own.
+
+    Returns
+    -------
+    Placement
+        As stored, on disk.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read or written; nothing was stored.
+    ValueError
+        If the role is neither of the two.
+    """
+    if role is not None and role not in get_args(GroupRole):
+        raise ValueError(f"a new group's role must be train or test, got {role!r}")
+    patient = (patient or "").strip() or None
+    with store.reading() as connection:
+        member = read_member(connection, frame.id)
+        if member is not None and (member.withdrawn or _knows_all(connection, member, patient)):
+            return _read_placement(connection, member)
+    seen = _try_sketch(frame)
+    index = store.sketches
+    with index.lock:
+        with store.writing() as connection:
+            hold(connection, GROUPS)
+            index.refresh(connection)
+            member = read_member(connection, frame.id)
+            news = seen is not None and (member is None or not (member.seen or member.withdrawn))
+            if member is None or not member.withdrawn:
+                hashed = None if patient is None else hash_patient(secret_in(connection), patient)
+                homes = Homes.of(connection, index, frame, seen=seen, hashed=hashed, member=member)
+                if member is None:
+                    add_member(connection, frame, homes, hashed, forced=role, seen=seen)
+                else:
+                    revise_member(connection, member, homes, hashed, seen=seen)
+            changes = count_change(connection) if news else None
+            placed = _read_placement(connection, _known_member(connection, frame.id))
+        if seen is not None and changes is not None:
+            index.add(frame.id, write_sketch(seen)[1], changes)
+    return placed
+
+
+def set_aside(store: CorrectionStore, frame: Frame) -> None:
+    """Place a frame so that it takes no part: it trains nothing and judges nothing.
+
+    So it is with simulated samples, which people try the program on. A frame that was placed stays as it is.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Open. The frame's row is entered.
+    frame : Frame
+        The frame.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read or written; nothing was stored.
+    """
+    with store.writing() as connection:
+        hold(connection, GROUPS)
+        if read_member(connection, frame.id) is None:
+            add_outsider(connection, frame)
+
+
+def placement(store: CorrectionStore, frame_id: str) -> Placement | None:
+    """Give where a frame belongs, if it was placed.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+    """
+    with store.reading() as connection:
+        member = read_member(connection, frame_id)
+        return None if member is None else _read_placement(connection, member)
+
+
+def count_groups(store: CorrectionStore) -> GroupCounts:
+    """Count groups and frames by what they are for.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+    """
+    with store.reading() as connection:
+        by_role = select(GROUPS.c.role, func.count().label("number")).group_by(GROUPS.c.role)
+        groups = {row.role: row.number for row in connection.execute(by_role)}
+        withdrawn = is_withdrawn(MEMBERS.c.frame_id)
+        frames = {
+            (row.role, row.bridges): row.number
+            for row in connection.execute(
+                select(GROUPS.c.role, MEMBERS.c.bridges, func.count().label("number"))
+                .join(MEMBERS, MEMBERS.c.group_id == GROUPS.c.id)
+                .where(not_(withdrawn))
+                .group_by(GROUPS.c.role, MEMBERS.c.bridges)
+            )
+        }
+        unplaced = FRAMES.outerjoin(MEMBERS, MEMBERS.c.frame_id == FRAMES.c.id)
+        counts = {
+            "withdrawn_frames": select(func.count()).select_from(FRAMES).where(is_withdrawn(FRAMES.c.id)),
+            "unplaced_frames": select(func.count())
+            .select_from(unplaced)
+            .where(MEMBERS.c.frame_id.is_(None), not_(is_withdrawn(FRAMES.c.id))),
+        }
+        return GroupCounts(
+            train_groups=groups.get("train", 0),
+            test_groups=groups.get("test", 0),
+            test_groups_with_lesion=count_lesion_tests(connection),
+            train_frames=frames.get(("train", False), 0),
+            test_frames=frames.get(("test", False), 0),
+            neither_frames=frames.get(("train", True), 0) + frames.get(("test", True), 0),
+            **{name: connection.scalar(query) or 0 for name, query in counts.items()},
+        )
+
+
+def _try_sketch(frame: Frame) -> Sketch | None:
+    try:
+        return sketch(check_frame(frame).pixels)
+    except UnsupportedImageError:
+        return None
+
+
+def _knows_all(connection: Connection, member: Row[Any], patient: str | None) -> bool:
+    if not member.seen:
+        return False
+    return patient is None or member.patient == hash_patient(secret_in(connection), patient)
+
+
+def _known_member(connection: Connection, frame_id: str) -> Row[Any]:
+    member = read_member(connection, frame_id)
+    if member is None:
+        raise StoreError(f"image {frame_id[:12]} was placed and is gone: restore a backup of the store")
+    return member
+
+
+def _read_placement(connection: Connection, member: Row[Any]) -> Placement:
+    role: Role = "neither" if member.bridges or member.withdrawn else member.role
+    return Placement(
+        frame_id=member.frame_id,
+        group_id=member.group_id,
+        role=role,
+        patient=member.patient,
+        draw_first=draws_first(
+            settings_in(connection), secret=secret_in(connection), frame_id=member.frame_id, role=role
+        ),
+    )

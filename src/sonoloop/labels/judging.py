@@ -1,0 +1,222 @@
+"""What models are judged on: the frames that judge, frozen as a numbered test set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from sqlalchemy import Connection, func, insert, select
+
+from sonoloop.errors import StoreError
+from sonoloop.labels.looks import (
+    VERDICTS,
+    Look,
+    VerdictName,
+    looks,
+    read_scores,
+    record_look,
+    write_scores,
+)
+from sonoloop.labels.model_rows import hold, now
+from sonoloop.labels.tables import (
+    GROUPS,
+    HEADS,
+    MEMBERS,
+    REFERENCES,
+    REVISIONS,
+    TEST_SET_MEMBERS,
+    TEST_SETS,
+    TOMBSTONES,
+)
+from sonoloop.values import ClassName
+
+if TYPE_CHECKING:
+    from sonoloop.labels.store import CorrectionStore
+
+__all__ = [
+    "VERDICTS",
+    "Judge",
+    "Look",
+    "TestSet",
+    "VerdictName",
+    "freeze_test_set",
+    "looks",
+    "newest_test_set",
+    "read_scores",
+    "read_test_set",
+    "record_look",
+    "write_scores",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """A frame that judges, as it was corrected when the set was frozen.
+
+    Parameters
+    ----------
+    frame_id : str
+        See `sonoloop.values.Frame`.
+    revision_id : str
+        The correction that counts as true.
+    group_id : str
+        Frames of one group are drawn together when intervals are computed.
+    reference : str, optional
+        The class known from elsewhere, such as histology.
+    """
+
+    frame_id: str
+    revision_id: str
+    group_id: str
+    reference: ClassName | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestSet:
+    """The frames that judge, frozen; it never changes.
+
+    Parameters
+    ----------
+    number : int
+        Its version: sets are numbered as they are made.
+    sha256 : str
+        Of its members; 64 hex digits.
+    created : datetime.datetime
+        When it was frozen, in UTC.
+    members : tuple of Judge
+        By their frame's id.
+    """
+
+    # pytest would take the name for tests
+    __test__: ClassVar[bool] = False
+
+    number: int
+    sha256: str
+    created: datetime
+    members: tuple[Judge, ...]
+
+    @property
+    def groups(self) -> int:
+        """How many groups judge."""
+        return len({judge.group_id for judge in self.members})
+
+
+def freeze_test_set(store: CorrectionStore) -> TestSet:
+    """Freeze the frames that can judge today; the same frames with the same corrections are the same set.
+
+    These are the frames of test groups whose newest correction was made without having seen a prediction. One
+    that has near copies on the training side does not judge, nor does one that was withdrawn.
+
+    Returns
+    -------
+    TestSet
+        Without members where no frame can judge yet.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read or written to.
+    """
+    with store.writing() as connection:
+        hold(connection, TEST_SETS)
+        members = _select_judges(connection)
+        content = json.dumps([asdict(judge) for judge in members], sort_keys=True)
+        sha256 = hashlib.sha256(content.encode()).hexdigest()
+        number = connection.scalar(select(TEST_SETS.c.number).where(TEST_SETS.c.sha256 == sha256))
+        if number is None:
+            row = {"sha256": sha256, "created": now()}
+            number = connection.scalars(insert(TEST_SETS).values(row).returning(TEST_SETS.c.number)).one()
+            if members:
+                rows = [{"test_set": number, **asdict(judge)} for judge in members]
+                connection.execute(insert(TEST_SET_MEMBERS), rows)
+        return _read_set(connection, number)
+
+
+def read_test_set(store: CorrectionStore, number: int) -> TestSet:
+    """Read a test set.
+
+    Raises
+    ------
+    StoreError
+        If there is none of that number.
+    """
+    with store.reading() as connection:
+        return _read_set(connection, number)
+
+
+def newest_test_set(store: CorrectionStore) -> TestSet | None:
+    """Read the test set that was frozen last; None before the first.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+    """
+    with store.reading() as connection:
+        number = connection.scalar(select(func.max(TEST_SETS.c.number)))
+        return None if number is None else _read_set(connection, number)
+
+
+def _select_judges(connection: Connection) -> tuple[Judge, ...]:
+    newest = (
+        select(REVISIONS.c.frame_id, func.max(REVISIONS.c.number).label("number"))
+        .join(HEADS, HEADS.c.revision_id == REVISIONS.c.id)
+        .group_by(REVISIONS.c.frame_id)
+        .subquery()
+    )
+    query = (
+        select(REVISIONS.c.frame_id, REVISIONS.c.id, MEMBERS.c.group_id)
+        .join(newest, newest.c.number == REVISIONS.c.number)
+        .join(MEMBERS, MEMBERS.c.frame_id == REVISIONS.c.frame_id)
+        .join(GROUPS, GROUPS.c.id == MEMBERS.c.group_id)
+        .where(
+            GROUPS.c.role == "test",
+            MEMBERS.c.bridges.is_(False),
+            REVISIONS.c.prediction_seen.is_(False),
+            REVISIONS.c.frame_id.not_in(select(TOMBSTONES.c.frame_id)),
+        )
+        .order_by(REVISIONS.c.frame_id)
+    )
+    known = {
+        row.frame_id: cast("ClassName", row.label)
+        for row in connection.execute(
+            select(REFERENCES.c.frame_id, REFERENCES.c.label).order_by(REFERENCES.c.number)
+        )
+    }
+    return tuple(
+        Judge(
+            frame_id=row.frame_id,
+            revision_id=row.id,
+            group_id=row.group_id,
+            reference=known.get(row.frame_id),
+        )
+        for row in connection.execute(query)
+    )
+
+
+def _read_set(connection: Connection, number: int) -> TestSet:
+    row = connection.execute(select(TEST_SETS).where(TEST_SETS.c.number == number)).one_or_none()
+    if row is None:
+        raise StoreError(f"there is no test set {number}: freeze one by judging a model")
+    members = connection.execute(
+        select(TEST_SET_MEMBERS)
+        .where(TEST_SET_MEMBERS.c.test_set == number)
+        .order_by(TEST_SET_MEMBERS.c.frame_id)
+    )
+    return TestSet(
+        number=row.number,
+        sha256=row.sha256,
+        created=datetime.fromisoformat(row.created),
+        members=tuple(
+            Judge(
+                frame_id=member.frame_id,
+                revision_id=member.revision_id,
+                group_id=member.group_id,
+                reference=member.reference,
+            )
+            for member in members
+        ),
+    )

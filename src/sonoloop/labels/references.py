@@ -1,0 +1,107 @@
+"""The reference standard: what is known of a frame from elsewhere, apart from what a reader thought."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, func, insert, select
+
+from sonoloop.errors import StoreError
+from sonoloop.labels.accepting import check_not_withdrawn
+from sonoloop.labels.tables import FRAMES, REFERENCES
+from sonoloop.values import CLASSES, ClassName
+
+if TYPE_CHECKING:
+    from sonoloop.labels.store import CorrectionStore
+
+# SQLite takes 999 parameters a statement in its older versions
+_BATCH = 500
+
+
+def set_reference(store: CorrectionStore, frame_id: str, label: ClassName, *, source: str) -> None:
+    """Record what is known of a frame; what was known before is kept, and the last one holds.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Open.
+    frame_id : str
+        A frame that the store has.
+    label : str
+        One of `sonoloop.values.CLASSES`.
+    source : str
+        Where it is known from, as "histology", "follow-up" or a dataset's name; names nobody. The same
+        label from the same source is not recorded twice in a row.
+
+    Raises
+    ------
+    StoreError
+        If the store has no such frame, it was withdrawn, or the store cannot be written.
+    ValueError
+        If the label is no class, or no source is given.
+    """
+    with store.writing() as connection:
+        add_reference(connection, frame_id, label, source=source)
+
+
+def reference_of(store: CorrectionStore, frame_id: str) -> ClassName | None:
+    """Give the reference standard of a frame.
+
+    Returns
+    -------
+    str or None
+        The last one recorded; None where nothing is known.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+    """
+    with store.reading() as connection:
+        return references_in(connection, [frame_id]).get(frame_id)
+
+
+def add_reference(connection: Connection, frame_id: str, label: ClassName, *, source: str) -> None:
+    """Record a reference inside a writing transaction; see `set_reference`."""
+    if label not in CLASSES:
+        raise ValueError(f"a reference must be one of {', '.join(CLASSES)}, got {label!r}")
+    if not source.strip():
+        raise ValueError("a reference needs its source, such as histology")
+    if connection.scalar(select(FRAMES.c.id).where(FRAMES.c.id == frame_id).with_for_update()) is None:
+        raise StoreError(f"the store has no image {frame_id[:12]}: place or correct it first")
+    check_not_withdrawn(connection, frame_id)
+    last = connection.execute(
+        select(REFERENCES.c.label, REFERENCES.c.source)
+        .where(REFERENCES.c.frame_id == frame_id)
+        .order_by(REFERENCES.c.number.desc())
+        .limit(1)
+    ).one_or_none()
+    if last is None or tuple(last) != (label, source):
+        created = datetime.now(UTC).isoformat(timespec="microseconds")
+        values = {"frame_id": frame_id, "label": label, "source": source, "created": created}
+        connection.execute(insert(REFERENCES).values(values))
+
+
+def references_in(connection: Connection, frame_ids: Iterable[str]) -> dict[str, ClassName]:
+    """Read the references of many frames inside a transaction.
+
+    Returns
+    -------
+    dict
+        By frame; one of which nothing is known is not in it.
+    """
+    ids = list(frame_ids)
+    found: dict[str, ClassName] = {}
+    for start in range(0, len(ids), _BATCH):
+        last = (
+            select(func.max(REFERENCES.c.number))
+            .where(REFERENCES.c.frame_id.in_(ids[start : start + _BATCH]))
+            .group_by(REFERENCES.c.frame_id)
+        )
+        rows = connection.execute(
+            select(REFERENCES.c.frame_id, REFERENCES.c.label).where(REFERENCES.c.number.in_(last))
+        )
+        found.update((row.frame_id, row.label) for row in rows)
+    return found

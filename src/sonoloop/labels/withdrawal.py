@@ -1,0 +1,216 @@
+"""Withdrawing a person: pixels and masks are erased, the fact and its reason stay, their users are named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import URL, Connection, insert, not_, select, text, update
+
+from sonoloop.errors import StoreError
+from sonoloop.labels.drawing import hash_patient
+from sonoloop.labels.lineage import models_from, snapshots_with
+from sonoloop.labels.model_rows import ModelRow, check_who, check_why, hold, known_model, now
+from sonoloop.labels.places import Places, work_folder
+from sonoloop.labels.placing import place_unseen, read_member
+from sonoloop.labels.revisions import is_withdrawn
+from sonoloop.labels.settings import secret_in, store_secret
+from sonoloop.labels.sketches import count_change
+from sonoloop.labels.tables import FRAMES, GROUPS, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
+
+if TYPE_CHECKING:
+    from sonoloop.labels.store import CorrectionStore
+
+_PREFIX = re.compile(r"[0-9a-f]{8,64}")
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """What a withdrawal came to.
+
+    Parameters
+    ----------
+    frames : tuple of str
+        Ids of the frames that were erased.
+    snapshots : tuple of str
+        Names of the snapshots that hold revisions of them.
+    models : tuple of ModelRow
+        The models that learned from those snapshots, and those tuned from such a model.
+    """
+
+    frames: tuple[str, ...]
+    snapshots: tuple[str, ...]
+    models: tuple[ModelRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tombstone:
+    """The fact that a frame was withdrawn.
+
+    Parameters
+    ----------
+    frame_id : str
+        The frame.
+    why, who : str
+        The reason, and the pseudonym of who withdrew it.
+    created : datetime.datetime
+        When, in UTC.
+    """
+
+    frame_id: str
+    why: str
+    who: str
+    created: datetime
+
+
+def withdraw(store: CorrectionStore, frame_or_patient: str, *, why: str, who: str) -> Withdrawn:
+    """Erase what the store holds of a frame, or of all frames of a patient, for ever.
+
+    Masks, predictions' maps and what knows the frames again become empty in one transaction; rows, hashes and
+    decisions stay. The frames no longer count anywhere, and nothing more is stored of them. The pictures of
+    past comparisons of models are removed from this machine. The images themselves, models, exports and
+    backups are elsewhere and are not touched.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Open.
+    frame_or_patient : str
+        A frame's id or its first 8 digits or more, else a patient's number.
+    why : str
+        The reason; names nobody.
+    who : str
+        Pseudonym of who does it.
+
+    Returns
+    -------
+    Withdrawn
+        What was erased and who had used it.
+
+    Raises
+    ------
+    StoreError
+        If nothing or more than one frame answers to that, all of it was withdrawn before, no reason is
+        given, or the store cannot be written; nothing was erased.
+    ValueError
+        If nobody is named.
+    """
+    check_why(why)
+    check_who(who)
+    with store.writing() as connection:
+        if connection.dialect.name == "sqlite":
+            # else the old bytes stay in the file's free pages
+            connection.execute(text("PRAGMA secure_delete=ON"))
+        hold(connection, GROUPS)
+        found = _find(connection, frame_or_patient.strip(), secret_in(connection))
+        query = select(FRAMES.c.id).where(FRAMES.c.id.in_(found), not_(is_withdrawn(FRAMES.c.id)))
+        frames = sorted(connection.scalars(query))
+        for start in range(0, len(frames), _BATCH):
+            _erase(connection, frames[start : start + _BATCH], why=why, who=who)
+        if frames:
+            count_change(connection)
+        snapshots = snapshots_with(connection, frames)
+        models = tuple(known_model(connection, version) for version in models_from(connection, snapshots))
+    try:
+        # once more where an earlier withdrawal was cut short here
+        Places(store.url).forget(found)
+        _remove_pictures(store.url)
+    except StoreError as error:
+        raise StoreError(f"it is erased from the store; but {error}; then withdraw it again") from error
+    if not frames:
+        raise StoreError(f"{frame_or_patient} was withdrawn before: nothing was left to erase")
+    return Withdrawn(frames=tuple(frames), snapshots=tuple(snapshots), models=models)
+
+
+def frames_of(store: CorrectionStore, frame_or_patient: str) -> list[str]:
+    """Name the frames that `withdraw` would erase, and those of them that were erased before.
+
+    Raises
+    ------
+    StoreError
+        If nothing or more than one frame answers to that.
+    """
+    secret = store_secret(store)
+    with store.reading() as connection:
+        return _find(connection, frame_or_patient.strip(), secret)
+
+
+def list_withdrawn(store: CorrectionStore) -> list[Tombstone]:
+    """List what was withdrawn, the oldest first.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+    """
+    with store.reading() as connection:
+        return [
+            Tombstone(
+                frame_id=row.frame_id,
+                why=row.why,
+                who=row.who,
+                created=datetime.fromisoformat(row.created),
+            )
+            for row in connection.execute(select(TOMBSTONES).order_by(TOMBSTONES.c.number))
+        ]
+
+
+def _remove_pictures(url: URL) -> None:
+    """Remove what comparisons of models drew on this machine: it may show the frame."""
+    folder = work_folder(url)
+    for picture in (*folder.glob("jobs/*/gate/*.png"), *folder.glob("gates/*/*.png")):
+        try:
+            picture.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{picture} may show it and cannot be removed ({error.strerror}): remove it"
+            ) from error
+
+
+def _find(connection: Connection, wanted: str, secret: bytes) -> list[str]:
+    if not wanted:
+        raise StoreError("say what to withdraw: the first digits of an image's id, or a patient's number")
+    hashed = hash_patient(secret, wanted)
+    of_patient = set(connection.scalars(select(MEMBERS.c.frame_id).where(MEMBERS.c.patient == hashed)))
+    by_prefix: set[str] = set()
+    if _PREFIX.fullmatch(wanted.lower()):
+        begins = FRAMES.c.id.startswith(wanted.lower(), autoescape=True)
+        by_prefix = set(connection.scalars(select(FRAMES.c.id).where(begins)))
+    if of_patient and by_prefix:
+        raise StoreError(f"{wanted} is a patient's number and begins an image's id: give more of its digits")
+    if len(by_prefix) > 1:
+        raise StoreError(
+            f"{len(by_prefix)} images have ids that begin with {wanted}: give more of the digits"
+        )
+    found = sorted(of_patient | by_prefix)
+    if not found:
+        raise StoreError(
+            f"the store has no image and no patient {wanted}: give the first 8 digits or more of an image's "
+            "id, or the patient's number as it was imported"
+        )
+    return found
+
+
+def _erase(connection: Connection, frames: Sequence[str], *, why: str, who: str) -> None:
+    # whoever accepts on one of them waits, and is then refused
+    connection.execute(select(FRAMES.c.id).where(FRAMES.c.id.in_(frames)).with_for_update()).all()
+    for frame_id in frames:
+        if read_member(connection, frame_id) is None:
+            place_unseen(connection, frame_id)
+    created = now()
+    connection.execute(
+        insert(TOMBSTONES),
+        [{"frame_id": frame_id, "why": why, "who": who, "created": created} for frame_id in frames],
+    )
+    for table, columns in (
+        (REVISIONS, ("mask",)),
+        (PREDICTIONS, ("lesion", "mask")),
+        (MEMBERS, ("thumbnail", "bits")),
+    ):
+        connection.execute(
+            update(table).where(table.c.frame_id.in_(frames)).values(dict.fromkeys(columns, b""))
+        )
