@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from corrected import Project, copy_project, make_project
 from PIL import Image
+from tuning import tune
 
 from sonoloop.imaging.phantom import phantom
 from sonoloop.values import CLASSES
@@ -116,3 +118,21 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 Image.fromarray(made.image).save(busbra / "Images" / f"bus_{case:04}-{side}.png")
                 Image.fromarray(made.mask * 255).save(busbra / "Masks" / f"mask_{case:04}-{side}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return make_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture
+def project(template: Project, tmp_path: Path) -> Project:
+    """A store with nine corrections that train and six that judge, and the model in use."""
+    return copy_project(template, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def made(template: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, list[Event]]:
+    """A fine-tuning that nobody disturbed."""
+    project = copy_project(template, tmp_path_factory.mktemp("made"))
+    return project, tune(project)

@@ -11,12 +11,13 @@ import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from keyword import iskeyword
 from types import FrameType, ModuleType
 
 from sonoloop.errors import SonoloopError
 from sonoloop_training.events import Failed
 
-COMMANDS = ("train", "evaluate", "unpack", "check")
+COMMANDS = ("train", "finetune", "gate", "evaluate", "import", "unpack", "check")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     choices = parser.add_subparsers(dest="command", required=True)
     modules: dict[str, ModuleType] = {}
     for name in COMMANDS:
-        module = import_module(f"sonoloop_training.commands.{name}")
+        module = import_module(f"sonoloop_training.commands.{name}{'_' * iskeyword(name)}")
         module.add_arguments(choices.add_parser(name, help=module.HELP, description=module.HELP))
         modules[name] = module
     options = parser.parse_args(arguments)
@@ -36,10 +37,17 @@ def main(arguments: list[str] | None = None) -> int:
             signal.signal(number, end)
     # under torchrun every process runs this, and the first speaks for all
     speaks = os.environ.get("RANK", "0") == "0"
+    outlives = getattr(modules[options.command], "OUTLIVES_READER", False)
     try:
         for event in modules[options.command].run(options):
             if speaks:
-                _say(event.to_json())
+                try:
+                    _say(event.to_json())
+                except BrokenPipeError:
+                    if not outlives:
+                        raise
+                    speaks = False
+                    _let_go_of_reader()
     except SonoloopError as error:
         _fail(str(error), speaks=speaks)
         return 1
@@ -74,7 +82,14 @@ def _fail(message: str, *, speaks: bool) -> None:
     if speaks:
         _say(Failed(error=message).to_json())
     else:
-        sys.stderr.write(f"process {os.environ['RANK']}: {message}\n")
+        sys.stderr.write(f"process {os.environ.get('RANK', '0')}: {message}\n")
+
+
+def _let_go_of_reader() -> None:
+    # what is still in the buffer would be written when the process ends, and fail again
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _say(line: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,6 +33,11 @@ class Cache:
         Index into `CLASSES`, int64 (N,).
     names, datasets : tuple of str
         What each is called, and where it came from.
+    weights : torch.Tensor, optional
+        How much each image's mask and class teach, float32 (N, 2); 1 where nothing is given.
+    replayed : int
+        So many of the last images are replayed: an epoch draws `FitConfig.replay` times as many of them as of
+        the others, by turns.
     """
 
     images: torch.Tensor
@@ -40,6 +45,8 @@ class Cache:
     labels: torch.Tensor
     names: tuple[str, ...]
     datasets: tuple[str, ...]
+    weights: torch.Tensor | None = None
+    replayed: int = 0
 
     def __len__(self) -> int:
         return len(self.names)
@@ -53,7 +60,7 @@ class Cache:
         """Return the same images at a smaller size."""
         images = _resize(self.images, size)
         masks = (_resize(self.masks * 255, size) >= 128).to(torch.uint8)
-        return Cache(images, masks, self.labels, self.names, self.datasets)
+        return replace(self, images=images, masks=masks)
 
 
 def cache_samples(

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.precision import Precision
 
+from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
+from sonoloop_training.device_faults import is_device_fault
 from sonoloop_training.fitting import Fitting
-from sonoloop_training.recipe import Recipe
+from sonoloop_training.recipe import Recipe, parse_recipe
 
 # what of a `Fitting` is neither a network nor an optimiser
 _PLAIN = ("epoch", "epochs", "source", "best", "best_score", "best_epoch", "history")
@@ -72,6 +74,7 @@ class Checkpoint:
         try:
             with temporary.open("wb") as file:
                 torch.save(state, file)
+                crash_here("checkpoint-half-written")
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path)
@@ -79,6 +82,8 @@ class Checkpoint:
             self.history.write_text(lines, encoding="utf-8")
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
+            if isinstance(error, RuntimeError) and is_device_fault(error):
+                raise
             # torch's writer hides a full disk behind an error of its own
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
             raise TrainingError(
@@ -98,7 +103,7 @@ class Checkpoint:
             return False
         state = self._read()
         wrong = {
-            "was made with another recipe": state["recipe"] != self.recipe.to_dict(),
+            "was made with another recipe": not _is_of(state["recipe"], self.recipe),
             "learned from other data or another split, so images it trained on could be tested": (
                 state["learns_from"] != self.learns_from
             ),
@@ -128,3 +133,11 @@ class Checkpoint:
                 "to start anew"
             )
         return state
+
+
+def _is_of(stored: Mapping[str, Any], recipe: Recipe) -> bool:
+    try:
+        # what an earlier version did not know yet was as it is by default
+        return parse_recipe(stored).to_dict() == recipe.to_dict()
+    except TrainingError:
+        return False

@@ -99,6 +99,89 @@ class Finished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Event):
+    """A fine-tuning has its folder: what it tells is kept there, and it is gone on with from there."""
+
+    folder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected(Event):
+    """It is known what a fine-tuning learns from.
+
+    `train` corrections teach or are watched, counted in `by_class` by what the class head is taught ("unsure"
+    teaches it nothing); `replay` images of those that trained the model `base` go with them. `left_out` names
+    each frame that is not learned from, as ``frame`` (its id) and ``why``. `test_groups` only judge.
+    """
+
+    snapshot: str
+    sha256: str
+    base: str
+    train: int
+    by_class: dict[str, int]
+    test_groups: int
+    left_out: list[dict[str, str]]
+    replay: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate(Event):
+    """Two models were compared on a test set; see `sonoloop_training.gate.decide.Verdict`.
+
+    `difference` (with its `interval`), `missed_malignant`, `false_alarms` and `auc` are candidate less
+    incumbent; `sides` has all that is known of the last three. `look` is the number of the comparison in the
+    store, the `looks`-th at this test set. `pictures` are PNG files, by "scatter", "improved" and "harmed".
+    """
+
+    verdict: str
+    reason: str
+    difference: float | None
+    interval: tuple[float, float] | None
+    missed_malignant: float | None
+    false_alarms: float | None
+    auc: float | None
+    sides: dict[str, dict[str, Any]]
+    groups: int
+    frames: int
+    groups_needed: int | None
+    test_set: int
+    look: int
+    looks: int
+    candidate: str
+    incumbent: str
+    pictures: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promoted(Event):
+    """Another model is in use."""
+
+    model: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported(Event):
+    """Existing masks are in the store as corrections.
+
+    Of `images` there are `new` ones; `known` had the same correction before, `kept` another one by that
+    annotator, which stays, and `unreadable` could not be used. `roles` counts the frames by role, `groups`
+    the groups.
+    """
+
+    dataset: str
+    annotator: str
+    images: int
+    new: int
+    known: int
+    kept: int
+    unreadable: int
+    by_class: dict[str, int]
+    roles: dict[str, int]
+    groups: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unpacked(Event):
     """A dataset is on disk, in a folder that can be trained on."""
 

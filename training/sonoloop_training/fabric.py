@@ -10,10 +10,32 @@ from lightning.fabric import Fabric
 
 from sonoloop.errors import TrainingError
 from sonoloop.models.devices import autocast_dtype, choose_device
-from sonoloop_training.fit_config import FitConfig
+from sonoloop_training.fit_config import FitConfig, Precision
 
 _PRECISIONS = {None: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
-_DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES: dict[Precision, torch.dtype | None] = {
+    "float32": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def settle_precision(config: FitConfig, device: str) -> Precision:
+    """Say in which precision one process computes: a trial later on could come to another answer.
+
+    Raises
+    ------
+    TrainingError
+        If the recipe asks for what the device cannot do.
+    DeviceError
+        If the device is not there.
+    """
+    chosen = choose_device(device)
+    config.check_device(chosen.type)
+    if config.precision != "auto":
+        return config.precision
+    dtype = autocast_dtype(chosen)
+    return next(name for name, kind in _DTYPES.items() if kind == dtype)
 
 
 def make_fabric(config: FitConfig, device: str) -> Fabric:

@@ -13,6 +13,7 @@ Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["cosine", "constant"]
 SegmentationLoss = Literal["cross-entropy + dice", "cross-entropy"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Layers = Literal["all", "encoder", "decoder", "shallow"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,9 @@ class FitConfig:
     ----------
     epochs, batch, draws : int
         Passes, images a step, and images drawn an epoch; 0 draws as many as there are.
+    steps : int
+        Where it is set, so many passes are made that there are about this many steps, `epochs` of them at
+        least: few images are seen often, many seldom.
     small_epochs : int
         First so many epochs see images of three quarters of the size: quicker, and scales vary more.
     optimizer : str
@@ -44,6 +48,14 @@ class FitConfig:
     blend : float
         Share of the weights started from in those that are kept, in [0, 1): fine-tuned weights averaged with
         their start often do better on old and new images alike (WiSE-FT; Wortsman et al., CVPR 2022).
+    l2sp : float
+        How strongly the weights are drawn back to those started from: after a step of rate r, by a share
+        r * l2sp of the way (L2-SP; Li, Grandvalet and Davoine, ICML 2018; apart from the gradient, as AdamW
+        decays).
+    layers : str
+        What learns beside the two heads: "all", the "encoder", the "decoder", or "shallow": the half of the
+        encoder that is next to the image, which Amiri et al. (IEEE TUFFC 67, 2020) found best for breast
+        ultrasound.
     freeze_depthwise : bool
         Whether the encoder's 5 x 5 depthwise kernels stay as pretrained: on a CPU their gradient
         alone takes a fifth of a step.
@@ -64,6 +76,12 @@ class FitConfig:
         Of everything random.
     phantoms : int
         Simulated images of each class among the training images.
+    replay : float
+        Images of those that trained the model started from, an epoch, relative to the new ones; only where
+        corrections are learned.
+    accepted_weight : float
+        Weight of what a person left as the model had proposed it, in [0, 1]; what they changed or drew anew
+        has 1.
     strips : float
         Probability that an image is cut to a part of its width; see `sonoloop_training.strips`.
     weights : mapping
@@ -73,6 +91,7 @@ class FitConfig:
     epochs: int = 14
     batch: int = 8
     draws: int = 0
+    steps: int = 0
     small_epochs: int = 0
     optimizer: Optimizer = "adamw"
     schedule: Schedule = "cosine"
@@ -85,6 +104,8 @@ class FitConfig:
     pretrained: bool = True
     start: str = ""
     blend: float = 0.0
+    l2sp: float = 0.0
+    layers: Layers = "all"
     freeze_depthwise: bool = False
     freeze_norm: bool = False
     loss: SegmentationLoss = "cross-entropy + dice"
@@ -96,18 +117,23 @@ class FitConfig:
     precision: Precision = "auto"
     seed: int = 0
     phantoms: int = 0
+    replay: float = 0.0
+    accepted_weight: float = 1.0
     strips: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
             _check(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("draws", "small_epochs", "patience", "phantoms", "weight_decay", "empty_weight"):
+        for name in ("draws", "steps", "small_epochs", "patience", "phantoms"):
+            _check(self, name, getattr(self, name) >= 0, "0 or more")
+        for name in ("weight_decay", "empty_weight", "l2sp", "replay"):
             _check(self, name, getattr(self, name) >= 0, "0 or more")
         for name in ("learning_rate", "encoder_learning_rate", "clip", "lesion_weight", "class_weight"):
             _check(self, name, getattr(self, name) > 0, "positive")
         for name in ("ema", "warmup", "strips", "label_smoothing", "blend"):
             _check(self, name, 0 <= getattr(self, name) < 1, "in [0, 1)")
+        _check(self, "accepted_weight", 0 <= self.accepted_weight <= 1, "in [0, 1]")
         for name, kind in _CHOICES.items():
             _check(self, name, getattr(self, name) in get_args(kind), f"one of {', '.join(get_args(kind))}")
         for key, weight in self.weights.items():
@@ -137,7 +163,13 @@ class FitConfig:
             )
 
 
-_CHOICES = {"optimizer": Optimizer, "schedule": Schedule, "loss": SegmentationLoss, "precision": Precision}
+_CHOICES = {
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "loss": SegmentationLoss,
+    "precision": Precision,
+    "layers": Layers,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

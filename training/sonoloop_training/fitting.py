@@ -15,6 +15,7 @@ from sonoloop.errors import TrainingError
 from sonoloop.models.networks import build_network
 from sonoloop.models.registry import load_bundle
 from sonoloop_training.fit_config import FitConfig
+from sonoloop_training.layers import choose_layers
 from sonoloop_training.pretrained import load_pretrained_encoder
 from sonoloop_training.recipe import Recipe
 
@@ -40,10 +41,10 @@ class Fitting:
     source : str
         Where the first weights came from.
     first : mapping, optional
-        The first weights themselves, where they are averaged with the last; not in the checkpoint, since they
-        are the same at every start.
+        The first weights themselves, where they are averaged with the last or draw them back; not in the
+        checkpoint, since they are the same at every start.
     blend : float
-        Their share.
+        Their share in those that are kept.
     best, best_score, best_epoch
         The averaged weights of the best epoch, where the recipe has patience.
     history : list of dict
@@ -78,10 +79,10 @@ class Fitting:
     def kept(self) -> Weights:
         """The weights that a model is made of: the best epoch's where there is one, else the last's."""
         learned = self.averaged if self.best is None else self.best
-        if self.first is None:
+        if self.first is None or not self.blend:
             return learned
         return {
-            name: tensor.lerp(self.first[name], self.blend) if tensor.is_floating_point() else tensor
+            name: tensor.lerp(self.first[name].cpu(), self.blend) if tensor.is_floating_point() else tensor
             for name, tensor in learned.items()
         }
 
@@ -110,16 +111,19 @@ def begin(recipe: Recipe, start: Weights | None = None) -> Fitting:
     Raises
     ------
     TrainingError
-        If there are no pretrained weights, or those to start from do not fit or are to be blended with and
-        there are none.
+        If there are no pretrained weights, or those to start from do not fit, or are to be blended with or
+        drawn back to and there are none.
     """
     config = recipe.fit
     if config.blend and start is None and not config.start:
         raise TrainingError("fit.blend averages with a model to start from; give fit.start, or set it to 0")
+    if config.l2sp and start is None and not config.start:
+        raise TrainingError("fit.l2sp draws back to a model to start from; give fit.start, or set it to 0")
     torch.manual_seed(config.seed)
     network = build_network(recipe.model)
     source = _first_weights(network, recipe, start)
     encoder = network.get_submodule("encoder")
+    choose_layers(network, config.layers)
     if config.freeze_depthwise:
         freeze_depthwise(encoder)
     inside = {id(parameter) for parameter in encoder.parameters()}
@@ -130,9 +134,23 @@ def begin(recipe: Recipe, start: Weights | None = None) -> Fitting:
     ]
     average = AveragedModel(network, multi_avg_fn=_Average(config.ema), use_buffers=True)
     fitting = Fitting(network, _optimizer(groups, config), average, config.epochs, source)
-    if config.blend:
-        fitting.first, fitting.blend = fitting.averaged, config.blend
+    fitting.blend = config.blend
+    if config.blend or config.l2sp:
+        fitting.first = fitting.averaged
     return fitting
+
+
+@torch.no_grad()
+def draw_back(fitting: Fitting, config: FitConfig, device: torch.device) -> None:
+    """Draw the weights that learn a little towards those started from; see `FitConfig.l2sp`."""
+    if not config.l2sp or fitting.first is None:
+        return
+    rates = {id(p): group["lr"] for group in fitting.optimizer.param_groups for p in group["params"]}
+    for name, parameter in fitting.network.named_parameters():
+        if parameter.requires_grad:
+            # moved there at the first step, and found there at the others
+            first = fitting.first[name] = fitting.first[name].to(device)
+            parameter.lerp_(first, min(1.0, rates[id(parameter)] * config.l2sp))
 
 
 def set_rate(optimizer: torch.optim.Optimizer, config: FitConfig, step: int, steps: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +12,17 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
+from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
 from sonoloop_training.augment import build_augmentation
-from sonoloop_training.batches import Batch, draw_epoch, draw_weights, make_batch
+from sonoloop_training.batches import Batch, count_draws, draw_epoch, draw_weights, make_batch
 from sonoloop_training.cache import Cache
 from sonoloop_training.checkpoint import Checkpoint
+from sonoloop_training.device_faults import device_watched
 from sonoloop_training.events import EpochDone, Event, Notice, Started, Step
 from sonoloop_training.fabric import make_fabric
 from sonoloop_training.fit_config import FitConfig
-from sonoloop_training.fitting import Fitting, Weights, begin, set_rate, set_training
+from sonoloop_training.fitting import Fitting, Weights, begin, draw_back, set_rate, set_training
 from sonoloop_training.losses import joint_loss
 from sonoloop_training.recipe import Recipe
 from sonoloop_training.watching import FIGURES, watch
@@ -45,6 +47,7 @@ def fit(
     checkpoint: str = CHECKPOINT,
     start: Weights | None = None,
     max_minutes: float | None = None,
+    on_batch: Callable[[], None] | None = None,
 ) -> Generator[Event, None, Fitting]:
     """Train, epoch by epoch, with a checkpoint after each.
 
@@ -68,6 +71,8 @@ def fit(
         Weights to start from; the recipe's own start unless given.
     max_minutes : float, optional
         Time for all; from the pace of the first steps follows how many epochs fit into it.
+    on_batch : callable, optional
+        Called before each batch; what it raises ends the training there, its last checkpoint kept.
 
     Yields
     ------
@@ -82,7 +87,8 @@ def fit(
     Raises
     ------
     TrainingError
-        If the loss is not finite, the checkpoint is of another recipe or split, or cannot be written.
+        If the loss is not finite, the device fails, or the checkpoint is of another recipe or split, or
+        cannot be written.
     """
     config = recipe.fit
     fabric = make_fabric(config, device)
@@ -98,12 +104,13 @@ def fit(
         history=out / (HISTORY if checkpoint == CHECKPOINT else f"{Path(checkpoint).stem}.jsonl"),
     )
     # after the set-up, so that the optimiser's state lands on the device
-    on_disk.resume(fitting)
-    if max_minutes is None:
+    resumed = on_disk.resume(fitting)
+    draws = count_draws(train, config)
+    steps = _steps(config, draws, fabric.world_size)
+    if max_minutes is None or not resumed:
         # an earlier sitting may have had less time
-        fitting.epochs = config.epochs
+        fitting.epochs = max(config.epochs, round(config.steps / steps))
     weights = draw_weights(train, config)
-    steps = _steps(config, len(train), fabric.world_size)
     # nothing is written before all is known to fit together
     yield Started(
         recipe=recipe.name,
@@ -120,20 +127,22 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)
     augmentation = build_augmentation(recipe.augment)
     small = train.shrink(_small_size(train.size)) if fitting.epoch < config.small_epochs else train
-    learning = Learning(fabric, network, optimizer, fitting, config, steps)
+    learning = Learning(fabric, network, optimizer, fitting, config, steps, on_batch)
     while fitting.epoch < fitting.epochs and not fitting.has_waited(config.patience):
         started = time.monotonic()
         left = None if max_minutes is None else (max_minutes * (1 - _RESERVE) - fitting.minutes) * 60
         images = small if fitting.epoch < config.small_epochs else train
-        drawn = draw_epoch(weights, config, fitting.epoch)
-        loss = yield from learning.epoch(images, drawn, augmentation, seconds=left)
-        fitting.epoch += 1
-        # of the first process for all: batch normalisation's statistics differ, and all have to stop together
-        watched = fabric.broadcast(
-            watch(fitting.average.module, validation, fabric.device, fabric.autocast)
-            if fabric.is_global_zero and validation is not None
-            else dict.fromkeys(FIGURES)
-        )
+        drawn = draw_epoch(weights, config, fitting.epoch, draws=draws, replayed=train.replayed)
+        with device_watched(fabric.device):
+            loss = yield from learning.epoch(images, drawn, augmentation, seconds=left)
+            fitting.epoch += 1
+            # of the first process for all: batch normalisation's statistics differ, and all have to stop
+            # together
+            watched = fabric.broadcast(
+                watch(fitting.average.module, validation, fabric.device, fabric.autocast)
+                if fabric.is_global_zero and validation is not None
+                else dict.fromkeys(FIGURES)
+            )
         fitting.watch(watched["score"], keep=config.patience > 0)
         done = EpochDone(
             epoch=fitting.epoch,
@@ -145,7 +154,9 @@ def fit(
         )
         fitting.history.append(dataclasses.asdict(done))
         if fabric.is_global_zero:
-            on_disk.save(fitting)
+            with device_watched(fabric.device):
+                on_disk.save(fitting)
+            crash_here("after-checkpoint")
         fabric.barrier()
         yield done
     return fitting
@@ -167,6 +178,8 @@ class Learning:
         How.
     steps : int
         In an epoch.
+    on_batch : callable, optional
+        Called before each batch; see `fit`.
     micro_batches : int
         In so many parts a batch goes through the network, their gradients summed; more when memory runs out.
     """
@@ -177,6 +190,7 @@ class Learning:
     fitting: Fitting
     config: FitConfig
     steps: int
+    on_batch: Callable[[], None] | None = None
     micro_batches: int = 1
 
     def epoch(
@@ -190,7 +204,12 @@ class Learning:
         share = config.batch // self.fabric.world_size
         started, total = time.monotonic(), 0.0
         set_training(self.network, config)
+        crash_here("before-first-step")
         for step in range(self.steps):
+            if self.on_batch is not None:
+                self.on_batch()
+            if step == self.steps // 2:
+                crash_here("mid-epoch")
             first = step * config.batch + self.fabric.global_rank * share
             chosen = drawn[first : min(first + share, (step + 1) * config.batch)]
             batch = make_batch(images, chosen, augmentation, config, epoch=epoch, first=first)
@@ -241,6 +260,7 @@ class Learning:
             self.network, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False
         )
         self.optimizer.step()
+        draw_back(self.fitting, self.config, self.fabric.device)
         self.fitting.average.update_parameters(self.fitting.network)
         return mean
 
@@ -263,8 +283,7 @@ class Learning:
             self.fitting.epochs = fits
 
 
-def _steps(config: FitConfig, images: int, processes: int) -> int:
-    draws = config.draws or images
+def _steps(config: FitConfig, draws: int, processes: int) -> int:
     # the last batch may be smaller, unless it has to be shared; one image has no batch statistics
     rest = processes == 1 and draws % config.batch > 1
     steps = draws // config.batch + rest

@@ -12,12 +12,19 @@ from sonoloop_training.fit_config import FitConfig
 def joint_loss(
     lesion: torch.Tensor | None, classes: torch.Tensor, batch: Batch, config: FitConfig
 ) -> torch.Tensor:
-    """Both heads' losses by their weights, (B,), one an image; `lesion` is None without that head."""
+    """Both heads' losses by their weights, (B,), one an image; `lesion` is None without that head.
+
+    Where the batch has weights, each image's mask and class count by their own.
+    """
     named = class_loss(classes.float(), batch.labels, smoothing=config.label_smoothing)
+    if batch.weights is not None:
+        named = named * batch.weights[:, 1]
     if lesion is None:
         return named
     dice = config.loss == "cross-entropy + dice"
     drawn = segmentation_loss(lesion.float(), batch.masks, empty_weight=config.empty_weight, dice=dice)
+    if batch.weights is not None:
+        drawn = drawn * batch.weights[:, 0]
     return config.lesion_weight * drawn + config.class_weight * named
 
 

@@ -145,7 +145,7 @@ def train(
     card = dataclasses.replace(
         card, snapshot=snapshot, metrics={part: figures["all"] for part, figures in metrics.items()}
     )
-    network = _as_shipped(card, weights)
+    network = as_shipped(card, weights)
     bundle = Bundle(seal(card, network), network)
     # before the bundle, which ends the run: a run without results could not be gone on with
     _write(
@@ -215,7 +215,7 @@ def _judge(
     card: Card, weights: Weights, parts: Mapping[Part, Sequence[Sample]], *, device: str
 ) -> Generator[Event, None, tuple[Card, dict[str, Any]]]:
     """Fit the card's numbers on validation, and score validation and test."""
-    network = _as_shipped(card, weights)
+    network = as_shipped(card, weights)
     cases = yield from _read_cases(parts["validation"])
     card = calibrate(card, network, cases, device=device)
     predictor = Predictor(Bundle(card, network), device=device)
@@ -230,7 +230,7 @@ def _blank_card(recipe: Recipe, *, leaked: bool) -> Card:
     # the mark goes wherever the model's name goes
     name = f"{recipe.name}-leaked" if leaked else recipe.name
     try:
-        return Card(name=name, spec=recipe.model, libraries=_versions())
+        return Card(name=name, spec=recipe.model, libraries=library_versions())
     except ValueError as error:
         raise TrainingError(f"no model can have the recipe's name: {error}") from error
 
@@ -254,7 +254,7 @@ def _final_fit(recipe: Recipe) -> FitConfig:
     )
 
 
-def _as_shipped(card: Card, weights: Weights) -> torch.nn.Module:
+def as_shipped(card: Card, weights: Weights) -> torch.nn.Module:
     """Build a network of weights in half precision: it is that which is stored, so that is what is judged."""
     network = build_network(card.spec)
     network.load_state_dict(weights)
@@ -290,5 +290,6 @@ def _write(path: Path, values: object) -> None:
         raise TrainingError(f"{path} cannot be written ({error.strerror}); give another --out") from error
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Tell which versions a model is made with."""
     return {"sonoloop": __version__} | {name: metadata.version(name) for name in _LIBRARIES}

@@ -11,9 +11,14 @@ import typer
 from sonoloop import __version__
 from sonoloop.cli.data import data
 from sonoloop.cli.evaluate import evaluate
+from sonoloop.cli.finetune import finetune
+from sonoloop.cli.gate import gate
+from sonoloop.cli.import_ import import_masks
+from sonoloop.cli.models import models
 from sonoloop.cli.open import open_images
 from sonoloop.cli.predict import predict
 from sonoloop.cli.samples import samples
+from sonoloop.cli.store import store
 from sonoloop.cli.train import train
 from sonoloop.errors import SonoloopError
 
@@ -29,7 +34,12 @@ app.command("open")(open_images)
 app.command("samples")(samples)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
+app.command("import")(import_masks)
+app.command("finetune")(finetune)
+app.command("gate")(gate)
 app.add_typer(data, name="data")
+app.add_typer(models, name="models")
+app.add_typer(store, name="store")
 
 
 def main() -> int:

@@ -47,6 +47,10 @@ def predict(
     model: Annotated[
         str | None, typer.Option("--model", help="Name or folder of a model; the shipped one if not given.")
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", help="Use the model that the project with this store uses; file or URL."),
+    ] = None,
     device: Annotated[
         Device, typer.Option("--device", help="Where to run; auto takes a GPU if there is one.")
     ] = (Device.AUTO),
@@ -72,12 +76,15 @@ def predict(
     """
     from sonoloop.cli.batches import Failed, predict_images  # noqa: PLC0415 - `--help` loads none of these
     from sonoloop.cli.interrupts import interrupts_held  # noqa: PLC0415
+    from sonoloop.cli.models import version_in_use  # noqa: PLC0415
     from sonoloop.cli.report import Report  # noqa: PLC0415
     from sonoloop.imaging.images import read_frame  # noqa: PLC0415
     from sonoloop.labels.exchange.prediction_folder import PredictionFolder, plan_stems  # noqa: PLC0415
     from sonoloop.labels.exchange.predictions import describe  # noqa: PLC0415
 
     start = time.perf_counter()
+    if model is not None and store is not None:
+        raise SonoloopError("give --model or --store, not both: the store says which model is in use")
     images = _find(paths)
     stems = plan_stems(images)
     folder = PredictionFolder(out, overlay=overlay)
@@ -86,10 +93,12 @@ def predict(
     try:
         with report:
             from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - imports torch, seconds
-            from sonoloop.models.registry import load_bundle  # noqa: PLC0415
+            from sonoloop.models.registry import load_bundle, load_version  # noqa: PLC0415
 
             predictor = Predictor(
-                load_bundle(model),
+                load_bundle(model)
+                if store is None
+                else load_version(version_in_use(store), on_notice=report.notice),
                 device=device.value,
                 batch=batch,
                 views=views,

@@ -83,9 +83,11 @@ class TrainingReport(ProgressConsole):
             for name, title in (("dice", "Dice"), ("false_alarms", "false alarms"), ("accuracy", "accuracy"))
             if event[name] is not None
         ]
+        # where all images train nothing is watched
+        watched = f" on validation {', '.join(figures)};" if figures else ""
         self.notice(
-            f"epoch {event['epoch']}/{event['epochs']}: loss {event['loss']:.3f}; on validation "
-            f"{', '.join(figures)}; {event['seconds']:.0f} s"
+            f"epoch {event['epoch']}/{event['epochs']}: loss {event['loss']:.3f};{watched} "
+            f"{event['seconds']:.0f} s"
         )
 
     def _finished(self, event: dict[str, Any]) -> None:

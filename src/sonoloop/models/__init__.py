@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from sonoloop.models.predictor import Predictor
 
 
-def default_predictor(device: str = "auto", *, on_notice: Callable[[str], None] | None = None) -> Predictor:
-    """Return the shipped model, ready to predict; see `sonoloop.models.registry`."""
+def default_predictor(
+    device: str = "auto", *, on_notice: Callable[[str], None] | None = None, version: str | None = None
+) -> Predictor:
+    """Return the shipped model, or a version, ready to predict; see `sonoloop.models.registry`."""
     from sonoloop.models.registry import default_predictor  # noqa: PLC0415 - imports torch
 
-    return default_predictor(device, on_notice=on_notice)
+    return default_predictor(device, on_notice=on_notice, version=version)

@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import platformdirs
-
-from sonoloop.errors import ModelError
-from sonoloop.models.bundle import CARD, Bundle, read_bundle
+from sonoloop.errors import BundleError, ModelError
+from sonoloop.models.bundle import Bundle, read_bundle
+from sonoloop.models.card import CARD
+from sonoloop.models.library import Library
+from sonoloop.models.places import DEFAULT, models_folder, shipped_folder
 from sonoloop.models.predictor import Predictor
 
-DEFAULT = "default"
-
-
-def shipped_folder() -> Path:
-    """Return the folder of the model inside the package."""
-    return Path(__file__).parent / DEFAULT
-
-
-def models_folder() -> Path:
-    """Return the folder in which a user's own models lie."""
-    return platformdirs.user_data_path("sonoloop", appauthor=False) / "models"
+__all__ = [
+    "DEFAULT",
+    "bundle_folder",
+    "default_predictor",
+    "load_bundle",
+    "load_version",
+    "models_folder",
+    "shipped_folder",
+]
 
 
 def load_bundle(name_or_path: str | Path | None = None) -> Bundle:
@@ -58,7 +57,7 @@ def bundle_folder(name_or_path: str | Path | None = None) -> Path:
     if path.is_dir():
         return path
     own = models_folder()
-    names = sorted(p.name for p in own.iterdir() if (p / CARD).is_file()) if own.is_dir() else []
+    names = sorted(p.name for p in own.glob("[!.]*") if (p / CARD).is_file())
     if str(name_or_path) in names:
         return own / str(name_or_path)
     raise ModelError(
@@ -67,6 +66,56 @@ def bundle_folder(name_or_path: str | Path | None = None) -> Path:
     )
 
 
-def default_predictor(device: str = "auto", *, on_notice: Callable[[str], None] | None = None) -> Predictor:
-    """Return the shipped model, ready to predict; see `Predictor` for what it takes."""
-    return Predictor(load_bundle(), device=device, on_notice=on_notice)
+def load_version(
+    version: str, *, library: Library | None = None, on_notice: Callable[[str], None] | None = None
+) -> Bundle:
+    """Load and verify the model in use, and see that it stays: an upgrade of the package replaces its own.
+
+    Parameters
+    ----------
+    version : str
+        64 hex digits, as a store's pointer names it.
+    library : Library, optional
+        Where models lie; the user's own unless given.
+    on_notice : callable, optional
+        Told where the model inside the package could not be copied to the library; it is used all the same.
+
+    Raises
+    ------
+    ModelError
+        If it is not on this machine.
+    BundleError
+        If it is damaged.
+    """
+    library = library or Library()
+    bundle = library.load(version)
+    if library.find(version) == shipped_folder():
+        try:
+            library.add(shipped_folder())
+        except BundleError as error:
+            if on_notice is not None:
+                on_notice(str(error))
+    return bundle
+
+
+def default_predictor(
+    device: str = "auto", *, on_notice: Callable[[str], None] | None = None, version: str | None = None
+) -> Predictor:
+    """Return a model ready to predict; see `Predictor` for what it takes.
+
+    Parameters
+    ----------
+    device : str
+        Where to run.
+    on_notice : callable, optional
+        Told what the user should know.
+    version : str, optional
+        Of the model in use; see `load_version`. The shipped model unless given.
+
+    Raises
+    ------
+    ModelError, BundleError
+        If the version is not on this machine, or damaged.
+    """
+    bundle = load_bundle() if version is None else load_version(version, on_notice=on_notice)
+    return Predictor(bundle, device=device, on_notice=on_notice)

@@ -1,0 +1,49 @@
+"""What the commands on a project have in common: its store, who asks, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sonoloop.errors import StoreError
+
+if TYPE_CHECKING:
+    from sonoloop.labels.store import CorrectionStore
+
+
+def not_blank(value: str) -> str:
+    """Refuse an option that says nothing."""
+    if not value.strip():
+        raise typer.BadParameter("it is empty")
+    return value
+
+
+Store = Annotated[
+    str | None,
+    typer.Option("--store", help="File or URL of the project's corrections; your own if not given."),
+]
+Who = Annotated[str, typer.Option("--who", callback=not_blank, help="Your pseudonym, for the record.")]
+Why = Annotated[str, typer.Option("--why", callback=not_blank, help="The reason, for the record.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and no table.")]
+DEFAULT_WHO = "command line"
+
+
+def open_store(place: str | None) -> CorrectionStore:
+    """Open a project's store; one that is named has to be there.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it cannot be opened.
+    """
+    from sonoloop.labels import CorrectionStore  # noqa: PLC0415 - `--help` loads none of these
+    from sonoloop.labels.location import is_file, read_location  # noqa: PLC0415
+
+    if place is not None:
+        url = read_location(place)
+        # a slip of the pen must not become a project
+        if is_file(url) and not Path(str(url.database)).exists():
+            raise StoreError(f"there is no store {url.database}: check --store")
+    return CorrectionStore(place)

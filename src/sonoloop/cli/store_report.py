@@ -1,0 +1,226 @@
+"""What `sonoloop store` shows: tables for people, or JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.progress import MofNCompleteColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from sonoloop.cli.console import ProgressConsole, result_console
+from sonoloop.labels.groups import count_groups
+from sonoloop.labels.location import describe
+from sonoloop.labels.pointer import incumbent
+from sonoloop.labels.relinking import Relinked, Searching
+from sonoloop.labels.settings import StoreSettings, read_settings
+from sonoloop.labels.snapshots import Snapshot, SnapshotRow, list_snapshots
+from sonoloop.labels.store import CorrectionStore
+from sonoloop.labels.versions import find_model
+from sonoloop.labels.withdrawal import Withdrawn
+
+# an image's id before people; 12 of 64 digits tell any two apart
+_DIGITS = 12
+_LISTED = 10
+
+
+def print_status(store: CorrectionStore, *, as_json: bool) -> None:
+    """Print what a store holds."""
+    counts, revisions, snapshots = count_groups(store), store.count(), list_snapshots(store)
+    settings, used = read_settings(store), incumbent(store)
+    model = None if used is None else find_model(store, used.version).model
+    if as_json:
+        newest = snapshots[-1].name if snapshots else None
+        _print_json(
+            {
+                "store": describe(store.url),
+                "revisions": revisions,
+                **asdict(counts),
+                "snapshots": len(snapshots),
+                "newest_snapshot": newest,
+                "model": model,
+                "settings": asdict(settings),
+            }
+        )
+        return
+    rows = [
+        ("store", describe(store.url)),
+        ("corrections", f"{revisions} revisions"),
+        ("trains", f"{_images(counts.train_frames)} in {_groups(counts.train_groups)}"),
+        (
+            "judges",
+            f"{_images(counts.test_frames)} in {_groups(counts.test_groups)} of at most {settings.test_cap}, "
+            f"{counts.test_groups_with_lesion} with a lesion",
+        ),
+    ]
+    if counts.neither_frames:
+        rows.append(("neither", f"{_images(counts.neither_frames)} that belong to both sides"))
+    if counts.unplaced_frames:
+        rows.append(("unplaced", f"{_images(counts.unplaced_frames)}; the next snapshot places them"))
+    if counts.withdrawn_frames:
+        rows.append(("withdrawn", _images(counts.withdrawn_frames)))
+    newest = f"{len(snapshots)}, the newest {snapshots[-1].name}" if snapshots else "none"
+    rows += [("snapshots", newest), ("model in use", model or "the one that ships with Sonoloop")]
+    _print_rows(rows)
+
+
+def print_snapshot(snapshot: Snapshot, *, as_json: bool) -> None:
+    """Print a snapshot that was taken."""
+    roles = {
+        role: sum(entry.role == role for entry in snapshot.entries) for role in ("train", "test", "neither")
+    }
+    if as_json:
+        _print_json(
+            {
+                "name": snapshot.name,
+                "sha256": snapshot.sha256,
+                "created": snapshot.created.isoformat(),
+                "who": snapshot.who,
+                **roles,
+            }
+        )
+        return
+    neither = f", {roles['neither']} do neither" if roles["neither"] else ""
+    result_console().print(
+        f"snapshot {snapshot.name} holds {len(snapshot.entries)} corrections: {roles['train']} train, "
+        f"{roles['test']} judge{neither}; its hash is {snapshot.sha256[:_DIGITS]}",
+        soft_wrap=True,
+    )
+
+
+def print_snapshots(snapshots: Sequence[SnapshotRow], *, as_json: bool) -> None:
+    """Print the snapshots of a store."""
+    if as_json:
+        _print_json([{**asdict(row), "created": row.created.isoformat()} for row in snapshots])
+        return
+    console = result_console()
+    if not snapshots:
+        console.print("there is no snapshot yet; to take one: sonoloop store snapshot", soft_wrap=True)
+        return
+    table = Table("name", "taken", "by", "train", "test", "neither", "withdrawn", "hash", box=None)
+    for column in table.columns[3:7]:
+        column.justify = "right"
+    table.columns[0].overflow = "fold"
+    for row in snapshots:
+        counts = [str(number) for number in (row.train, row.test, row.neither, row.withdrawn)]
+        taken = f"{row.created:%Y-%m-%d %H:%M} UTC"
+        table.add_row(Text(row.name), taken, Text(row.who), *counts, row.sha256[:_DIGITS])
+    console.print(table)
+
+
+def print_withdrawn(withdrawn: Withdrawn, *, as_json: bool) -> None:
+    """Print what was erased and who had used it."""
+    if as_json:
+        models = [{"version": row.version, "model": row.model} for row in withdrawn.models]
+        _print_json(
+            {"frames": withdrawn.frames, "snapshots": withdrawn.snapshots, "models": models},
+        )
+        return
+    ids = [frame_id[:_DIGITS] for frame_id in withdrawn.frames]
+    _print_rows(
+        [
+            ("erased", f"{_images(len(ids))}: {_list(ids)}"),
+            ("snapshots that hold them", ", ".join(withdrawn.snapshots) or "none"),
+            ("models that learned from them", ", ".join(row.model for row in withdrawn.models) or "none"),
+        ]
+    )
+    if withdrawn.models:
+        result_console().print(
+            "\nA model keeps what it learned. To be rid of one, go back to another and delete it: "
+            "sonoloop models delete MODEL --why REASON",
+            soft_wrap=True,
+        )
+
+
+class RelinkReport(ProgressConsole):
+    """Follows a search for lost files; standard output carries the result alone.
+
+    Parameters
+    ----------
+    as_json : bool
+        The result as one JSON object on standard output, and no words.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._result: Relinked | None = None
+        super().__init__(MofNCompleteColumn(), TimeRemainingColumn(), quiet=as_json)
+
+    def tell(self, step: Searching | Relinked) -> None:
+        """Take the next step of the search."""
+        if isinstance(step, Relinked):
+            self._result = step
+        else:
+            self.advance("Searching", step.done, step.total)
+
+    def finish(self) -> None:
+        """Give the result."""
+        if self._result is None:
+            return
+        result = self._result
+        if self._as_json:
+            _print_json(asdict(result))
+            return
+        resaved = f", {len(result.resaved)} of them saved anew" if result.resaved else ""
+        lines = [f"{len(result.found)} lost files found among {result.images} images{resaved}"]
+        if result.unreadable:
+            lines.append(f"{_images(result.unreadable)} could not be read")
+        if result.missing:
+            ids = [frame_id[:_DIGITS] for frame_id in result.missing]
+            lines.append(f"{len(ids)} are not there: {_list(ids)}")
+        result_console().print("; ".join(lines), soft_wrap=True)
+
+
+def print_problems(problems: Sequence[str], *, revisions: int, as_json: bool) -> None:
+    """Print what a check found."""
+    if as_json:
+        _print_json({"revisions": revisions, "problems": problems})
+        return
+    console = result_console()
+    for problem in problems:
+        console.print(problem, soft_wrap=True)
+    verdict = (
+        f"{len(problems)} problems; keep a copy of the store and restore a backup"
+        if problems
+        else "all is well"
+    )
+    console.print(f"{revisions} revisions checked: {verdict}", soft_wrap=True)
+
+
+def print_settings(settings: StoreSettings, *, as_json: bool) -> None:
+    """Print the settings of a store, those with their defaults too."""
+    values = asdict(settings)
+    if as_json:
+        _print_json(values)
+        return
+    _print_rows([(key, "none" if value is None else str(value)) for key, value in values.items()])
+
+
+def _print_rows(rows: Sequence[tuple[str, str]]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    result_console().print(table)
+
+
+def _list(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
+    return ", ".join(ids[:_LISTED]) + more
+
+
+def _images(number: int) -> str:
+    return "1 image" if number == 1 else f"{number} images"
+
+
+def _groups(number: int) -> str:
+    return "1 group" if number == 1 else f"{number} groups"
+
+
+def _print_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    sys.stdout.write(json.dumps(value) + "\n")

@@ -1,0 +1,173 @@
+"""What a bundle says of itself; read without torch, so that models can be listed at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from sonoloop.errors import BundleError, ModelError
+from sonoloop.models.spec import ModelSpec
+from sonoloop.values import CLASSES
+
+FORMAT = 1
+CARD, WEIGHTS = "card.json", "weights.safetensors"
+MAX_CARD_BYTES = 4 << 20
+MAX_WEIGHTS_BYTES = 500 << 20
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What a bundle says of itself.
+
+    Parameters
+    ----------
+    name : str
+        Lower-case letters, digits, "-" and "_".
+    spec : ModelSpec
+        The network.
+    weights_sha256 : str
+        Of the weights file; empty until there is one.
+    classes : tuple of str
+        In the order of the network's class logits.
+    views : int
+        How many views are averaged unless asked otherwise: 1, 2 or 4.
+    threshold : float
+        Lesion probability from which a pixel is lesion.
+    normal_gate : float
+        From this probability of "normal" on, a frame has no lesion.
+    min_area : float
+        Smallest lesion kept, as a share of the frame.
+    temperature : float
+        By which class logits are divided.
+    agreement : mapping
+        For each number of views ("1", "2", "4") the points ("x", "y") of the line that turns the views'
+        agreement into an expected Dice.
+    parent : str, optional
+        Version of the model it was tuned from.
+    snapshot : mapping
+        What it learned from.
+    metrics : mapping
+        What it reached, with intervals.
+    libraries : mapping
+        Versions it was made with.
+    format : int
+        Of the card.
+    """
+
+    name: str
+    spec: ModelSpec
+    weights_sha256: str = ""
+    classes: tuple[str, ...] = CLASSES
+    views: int = 2
+    threshold: float = 0.5
+    normal_gate: float = 0.9
+    min_area: float = 0.001
+    temperature: float = 1.0
+    agreement: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
+    parent: str | None = None
+    snapshot: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"name must be lower-case letters, digits, - and _, got {self.name!r}")
+        if tuple(self.classes) != CLASSES:
+            raise ValueError(f"classes must be {', '.join(CLASSES)}, got {', '.join(map(str, self.classes))}")
+        if self.views not in (1, 2, 4):
+            raise ValueError(f"views must be 1, 2 or 4, got {self.views}")
+        for name, low, high in (("threshold", 0, 1), ("normal_gate", 0, 1.01), ("min_area", -1, 1)):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and low < value < high):
+                raise ValueError(f"{name} must be between {max(low, 0)} and 1, got {value!r}")
+        if not (isinstance(self.temperature, int | float) and 0 < self.temperature < 100):
+            raise ValueError(f"temperature must be between 0 and 100, got {self.temperature!r}")
+        for curve in self.agreement.values():
+            x, y = curve["x"], curve["y"]
+            if not x or len(x) != len(y) or x != sorted(x):
+                raise ValueError("each line of agreement needs as many x as y, and x in order")
+            if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in (*x, *y)):
+                raise ValueError("the points of a line of agreement lie between 0 and 1")
+
+    @property
+    def version(self) -> str:
+        """SHA-256 of the card, which holds that of the weights: 64 hex digits."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @property
+    def model(self) -> str:
+        """The id a user sees: the name and the version's first eight digits."""
+        return f"{self.name}-{self.version[:8]}"
+
+    def to_json(self) -> str:
+        """Return the card as canonical JSON: the same card gives the same bytes."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Card:
+        """Read a card.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            If a key is missing or unknown, or a value is out of range.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise TypeError("a card is a JSON object")
+        if values.get("format") != FORMAT:
+            raise ValueError(
+                f"its format is {values.get('format')}, this Sonoloop reads {FORMAT}; update Sonoloop"
+            )
+        known = {f.name for f in fields(cls)}
+        if set(values) != known:
+            missing, unknown = sorted(known - set(values)), sorted(set(values) - known)
+            raise ValueError(f"missing {missing}, unknown {unknown}")
+        values["spec"] = ModelSpec.from_dict(values["spec"])
+        values["classes"] = tuple(values["classes"])
+        return cls(**values)
+
+
+def read_card(folder: Path) -> Card:
+    """Read a bundle's card, and nothing of its weights.
+
+    Raises
+    ------
+    BundleError
+        If it is missing, too large, damaged, or of another format or class order.
+    """
+    try:
+        return Card.from_json(read_bundle_file(folder / CARD, MAX_CARD_BYTES).decode("utf-8"))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ModelError) as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"the card of the model {folder.name} cannot be used: {error}") from error
+
+
+def read_bundle_file(path: Path, most: int) -> bytes:
+    """Read a file of a bundle.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be read, or has more than `most` bytes.
+    """
+    try:
+        size = path.stat().st_size
+        if size > most:
+            raise BundleError(
+                f"{path.name} of the model {path.parent.name} has {size:,} bytes, more than {most:,}"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"the model {path.parent.name} has no readable {path.name} ({error.strerror}); "
+            f"a bundle is a folder with {CARD} and {WEIGHTS}"
+        ) from error

@@ -1,0 +1,301 @@
+"""The models on this machine, each in a folder of its own that is named by the model's id."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sonoloop.errors import BundleError, ModelError
+from sonoloop.models.card import CARD, Card, read_card
+from sonoloop.models.members import copy_members, sync_folder, verify_files
+from sonoloop.models.packed import pack, unpack
+from sonoloop.models.places import models_folder, shipped_folder
+
+if TYPE_CHECKING:
+    from sonoloop.models.bundle import Bundle
+
+_TEMPORARY = ".tmp"
+# a copy takes seconds: what is older was left by a process that was killed
+_LEFT_OVER_SECONDS = 3600
+
+
+class Library:
+    """Keeps models in a folder, each whole or not at all; a model is named by its version.
+
+    A bundle in use is copied here, so that an upgrade of the package takes nothing away. The model that ships
+    is found without a copy too.
+
+    Parameters
+    ----------
+    folder : pathlib.Path, optional
+        Where; `sonoloop.models.places.models_folder` unless given. It is created when something is added.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = models_folder() if folder is None else folder
+
+    def add(self, bundle_folder: Path) -> Path:
+        """Copy a bundle into the library, with what lies beside it, such as ``split.json``.
+
+        Adding one that is there already changes nothing, and mends a copy that was damaged.
+
+        Parameters
+        ----------
+        bundle_folder : pathlib.Path
+            A bundle; its folder stays as it is.
+
+        Returns
+        -------
+        pathlib.Path
+            The copy, verified by hash; the folder is called as the model's id.
+
+        Raises
+        ------
+        BundleError
+            If the bundle is incomplete or damaged, the library cannot be written to, or another model of
+            the same id is there. Nothing was added.
+        """
+        card = read_card(bundle_folder)
+        target = self.folder / card.model
+        if target.exists() and self._is_whole(target, card):
+            return target
+        temporary = target.with_name(f".{target.name}.{os.getpid()}{_TEMPORARY}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            copy_members(bundle_folder, temporary)
+            verify_files(temporary)
+            self._move(temporary, target, card)
+        except OSError as error:
+            raise BundleError(
+                f"{card.model} cannot be copied to {self.folder} ({error.strerror}); make room, or allow "
+                "writing there"
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return target
+
+    def keep_shipped(self) -> Card:
+        """Copy the model inside the package here, so that an upgrade takes nothing away.
+
+        Returns
+        -------
+        Card
+            Its card: a project that has no model in use begins with it.
+
+        Raises
+        ------
+        BundleError
+            If the package is damaged, or the library cannot be written to.
+        """
+        return read_card(self.add(shipped_folder()))
+
+    def find(self, version: str) -> Path:
+        """Find the folder of a version.
+
+        Parameters
+        ----------
+        version : str
+            64 hex digits; see `sonoloop.models.card.Card.version`.
+
+        Returns
+        -------
+        pathlib.Path
+            Its card is that of the version; the weights are for `load` or `verify_files` to check.
+
+        Raises
+        ------
+        ModelError
+            If it is not on this machine.
+        BundleError
+            If its card is damaged or was edited.
+        """
+        named = [folder for folder in self._folders() if folder.name.endswith(f"-{version[:8]}")]
+        for folder in named:  # first: the cards of others need not be read
+            if _version_of(folder) == version:
+                return folder
+        found = self.versions().get(version)
+        if found is not None:
+            return found
+        if named:
+            raise BundleError(
+                f"the card of the model {named[0].name} is not the one that was kept; import the model again"
+            )
+        raise ModelError(
+            f"the model of version {version[:8]} is not on this machine: import it from a zip file or a "
+            "folder, as in: sonoloop models import FILE"
+        )
+
+    def load(self, version: str) -> Bundle:
+        """Load and verify a version.
+
+        Raises
+        ------
+        ModelError
+            If it is not on this machine.
+        BundleError
+            If it is damaged.
+        """
+        from sonoloop.models.bundle import read_bundle  # noqa: PLC0415 - imports torch
+
+        return read_bundle(self.find(version))
+
+    def versions(self) -> dict[str, Path]:
+        """List the versions on this machine, the shipped one among them, with their folders.
+
+        Folders whose card cannot be read are left out.
+        """
+        found: dict[str, Path] = {}
+        for folder in (*self._folders(), shipped_folder()):
+            version = _version_of(folder)
+            if version is not None:
+                found.setdefault(version, folder)
+        return found
+
+    def export(self, version: str, target: Path) -> Path:
+        """Write a version to a zip file that `import_` reads on another machine.
+
+        What leaves holds no file names: see `sonoloop.models.packed.pack`.
+
+        Parameters
+        ----------
+        version : str
+            64 hex digits.
+        target : pathlib.Path
+            The file to make; it must not be there yet.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+
+        Raises
+        ------
+        ModelError
+            If the version is not on this machine.
+        BundleError
+            If it is damaged, or the file is there or cannot be written.
+        """
+        folder = self.find(version)
+        verify_files(folder)
+        return pack(folder, target)
+
+    def import_(self, source: Path) -> Path:
+        """Add a model from elsewhere; nothing in it is trusted, and nothing executed.
+
+        Parameters
+        ----------
+        source : pathlib.Path
+            A zip file from `export`, a bundle's folder, or its card.
+
+        Returns
+        -------
+        pathlib.Path
+            Its folder in the library.
+
+        Raises
+        ------
+        BundleError
+            If it is no bundle, unsafe, too large, damaged, of another format or class order, or the library
+            cannot be written to. Nothing was added.
+        """
+        from sonoloop.models.bundle import read_bundle  # noqa: PLC0415 - imports torch
+
+        source = source.parent if source.name == CARD else source
+        if source.is_dir():
+            read_bundle(source)
+            return self.add(source)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".", suffix=_TEMPORARY, dir=self.folder) as scratch:
+                folder = Path(scratch) / source.stem
+                folder.mkdir()
+                unpack(source, folder)
+                read_bundle(folder)
+                return self.add(folder)
+        except OSError as error:
+            raise BundleError(
+                f"{source.name} cannot be unpacked to {self.folder} ({error.strerror}); make room, or allow "
+                "writing there"
+            ) from error
+
+    def delete(self, version: str) -> None:
+        """Delete the copy of a version; deleting one that is not there is no error.
+
+        The model inside the package is never touched.
+
+        Raises
+        ------
+        BundleError
+            If it cannot be deleted, or lies in a folder that was not made by `add`.
+        """
+        for folder in self._folders():
+            found = _version_of(folder)
+            ours = folder.name.endswith(f"-{version[:8]}")
+            if found != version and not (found is None and ours):
+                continue
+            if not ours:
+                raise BundleError(f"{folder} was put there by hand: delete it by hand")
+            aside = folder.with_name(f".{folder.name}.{os.getpid()}{_TEMPORARY}")
+            try:
+                # renamed first: half of a model must not be left under its name
+                folder.rename(aside)
+                shutil.rmtree(aside)
+            except OSError as error:
+                raise BundleError(
+                    f"{folder} cannot be deleted ({error.strerror}); close what uses it, or delete it by hand"
+                ) from error
+
+    def _folders(self) -> Iterator[Path]:
+        if not self.folder.is_dir():
+            return
+        for path in sorted(self.folder.iterdir()):
+            if not path.name.startswith(".") and (path / CARD).is_file():
+                yield path
+
+    def _is_whole(self, folder: Path, card: Card) -> bool:
+        try:
+            there = verify_files(folder)
+        except BundleError:
+            return False
+        if there.version != card.version and there.model == card.model:
+            raise BundleError(
+                f"{folder} holds another model of the same id as the one to add; move it elsewhere first"
+            )
+        # else somebody edited the card
+        return there.version == card.version
+
+    def _move(self, temporary: Path, target: Path, card: Card) -> None:
+        if target.exists() and not self._is_whole(target, card):
+            aside = target.with_name(f".{target.name}.{os.getpid()}.damaged{_TEMPORARY}")
+            target.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+        try:
+            temporary.rename(target)
+        except OSError:
+            # another process was quicker
+            if not (target.exists() and self._is_whole(target, card)):
+                raise
+        sync_folder(self.folder)
+
+    def _sweep(self) -> None:
+        for path in self.folder.glob(f".*{_TEMPORARY}"):
+            # another process may sweep at the same time
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _LEFT_OVER_SECONDS:
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def _version_of(folder: Path) -> str | None:
+    try:
+        return read_card(folder).version
+    except BundleError:
+        return None

@@ -1,0 +1,165 @@
+"""`sonoloop store`, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sonoloop.imaging.images import read_study
+from sonoloop.imaging.phantom import phantom
+from sonoloop.labels import CorrectionStore
+from sonoloop.labels.groups import place_frame
+from sonoloop.labels.places import Places
+from sonoloop.values import Correction
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A store of three corrected images, two of them of patient PAT-7, and their files."""
+    place = tmp_path / "corrections.sqlite"
+    (tmp_path / "images").mkdir()
+    with CorrectionStore(place) as store:
+        places = Places(store.url)
+        for seed, patient, role in ((1, "PAT-7", "train"), (2, "PAT-7", None), (3, "PAT-8", "test")):
+            file = tmp_path / "images" / f"image {seed}.png"
+            Image.fromarray(phantom("benign", seed=seed, shape=(96, 128)).image).save(file)
+            frame = read_study(file).frames[0]
+            place_frame(store, frame, patient=patient, role=role)
+            places.remember(frame.id, file, pixels_hash=frame.pixels_hash)
+            mask = np.zeros(frame.shape, np.uint8)
+            mask[10:20, 10:30] = 1
+            correction = Correction(
+                frame_id=frame.id,
+                pixels_hash=frame.pixels_hash,
+                mask=mask,
+                label="benign",
+                annotator="reader-1",
+            )
+            store.accept(correction, parent=None)
+    return place
+
+
+@pytest.fixture
+def run(sonoloop, project):
+    """Run a subcommand on the project."""
+
+    def run(*arguments: object):
+        return sonoloop("store", *arguments, "--store", project)
+
+    return run
+
+
+def test_status_says_what_is_there(run, project):
+    done = run("status")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = " ".join(done.stdout.split())
+    for part in (
+        str(project),
+        "3 revisions",
+        "2 images in 1 group",
+        "1 image in 1 group of at most 300, 1 with a lesion",
+        "snapshots none",
+        "the one that ships",
+    ):
+        assert part in told
+    found = json.loads(run("status", "--json").stdout)
+    assert (found["train_frames"], found["test_frames"], found["settings"]["test_cap"]) == (2, 1, 300)
+
+
+def test_snapshots_are_taken_and_listed(run):
+    assert "there is no snapshot yet" in run("snapshots").stdout
+    done = run("snapshot", "first", "--who", "reader-1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "snapshot first holds 3 corrections: 2 train, 1 judge; its hash is" in done.stdout
+    again = run("snapshot", "first")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "there is a snapshot first already" in again.stderr
+    second = json.loads(run("snapshot", "--json").stdout)
+    assert (second["name"], second["train"], second["who"]) == ("snapshot-2", 2, "command line")
+    assert "first" in run("snapshots").stdout
+    listed = json.loads(run("snapshots", "--json").stdout)
+    assert [(row["name"], row["test"]) for row in listed] == [("first", 1), ("snapshot-2", 1)]
+    assert listed[0]["sha256"] == listed[1]["sha256"]
+
+
+def test_withdrawing_a_patient_erases_and_tells(run, project):
+    run("snapshot", "first")
+    done = run("withdraw", "PAT-7", "--why", "asked to")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = " ".join(done.stdout.split())
+    assert "erased 2 images:" in told and "snapshots that hold them first" in told
+    assert "models that learned from them none" in told
+    assert json.loads(run("status", "--json").stdout)["withdrawn_frames"] == 2
+    assert run("verify").returncode == 0
+    again = run("withdraw", "PAT-7", "--why", "asked to")
+    assert again.returncode == 2 and "withdrawn before" in again.stderr
+
+
+def test_withdrawing_needs_a_reason_and_something_that_is_there(run):
+    assert run("withdraw", "PAT-7").returncode == 2
+    assert run("withdraw", "PAT-7", "--why", " ").returncode == 2
+    done = run("withdraw", "PAT-9", "--why", "asked to", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no image and no patient PAT-9" in done.stderr and "Traceback" not in done.stderr
+    assert json.loads(run("status", "--json").stdout)["withdrawn_frames"] == 0
+
+
+def test_moved_files_are_found_again(run, project, tmp_path):
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "image 3.png").unlink()
+    done = run("relink", tmp_path / "elsewhere")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2 lost files found among 2 images; 1 are not there:" in done.stdout
+    found = json.loads(run("relink", tmp_path / "elsewhere", "--json").stdout)
+    assert (len(found["found"]), len(found["missing"])) == (0, 1)
+    gone = run("relink", tmp_path / "images")
+    assert gone.returncode == 2 and "there is no file or folder" in gone.stderr
+
+
+def test_verify_ends_with_1_where_something_is_wrong(run, project):
+    done = run("verify")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 revisions checked: all is well" in done.stdout
+    with closing(sqlite3.connect(project)) as connection:
+        connection.execute("DROP TRIGGER looks_no_delete")
+    done = run("verify")
+    assert done.returncode == 1
+    assert "the guard against changing looks (delete) was removed" in done.stdout
+    assert json.loads(run("verify", "--json").stdout)["problems"]
+
+
+def test_settings_are_shown_and_changed(run):
+    assert "test_cap 300" in " ".join(run("set").stdout.split())
+    done = run("set", "test_cap=50", "promote=automatic")
+    assert done.returncode == 0
+    assert "test_cap 50" in " ".join(done.stdout.split())
+    found = json.loads(run("set", "--json").stdout)
+    assert (found["test_cap"], found["promote"], found["locked_model"]) == (50, "automatic", None)
+    for change, said in (
+        ("test_cap=many", "whole number from 0 on, got 'many'"),
+        ("cap=3", "no setting 'cap'"),
+        ("test_cap", "KEY=VALUE"),
+        ("locked_model=abc", "sonoloop models lock"),
+    ):
+        done = run("set", change)
+        assert done.returncode == 2 and said in " ".join(done.stderr.split())
+    assert json.loads(run("set", "--json").stdout)["test_cap"] == 50
+
+
+def test_a_slip_of_the_pen_makes_no_store(sonoloop, tmp_path):
+    done = sonoloop("store", "status", "--store", tmp_path / "corections.sqlite")
+    assert done.returncode == 2
+    assert "there is no store" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_store_is_named(sonoloop, tmp_path):
+    (tmp_path / "notes.txt").write_text("no database at all" * 50)
+    done = sonoloop("store", "status", "--store", tmp_path / "notes.txt")
+    assert done.returncode == 2
+    assert "not a SQLite database" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,198 @@
+"""A fine-tuning that was stopped, failed or lost its device goes on as if it had not."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from corrected import Project
+from tuning import QUICK, only, request, tune
+
+from sonoloop.errors import StoreError, TrainingError
+from sonoloop.labels import CorrectionStore
+from sonoloop.labels.leases import LeaseError
+from sonoloop.labels.snapshots import list_snapshots
+from sonoloop.labels.versions import list_models
+from sonoloop_training.commands.finetune import add_arguments
+from sonoloop_training.commands.finetune import run as run_command
+from sonoloop_training.events import (
+    EpochDone,
+    Event,
+    Finished,
+    Gate,
+    Job,
+    Started,
+)
+from sonoloop_training.finetune.jobs import open_job
+from sonoloop_training.finetune.keeping import renewed
+from sonoloop_training.finetune.run import Request, finetune
+
+
+def test_the_lease_is_kept_while_a_step_takes_long_and_its_loss_is_told():
+    renewals, errors = [], [StoreError("busy"), None, LeaseError("taken")]
+
+    def renew():
+        renewals.append(1)
+        error = errors.pop(0)
+        if error is not None:
+            raise error
+
+    with renewed(renew, every=0.01) as check:
+        until = time.monotonic() + 10
+        while errors and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        with pytest.raises(LeaseError, match="taken"):
+            check()
+    # one that is busy is asked again, one that is lost is not
+    assert len(renewals) == 3
+
+
+def test_a_finetuning_that_lost_its_lease_ends_and_can_be_gone_on_with(project, monkeypatch):
+    @contextmanager
+    def lost(renew):
+        def check():
+            raise LeaseError("another program took it")
+
+        yield check
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sonoloop_training.finetune.run.renewed", lost)
+        with pytest.raises(LeaseError, match="another program took it"):
+            tune(project)
+    folder = next((project.url.with_suffix(".sonoloop") / "jobs").iterdir())
+    assert only(list(finetune(Request(job=folder, judged=False), library=project.library)), Finished)
+
+
+def break_off(project: Project, *, after: type[Event], count: int = 1, **changes) -> Path:
+    """Begin, and put the file that says stop after some events; gives the job's folder."""
+    folder, seen = None, itertools.count(1)
+    with pytest.raises(KeyboardInterrupt):
+        for event in finetune(request(project, **changes), library=project.library):
+            if isinstance(event, Job):
+                folder = Path(event.folder)
+            if isinstance(event, after) and next(seen) == count:
+                (folder / "stop").touch()
+    return folder
+
+
+def test_a_stopped_finetuning_goes_on_to_the_same_model(project, made):
+    _, whole = made
+    folder = break_off(project, after=EpochDone)
+    last = json.loads((folder / "events.jsonl").read_text().splitlines()[-1])
+    assert last == {"event": "failed", "error": "interrupted"}
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["epoch"] == 1
+    with CorrectionStore(project.url) as store:
+        assert len(list_models(store)) == 1
+    events = list(finetune(Request(job=folder), library=project.library))
+    assert [e.epoch for e in events if isinstance(e, EpochDone)] == [2]
+    assert only(events, Finished).model == only(whole, Finished).model
+    assert not (folder / "stop").exists()
+    # no second snapshot
+    with CorrectionStore(project.url) as store:
+        assert len(list_snapshots(store)) == 1
+
+
+def test_a_stop_between_two_batches_is_heeded(project, monkeypatch):
+    from sonoloop_training import loop
+
+    real, calls = loop.make_batch, []
+
+    def counted(*given, **named):
+        calls.append(1)
+        if len(calls) == 3:
+            (next((project.url.with_suffix(".sonoloop") / "jobs").iterdir()) / "stop").touch()
+        return real(*given, **named)
+
+    monkeypatch.setattr(loop, "make_batch", counted)
+    with pytest.raises(KeyboardInterrupt):
+        tune(project)
+    assert len(calls) == 3
+
+
+def test_what_is_done_is_not_done_again(project, monkeypatch):
+    def fails(*_, **__):
+        raise TrainingError("the gate broke")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sonoloop_training.finetune.run.judge", fails)
+        with pytest.raises(TrainingError) as failed:
+            tune(project)
+    folder = next((project.url.with_suffix(".sonoloop") / "jobs").iterdir())
+    assert str(failed.value) == (
+        f"the gate broke. What is done is kept; go on with: sonoloop finetune --job {folder}"
+    )
+    events = list(finetune(Request(job=folder), library=project.library))
+    assert not [event for event in events if isinstance(event, Started)]
+    assert only(events, Gate)
+    assert only(events, Finished)
+
+
+def test_a_lost_device_says_how_to_go_on(project, monkeypatch):
+    from sonoloop_training import loop
+
+    real, calls = loop.joint_loss, []
+
+    def lost(*given):
+        calls.append(1)
+        if len(calls) == 12:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        return real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "joint_loss", lost)
+        with pytest.raises(TrainingError) as failed:
+            tune(project)
+    folder = next((project.url.with_suffix(".sonoloop") / "jobs").iterdir())
+    assert "the device cpu failed (CUDA error: unspecified launch failure)" in str(failed.value)
+    assert str(failed.value).endswith(f"go on with: sonoloop finetune --job {folder}")
+    assert only(list(finetune(Request(job=folder), library=project.library)), Finished)
+
+
+def test_the_command_lowers_its_priority(project, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(project.library.folder.parents[1]))
+    given = []
+    monkeypatch.setattr("os.nice", given.append)
+    options = argparse.ArgumentParser()
+    add_arguments(options)
+    events = run_command(options.parse_args(["--store", str(project.url), "--snapshot", "gone"]))
+    with pytest.raises(StoreError, match="there is no snapshot gone"):
+        next(events)
+    assert given == [10]
+
+
+def test_the_precision_is_settled_when_it_begins(project, monkeypatch):
+    monkeypatch.setattr("sonoloop_training.fabric.autocast_dtype", lambda device: None)
+    events = tune(project, settings=("steps=2", "epochs=1", "batch=4"), judged=False)
+    plan = open_job(Path(only(events, Job).folder)).plan
+    assert plan.recipe["fit"]["precision"] == "float32"
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_does_not_end_it(project):
+    environment = os.environ | {"XDG_DATA_HOME": str(project.library.folder.parents[1])}
+    arguments = ["finetune", "--store", str(project.url), "--no-gate", "--threads", "1"]
+    for setting in QUICK:
+        arguments += ["--set", setting]
+    with subprocess.Popen(
+        [sys.executable, "-m", "sonoloop_training", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    ) as process:
+        job = json.loads(process.stdout.readline())
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 0, errors
+    lines = (Path(job["folder"]) / "events.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["event"] == "finished"

@@ -1,0 +1,228 @@
+"""A whole fine-tuning on a store of phantoms: what it tells, what it leaves, and that it can be repeated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from corrected import add, gate_that_says, make_project
+from tuning import QUICK, notices, only, tune
+
+from sonoloop.errors import StoreError
+from sonoloop.labels import CorrectionStore
+from sonoloop.labels.pointer import incumbent, lock
+from sonoloop.labels.references import set_reference
+from sonoloop.labels.settings import change_settings
+from sonoloop.labels.snapshots import list_snapshots, take_snapshot
+from sonoloop.labels.versions import find_model
+from sonoloop.models.bundle import read_bundle
+from sonoloop_training.events import (
+    EpochDone,
+    Finished,
+    Gate,
+    Job,
+    Notice,
+    Progress,
+    Promoted,
+    Selected,
+    Started,
+    Step,
+)
+
+
+def test_a_finetuning_tells_what_it_does(made):
+    project, events = made
+    names = [type(e).__name__ for e in events if not isinstance(e, Progress | Step | Notice)]
+    assert names[:3] == ["Job", "Selected", "Started"]
+    assert names[3:5] == ["EpochDone", "EpochDone"]
+    assert names[-2:] == ["Gate", "Finished"]
+    selected = only(events, Selected)
+    assert (selected.snapshot, selected.base) == ("snapshot-1", project.base.model)
+    assert (selected.train, selected.test_groups, selected.replay, selected.left_out) == (9, 6, 0, [])
+    assert selected.by_class == {"normal": 3, "benign": 3, "malignant": 3, "unsure": 0}
+    started = only(events, Started)
+    # nine corrections are shown four times an epoch: an epoch has eight steps at least
+    assert (started.train, started.validation, started.test, started.steps) == (9, 0, 6, 9)
+    assert only(events, Finished).minutes >= 0
+
+
+def test_what_it_tells_is_kept_in_the_jobs_folder(made):
+    project, events = made
+    folder = Path(only(events, Job).folder)
+    assert folder.parent == project.url.with_suffix(".sonoloop") / "jobs"
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    assert lines == [event.to_json() for event in events]
+    state = json.loads((folder / "job.json").read_text())
+    assert (state["who"], state["what"]) == ("anna", "fine-tuning on snapshot-1")
+    assert state["pid"] > 0
+    # the model is in the library: what it could be gone on from is not needed any more
+    assert not (folder / "checkpoint.pt").exists()
+    assert (folder / "bundle").is_dir()
+
+
+def test_the_new_model_says_where_it_comes_from(made):
+    project, events = made
+    finished = only(events, Finished)
+    bundle = read_bundle(Path(finished.path))
+    assert bundle.model == finished.model
+    assert finished.model.startswith("ft-")
+    assert project.library.find(bundle.version) == Path(finished.path)
+    card, base = bundle.card, project.base.card
+    assert card.parent == project.base.version
+    assert card.spec == base.spec
+    fitted = ("threshold", "normal_gate", "min_area", "temperature", "agreement", "views")
+    assert [getattr(card, name) for name in fitted] == [getattr(base, name) for name in fitted]
+    learned = card.snapshot
+    with CorrectionStore(project.url) as store:
+        snapshot = list_snapshots(store)[0]
+        row = find_model(store, bundle.version)
+    assert (learned["name"], learned["sha256"]) == (snapshot.name, snapshot.sha256)
+    assert learned["images"] == {"train": 9, "validation": 0, "test": 0, "replay": 0}
+    assert learned["recipe"]["fit"]["l2sp"] == 1.0
+    assert learned["start"] == project.base.model
+    assert (row.origin, row.parent, row.snapshot, row.who) == (
+        "tuned", project.base.version, "snapshot-1", "anna",
+    )  # fmt: skip
+    assert not torch.equal(
+        bundle.network.state_dict()["segmentation_head.0.weight"],
+        project.base.network.state_dict()["segmentation_head.0.weight"],
+    )
+
+
+def test_who_trained_is_listed_without_names_of_files(made):
+    _, events = made
+    split = json.loads((Path(only(events, Finished).path) / "split.json").read_text())
+    assert len(split["train"]) == 9
+    assert split["validation"] == split["test"] == []
+    for member in split["train"]:
+        assert member["name"] == f"corrections/{member['id'][:16]}"
+        assert len(member["group"]) == len(member["pixels_hash"]) == len(member["fingerprint"]) == 64
+    assert "image" not in json.dumps(split)
+
+
+def test_the_same_snapshot_recipe_and_seed_make_the_same_model(made, project):
+    _, events = made
+    first = read_bundle(Path(only(events, Finished).path))
+    again = tune(project)
+    second = read_bundle(Path(only(again, Finished).path))
+    # every word of the card, and with it every weight; another seed is another model
+    assert second.card == first.card
+    assert second.version == first.version
+    other = only(tune(project, settings=(*QUICK, "seed=1")), Finished)
+    assert other.model != only(again, Finished).model
+
+
+def test_the_gate_judges_and_without_leave_nothing_is_promoted(made):
+    project, events = made
+    gate = only(events, Gate)
+    assert gate.candidate == read_bundle(Path(only(events, Finished).path)).version
+    assert gate.incumbent == project.base.version
+    assert gate.verdict in ("promote", "refuse", "inconclusive")
+    with CorrectionStore(project.url) as store:
+        assert incumbent(store).version == project.base.version
+        assert store.verify() == []
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("promote", True, "ask", True),
+        ("promote", False, "automatic", True),
+        ("promote", False, "ask", False),
+        ("refuse", True, "automatic", False),
+        ("inconclusive", True, "automatic", False),
+    ],
+)
+def test_only_a_model_that_passed_is_promoted_and_only_if_wanted(project, monkeypatch, case):
+    verdict, promote, setting, promoted = case
+    monkeypatch.setattr("sonoloop_training.finetune.run.judge", gate_that_says(verdict))
+    with CorrectionStore(project.url) as store:
+        change_settings(store, promote=setting)
+    events = tune(project, promote=promote)
+    made = only(events, Finished).model
+    assert [e.model for e in events if isinstance(e, Promoted)] == ([made] if promoted else [])
+    with CorrectionStore(project.url) as store:
+        in_use = incumbent(store)
+        assert find_model(store, in_use.version).model == (made if promoted else project.base.model)
+        assert (in_use.kind, in_use.who, in_use.why) == (
+            ("gate", "anna", "because") if promoted else ("first", "test", "ships with Sonoloop")
+        )
+
+
+def test_a_locked_project_keeps_its_model_and_the_new_one_too(project, monkeypatch):
+    monkeypatch.setattr("sonoloop_training.finetune.run.judge", gate_that_says("promote"))
+    with CorrectionStore(project.url) as store:
+        lock(store, project.base.version, who="anna", why="a study")
+    events = tune(project, promote=True)
+    assert any("passed and is not in use: the project is locked to" in message for message in notices(events))
+    with CorrectionStore(project.url) as store:
+        assert incumbent(store).version == project.base.version
+        assert find_model(store, only(events, Finished).model)
+
+
+def test_twenty_groups_are_watched_in_part(tmp_path):
+    project = make_project(tmp_path / "many", train=30, test=0)
+    # groups are drawn anew in each store: by half of thirty, for the test not to hang on chance
+    events = tune(project, judged=False, settings=(*QUICK, "validation=0.5"))
+    started = only(events, Started)
+    assert started.validation >= 1
+    assert started.train + started.validation == 30
+    done = [event for event in events if isinstance(event, EpochDone)]
+    assert all(event.dice is not None or event.accuracy is not None for event in done)
+    split = json.loads((Path(only(events, Finished).path) / "split.json").read_text())
+    assert len(split["validation"]) == started.validation
+    assert not {m["group"] for m in split["train"]} & {m["group"] for m in split["validation"]}
+
+
+def test_forty_watched_lesions_fit_the_models_numbers_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr("sonoloop_training.finetune.learning.LESIONS_TO_CALIBRATE", 2)
+    project = make_project(tmp_path / "many", train=30, test=0)
+    events = tune(project, judged=False, settings=(*QUICK, "validation=0.5"))
+    card = read_bundle(Path(only(events, Finished).path)).card
+    assert card.temperature != project.base.card.temperature
+
+
+def test_it_starts_from_the_model_in_use_or_the_one_that_is_named(project):
+    first = only(tune(project, judged=False), Finished)
+    second = tune(project, start=first.model, judged=False)
+    assert only(second, Selected).base == first.model
+    card = read_bundle(Path(only(second, Finished).path)).card
+    assert card.parent == read_bundle(Path(first.path)).version
+    with pytest.raises(Exception, match="there is no model 'gone'"):
+        tune(project, start="gone")
+
+
+def test_a_model_in_a_folder_is_taken_into_the_library(project, tmp_path):
+    from corrected import make_base
+
+    from sonoloop.models.library import Library
+
+    other = make_base(Library(tmp_path / "elsewhere" / "models"), seed=5)
+    events = tune(project, start=str(tmp_path / "elsewhere" / "base-5"), judged=False)
+    assert only(events, Selected).base == other.model
+    with CorrectionStore(project.url) as store:
+        assert find_model(store, other.version).origin == "imported"
+    assert project.library.load(other.version).version == other.version
+
+
+def test_a_named_snapshot_is_learned_from_whatever_came_later(project):
+    with CorrectionStore(project.url) as store:
+        take_snapshot(store, "first", who="anna")
+        add(store, project.images, 30)
+    events = tune(project, snapshot="first", judged=False)
+    assert (only(events, Selected).snapshot, only(events, Selected).train) == ("first", 9)
+    with pytest.raises(StoreError, match="there is no snapshot second; the newest are first"):
+        tune(project, snapshot="second")
+
+
+def test_a_reference_counts_and_a_contradiction_is_listed(project):
+    with CorrectionStore(project.url) as store:
+        found = add(store, project.images, 31, label="normal")  # a benign phantom with its lesion
+        settled = add(store, project.images, 34, label="normal")
+        set_reference(store, settled, "benign", source="histology")
+    selected = only(tune(project, judged=False), Selected)
+    assert selected.train == 10
+    assert selected.by_class["benign"] == 4
+    assert selected.left_out == [{"frame": found, "why": "a lesion is drawn, and its class is normal"}]

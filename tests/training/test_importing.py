@@ -1,0 +1,188 @@
+"""Existing masks in as corrections: once, with patients, groups and references, and resumed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from sqlalchemy import func, select
+
+from sonoloop.errors import TrainingError
+from sonoloop.imaging.images import read_frame
+from sonoloop.labels import CorrectionStore
+from sonoloop.labels.groups import count_groups, placement
+from sonoloop.labels.judging import freeze_test_set
+from sonoloop.labels.places import Places
+from sonoloop.labels.references import reference_of
+from sonoloop.labels.tables import REFERENCES
+from sonoloop.labels.withdrawal import withdraw
+from sonoloop.values import Correction
+from sonoloop_training.events import Imported, Progress, Unreadable
+from sonoloop_training.importing import import_dataset, number_regions
+
+
+@pytest.fixture
+def busbra(datasets, tmp_path):
+    return shutil.copytree(datasets / "BUSBRA", tmp_path / "BUSBRA")
+
+
+@pytest.fixture
+def busi(datasets, tmp_path):
+    folder = shutil.copytree(datasets / "Dataset_BUSI_with_GT", tmp_path / "BUSI")
+    shutil.copy(datasets / "busi_groups.json", tmp_path)
+    return folder
+
+
+@pytest.fixture
+def url(tmp_path):
+    return tmp_path / "store.sqlite"
+
+
+def run(folder, form, url, **options):
+    events = list(import_dataset(folder, form, store=str(url), **options))
+    assert isinstance(events[-1], Imported)
+    return events[-1], events[:-1]
+
+
+def test_a_dataset_comes_in_with_patients_classes_and_references(busbra, url):
+    done, events = run(busbra, "busbra", url)
+    assert (done.images, done.new, done.known, done.kept, done.unreadable) == (16, 16, 0, 0, 0)
+    assert done.by_class == {"normal": 0, "benign": 8, "malignant": 8}
+    assert done.annotator == "busbra"
+    assert sum(done.roles.values()) == 16
+    assert sum(done.groups.values()) == 8
+    assert all(isinstance(event, Progress) for event in events)
+    frames = [read_frame(busbra / "Images" / f"bus_0003-{side}.png") for side in "lr"]
+    with CorrectionStore(url) as store:
+        assert store.verify() == []
+        places = [placement(store, frame.id) for frame in frames]
+        assert places[0].group_id == places[1].group_id
+        assert places[0].patient is not None
+        revision = store.head(frames[0].id, "busbra")
+        assert reference_of(store, frames[0].id) == revision.correction.label == "malignant"
+        assert revision.correction.prediction is None
+        assert revision.correction.mask_decision == "new"
+        truth = np.asarray(Image.open(busbra / "Masks" / "mask_0003-l.png")) > 0
+        assert np.array_equal(revision.correction.mask > 0, truth)
+        found = Places(store.url).find(frames[0].id)
+        assert found.path == busbra / "Images" / "bus_0003-l.png"
+
+
+def test_what_only_judges_does_so_at_once(busbra, url):
+    done, _ = run(busbra, "busbra", url, role="test")
+    assert done.roles == {"train": 0, "test": 16, "neither": 0}
+    with CorrectionStore(url) as store:
+        # nobody saw a prediction
+        assert len(freeze_test_set(store).members) == 16
+        assert count_groups(store).test_groups == 8
+
+
+def test_the_same_command_again_stores_nothing(busbra, url):
+    run(busbra, "busbra", url)
+    with CorrectionStore(url) as store:
+        before = store.count()
+    again, _ = run(busbra, "busbra", url, role="test")
+    assert (again.new, again.known) == (0, 16)
+    with CorrectionStore(url) as store:
+        assert store.count() == before == 16
+        with store.reading() as connection:
+            assert connection.scalar(select(func.count()).select_from(REFERENCES)) == 16
+
+
+def test_an_import_that_broke_off_goes_on(busbra, url):
+    events = import_dataset(busbra, "busbra", store=str(url))
+    for event in events:
+        if isinstance(event, Progress) and event.done == 5:
+            break
+    events.close()
+    with CorrectionStore(url) as store:
+        assert store.count() == 5
+    done, _ = run(busbra, "busbra", url)
+    assert (done.new, done.known) == (11, 5)
+
+
+def test_a_correction_of_the_same_annotator_stays_and_those_of_others_do_not_matter(busbra, url):
+    run(busbra, "busbra", url, annotator="anna")
+    frame = read_frame(busbra / "Images" / "bus_0001-l.png")
+    with CorrectionStore(url) as store:
+        head = store.head(frame.id, "anna")
+        empty = np.zeros_like(head.correction.mask)
+        better = Correction(
+            frame_id=frame.id, pixels_hash=frame.pixels_hash, mask=empty, label="normal", annotator="anna"
+        )
+        kept = store.accept(better, parent=head.id)
+    again, _ = run(busbra, "busbra", url, annotator="anna")
+    assert (again.new, again.known, again.kept) == (0, 15, 1)
+    other, _ = run(busbra, "busbra", url, annotator="bert")
+    assert other.new == 16
+    with CorrectionStore(url) as store:
+        assert store.head(frame.id, "anna").id == kept.id
+
+
+def test_near_copies_are_in_one_group(busi, url):
+    Image.open(busi / "benign" / "benign (3).png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
+        busi / "benign" / "benign (33).png"
+    )
+    Image.open(busi / "benign" / "benign (3)_mask.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
+        busi / "benign" / "benign (33)_mask.png"
+    )
+    run(busi, "busi", url)
+    one, other = (read_frame(busi / "benign" / f"benign ({n}).png") for n in (3, 33))
+    with CorrectionStore(url) as store:
+        assert placement(store, one.id).group_id == placement(store, other.id).group_id
+        assert placement(store, one.id).patient is None
+
+
+def test_the_lesions_of_one_image_are_numbered_and_a_normal_one_has_none(busi, url):
+    done, _ = run(busi, "busi", url)
+    assert done.by_class["normal"] == 8
+    normal = read_frame(busi / "normal" / "normal (1).png")
+    with CorrectionStore(url) as store:
+        head = store.head(normal.id, "busi").correction
+    assert (head.mask.any(), head.label, head.mask_decision) == (False, "normal", "none")
+
+
+def test_regions_are_numbered_by_size_and_none_is_lost():
+    mask = np.zeros((40, 60), np.bool_)
+    mask[2:5, 2:5] = mask[10:30, 10:30] = mask[35, 50] = True
+    mask[18:22, 18:22] = False
+    numbered = number_regions(mask)
+    assert np.array_equal(numbered > 0, mask)
+    assert (numbered[12, 12], numbered[3, 3], numbered[35, 50]) == (1, 2, 3)
+    assert not number_regions(np.zeros((4, 4), np.bool_)).any()
+    specks = np.zeros((40, 40), np.bool_)
+    specks[::2, ::2] = True
+    many = number_regions(specks)
+    assert np.array_equal(many > 0, specks)
+    assert many.max() == 255
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_comes_in(busbra, url):
+    (busbra / "Images" / "bus_0002-l.png").write_bytes(b"no image")
+    done, events = run(busbra, "busbra", url)
+    assert (done.new, done.unreadable) == (15, 1)
+    (told,) = (event for event in events if isinstance(event, Unreadable))
+    assert told.image == "bus_0002-l.png"
+
+
+def test_a_person_who_was_withdrawn_stays_so(busbra, url):
+    run(busbra, "busbra", url)
+    frame = read_frame(busbra / "Images" / "bus_0004-l.png")
+    with CorrectionStore(url) as store:
+        withdraw(store, frame.id, why="asked for it", who="anna")
+    again, events = run(busbra, "busbra", url)
+    assert (again.new, again.unreadable) == (0, 1)
+    assert [e.error for e in events if isinstance(e, Unreadable)] == ["it was withdrawn from the store"]
+    with CorrectionStore(url) as store:
+        assert Places(store.url).find(frame.id) is None
+
+
+def test_a_folder_that_is_no_such_dataset_is_named(tmp_path, url):
+    with pytest.raises(TrainingError, match="there is no folder"):
+        list(import_dataset(tmp_path / "gone", "busi", store=str(url)))
+    with pytest.raises(TrainingError, match=r"has no bus_data\.csv"):
+        list(import_dataset(tmp_path, "busbra", store=str(url)))
+    assert not os.path.exists(url)  # noqa: PTH110 - nothing was made

@@ -1,0 +1,145 @@
+"""``gate``: a model against the one in use, on the frames of a store that judge."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sonoloop.errors import ModelError, StoreError, TrainingError
+from sonoloop_training.events import Event, Notice, Promoted
+
+if TYPE_CHECKING:
+    from sonoloop.labels.store import CorrectionStore
+    from sonoloop.models.library import Library
+    from sonoloop_training.gate.judge import Judgement
+
+HELP = "judge a model against the one in use, on the frames of a store that judge"
+DEFAULT_WHO = "command line"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("--store", metavar="URL", help="the corrections; the default store unless given")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--candidate", metavar="MODEL", help="who wants the place")
+    what.add_argument(
+        "--every-model", action="store_true", help="only score all models on today's test set; no look"
+    )
+    parser.add_argument("--against", metavar="MODEL", help="who has it; the model in use unless given")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for pictures; the store's own else")
+    parser.add_argument("--promote", action="store_true", help="use the candidate if it is found better")
+    parser.add_argument("--who", metavar="NAME", default=DEFAULT_WHO, help="pseudonym, for the record")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--threads", type=int, help="CPU threads; all cores unless given")
+
+
+def run(options: argparse.Namespace) -> Iterator[Event]:
+    """Judge; see `sonoloop_training.gate.judge.judge`."""
+    import torch  # noqa: PLC0415 - after the arguments are known to be right
+
+    from sonoloop.labels.pointer import ensure_incumbent  # noqa: PLC0415
+    from sonoloop.labels.versions import find_model  # noqa: PLC0415
+    from sonoloop.models.library import Library  # noqa: PLC0415
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    library = Library()
+    with _open(options.store) as store:
+        shipped = library.keep_shipped()
+        in_use = ensure_incumbent(store, version=shipped.version, model=shipped.model, who=options.who)
+        if options.every_model:
+            yield from _score_all(store, library, options.device)
+            return
+        candidate = find_model(store, options.candidate).version
+        against = find_model(store, options.against).version if options.against else in_use.version
+        if options.promote and against != in_use.version:
+            raise TrainingError(
+                "only a model that was judged against the one in use can take its place: leave out --against "
+                "or --promote"
+            )
+        if options.promote:
+            # told before the look, which counts
+            _check_lock(store, candidate)
+        judgement = yield from _judge(store, library, candidate, against, options)
+        if options.promote and judgement.verdict.verdict == "promote":
+            yield _promote(store, library, judgement, options.who)
+
+
+def _open(place: str | None) -> CorrectionStore:
+    from sonoloop.labels import CorrectionStore  # noqa: PLC0415
+    from sonoloop.labels.location import is_file, read_location  # noqa: PLC0415
+
+    if place is not None:
+        url = read_location(place)
+        # a slip of the pen must not become a project
+        if is_file(url) and not Path(str(url.database)).exists():
+            raise StoreError(f"there is no store {url.database}: check --store")
+    return CorrectionStore(place)
+
+
+def _check_lock(store: CorrectionStore, candidate: str) -> None:
+    from sonoloop.labels.locking import check_lock  # noqa: PLC0415
+    from sonoloop.labels.versions import find_model  # noqa: PLC0415
+
+    row = find_model(store, candidate)
+    with store.reading() as connection:
+        check_lock(connection, row)
+
+
+def _judge(
+    store: CorrectionStore, library: Library, candidate: str, against: str, options: argparse.Namespace
+) -> Generator[Event, None, Judgement]:
+    from sonoloop.labels.places import work_folder  # noqa: PLC0415
+    from sonoloop_training.gate.judge import judge  # noqa: PLC0415 - seconds to import
+
+    own = work_folder(store.url) / "gates" / f"{candidate[:8]}-against-{against[:8]}"
+    return (
+        yield from judge(
+            store,
+            candidate,
+            against,
+            out=options.out or own,
+            who=options.who,
+            device=options.device,
+            library=library,
+        )
+    )
+
+
+def _promote(store: CorrectionStore, library: Library, found: Judgement, who: str) -> Promoted:
+    from sonoloop.labels.pointer import promote  # noqa: PLC0415
+
+    bundle = library.load(found.look.candidate)
+    promote(
+        store,
+        bundle.version,
+        kind="gate",
+        who=who,
+        why=found.verdict.reason,
+        look=found.look.number,
+        expected=found.look.incumbent,
+    )
+    return Promoted(model=bundle.model, version=bundle.version)
+
+
+def _score_all(store: CorrectionStore, library: Library, device: str) -> Iterator[Event]:
+    from sonoloop.labels.judging import freeze_test_set  # noqa: PLC0415
+    from sonoloop.labels.versions import list_models  # noqa: PLC0415
+    from sonoloop_training.gate.scoring import score_models  # noqa: PLC0415
+
+    test_set = freeze_test_set(store)
+    scored = 0
+    for row in list_models(store):
+        if row.is_deleted:
+            continue
+        try:
+            yield from score_models(store, test_set, [row.version], device=device, library=library)
+            scored += 1
+        except (ModelError, TrainingError) as error:
+            yield Notice(message=f"{row.model} is not scored: {error}")
+    yield Notice(
+        message=f"{scored} models are scored on test set {test_set.number}: {len(test_set.members)} frames "
+        f"of {test_set.groups} groups; `sonoloop models list` shows how they did"
+    )

@@ -1,0 +1,194 @@
+"""Images that trained the model started from, shown again so that it does not forget them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sonoloop.values import CLASSES
+from sonoloop_training.batches import image_weight
+from sonoloop_training.cache import Cache, letterbox_pair
+from sonoloop_training.datasets import Sample, find_datasets
+from sonoloop_training.evaluation.leaks import find_leaks
+from sonoloop_training.evaluation.split_list import Listed, is_other, read_split_list
+from sonoloop_training.events import Notice, Progress
+from sonoloop_training.finetune.test_side import TestSide
+from sonoloop_training.fit_config import FitConfig
+from sonoloop_training.membership import SPLIT
+
+# each is read and compared with the test groups: on one core 50 a second
+_MOST = 500
+_EVERY = 20
+
+
+def choose_replay(
+    data: Path,
+    base: Path,
+    test_side: TestSide,
+    config: FitConfig,
+    *,
+    corrected: Collection[str],
+    wanted: int,
+) -> Generator[Notice, None, list[tuple[Sample, Listed]]]:
+    """Choose among the images that trained a model those that are shown again.
+
+    Images of the test groups, near copies of them and whoever is in one group with one of these are left
+    out, since they would spoil the judgement; so are those that have corrections of their own.
+
+    Parameters
+    ----------
+    data : pathlib.Path
+        Folder with the datasets that the model was trained on.
+    base : pathlib.Path
+        The model's bundle, with the list of those who trained it.
+    test_side : TestSide
+        Who may not be among them.
+    config : FitConfig
+        For its seed, and how often images are drawn by dataset and class.
+    corrected : collection of str
+        Ids and pixel hashes of all frames that have corrections: these count, not the dataset's own masks.
+    wanted : int
+        How many, at most.
+
+    Yields
+    ------
+    Notice
+        If there is nothing to replay, or something was left out.
+
+    Returns
+    -------
+    list of tuple
+        Samples with what the list says of them, in the order in which they are shown.
+
+    Raises
+    ------
+    TrainingError
+        If there are no datasets, or the list cannot be read.
+    """
+    samples = find_datasets(data)
+    if not (base / SPLIT).is_file():
+        yield Notice(message=f"{base.name} does not say who trained it, so that nothing can be replayed")
+        return []
+    trained = {listed.name: listed for listed in read_split_list(base / SPLIT)["train"]}
+    found = [(s, trained[name]) for s in samples if (name := f"{s.dataset}/{s.name}") in trained]
+    if not found:
+        yield Notice(message=f"none of the images in {data} trained the model; nothing is replayed")
+        return []
+    spoilt = {leak.image for leak in find_leaks([listed for _, listed in found], test_side.listed)}
+    groups = {
+        sample.group
+        for sample, listed in found
+        if listed.name in spoilt or test_side.has_patient(patient_number(sample))
+    }
+    known = frozenset(corrected)
+    kept = [
+        (sample, listed)
+        for sample, listed in found
+        if sample.group not in groups and known.isdisjoint((listed.id, listed.pixels_hash))
+    ]
+    if groups:
+        yield Notice(
+            message=f"{sum(s.group in groups for s, _ in found)} images are not replayed: they, or near "
+            "copies of them, are among the images that judge"
+        )
+    return _draw(kept, config, wanted=min(wanted, _MOST))
+
+
+def patient_number(sample: Sample) -> str:
+    """Name a dataset's patient so that no two datasets share a number; empty where it is not known."""
+    return f"{sample.dataset}/{sample.patient}" if sample.patient else ""
+
+
+def read_replay(
+    chosen: Sequence[tuple[Sample, Listed]], test_side: TestSide, *, size: int
+) -> Generator[Progress | Notice, None, Cache | None]:
+    """Read what is replayed.
+
+    What is another image than its name says is left out, and so is whatever shows, now that its pixels are
+    read, a scene of the test groups: with all of its own group.
+
+    Returns
+    -------
+    Cache or None
+        None if nothing is left.
+
+    Raises
+    ------
+    TrainingError, ImageError
+        If an image or a mask cannot be used; it is named.
+    """
+    read: list[tuple[Sample, str, torch.Tensor, torch.Tensor]] = []
+    spoilt: set[str] = set()
+    others = 0
+    for done, (sample, listed) in enumerate(chosen):
+        if done % _EVERY == 0:
+            yield Progress(stage="Reading what is replayed", done=done, total=len(chosen))
+        frame, mask = sample.read()
+        if is_other(frame, listed):
+            others += 1
+        elif sample.group in spoilt or test_side.has_near_copy(frame):
+            spoilt.add(sample.group)
+        else:
+            read.append((sample, listed.name, *letterbox_pair(frame.pixels, mask, size)))
+    yield Progress(stage="Reading what is replayed", done=len(chosen), total=len(chosen))
+    if others:
+        yield Notice(
+            message=f"{others} images have the names of images that trained the model and are others; they "
+            "are not replayed"
+        )
+    kept = [one for one in read if one[0].group not in spoilt]
+    if not kept:
+        return None
+    samples, names, images, masks = zip(*kept, strict=True)
+    return Cache(
+        torch.stack(images),
+        torch.stack(masks),
+        torch.tensor([CLASSES.index(sample.label) for sample in samples]),
+        names,
+        tuple(sample.dataset for sample in samples),
+    )
+
+
+def with_replay(corrections: Cache, replayed: Cache | None) -> Cache:
+    """Put replayed images behind the corrections; each of them teaches fully."""
+    if replayed is None:
+        return corrections
+    weights = corrections.weights
+    if weights is None:
+        weights = torch.ones(len(corrections), 2)
+    return replace(
+        corrections,
+        images=torch.cat([corrections.images, replayed.images]),
+        masks=torch.cat([corrections.masks, replayed.masks]),
+        labels=torch.cat([corrections.labels, replayed.labels]),
+        names=corrections.names + replayed.names,
+        datasets=corrections.datasets + replayed.datasets,
+        weights=torch.cat([weights, torch.ones(len(replayed), 2)]),
+        replayed=len(replayed),
+    )
+
+
+def _draw(
+    kept: Sequence[tuple[Sample, Listed]], config: FitConfig, *, wanted: int
+) -> list[tuple[Sample, Listed]]:
+    """Draw without replacement, by the recipe's weights, the same for the same seed and images."""
+    ordered = sorted(kept, key=lambda pair: pair[1].name)
+    weights = np.array([image_weight(config, s.dataset, s.label) for s, _ in ordered], np.float64)
+    # the largest keys are a weighted sample without replacement (Efraimidis and Spirakis 2006)
+    uniform = np.random.default_rng(config.seed).random(len(ordered))
+    keys = np.log(uniform) / np.maximum(weights, 1e-12)
+    order = np.argsort(-keys, kind="stable")
+    return [ordered[index] for index in order[:wanted] if weights[index] > 0]
+
+
+def count_by_dataset(names: Collection[str]) -> dict[str, int]:
+    """Count replayed images by dataset."""
+    counted: dict[str, int] = {}
+    for name in sorted(names):
+        dataset = name.partition("/")[0]
+        counted[dataset] = counted.get(dataset, 0) + 1
+    return counted

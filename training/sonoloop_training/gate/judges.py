@@ -1,0 +1,112 @@
+"""The frames of a test set with what is true of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+
+from sonoloop.errors import ImageError, TrainingError
+from sonoloop.imaging.grey import check_frame
+from sonoloop.imaging.images import read_study
+from sonoloop.labels.judging import Judge, TestSet
+from sonoloop.labels.places import Places
+from sonoloop.labels.revisions import read_revision, select_revisions
+from sonoloop.labels.store import CorrectionStore
+from sonoloop.labels.tables import REVISIONS
+from sonoloop.values import Frame
+from sonoloop_training.gate.outcomes import Outcome
+
+_SHORT = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Judged:
+    """A frame that judges, with its pixels.
+
+    Parameters
+    ----------
+    judge : Judge
+        Which, and the correction that counts as true.
+    frame : Frame
+        What a model sees.
+    mask : numpy.ndarray
+        Its lesions, bool (H, W).
+    label : str
+        Its class.
+    """
+
+    judge: Judge
+    frame: Frame
+    mask: NDArray[np.bool_]
+    label: str
+
+
+def read_judged(store: CorrectionStore, places: Places, judge: Judge) -> Judged:
+    """Read a frame that judges, and make sure that it is the one that was corrected.
+
+    Raises
+    ------
+    TrainingError
+        If its file is gone or unreadable, has other pixels, or the person was withdrawn.
+    """
+    with store.reading() as connection:
+        row = connection.execute(select_revisions().where(REVISIONS.c.id == judge.revision_id)).one()
+    revision = read_revision(row)
+    if revision.withdrawn:
+        raise TrainingError("it was withdrawn")
+    place = places.find(judge.frame_id)
+    if place is None or not place.path.is_file():
+        raise TrainingError(
+            "its file is not on this machine; say where it is with: sonoloop store relink FOLDER"
+        )
+    try:
+        frames = read_study(place.path).frames
+        if place.index >= len(frames):
+            raise TrainingError(f"{place.path} has {len(frames)} frames, and it was number {place.index}")
+        frame = check_frame(frames[place.index])
+    except ImageError as error:
+        raise TrainingError(str(error)) from error
+    correction = revision.correction
+    if frame.pixels_hash != correction.pixels_hash:
+        raise TrainingError(f"{place.path} has other pixels than when it was corrected")
+    return Judged(
+        judge=judge, frame=frame, mask=correction.mask > 0, label=judge.reference or correction.label
+    )
+
+
+def read_labels(store: CorrectionStore, test_set: TestSet) -> dict[str, str]:
+    """Read the class of every frame of a test set: the reference standard, else the reader's."""
+    wanted = {judge.revision_id for judge in test_set.members}
+    labels: dict[str, str] = {}
+    with store.reading() as connection:
+        for some in _by_hundreds(sorted(wanted)):
+            query = select(REVISIONS.c.id, REVISIONS.c.label).where(REVISIONS.c.id.in_(some))
+            labels.update({row.id: row.label for row in connection.execute(query)})
+    return {judge.frame_id: judge.reference or labels[judge.revision_id] for judge in test_set.members}
+
+
+def as_outcome(judge: Judge, label: str, score: Mapping[str, Any]) -> Outcome:
+    """Turn a stored score into an outcome; the class and the group are those of the test set."""
+    return Outcome(
+        frame=judge.frame_id,
+        group=judge.group_id,
+        label=label,
+        lesion=bool(score["lesion"]),
+        dice=float(score["dice"]),
+        claimed=bool(score["claimed"]),
+        malignant=float(score["malignant"]),
+    )
+
+
+def short(frame_id: str) -> str:
+    """Give the digits by which a frame is named before people."""
+    return frame_id[:_SHORT]
+
+
+def _by_hundreds(ids: list[str]) -> Iterable[list[str]]:
+    return (ids[start : start + 100] for start in range(0, len(ids), 100))

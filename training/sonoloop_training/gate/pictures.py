@@ -1,0 +1,183 @@
+"""What a change of model does, in pictures: every frame before and after, and those that change most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from sonoloop.values import CLASSES
+from sonoloop_training.evaluation.cases import Case
+from sonoloop_training.evaluation.pictures import outlined
+from sonoloop_training.gate.outcomes import Outcome
+from sonoloop_training.report.figures import CLASS_COLOURS, new_figure
+
+SCATTER, IMPROVED, HARMED = "scatter", "improved", "harmed"
+COUNT = 5
+
+_QUIET = "#767676"
+_MARKERS = {"normal": "s", "benign": "o", "malignant": "^"}
+# a change that nobody would see
+_SEEN = 0.005
+_NO_LESION = "no lesion"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A frame that a change of model makes better or worse.
+
+    Parameters
+    ----------
+    before, after : Outcome
+        By the incumbent and by the candidate.
+    """
+
+    before: Outcome
+    after: Outcome
+
+    @property
+    def amount(self) -> float:
+        """Dice gained; a false alarm more or less counts 1."""
+        return self.after.dice - self.before.dice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shown:
+    """A change with what there is to see.
+
+    Parameters
+    ----------
+    change : Change
+        Which frame.
+    case : Case
+        The frame with its truth.
+    before, after : numpy.ndarray
+        Masks predicted by the incumbent and by the candidate, bool (H, W).
+    """
+
+    change: Change
+    case: Case
+    before: NDArray[np.bool_]
+    after: NDArray[np.bool_]
+
+
+def most_changed(
+    candidate: Sequence[Outcome], incumbent: Sequence[Outcome], count: int = COUNT
+) -> tuple[list[Change], list[Change]]:
+    """Pick the frames that are most improved and most harmed, the most changed first.
+
+    Parameters
+    ----------
+    candidate, incumbent : sequence of Outcome
+        Of the same frames, in the same order.
+    count : int
+        Of each at most; a frame that hardly changes is in neither.
+    """
+    changes = [Change(before=old, after=new) for new, old in zip(candidate, incumbent, strict=True)]
+    ordered = sorted(changes, key=lambda change: -change.amount)
+    improved = [change for change in ordered if change.amount > _SEEN]
+    harmed = [change for change in reversed(ordered) if change.amount < -_SEEN]
+    return improved[:count], harmed[:count]
+
+
+def scatter_figure(
+    candidate: Sequence[Outcome], incumbent: Sequence[Outcome], *, names: tuple[str, str]
+) -> Figure:
+    """Draw each frame's Dice by the incumbent (across) and by the candidate (up).
+
+    Parameters
+    ----------
+    candidate, incumbent : sequence of Outcome
+        Of the same frames, in the same order; those without a lesion are not drawn.
+    names : tuple of str
+        What the candidate and the incumbent are called.
+    """
+    pairs = [
+        (old.dice, new.dice, new.label) for new, old in zip(candidate, incumbent, strict=True) if new.lesion
+    ]
+    with new_figure(4.6, 4.8) as figure:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], ":", color=_QUIET, label="the same")
+        for label in (*CLASSES, "unsure"):
+            own = [(old, new) for old, new, name in pairs if name == label]
+            if own:
+                across, up = zip(*own, strict=True)
+                axes.plot(
+                    across,
+                    up,
+                    _MARKERS.get(label, "D"),
+                    color=CLASS_COLOURS.get(label, _QUIET),
+                    ms=4.5,
+                    alpha=0.6,
+                    mec="none",
+                    label=label,
+                )
+        better = sum(new > old for old, new, _ in pairs)
+        worse = sum(new < old for old, new, _ in pairs)
+        axes.set_title(f"{len(pairs)} frames with a lesion: {better} better, {worse} worse", loc="left")
+        axes.set_xlabel(f"Dice before ({names[1]})")
+        axes.set_ylabel(f"Dice after ({names[0]})")
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_aspect("equal")
+        figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+def changes_figure(shown: Sequence[Shown], *, title: str) -> Figure:
+    """Draw frames by pairs, before on the left and after on the right, with the truth in both.
+
+    Parameters
+    ----------
+    shown : sequence of Shown
+        At least one.
+    title : str
+        Stands above.
+    """
+    with new_figure(6.4, 0.7 + 2.5 * len(shown)) as figure:
+        figure.suptitle(
+            f"{title}\ntruth: cyan, solid; predicted: orange, dashed", x=0.01, ha="left", fontsize=10
+        )
+        for (left, right), one in zip(figure.subplots(len(shown), 2, squeeze=False), shown, strict=True):
+            before, after = one.change.before, one.change.after
+            _draw(left, one.case, one.before, f"{before.frame[:8]}, {before.label}; before: {_say(before)}")
+            _draw(right, one.case, one.after, f"after: {_say(after)}")
+    return figure
+
+
+def save_pictures(out: Path, figures: Mapping[str, Figure]) -> dict[str, str]:
+    """Write figures as PNG on white, each whole or not at all, and give their paths by name.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written to.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for name, figure in figures.items():
+        path, partial = out / f"{name}.png", out / f".{name}.png.part"
+        try:
+            figure.savefig(partial, format="png", facecolor="white", dpi=110, metadata={"Software": None})
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        paths[name] = str(path)
+    return paths
+
+
+def _draw(axes: Axes, case: Case, predicted: NDArray[np.bool_], text: str) -> None:
+    axes.imshow(outlined(case, predicted))
+    axes.set_title(text, loc="left", fontsize=8)
+    axes.axis("off")
+
+
+def _say(one: Outcome) -> str:
+    if one.lesion:
+        return f"Dice {one.dice:.2f}"
+    return "false alarm" if one.claimed else _NO_LESION

@@ -1,0 +1,177 @@
+"""How models do on a test set: predicted once, and kept in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sonoloop.errors import TrainingError
+from sonoloop.labels.judging import Judge, TestSet, read_scores, write_scores
+from sonoloop.labels.places import Places
+from sonoloop.labels.store import CorrectionStore
+from sonoloop.labels.versions import find_model
+from sonoloop.models.library import Library
+from sonoloop.models.predictor import Predictor
+from sonoloop.values import Prediction
+from sonoloop_training.evaluation.masks import dice
+from sonoloop_training.events import Event, Notice, Progress, Unreadable
+from sonoloop_training.gate.judges import Judged, as_outcome, read_judged, read_labels, short
+from sonoloop_training.gate.outcomes import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """How one model did.
+
+    Parameters
+    ----------
+    version : str
+        Of the model.
+    outcomes : dict
+        By the frame's id; those of the test set that are known or could be predicted.
+    """
+
+    version: str
+    outcomes: dict[str, Outcome]
+
+
+def load_predictor(
+    library: Library,
+    version: str,
+    model: str,
+    device: str,
+    *,
+    on_notice: Callable[[str], None] | None = None,
+) -> Predictor:
+    """Load a model that can judge or be judged here.
+
+    Raises
+    ------
+    TrainingError
+        If it draws no masks.
+    ModelError
+        If it is not on this machine, or damaged.
+    """
+    bundle = library.load(version)
+    if "lesion" not in bundle.card.spec.heads:
+        raise TrainingError(f"{model} predicts classes and no mask: the gate cannot judge it")
+    return Predictor(bundle, device=device, on_notice=on_notice)
+
+
+def score_models(
+    store: CorrectionStore,
+    test_set: TestSet,
+    versions: Sequence[str],
+    *,
+    device: str = "auto",
+    library: Library | None = None,
+) -> Generator[Event, None, list[Scored]]:
+    """Score models on a test set; what was scored before is read, and nothing is a look.
+
+    Each batch is kept as soon as it is there, so that little is lost if the process ends.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Where the corrections are.
+    test_set : TestSet
+        Who judges.
+    versions : sequence of str
+        Of registered models.
+    device : str
+        See `sonoloop.models.devices.choose_device`.
+    library : Library, optional
+        Where the models are.
+
+    Yields
+    ------
+    Event
+        `Progress`, `Unreadable` for each frame that cannot be read, and `Notice`.
+
+    Returns
+    -------
+    list of Scored
+        In the order of `versions`.
+
+    Raises
+    ------
+    TrainingError
+        If a model draws no masks.
+    ModelError
+        If a model is not here, or damaged.
+    StoreError
+        If the store cannot be read or written.
+    """
+    library, places = library or Library(), Places(store.url)
+    labels = read_labels(store, test_set)
+    told: set[str] = set()
+    found = []
+    for version in versions:
+        known = read_scores(store, version)
+        missing = [judge for judge in test_set.members if judge.revision_id not in known]
+        if missing:
+            model = find_model(store, version).model
+            notices: list[str] = []
+            predictor = load_predictor(library, version, model, device, on_notice=notices.append)
+            stage = f"Judging {model}"
+            yield Progress(stage=stage, done=0, total=len(missing))
+            for first in range(0, len(missing), predictor.batch):
+                some = missing[first : first + predictor.batch]
+                batch, refused = _read_some(store, places, some)
+                yield from (event for event in refused if event.image not in told)
+                told |= {event.image for event in refused}
+                predictions = predictor.predict_batch([one.frame for one in batch])
+                scores = {
+                    one.judge.revision_id: _score(one, prediction)
+                    for one, prediction in zip(batch, predictions, strict=True)
+                }
+                write_scores(store, version, scores)
+                yield Progress(stage=stage, done=min(first + len(some), len(missing)), total=len(missing))
+            for text in notices:
+                yield Notice(message=text)
+            # read back: another process may have been quicker, and all looks are at the same figures
+            known = read_scores(store, version)
+        found.append(Scored(version=version, outcomes=_outcomes(test_set.members, labels, known)))
+    return found
+
+
+def _read_some(
+    store: CorrectionStore, places: Places, judges: Iterable[Judge]
+) -> tuple[list[Judged], list[Unreadable]]:
+    read: list[Judged] = []
+    refused: list[Unreadable] = []
+    for judge in judges:
+        try:
+            read.append(read_judged(store, places, judge))
+        except TrainingError as error:
+            refused.append(Unreadable(image=short(judge.frame_id), error=str(error)))
+    return read, refused
+
+
+def _score(one: Judged, prediction: Prediction) -> dict[str, Any]:
+    predicted = np.asarray(prediction.mask > 0)
+    _, benign, malignant = (float(p) for p in prediction.classes)
+    return {
+        "frame": one.judge.frame_id,
+        "group": one.judge.group_id,
+        "label": one.label,
+        "lesion": bool(one.mask.any()),
+        "dice": dice(predicted, one.mask),
+        "claimed": bool(predicted.any()),
+        "malignant": malignant / max(malignant + benign, 1e-9),
+        "predicted": prediction.label,
+        "expected_dice": float(prediction.expected_dice),
+    }
+
+
+def _outcomes(
+    judges: Iterable[Judge], labels: dict[str, str], known: dict[str, dict[str, Any]]
+) -> dict[str, Outcome]:
+    return {
+        judge.frame_id: as_outcome(judge, labels[judge.frame_id], known[judge.revision_id])
+        for judge in judges
+        if judge.revision_id in known
+    }
