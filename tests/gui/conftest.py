@@ -9,6 +9,7 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication
 
+from sonoloop.labels.settings import change_settings
 from sonoloop.labels.store import CorrectionStore
 
 
@@ -19,7 +20,11 @@ def predictor() -> FakePredictor:
 
 @pytest.fixture
 def store_url(tmp_path) -> str:
-    return f"sqlite:///{tmp_path / 'corrections.db'}"
+    """A store that shows every prediction at once: no frame is kept for testing, and none drawn first."""
+    url = f"sqlite:///{tmp_path / 'corrections.db'}"
+    with CorrectionStore(url) as opened:
+        change_settings(opened, test_cap=0, draw_first_share=0)
+    return url
 
 
 @pytest.fixture
@@ -48,7 +53,7 @@ def make_desk(qtbot, predictor, store_url):
     desks: list[Desk] = []
 
     def make(viewer=None, **options) -> Desk:
-        options = {"load_predictor": lambda _device: predictor, "store_url": store_url, **options}
+        options = {"load_predictor": lambda *_: predictor, "store_url": store_url, **options}
         desks.append(Desk(qtbot, viewer or ViewerModel(), **options))
         return desks[-1]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,24 @@ def test_it_claims_no_key_bindings_which_napari_ignores(manifest):
 def test_no_sample_key_is_the_suffix_of_a_command(manifest):
     commands = {command.id.partition(".")[2] for command in manifest.contributions.commands}
     assert not commands & {sample.key for sample in manifest.contributions.sample_data}
+
+
+def test_listing_the_widgets_loads_neither_torch_nor_curves(manifest):
+    assert [widget.display_name for widget in manifest.contributions.widgets] == [
+        "Annotate",
+        "Train",
+        "Models",
+    ]
+    names = [command.python_name for command in manifest.contributions.commands]
+    modules = sorted({name.partition(":")[0] for name in names})
+    code = f"""
+import importlib, sys
+for name in {modules!r}:
+    importlib.import_module(name)
+print(sorted({{"torch", "pyqtgraph", "sonoloop_training"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_the_defaults_are_those_of_the_code(manifest):

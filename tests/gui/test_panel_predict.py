@@ -170,7 +170,7 @@ def test_a_constant_image_is_refused_with_its_reason(desk, notices):
 def test_what_the_model_says_is_shown_and_the_panel_goes_on(make_desk, predictor, notices):
     answers = iter([DeviceError("this machine has no usable cuda; use auto"), predictor])
 
-    def load(_device):
+    def load(*_):
         answer = next(answers)
         if isinstance(answer, Exception):
             raise answer
@@ -185,7 +185,7 @@ def test_what_the_model_says_is_shown_and_the_panel_goes_on(make_desk, predictor
 
 
 def test_an_unexpected_error_is_shown_and_logged(make_desk, notices, caplog):
-    def load(_device):
+    def load(*_):
         raise RuntimeError("weights have holes")
 
     desk = make_desk(load_predictor=load)

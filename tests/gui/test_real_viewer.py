@@ -43,7 +43,7 @@ def plugin(plugin_settings, npe2pm, monkeypatch, store_url):
     settings.store = store_url
     settings.annotator = "anna"
     model = PhantomPredictor()
-    monkeypatch.setattr(sonoloop.models, "default_predictor", lambda **_: model)
+    monkeypatch.setattr(sonoloop.models, "default_predictor", lambda *_, **__: model)
     return model
 
 
@@ -199,7 +199,7 @@ viewer = napari.Viewer()
 viewer.add_image(sample_study()[0].image)
 url = "sqlite:///{(tmp_path / "corrections.db").as_posix()}"
 panel = AnnotatePanel(
-    viewer, load_predictor=lambda device: Slow(), preferences=lambda: Preferences(store=url)
+    viewer, load_predictor=lambda *_: Slow(), preferences=lambda: Preferences(store=url)
 )
 viewer.window.add_dock_widget(panel)
 QTimer.singleShot(500, panel.predicting.predict)

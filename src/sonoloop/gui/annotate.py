@@ -7,23 +7,14 @@ from typing import TYPE_CHECKING
 
 from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QCloseEvent
-from qtpy.QtWidgets import (
-    QFrame,
-    QHBoxLayout,
-    QLabel,
-    QPushButton,
-    QScrollArea,
-    QToolButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QLabel, QPushButton, QToolButton, QWidget
 from superqt import QElidingLabel
 
 from sonoloop.gui.carry_over import CarryOver
 from sonoloop.gui.class_table import ClassTable
 from sonoloop.gui.conflict import ask_which
 from sonoloop.gui.deciding import Deciding, Question
+from sonoloop.gui.docking import Panel, row
 from sonoloop.gui.facts import FactsTable
 from sonoloop.gui.focus import focus_canvas
 from sonoloop.gui.frames import Target
@@ -42,7 +33,7 @@ if TYPE_CHECKING:
     from sonoloop.labels.revisions import HeadMovedError
 
 
-class AnnotatePanel(QWidget):
+class AnnotatePanel(Panel):
     """Predict, choose a class, correct the mask, accept.
 
     Parameters
@@ -50,7 +41,8 @@ class AnnotatePanel(QWidget):
     viewer : napari.viewer.Viewer
         The viewer it is docked in.
     load_predictor : callable
-        Gives the predictor for a device ("auto", "cpu", ...); called in a worker, at the first prediction.
+        Gives the predictor for a device ("auto", "cpu", ...) and a version, None for the shipped one; called
+        in a worker, at the first prediction.
     open_store : callable
         Gives the correction store for a URL, None for the default; called in a worker.
     preferences : callable
@@ -71,8 +63,10 @@ class AnnotatePanel(QWidget):
         super().__init__(parent)
         self._viewer = viewer
         self.session = Session(viewer, preferences=preferences, parent=self)
-        self.predicting = Predicting(self.session, load_predictor=load_predictor)
         self.deciding = Deciding(self.session, open_store=open_store)
+        self.predicting = Predicting(
+            self.session, load_predictor=load_predictor, find_model=self.deciding.find_model
+        )
         self._carry_over = CarryOver(viewer)
         self._closed = False
         self._predict_first = False
@@ -120,6 +114,8 @@ class AnnotatePanel(QWidget):
         self._name.setFont(bold)
         self._status = QLabel()
         self._model = ModelLine()
+        self._hint = QLabel()
+        self._hint.setWordWrap(True)
         self._classes = ClassTable()
         self._facts = FactsTable()
         self._question = QuestionBox()
@@ -138,31 +134,20 @@ class AnnotatePanel(QWidget):
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
 
     def _lay_out(self) -> None:
-        content = QWidget()
-        column = QVBoxLayout(content)
-        column.setContentsMargins(8, 8, 8, 8)
-        column.setSpacing(8)
-        column.addLayout(_row((self._name, 1), (self._status, 0)))
+        column = self.column
+        column.addLayout(row((self._name, 1), (self._status, 0)))
         column.addWidget(self._model)
+        column.addWidget(self._hint)
         column.addWidget(self._classes)
         column.addSpacing(8)
         column.addWidget(self._facts)
         column.addSpacing(8)
         column.addWidget(self._question)
-        column.addLayout(_row((self._predict, 1), (self._accept, 1)))
+        column.addLayout(row((self._predict, 1), (self._accept, 1)))
         column.addSpacing(8)
-        column.addLayout(_row((self._notice, 1), (self._help, 0)))
+        column.addLayout(row((self._notice, 1), (self._help, 0)))
         column.addWidget(self._keys)
         column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(content)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scroll)
-        self.setMinimumWidth(300)
 
     def _connect(self) -> None:
         self.session.changed.connect(self._render)
@@ -170,6 +155,8 @@ class AnnotatePanel(QWidget):
         self.deciding.asked.connect(self._on_asked)
         self.deciding.conflicted.connect(self._on_conflict)
         self.deciding.looked_up.connect(self._on_looked_up)
+        self.deciding.accepted.connect(self._on_accepted)
+        self.deciding.model_seen.connect(self.predicting.set_in_use)
         self._model.cancelled.connect(self.predicting.cancel)
         self._classes.chosen.connect(self.deciding.choose)
         self._predict.clicked.connect(self.predicting.predict)
@@ -186,6 +173,8 @@ class AnnotatePanel(QWidget):
         self._name.setToolTip(view.name)
         self._status.setText(view.status)
         self._model.set_text(self.predicting.model_line)
+        self._hint.setText(view.hint or "")
+        self._hint.setVisible(view.hint is not None)
         self._classes.setEnabled(view.why_no_predict is None)
         self._classes.set_probabilities(view.probabilities)
         self._classes.set_value(view.label)
@@ -225,7 +214,15 @@ class AnnotatePanel(QWidget):
 
         ask_which(target.name, conflict, answer, parent=self)
 
+    def _on_accepted(self, target: Target) -> None:
+        state, current = self.session.state(target), self.session.target
+        self.predicting.release(target)
+        waits = state.draw_first and state.prediction is None
+        if waits and current is not None and current.key == target.key:
+            self.predicting.predict()
+
     def _on_looked_up(self, target: Target, found: bool) -> None:
+        self.predicting.release(target)
         current = self.session.target
         if not self._predict_first or current is None or current.key != target.key:
             return  # the answer for a frame that was passed on the way
@@ -238,15 +235,3 @@ class AnnotatePanel(QWidget):
         self._help.setIcon(themed_icon("help", theme))
         self._accept.setIcon(themed_icon("check", theme))
         self._classes.set_colour(get_theme(theme).current.as_hex())
-
-    def closeEvent(self, event: QCloseEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Close the session with the panel."""
-        self.close_session()
-        super().closeEvent(event)
-
-
-def _row(*widgets: tuple[QWidget, int]) -> QHBoxLayout:
-    row = QHBoxLayout()
-    for widget, stretch in widgets:
-        row.addWidget(widget, stretch)
-    return row

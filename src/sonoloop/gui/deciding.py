@@ -50,11 +50,14 @@ class Deciding(QObject):
     asked = Signal(object)  # a Question; None when it is settled
     conflicted = Signal(object, object)  # the Target and the HeadMovedError
     looked_up = Signal(object, bool)  # a Target, and whether a correction of it is stored
+    accepted = Signal(object)  # a Target
+    model_seen = Signal(object)  # the InUse that the store names by now
 
     def __init__(self, session: Session, *, open_store: OpenStore) -> None:
         super().__init__(session)
         self._session = session
         self._keeper = StoreKeeper(open_store)
+        self.find_model = self._keeper.model_in_use
         self._jobs = JobQueue(parent=self)
         self._told: set[str] = set()
         self._settle = single_shot(self, _SETTLE_MS, self._look_up)
@@ -139,6 +142,14 @@ class Deciding(QObject):
             state.revision = conflict.theirs
         session.changed.emit()
 
+    def refresh_model(self) -> None:
+        """Ask the store which model is in use by now."""
+        self._jobs.submit(
+            partial(self._keeper.model_in_use, self._session.preferences().store),
+            done=self.model_seen.emit,
+            failed=_ignore,  # said at the next look-up
+        )
+
     def close(self) -> None:
         """Close the store once what is under way is stored."""
         self._settle.stop()
@@ -158,7 +169,14 @@ class Deciding(QObject):
         if state.looked_up != preferences.desk:
             # whom or what was looked up before is no parent here; a head that nobody saw is a conflict
             state.looked_up, state.parent = preferences.desk, None
-        decision = Decision(mask, state.label, preferences.annotator, state.prediction, state.parent)
+        decision = Decision(
+            mask,
+            state.label,
+            preferences.annotator,
+            prediction=state.prediction or state.held,
+            seen=state.prediction is not None,
+            parent=state.parent,
+        )
         state.saving = True
         self._jobs.submit(
             partial(self._keeper.accept, target.capture(), decision, preferences.store),
@@ -174,6 +192,7 @@ class Deciding(QObject):
         state.parent = revision.id
         state.cleared = None
         self._session.changed.emit()
+        self.accepted.emit(target)
 
     def _on_refused(self, target: Target, error: Exception) -> None:
         self._session.state(target).saving = False
@@ -203,11 +222,15 @@ class Deciding(QObject):
             return
         state = session.state(target)
         state.looked_up = desk
-        state.revision, state.parent = stored.newest, stored.own_head
-        if stored.newest is not None:
-            self._show(target, stored.newest.correction, stored.prediction)
+        state.parent, state.draw_first = stored.own_head, stored.draw_first
+        # what others drew, and what they saw, is as little shown as the prediction
+        shown = None if state.withheld else stored.newest
+        state.revision = shown
+        if shown is not None:
+            self._show(target, shown.correction, stored.prediction)
         session.changed.emit()
-        self.looked_up.emit(target, stored.newest is not None)
+        self.model_seen.emit(stored.in_use)
+        self.looked_up.emit(target, shown is not None)
 
     def _show(self, target: Target, correction: Correction, prediction: Prediction | None) -> None:
         """Put a stored correction on the canvas, unless something was begun there meanwhile."""
@@ -227,6 +250,8 @@ class Deciding(QObject):
         # Accept asks the store again, and says again what is wrong; looking says it once
         state = self._session.state(target)
         state.looked_up, state.parent = desk, None
+        if state.draw_first is None:
+            state.draw_first = False
         if str(error) not in self._told:
             self._told.add(str(error))
             show_problem(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,9 +45,9 @@ class Target:
     @property
     def name(self) -> str:
         """The frame's name before a user."""
-        names = self._recorded("names")
-        if names is not None:
-            return names
+        recorded = self._recorded("names")
+        if recorded is not None:
+            return str(recorded)
         if not self.index:
             return str(self.image.name)
         return f"{self.image.name} [{', '.join(str(i + 1) for i in self.index)}]"
@@ -70,10 +71,12 @@ class Target:
             id=self._recorded("frame_ids"),
             pixels_hash=self._recorded("pixels_hashes"),
             spacing=self.spacing,
+            file=self._recorded("files"),
+            sample=bool(self.image.metadata.get("sonoloop", {}).get("sample")),
         )
 
-    def _recorded(self, what: str) -> str | None:
-        """Look up what the reader recorded of this frame."""
+    def _recorded(self, what: str) -> Any:  # noqa: ANN401 - a text, or the file with its page
+        """Look up what the reader recorded of this frame; None where it recorded nothing."""
         values = self.image.metadata.get("sonoloop", {}).get(what)
         stack = self.grid[:-2]
         number = int(np.ravel_multi_index(self.index, stack)) if self.index else 0
@@ -82,13 +85,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """The data of a frame, captured in the GUI thread."""
+    """The data of a frame, captured in the GUI thread; `file` is where it came from, and its page there."""
 
     plane: Any
     name: str
     id: str | None
     pixels_hash: str | None
     spacing: tuple[float, float] | None
+    file: tuple[Path, int] | None = None
+    sample: bool = False
 
     def frame(self) -> Frame:
         """Make the frame; the file's id holds only while the pixels are still those of the file."""
@@ -107,7 +112,11 @@ class FrameState:
     looked_up : Desk, optional
         As whom and where an earlier correction was looked for; `parent` holds for these alone.
     prediction : Prediction, optional
-        The model's, newest first shown; the stored correction's after reopening.
+        The model's, as it is shown; the stored correction's after reopening.
+    held : Prediction, optional
+        The model's, as long as it may not be shown.
+    draw_first : bool, optional
+        Whether the annotator draws before the prediction is shown; None until the store has said.
     label : str, optional
         The class that the annotator chose.
     written : numpy.ndarray, optional
@@ -124,12 +133,19 @@ class FrameState:
 
     looked_up: Desk | None = None
     prediction: Prediction | None = None
+    held: Prediction | None = None
+    draw_first: bool | None = None
     label: Label | None = None
     written: NDArray[np.uint8] | None = None
     cleared: NDArray[np.uint8] | None = None
     revision: Revision | None = None
     parent: str | None = None
     saving: bool = False
+
+    @property
+    def withheld(self) -> bool:
+        """Whether a prediction may not be shown yet."""
+        return self.draw_first is None or (self.draw_first and self.parent is None)
 
 
 def current_target(viewer: ViewerModel) -> Target | None:

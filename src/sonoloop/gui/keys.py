@@ -66,6 +66,11 @@ def detach(viewer: ViewerModel, panel: Commands) -> None:
         del _PANELS[_identity(viewer)]
 
 
+def attached(viewer: ViewerModel) -> Commands | None:
+    """Return the panel that a viewer's keys are sent to."""
+    return _PANELS.get(_identity(viewer))
+
+
 def describe_keys() -> str:
     """Write the table of keys as rich text."""
     row = "<tr><td><b>{}</b></td><td style='padding-left: 8px'>{}</td></tr>"
@@ -105,7 +110,7 @@ def _command(key: Key) -> Callable[[ViewerModel], Any]:
 
 
 def _run(viewer: ViewerModel, action: str, *, pressed: bool = True) -> None:
-    panel = _PANELS.get(_identity(viewer))
+    panel = attached(viewer)
     if panel is not None:
         panel.run(action, pressed=pressed)
     elif pressed:

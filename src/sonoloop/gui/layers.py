@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 OUTLINE = {"contour": 2, "opacity": 0.9}
 FILL = {"contour": 0, "opacity": 0.35}
 
-Kind = Literal["lesions", "uncertainty"]
+# thin and white, apart from what the annotator drew
+_PROPOSAL = {"contour": 1, "opacity": 0.9}
+
+Kind = Literal["lesions", "uncertainty", "proposal"]
 
 
 def find_layer(viewer: ViewerModel, image: Image, kind: Kind) -> Any:  # noqa: ANN401 - Labels or Image
@@ -103,6 +106,30 @@ def write_uncertainty(viewer: ViewerModel, target: Target, uncertainty: NDArray[
     _insert(viewer, image, layer)
 
 
+def write_proposal(viewer: ViewerModel, target: Target, mask: NDArray[np.uint8]) -> None:
+    """Show the model's mask on a frame as a thin outline under the annotator's, which it leaves alone."""
+    layer = find_layer(viewer, target.image, "proposal")
+    if layer is not None:
+        layer.data[target.index] = mask
+        layer.refresh()
+        return
+    data = np.zeros(target.grid, np.uint8)
+    data[target.index] = mask
+    image = target.image
+    colours: dict[int | None, str] = dict.fromkeys(range(1, 256), "white")
+    layer = Labels(
+        data,
+        name=f"{image.name} proposal",
+        colormap=DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours}),
+        opacity=_PROPOSAL["opacity"],
+        metadata={"sonoloop": {"kind": "proposal", "image": str(image.unique_id)}},
+        **_placement(image),
+    )
+    layer.contour = int(_PROPOSAL["contour"])
+    layer.editable = False
+    _insert(viewer, image, layer)
+
+
 def record_prediction(viewer: ViewerModel, target: Target, prediction: Prediction) -> None:
     """Write where a mask came from into the lesions layer's metadata."""
     layer = find_layer(viewer, target.image, "lesions")
@@ -123,7 +150,7 @@ def record_prediction(viewer: ViewerModel, target: Target, prediction: Predictio
 
 
 def show_only(viewer: ViewerModel, image: Image) -> None:
-    """Show an image and its lesions, and hide the other images that Sonoloop opened with theirs."""
+    """Show an image with what was drawn on it, and hide the other images that Sonoloop opened with theirs."""
     owner = str(image.unique_id)
     others = {
         str(layer.unique_id)
@@ -133,7 +160,8 @@ def show_only(viewer: ViewerModel, image: Image) -> None:
     for layer in viewer.layers:
         belongs_to = layer.metadata.get("sonoloop", {}).get("image", str(layer.unique_id))
         hide = belongs_to in others
-        show = belongs_to == owner and (layer == image or is_lesions(layer))
+        about = layer.metadata.get("sonoloop", {})
+        show = belongs_to == owner and (layer == image or about.get("kind") in ("lesions", "proposal"))
         # napari takes setting it anew for a change, and forgets the layer's tool
         if (hide and layer.visible) or (show and not layer.visible):
             layer.visible = show
@@ -168,10 +196,14 @@ def _placement(image: Image) -> dict[str, Any]:
 
 
 def _insert(viewer: ViewerModel, image: Image, layer: Layer) -> None:
-    """Insert above the image: the uncertainty directly, the lesions above that."""
+    """Insert above the image: the uncertainty directly, the proposal above that, the lesions on top."""
     active = viewer.layers.selection.active
     place = viewer.layers.index(image) + 1
-    if is_lesions(layer) and find_layer(viewer, image, "uncertainty") is not None:
-        place += 1
+    below: tuple[Kind, ...] = ()
+    if layer.metadata["sonoloop"]["kind"] == "proposal":
+        below = ("uncertainty",)
+    elif is_lesions(layer):
+        below = ("uncertainty", "proposal")
+    place += sum(find_layer(viewer, image, kind) is not None for kind in below)
     viewer.layers.insert(place, layer)
     viewer.layers.selection.active = active

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -10,13 +11,20 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
 from sonoloop.errors import SonoloopError
+from sonoloop.gui.devices import device_name
 from sonoloop.gui.frames import Target
-from sonoloop.gui.layers import find_layer, read_mask, record_prediction, write_uncertainty
+from sonoloop.gui.layers import (
+    find_layer,
+    read_mask,
+    record_prediction,
+    write_proposal,
+    write_uncertainty,
+)
 from sonoloop.gui.messages import show_problem
 from sonoloop.gui.session import Session
 from sonoloop.gui.tasks import JobQueue
 from sonoloop.gui.view import NO_IMAGE
-from sonoloop.gui.work import LoadPredictor, PredictorKeeper
+from sonoloop.gui.work import InUse, LoadPredictor, PredictorKeeper
 from sonoloop.values import Prediction
 
 
@@ -28,15 +36,24 @@ class Predicting(QObject):
     session : Session
         Where the frames are.
     load_predictor : callable
-        Gives the predictor for a device; called in the worker, at the first prediction.
+        Gives the predictor for a device and a version; called in the worker, at the first prediction.
+    find_model : callable
+        Gives the model in use at a store's URL; called in the worker, at every prediction.
     """
 
     busy_changed = Signal(bool)
 
-    def __init__(self, session: Session, *, load_predictor: LoadPredictor) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        load_predictor: LoadPredictor,
+        find_model: Callable[[str | None], InUse],
+    ) -> None:
         super().__init__(session)
         self._session = session
-        self._keeper = PredictorKeeper(load_predictor)
+        self._keeper = PredictorKeeper(load_predictor, find_model)
+        self._in_use = InUse()
         self._jobs = JobQueue(latest_only=True, parent=self)
         self._jobs.busy_changed.connect(self.busy_changed)
 
@@ -44,11 +61,19 @@ class Predicting(QObject):
     def model_line(self) -> str:
         """Which model, and where it runs."""
         predictor = self._keeper.loaded
-        if predictor is not None:
-            return f"Model {predictor.model} · {_device_name(predictor.device)}"
+        if predictor is not None and self._keeper.is_of(self._in_use.version):
+            return f"Model {predictor.model} · {device_name(predictor.device)}"
         if self._jobs.busy:
             return "Loading the model…"
-        return "The model loads at the first prediction"
+        if self._in_use.model is not None:
+            return f"Model {self._in_use.model} · loads at the next prediction"
+        return "The model loads at the next prediction"
+
+    def set_in_use(self, in_use: InUse) -> None:
+        """Take note of which model is in use; it is loaded when it is needed."""
+        if in_use != self._in_use:
+            self._in_use = in_use
+            self._session.changed.emit()
 
     def predict(self) -> None:
         """Predict on the current frame; the answer to what was asked before is dropped."""
@@ -58,7 +83,12 @@ class Predicting(QObject):
             show_warning(NO_IMAGE)
             return
         self._jobs.submit(
-            partial(self._keeper.predict, session.target.capture(), session.preferences().device),
+            partial(
+                self._keeper.predict,
+                session.target.capture(),
+                session.preferences().device,
+                session.preferences().store,
+            ),
             done=partial(self._on_prediction, session.target),
             failed=show_problem,
         )
@@ -67,18 +97,42 @@ class Predicting(QObject):
         """Ignore the answer that is still to come."""
         self._jobs.drop()
 
-    def _on_prediction(self, target: Target, answer: tuple[Prediction, NDArray[np.float32]]) -> None:
-        session, (prediction, uncertainty) = self._session, answer
+    def release(self, target: Target) -> None:
+        """Show the prediction that was held back, if it may be shown by now."""
+        session = self._session
+        state = session.state(target)
+        if state.held is None or state.withheld or not session.is_open(target):
+            return
+        prediction, state.held = state.held, None
+        self._show(target, prediction, prediction.uncertainty)
+
+    def _on_prediction(self, target: Target, answer: tuple[Prediction, NDArray[np.float32], InUse]) -> None:
+        session, (prediction, uncertainty, in_use) = self._session, answer
+        self.set_in_use(in_use)
         if not session.is_open(target) or target.grid[-2:] != prediction.mask.shape:
             return  # the layer is gone, or shows something else by now
         session.follow()
         state = session.state(target)
-        replaces = self._replaces_work(target)
+        if state.withheld:
+            state.held = prediction
+            session.changed.emit()
+        else:
+            self._show(target, prediction, uncertainty)
+
+    def _show(self, target: Target, prediction: Prediction, uncertainty: NDArray[np.float32]) -> None:
+        session = self._session
+        state = session.state(target)
         viewer, image = session.viewer, target.image
+        state.prediction = prediction
         write_uncertainty(viewer, target, uncertainty)
+        if state.draw_first:
+            # the annotator's own mask stays as it is: it may judge models
+            write_proposal(viewer, target, prediction.mask)
+            session.changed.emit()
+            return
+        replaces = self._replaces_work(target)
         session.write(target, prediction.mask)
         record_prediction(viewer, target, prediction)
-        state.prediction = prediction
         state.cleared = None
         if session.target is not None and session.target.image == image:
             # ready to paint, and Ctrl+Z ready to undo
@@ -99,9 +153,3 @@ class Predicting(QObject):
         untouched = state.written is not None and np.array_equal(mask, state.written)
         accepted = state.revision is not None and np.array_equal(mask, state.revision.correction.mask)
         return accepted or not untouched
-
-
-def _device_name(device: str) -> str:
-    kind, _, number = device.partition(":")
-    names = {"cpu": "CPU", "cuda": "GPU", "mps": "Apple GPU"}
-    return f"{names.get(kind, kind)} {number}" if number not in ("", "0") else names.get(kind, kind)

@@ -53,8 +53,26 @@ def read(path: Paths) -> list[LayerData]:
     return [_read_image(one)]
 
 
-def layer_data(name: str, frames: Sequence[Frame], colour: NDArray[Any] | None) -> LayerData:
-    """Make an image layer of frames of one size, with what finds them again in its metadata."""
+def layer_data(
+    name: str,
+    frames: Sequence[Frame],
+    colour: NDArray[Any] | None,
+    *,
+    files: Sequence[tuple[Path, int]] | None = None,
+) -> LayerData:
+    """Make an image layer of frames of one size, with what finds them again in its metadata.
+
+    Parameters
+    ----------
+    name : str
+        The layer's.
+    frames : sequence of Frame
+        All of one size.
+    colour : numpy.ndarray, optional
+        To be shown in place of the grey pixels.
+    files : sequence, optional
+        The file of each frame and its page there.
+    """
     pixels = np.stack([frame.pixels for frame in frames]) if colour is None else colour
     single = len(frames) == 1
     options: dict[str, Any] = {
@@ -65,6 +83,7 @@ def layer_data(name: str, frames: Sequence[Frame], colour: NDArray[Any] | None) 
                 "frame_ids": tuple(frame.id for frame in frames),
                 "pixels_hashes": tuple(frame.pixels_hash for frame in frames),
                 "names": tuple(frame.name for frame in frames),
+                **({} if files is None else {"files": tuple(files)}),
             }
         },
     }
@@ -83,7 +102,11 @@ def _read_image(path: Path) -> LayerData:
     shapes = {frame.shape for frame in study.frames}
     if len(shapes) > 1:
         raise NotAnImageError(f"the pages of {study.name} differ in size; save each as a file of its own")
-    return layer_data(path.stem, study.frames, study.colour)
+    return layer_data(path.stem, study.frames, study.colour, files=_files(path, study))
+
+
+def _files(path: Path, study: Study) -> list[tuple[Path, int]]:
+    return [(path.absolute(), page) for page in range(len(study.frames))]
 
 
 def _read_folder(folder: Path) -> list[LayerData]:
@@ -127,7 +150,8 @@ def _read_stack(paths: list[Path]) -> LayerData:
     if len(shapes) > 1:
         sizes = " and ".join(f"{width} x {height}" for height, width in sorted(shapes)[:2])
         raise NotAnImageError(f"images of {sizes} pixels do not make a stack; open them without stacking")
-    return layer_data(found[0].path.parent.name, frames, _stack_colour(studies))
+    files = [file for image, study in zip(found, studies, strict=True) for file in _files(image.path, study)]
+    return layer_data(found[0].path.parent.name, frames, _stack_colour(studies), files=files)
 
 
 def _stack_colour(studies: list[Study]) -> NDArray[Any] | None:

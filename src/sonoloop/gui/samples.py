@@ -35,4 +35,7 @@ def study() -> list[LayerData]:
 
 def _sample(phantom: Phantom) -> LayerData:
     frame = frame_from_array(phantom.image, name=f"{phantom.label} phantom")
-    return layer_data(frame.name, (frame,), None)
+    data, options, kind = layer_data(frame.name, (frame,), None)
+    # nobody's data: it is neither drawn into a part nor hidden from the annotator
+    options["metadata"]["sonoloop"]["sample"] = True
+    return data, options, kind

@@ -15,6 +15,7 @@ from sonoloop.values import CLASSES, ClassName, Label
 if TYPE_CHECKING:
     from sonoloop.labels.revisions import Revision
 
+DRAW_FIRST = "Draw this one first: the model's proposal is shown after Accept"
 NO_IMAGE = "Open an image first, or File > Open Sample > Sonoloop"
 
 
@@ -31,6 +32,7 @@ class FrameView:
     area_px: int = 0
     area_mm2: float | None = None
     expected_dice: float | None = None
+    hint: str | None = None
     why_no_predict: str | None = NO_IMAGE
     why_no_accept: str | None = NO_IMAGE
 
@@ -53,6 +55,7 @@ def describe(target: Target, state: FrameState, mask: NDArray[np.uint8] | None, 
         area_px=area,
         area_mm2=None if spacing is None else area * spacing[0] * spacing[1],
         expected_dice=None if prediction is None else prediction.expected_dice,
+        hint=DRAW_FIRST if state.draw_first and state.withheld else None,
         why_no_predict=None,
         why_no_accept=_why_no_accept(state),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from threading import RLock
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from sonoloop.imaging.grey import check_frame
 from sonoloop.values import Correction, Frame, Label, Prediction
 
 if TYPE_CHECKING:
+    from sonoloop.labels.places import Places
     from sonoloop.labels.revisions import Revision
     from sonoloop.labels.store import CorrectionStore
 
@@ -38,18 +40,19 @@ class Predicts(Protocol):
         ...
 
 
-LoadPredictor = Callable[[str], Predicts]
+# of a device, and of a version; None is the shipped one
+LoadPredictor = Callable[[str, "str | None"], Predicts]
 OpenStore = Callable[["str | None"], "CorrectionStore"]
 
 
-def load_default_predictor(device: str) -> Predicts:
-    """Load the model in use; imports torch, which takes seconds."""
+def load_default_predictor(device: str, version: str | None = None) -> Predicts:
+    """Load a version from the library, or the shipped model; imports torch, which takes seconds."""
     from napari.utils.notifications import show_warning  # noqa: PLC0415 - safe to call in a worker
 
     from sonoloop.models import default_predictor  # noqa: PLC0415 - listing widgets imports no torch
 
     load_triton_apart()
-    return default_predictor(device=device, on_notice=show_warning)
+    return default_predictor(device=device, on_notice=show_warning, version=version)
 
 
 def open_default_store(url: str | None) -> CorrectionStore:
@@ -59,12 +62,29 @@ def open_default_store(url: str | None) -> CorrectionStore:
     return CorrectionStore(url)
 
 
-class PredictorKeeper:
-    """Loads the predictor at the first use, and again when another device is asked for."""
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """The model in use, by version and name; None for the shipped one that nobody promoted."""
 
-    def __init__(self, load: LoadPredictor) -> None:
+    version: str | None = None
+    model: str | None = None
+
+
+class PredictorKeeper:
+    """Loads the predictor at the first use, and again when another device is asked for or the model changed.
+
+    Parameters
+    ----------
+    load : callable
+        Gives the predictor for a device and a version.
+    find_model : callable
+        Gives the model in use at a store's URL.
+    """
+
+    def __init__(self, load: LoadPredictor, find_model: Callable[[str | None], InUse]) -> None:
         self._load = load
-        self._asked: str | None = None
+        self._find_model = find_model
+        self._asked: tuple[str, str | None] | None = None
         self._predictor: Predicts | None = None
 
     @property
@@ -72,24 +92,35 @@ class PredictorKeeper:
         """The predictor, if there is one already."""
         return self._predictor
 
-    def predict(self, source: Source, device: str) -> tuple[Prediction, NDArray[np.float32]]:
-        """Predict on a captured frame; the uncertainty map is computed here too, off the GUI thread."""
+    def is_of(self, version: str | None) -> bool:
+        """Whether the predictor that is loaded is of that version."""
+        return self._asked is not None and self._asked[1] == version
+
+    def predict(
+        self, source: Source, device: str, url: str | None
+    ) -> tuple[Prediction, NDArray[np.float32], InUse]:
+        """Predict on a captured frame with the model in use.
+
+        The uncertainty map is computed here too, off the GUI thread.
+        """
         frame = check_frame(source.frame())
-        if self._predictor is None or self._asked != device:
-            self._predictor = self._load(device)
-            self._asked = device
+        in_use = self._find_model(url)
+        if self._predictor is None or self._asked != (device, in_use.version):
+            self._predictor = self._load(device, in_use.version)
+            self._asked = device, in_use.version
         prediction = self._predictor.predict(frame)
-        return prediction, prediction.uncertainty
+        return prediction, prediction.uncertainty, in_use
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decision:
-    """What an annotator accepted, captured in the GUI thread."""
+    """What an annotator accepted, captured in the GUI thread; whether they had `seen` the prediction."""
 
     mask: NDArray[np.uint8]
     label: Label
     annotator: str
     prediction: Prediction | None
+    seen: bool
     parent: str | None
 
 
@@ -105,31 +136,53 @@ class Stored:
         The one that revision started from, as one of this frame.
     own_head : str, optional
         The annotator's own head.
+    draw_first : bool
+        Whether the frame is drawn before its prediction is shown.
+    in_use : InUse
+        The model that is in use by now.
     """
 
     newest: Revision | None
     prediction: Prediction | None
     own_head: str | None
+    draw_first: bool
+    in_use: InUse
 
 
 class StoreKeeper:
-    """Opens the store at the first use, and again when another URL is set."""
+    """Opens the store at the first use, and again when another URL is set; for all workers of a panel."""
 
     def __init__(self, open_store: OpenStore) -> None:
         self._open = open_store
         self._url: str | None = None
         self._store: CorrectionStore | None = None
+        self._places: Places | None = None
+        self._closed = False
+        self._lock = RLock()
 
     def look_up(self, source: Source, annotator: str, url: str | None) -> Stored:
-        """Look for earlier corrections of a frame."""
+        """Place a frame, remember where its file is, and look for earlier corrections of it."""
         frame = source.frame()
-        store = self._at(url)
+        store = self.at(url)
+        draw_first = False if source.sample else self._place(store, source, frame)
         newest = store.newest(frame.id, pixels_hash=frame.pixels_hash)
         head = store.head(frame.id, annotator)
         prediction = newest.correction.prediction if newest is not None else None
         if prediction is not None:
             prediction = replace(prediction, frame_id=frame.id)  # the same pixels, perhaps saved anew
-        return Stored(newest, prediction, head.id if head is not None else None)
+        own_head = head.id if head is not None else None
+        return Stored(newest, prediction, own_head, draw_first, self.model_in_use(url))
+
+    def model_in_use(self, url: str | None) -> InUse:
+        """Read which model is in use."""
+        from sonoloop.labels.pointer import incumbent  # noqa: PLC0415 - the store loads slowly
+        from sonoloop.labels.versions import find_model  # noqa: PLC0415
+
+        store = self.at(url)
+        promotion = incumbent(store)
+        if promotion is None:
+            return InUse()
+        return InUse(promotion.version, find_model(store, promotion.version).model)
 
     def accept(self, source: Source, decision: Decision, url: str | None) -> Revision:
         """Store a decision; when this returns it is on disk."""
@@ -153,19 +206,53 @@ class StoreKeeper:
             label=decision.label,
             annotator=decision.annotator,
             prediction=prediction,
-            prediction_seen=prediction is not None,
+            prediction_seen=prediction is not None and decision.seen,
         )
-        return self._at(url).accept(correction, parent=decision.parent)
+        store = self.at(url)
+        if source.sample:
+            from sonoloop.labels.groups import set_aside  # noqa: PLC0415 - the store loads slowly
+
+            set_aside(store, frame)
+        return store.accept(correction, parent=decision.parent)
+
+    def at(self, url: str | None) -> CorrectionStore:
+        """Return the store at a URL, open.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be opened, or its panel was closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise StoreError("the panel was closed: open it again from Plugins > Sonoloop")
+            if self._store is None or url != self._url:
+                self._let_go()
+                self._store = self._open(url)
+                self._url = url
+            return self._store
 
     def close(self) -> None:
-        """Close the store, if it was opened."""
+        """Close the store, if it was opened, for good."""
+        with self._lock:
+            self._closed = True
+            self._let_go()
+
+    def _place(self, store: CorrectionStore, source: Source, frame: Frame) -> bool:
+        """Place a frame for ever, and tell whether it is drawn first."""
+        from sonoloop.labels.groups import place_frame  # noqa: PLC0415 - the store loads slowly
+        from sonoloop.labels.places import Places  # noqa: PLC0415
+
+        placement = place_frame(store, frame)
+        if source.file is not None and frame.id == source.id:
+            path, page = source.file
+            if self._places is None:
+                self._places = Places(store.url)
+            self._places.remember(frame.id, path, index=page, pixels_hash=frame.pixels_hash)
+        return placement.draw_first
+
+    def _let_go(self) -> None:
+        self._places = None
         if self._store is not None:
             self._store.close()
             self._store = None
-
-    def _at(self, url: str | None) -> CorrectionStore:
-        if self._store is None or url != self._url:
-            self.close()
-            self._store = self._open(url)
-            self._url = url
-        return self._store

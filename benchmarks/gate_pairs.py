@@ -1,0 +1,124 @@
+"""Really trained pairs of models for the gate: better, equal, worse, and taught by spoilt corrections.
+
+python benchmarks/gate_pairs.py --data FOLDER --base-data FOLDER --base BUNDLE --work FOLDER
+
+Each model but the base is the base fine-tuned on the same 80 corrections of BUS-BRA patients, as
+`learning_curve.py` does it. Writes WORK/scores/MODEL.jsonl, a line an image of patients that trained none of
+them, and WORK/scores/pairs.json, which `gate_error_rates.py` reads. What is there is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from learning_curve import SPLIT, one_each, ordered, score, tune
+from scipy import ndimage
+
+from sonoloop.values import ClassName
+from sonoloop_training.datasets import find_datasets
+from sonoloop_training.splits import apply_split
+
+COUNT = 80
+Said = tuple[np.ndarray, ClassName]
+Correct = Callable[[int, np.ndarray, ClassName], Said]
+
+PAIRS = [
+    {"incumbent": "base", "candidate": "clean", "kind": "better"},
+    {"incumbent": "clean", "candidate": "seed", "kind": "equal"},
+    {"incumbent": "clean", "candidate": "base", "kind": "worse"},
+    {
+        "incumbent": "clean",
+        "candidate": "fifth-spoilt",
+        "kind": "a fifth shifted, eroded or swapped",
+    },
+    {"incumbent": "clean", "candidate": "dilated", "kind": "every mask two pixels too large"},
+    {"incumbent": "clean", "candidate": "bad-reader", "kind": "half by a reader who draws boxes"},
+    {"incumbent": "clean", "candidate": "flipped", "kind": "benign and malignant exchanged"},
+]
+
+
+def main() -> None:
+    """Train and score what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--base-data", type=Path, required=True, help="BUSI alone")
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    options = parser.parse_args()
+    options.no_replay = False
+    torch.set_num_threads(options.threads)
+    parts = apply_split(SPLIT, find_datasets(options.data))
+    judges = [s for part in ("validation", "test") for s in parts[part] if s.dataset == "busbra"]
+    home = [s for s in parts["test"] if s.dataset == "busi"]
+    queue = ordered(one_each([s for s in parts["train"] if s.dataset == "busbra"]), "random", 0, options.base)
+    chosen = queue[:COUNT]
+    spoilers: dict[str, tuple[int, Correct]] = {
+        "clean": (0, lambda _, mask, label: (mask, label)),
+        "seed": (1, lambda _, mask, label: (mask, label)),
+        "fifth-spoilt": (0, a_fifth_spoilt([sample.read()[1] for sample in chosen])),
+        "dilated": (0, lambda _, mask, label: (ndimage.binary_dilation(mask, iterations=2), label)),
+        "bad-reader": (0, bad_reader),
+        "flipped": (0, flipped),
+    }
+    scores = options.work / "scores"
+    scores.mkdir(parents=True, exist_ok=True)
+    (scores / "pairs.json").write_text(json.dumps(PAIRS, indent=1) + "\n", encoding="utf-8")
+    for name in ("base", *spoilers):
+        path = scores / f"{name}.jsonl"
+        if path.is_file():
+            continue
+        bundle = options.base
+        if name in spoilers:
+            seed, correct = spoilers[name]
+            bundle, _ = tune(name, chosen, seed, options, correct=correct)
+        figures = score(bundle, judges, home)
+        lines = [json.dumps(row) for place in ("away", "home") for row in figures[place]]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        print(name, flush=True)
+
+
+def a_fifth_spoilt(masks: list[np.ndarray]) -> Correct:
+    """Spoil every fifth mask: shifted by a quarter of its width, eroded to half, or another image's."""
+
+    def correct(number: int, mask: np.ndarray, label: ClassName) -> Said:
+        if number % 5:
+            return mask, label
+        way = number // 5 % 3
+        if way == 0:
+            return ndimage.shift(mask, (0, np.ptp(np.flatnonzero(mask.any(0))) // 4 + 1), order=0), label
+        if way == 1:
+            depth = ndimage.distance_transform_edt(mask)
+            return depth > np.median(depth[mask]), label
+        other = masks[(number + 1) % len(masks)]
+        zoom = [n / m for n, m in zip(mask.shape, other.shape, strict=True)]
+        return ndimage.zoom(other, zoom, order=0), label
+
+    return correct
+
+
+def bad_reader(number: int, mask: np.ndarray, label: ClassName) -> Said:
+    """Draw a box around every other lesion, a fifth too wide and too high."""
+    if number % 2:
+        return mask, label
+    box = np.zeros_like(mask)
+    (top, bottom), (left, right) = (np.flatnonzero(mask.any(axis))[[0, -1]] for axis in (1, 0))
+    down, across = (bottom - top) // 10 + 1, (right - left) // 10 + 1
+    box[max(0, top - down) : bottom + down, max(0, left - across) : right + across] = True
+    return box, label
+
+
+def flipped(_: int, mask: np.ndarray, label: ClassName) -> Said:
+    """Take benign for malignant, and malignant for benign."""
+    other: dict[ClassName, ClassName] = {"benign": "malignant", "malignant": "benign", "normal": "normal"}
+    return mask, other[label]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""What the Train panel asks of the store, in its workers, without Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sonoloop.errors import ConflictError
+from sonoloop.gui.desks import Outlook
+from sonoloop.gui.train_job import JOBS
+from sonoloop.gui.train_progress import GateResult
+from sonoloop.gui.work import OpenStore, StoreKeeper
+from sonoloop.labels.news import count_news
+from sonoloop.labels.places import Places, work_folder
+from sonoloop.labels.pointer import incumbent, promote
+from sonoloop.labels.snapshots import list_snapshots
+from sonoloop.models.library import Library
+from sonoloop.models.members import verify_files
+from sonoloop.models.places import shipped_card
+
+
+class TrainDesk:
+    """Asks the store and the library.
+
+    Parameters
+    ----------
+    open_store : callable
+        Gives the correction store for a URL.
+    library : Library, optional
+        Where models lie.
+    """
+
+    def __init__(self, open_store: OpenStore, library: Library | None = None) -> None:
+        self._keeper = StoreKeeper(open_store)
+        self._library = library or Library()
+
+    def outlook(self, url: str | None) -> Outlook:
+        """Count what is new, and list the snapshots."""
+        store = self._keeper.at(url)
+        news = count_news(store)
+        names = tuple(snapshot.name for snapshot in list_snapshots(store))
+        return Outlook(news, news.model or shipped_card().model, names[::-1])
+
+    def name_frames(self, url: str | None, frames: Sequence[str]) -> dict[str, str]:
+        """Name the files of frames, as far as they are known on this machine."""
+        places = Places(self._keeper.at(url).url)
+        found = ((frame, places.find(frame)) for frame in frames)
+        return {frame: place.path.name for frame, place in found if place is not None}
+
+    def jobs_folder(self, url: str | None) -> Path:
+        """Return where the jobs of a store lie."""
+        return work_folder(self._keeper.at(url).url) / JOBS
+
+    def use(self, url: str | None, gate: GateResult, *, who: str, why: str | None) -> None:
+        """Put a candidate into use: on the gate's word, or on a person's, who says why.
+
+        Raises
+        ------
+        ConflictError
+            If another model came into use since the comparison.
+        StoreError, ModelError
+            See `sonoloop.labels.pointer.promote` and `Library`; the pointer stays.
+        """
+        store = self._keeper.at(url)
+        # what is not whole must not be in use
+        verify_files(self._library.find(gate.candidate))
+        now = incumbent(store)
+        if now is not None and now.version != gate.incumbent:
+            raise ConflictError(
+                "another model came into use since this comparison: fine-tune again, or choose a model "
+                "in the Models panel"
+            )
+        promote(
+            store,
+            gate.candidate,
+            kind="gate" if why is None else "use",
+            who=who,
+            why=why or gate.reason,
+            look=gate.look,
+            expected=None if now is None else now.version,
+        )
+
+    def close(self) -> None:
+        """Close the store."""
+        self._keeper.close()
