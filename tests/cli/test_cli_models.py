@@ -221,6 +221,26 @@ def test_deleting_again_finishes_what_was_interrupted(models, tiny, folder, monk
     assert not (folder / tiny).exists()
 
 
+def test_deleting_asks_first_on_a_terminal(models, store, tiny, folder, monkeypatch):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    asked = []
+
+    def answer(question: str, **_: object) -> bool:
+        asked.append(question)
+        return False
+
+    monkeypatch.setattr("typer.confirm", answer)
+    assert models("delete", tiny, "--why", "no room").code == 130
+    assert asked == [f"Delete {tiny} from this machine, for all projects on it?"]
+    assert (folder / tiny).is_dir()
+    with CorrectionStore(store) as opened:
+        assert not find_model(opened, tiny).is_deleted
+    said = models("delete", tiny, "--why", "no room", "--yes")
+    assert (said.code, len(asked)) == (0, 1)
+    assert "for all projects on it" in said.out
+    assert not (folder / tiny).exists()
+
+
 def test_showing_a_model_tells_its_record(models, store, tiny):
     models("use", tiny, "--why", "it sees cysts", "--who", "berta")
     with CorrectionStore(store) as opened:

@@ -79,31 +79,36 @@ def test_snapshots_are_taken_and_listed(run):
     again = run("snapshot", "first")
     assert (again.returncode, again.stdout) == (2, "")
     assert "there is a snapshot first already" in again.stderr
-    second = json.loads(run("snapshot", "--json").stdout)
-    assert (second["name"], second["train"], second["who"]) == ("snapshot-2", 2, "command line")
+    same = json.loads(run("snapshot", "--json").stdout)
+    assert (same["name"], same["train"], same["who"]) == ("first", 2, "reader-1")
+    second = json.loads(run("snapshot", "second", "--json").stdout)
+    assert (second["name"], second["who"]) == ("second", "command line")
     assert "first" in run("snapshots").stdout
     listed = json.loads(run("snapshots", "--json").stdout)
-    assert [(row["name"], row["test"]) for row in listed] == [("first", 1), ("snapshot-2", 1)]
+    assert [(row["name"], row["test"]) for row in listed] == [("first", 1), ("second", 1)]
     assert listed[0]["sha256"] == listed[1]["sha256"]
 
 
 def test_withdrawing_a_patient_erases_and_tells(run, project):
     run("snapshot", "first")
-    done = run("withdraw", "PAT-7", "--why", "asked to")
+    refused = run("withdraw", "PAT-7", "--why", "asked to")
+    assert refused.returncode == 2 and "add --yes" in refused.stderr
+    assert json.loads(run("status", "--json").stdout)["withdrawn_frames"] == 0
+    done = run("withdraw", "PAT-7", "--why", "asked to", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
     told = " ".join(done.stdout.split())
     assert "erased 2 images:" in told and "snapshots that hold them first" in told
     assert "models that learned from them none" in told
     assert json.loads(run("status", "--json").stdout)["withdrawn_frames"] == 2
     assert run("verify").returncode == 0
-    again = run("withdraw", "PAT-7", "--why", "asked to")
+    again = run("withdraw", "PAT-7", "--why", "asked to", "--yes")
     assert again.returncode == 2 and "withdrawn before" in again.stderr
 
 
 def test_withdrawing_needs_a_reason_and_something_that_is_there(run):
     assert run("withdraw", "PAT-7").returncode == 2
     assert run("withdraw", "PAT-7", "--why", " ").returncode == 2
-    done = run("withdraw", "PAT-9", "--why", "asked to", "--json")
+    done = run("withdraw", "PAT-9", "--why", "asked to", "--yes", "--json")
     assert (done.returncode, done.stdout) == (2, "")
     assert "no image and no patient PAT-9" in done.stderr and "Traceback" not in done.stderr
     assert json.loads(run("status", "--json").stdout)["withdrawn_frames"] == 0

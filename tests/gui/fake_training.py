@@ -1,6 +1,7 @@
 """Stands in for the training process: the same command line, folder, events and obedience, no network.
 
-python fake_training.py sonoloop_training JOBS MODE [--job FOLDER]; MODE is "done", "slow" or "fails".
+python fake_training.py sonoloop_training JOBS MODE [--job FOLDER]; MODE is "done", "slow", "fails" or "gone",
+where files are.
 """
 
 from __future__ import annotations
@@ -74,9 +75,19 @@ def main() -> int:
     folder = Path(sys.argv[-1]) if again else jobs / f"20260101-000000-{os.getpid():04x}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stop").unlink(missing_ok=True)
-    state = {"pid": os.getpid(), "host": socket.gethostname(), "who": "anna", "what": "a fine-tuning"}
+    state: dict[str, object] = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "who": "anna",
+        "what": "a fine-tuning",
+    }
+    state["plan"] = {"snapshot": "third"}
     (folder / "job.json").write_text(json.dumps(state))
     say(folder, {"event": "job", "folder": str(folder)})
+    if mode == "gone":
+        error = f"{'f' * 12} is gone; go on without it with --skip-missing"
+        say(folder, {"event": "failed", "error": error})
+        return 1
     for event in events(2 if again else 0):
         say(folder, event)
         time.sleep(0.3 if mode == "slow" else 0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from desk import box, picture
-from napari.layers import Image, Labels
+from napari.layers import Image
 from PIL import Image as Pillow
-from qtpy.QtWidgets import QLabel
+from qtpy.QtWidgets import QLabel, QPushButton
 
 from sonoloop.gui import samples
 from sonoloop.gui.reader import read
@@ -41,23 +41,106 @@ def hint(desk) -> str | None:
 
 def draw(desk) -> None:
     """Draw a lesion by hand, elsewhere than the model would."""
-    layer = Labels(np.roll(box(), 3, axis=1), name="case lesions")
-    image = desk.viewer.layers["case"]
-    layer.metadata = {"sonoloop": {"kind": "lesions", "image": str(image.unique_id)}}
-    desk.viewer.layers.append(layer)
+    desk.lesions.data_setitem(np.nonzero(np.roll(box(), 3, axis=1)), 1)
 
 
-def test_predict_shows_nothing_of_the_prediction_before_accept(case, predictor):
+def test_a_frame_that_is_drawn_first_opens_with_a_canvas_and_the_brush_in_hand(case, store):
+    lesions = case.lesions
+    assert case.viewer.layers.selection.active == lesions
+    assert (lesions.mode, lesions.contour, lesions.data.any()) == ("paint", 2, False)
+    lesions.undo()
+    lesions.paint((12, 25), 1)
+    drawn = lesions.data.copy()
+    assert drawn.any()
+    case.panel.run("choose_benign")
+    case.accept()
+    np.testing.assert_array_equal(store.newest(hash_pixels(picture())).correction.mask, drawn)
+
+
+def test_an_image_gone_back_to_has_its_canvas_too(all_test, desk):
+    desk.open(Image(picture(), name="passed"), wait=False)
+    desk.panel.session.follow()
+    desk.panel.deciding._look_up()
+    desk.open(Image(picture(seed=1), name="case"))
+    desk.idle()
+    assert desk.viewer.layers.selection.active.name == "case lesions"
+    assert "passed lesions" not in desk.viewer.layers
+    desk.viewer.layers.selection.active = desk.viewer.layers["passed"]
+    desk.panel.session.follow()
+    assert desk.viewer.layers.selection.active.name == "passed lesions"
+    assert desk.viewer.layers["passed lesions"].mode == "paint"
+
+
+def test_a_tool_that_the_user_chose_stays(case):
+    case.lesions.mode = "fill"
+    case.open(Image(picture(seed=1), name="next"))
+    active = case.viewer.layers.selection.active
+    assert (active.name, active.mode) == ("next lesions", "fill")
+
+
+def test_normal_is_accepted_without_drawing(case, store):
+    case.panel.run("choose_normal")
+    case.accept()
+    correction = store.newest(hash_pixels(picture())).correction
+    assert (correction.label, bool(correction.mask.any())) == ("normal", False)
+
+
+def test_go_on_drawing_makes_the_canvas_that_was_removed(case):
+    case.panel.run("choose_benign")
+    case.viewer.layers.remove(case.lesions)
+    case.panel.run("accept")
+    (answer,) = (b for b in case.panel.findChildren(QPushButton) if b.text() == "Go on drawing")
+    answer.click()
+    assert case.viewer.layers.selection.active == case.lesions
+    assert case.lesions.mode == "paint"
+    assert not answer.isVisibleTo(case.panel)
+
+
+def test_a_lesion_class_brings_a_canvas_where_nothing_was_predicted(desk):
+    desk.open(Image(picture(), name="case"))
+    assert "case lesions" not in desk.viewer.layers, "another frame than those that are drawn first"
+    desk.panel.run("choose_normal")
+    assert "case lesions" not in desk.viewer.layers
+    desk.panel.run("choose_malignant")
+    assert desk.viewer.layers.selection.active == desk.lesions
+    assert (desk.lesions.mode, desk.view.label) == ("paint", "malignant")
+
+
+def test_predict_waits_for_accept_and_says_so(case, predictor, notices):
+    (predict,) = (b for b in case.panel.findChildren(QPushButton) if b.text() == "Predict")
+    assert (predict.isEnabled(), predict.toolTip()) == (False, DRAW_FIRST)
     case.predict()
+    assert notices == [DRAW_FIRST]
+    assert predictor.frames == []
+    case.panel.run("choose_normal")
+    case.accept()
+    case.idle()
+    assert predict.isEnabled()
+
+
+@pytest.fixture
+def asked_early(all_test, desk):
+    """A desk whose annotator asked for a prediction before the store had said that it is drawn first."""
+    desk.open(Image(picture(), name="case"), wait=False)
+    desk.panel.session.follow()
+    desk.predict()
+    desk.ready()
+    desk.idle()
+    return desk
+
+
+def test_nothing_of_an_early_prediction_is_shown_before_accept(asked_early, predictor):
+    case = asked_early
     assert len(predictor.frames) == 1
-    assert [layer.name for layer in case.viewer.layers] == ["case"]
+    assert [layer.name for layer in case.viewer.layers] == ["case", "case lesions"]
+    assert not case.lesions.data.any()
     assert case.view.probabilities is None
     assert case.view.expected_dice is None
     assert hint(case) == DRAW_FIRST
 
 
-def test_the_correction_is_stored_with_the_prediction_and_as_not_having_seen_it(case, store):
-    case.predict()
+def test_the_correction_is_stored_with_the_prediction_and_as_not_having_seen_it(asked_early, store):
+    case = asked_early
     draw(case)
     case.panel.run("choose_malignant")
     case.accept()
@@ -67,8 +150,8 @@ def test_the_correction_is_stored_with_the_prediction_and_as_not_having_seen_it(
     assert correction.prediction.model == "fake-1"
 
 
-def test_after_accept_the_proposal_is_shown_beside_the_annotators_mask(case):
-    case.predict()
+def test_after_accept_the_proposal_is_shown_beside_the_annotators_mask(asked_early):
+    case = asked_early
     draw(case)
     drawn = case.lesions.data.copy()
     case.panel.run("choose_malignant")
@@ -83,8 +166,8 @@ def test_after_accept_the_proposal_is_shown_beside_the_annotators_mask(case):
     assert case.view.accepted
 
 
-def test_what_is_accepted_again_after_that_has_seen_it(case, store):
-    case.predict()
+def test_what_is_accepted_again_after_that_has_seen_it(asked_early, store):
+    case = asked_early
     draw(case)
     case.panel.run("choose_malignant")
     case.accept()
@@ -104,14 +187,55 @@ def test_the_model_is_asked_after_accept_where_it_was_not_before(case, predictor
     assert "case proposal" in case.viewer.layers
 
 
-def test_an_answer_that_comes_before_the_store_has_spoken_is_held(all_test, desk, predictor):
-    desk.open(Image(picture(), name="case"), wait=False)
-    desk.panel.session.follow()
-    desk.panel.run("predict")
-    desk.ready()
-    desk.idle()
-    assert predictor.frames
-    assert [layer.name for layer in desk.viewer.layers] == ["case"]
+def seen(store, data=None) -> list[bool]:
+    frame_id = hash_pixels(picture()) if data is None else data
+    return [each.correction.prediction_seen for each in store.history(frame_id)]
+
+
+def test_what_is_redrawn_after_reopening_has_seen_the_proposal_that_was_not_stored(case, make_desk, store):
+    draw(case)
+    case.panel.run("choose_benign")
+    case.accept()
+    case.idle()
+    assert "case proposal" in case.viewer.layers, "shown after Accept, and not stored"
+    later = make_desk()
+    later.open(Image(picture(), name="case"))
+    later.lesions.data = box()
+    later.panel.run("accept")
+    later.idle()
+    assert store.newest(hash_pixels(picture())).correction.prediction is None
+    assert seen(store) == [False, True]
+
+
+def test_the_same_pixels_in_another_file_were_seen_too(all_test, desk, store, tmp_path):
+    large, ids = np.kron(picture(), np.ones((10, 10), np.uint8)), []
+    for name in ("first.png", "again.bmp"):
+        Pillow.fromarray(large).save(tmp_path / name)
+        data, options, _ = read(str(tmp_path / name))[0]
+        ids += options["metadata"]["sonoloop"]["frame_ids"]
+        desk.open(Image(data, **options))
+        desk.panel.run("choose_normal")
+        desk.accept()
+        desk.idle()
+    assert [seen(store, each) for each in ids] == [[False], [True]]
+
+
+def test_what_was_shown_before_the_layer_was_closed_was_seen(desk, store):
+    image = desk.open(Image(picture(), name="case"))
+    desk.predict()
+    desk.viewer.layers.clear()
+    desk.open(Image(picture(), name="case"))
+    assert image not in desk.viewer.layers
+    desk.panel.run("choose_normal")
+    desk.accept()
+    assert seen(store) == [True]
+
+
+def test_a_first_visit_without_a_prediction_has_not_seen_one(desk, store):
+    desk.open(Image(picture(), name="case"))
+    desk.panel.run("choose_normal")
+    desk.accept()
+    assert seen(store) == [False]
 
 
 def test_a_frame_kept_for_testing_looks_like_the_others_that_are_drawn_first(make_desk, store):
@@ -127,14 +251,15 @@ def test_a_frame_kept_for_testing_looks_like_the_others_that_are_drawn_first(mak
     assert views[0] == views[1]
 
 
-def test_another_reader_sees_neither_the_prediction_nor_the_others_mask(case, make_desk):
-    case.predict()
+def test_another_reader_sees_neither_the_prediction_nor_the_others_mask(asked_early, make_desk):
+    case = asked_early
     draw(case)
     case.panel.run("choose_malignant")
     case.accept()
     other = make_desk(annotator="bela")
     other.open(Image(picture(), name="case"))
-    assert [layer.name for layer in other.viewer.layers] == ["case"]
+    assert [layer.name for layer in other.viewer.layers] == ["case", "case lesions"]
+    assert not other.lesions.data.any()
     assert (other.view.probabilities, other.view.label, other.view.status) == (None, None, "new")
     again = make_desk()
     again.open(Image(picture(), name="case"))

@@ -19,6 +19,7 @@ import sonoloop.models
 from sonoloop.gui.deciding import Question
 from sonoloop.gui.launch import dock_panel, prepare_viewer
 from sonoloop.imaging.phantom import sample_study
+from sonoloop.labels.settings import change_settings
 
 pytestmark = pytest.mark.gui
 
@@ -97,6 +98,26 @@ def test_a_folder_opens_with_its_first_image_predicted(plugin, make_napari_viewe
     visible = [layer.name for layer in viewer.layers if layer.visible]
     assert visible == ["case 2"], "the image gone to is shown, the other hidden with its lesions"
     assert "case 2 lesions" not in viewer.layers
+    panel.close_session()
+
+
+def test_a_folder_that_is_drawn_first_opens_with_the_brush_in_hand(
+    plugin, make_napari_viewer_proxy, qtbot, tmp_path, store
+):
+    change_settings(store, draw_first_share=1.0)
+    Image.fromarray(np.kron(picture(), np.ones((10, 10), np.uint8))).save(tmp_path / "case.png")
+    viewer = make_napari_viewer_proxy()
+    prepare_viewer(viewer, [tmp_path])
+    qtbot.waitUntil(lambda: "case lesions" in viewer.layers)
+    panel, lesions = dock_panel(viewer), viewer.layers["case lesions"]
+    qtbot.waitUntil(lambda: lesions.mode == "paint")
+    assert viewer.layers.selection.active == lesions
+    assert plugin.frames == [], "nothing is predicted before Accept"
+    lesions.paint((100, 100), 1)
+    panel.run("choose_benign")
+    panel.run("accept")
+    qtbot.waitUntil(lambda: "case proposal" in viewer.layers)
+    assert seen(panel).accepted
     panel.close_session()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 
 from qtpy.QtCore import QEventLoop, QThreadPool, QTimer
 
@@ -104,3 +105,16 @@ def test_what_was_queued_runs_though_the_event_loop_ends(qtbot):
     loop.exec()
     assert QThreadPool.globalInstance().waitForDone(10_000)
     assert done == [0, 1, 2]
+
+
+def test_a_warning_of_a_library_is_logged_while_a_worker_runs(qtbot, caplog):
+    queue, answers = JobQueue(), Answers()
+    gate, begun = threading.Event(), threading.Event()
+    answers.ask(queue, lambda: begun.set() or gate.wait(10))
+    assert begun.wait(10)
+    with caplog.at_level("INFO", logger="sonoloop.gui.tasks"):
+        # in the GUI thread: it would be told, and warned of, without end
+        warnings.warn_explicit("a socket was left open", ResourceWarning, "library.py", 12)
+    gate.set()
+    qtbot.waitUntil(lambda: not queue.busy)
+    assert "library.py:12: ResourceWarning: a socket was left open" in caplog.text

@@ -86,6 +86,16 @@ def test_what_fails_before_it_has_a_folder_is_told_in_its_own_words(start):
     assert last.last_words == "there are 3 corrections; fine-tuning needs 5: accept more"
 
 
+def test_output_that_nobody_read_is_deleted_after_a_day(start, jobs):
+    jobs.mkdir()
+    old, fresh = jobs / ".old.log", jobs / ".fresh.log"
+    for path in (old, fresh):
+        path.touch()
+    os.utime(old, (time.time() - 90_000,) * 2)
+    start("fails")
+    assert (old.exists(), fresh.exists()) == (False, True)
+
+
 def test_a_stopped_job_is_found_and_gone_on_with(start, jobs):
     reader = JobReader(start("slow"))
     while reader.job.folder is None:

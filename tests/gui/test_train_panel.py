@@ -7,10 +7,12 @@ from pathlib import Path
 
 import fake_training
 import pytest
+from desk import picture
 from napari.components import ViewerModel
+from napari.layers import Image as NapariImage
 from PIL import Image
 from qtpy.QtCore import QThreadPool
-from qtpy.QtWidgets import QApplication, QComboBox, QLabel, QLineEdit, QPushButton
+from qtpy.QtWidgets import QApplication, QComboBox, QLabel, QLineEdit, QPushButton, QToolButton
 
 from sonoloop.errors import ConflictError
 from sonoloop.gui import train_start
@@ -36,8 +38,11 @@ class FakeDesk:
         self.jobs = jobs
         self.used: list[tuple[str, str, str | None]] = []
         self.version, self.problem = "a" * 64, None
+        self.asked: list[str | None] = []
+        self.lessons = 157
 
-    def outlook(self, _url):
+    def outlook(self, url):
+        self.asked.append(url)
         news = News(
             version=self.version,
             model=f"model-{self.version[:8]}",
@@ -45,13 +50,13 @@ class FakeDesk:
             by_annotator=NEWS.by_annotator,
             judge=NEWS.judge,
         )
-        return Outlook(news, news.model, ("second", "first"))
+        return Outlook(news, news.model, ("second", "first"), self.lessons)
 
     def name_frames(self, _url, frames):
         return dict.fromkeys(frames, "case 12.png")
 
-    def jobs_folder(self, _url):
-        return self.jobs
+    def jobs_folder(self, url):
+        return self.jobs if url is None else self.jobs.parent / url
 
     def use(self, _url, gate, *, who, why):
         if self.problem is not None:
@@ -84,12 +89,17 @@ def mode(monkeypatch, fake):
 
 
 @pytest.fixture
-def make_panel(qtbot, fake, mode):
+def preferences() -> list[Preferences]:
+    """The last one holds."""
+    return [Preferences(store=None, annotator="anna", device="cpu")]
+
+
+@pytest.fixture
+def make_panel(qtbot, fake, mode, preferences):
     panels = []
 
     def make() -> TrainPanel:
-        preferences = Preferences(store=None, annotator="anna", device="cpu")
-        panel = TrainPanel(ViewerModel(), make_desk=lambda: fake, preferences=lambda: preferences)
+        panel = TrainPanel(ViewerModel(), make_desk=lambda: fake, preferences=lambda: preferences[-1])
         qtbot.addWidget(panel)
         panel.watch._poll.setInterval(20)
         qtbot.waitUntil(lambda: not label(panel, "Counting"))
@@ -150,7 +160,9 @@ def test_it_shows_the_curves_and_the_verdict(panel, qtbot):
     assert len(loss.getData()[0]) == fake_training.EPOCHS * fake_training.STEPS
     assert list(dice.getData()[0]) == [1, 2, 3]
     assert label(panel, "promote").startswith("\N{BLACK UP-POINTING TRIANGLE}")
-    assert label(panel, "Dice +0.031 [+0.012, +0.050], missed malignant 0 %, false alarms \N{MINUS SIGN}2 %")
+    assert label(
+        panel, "Dice +0.031 [+0.012, +0.050], missed malignant unchanged, false alarms \N{MINUS SIGN}2 points"
+    )
     assert label(panel, "on 64 test groups (set 3, look 5)")
     told = "1 correction does not train:\ncase 12.png: a lesion on a frame called normal"
     qtbot.waitUntil(lambda: label(panel, "does not train") == told)
@@ -257,3 +269,200 @@ def test_pictures_are_shown_small_and_open_larger(panel, qtbot, tmp_path):
     window = next(w for w in QApplication.topLevelWidgets() if w.windowTitle() == "Before and after")
     assert window.widget().pixmap().width() == 700
     window.close()
+
+
+def stop_midway(panel, qtbot, mode) -> None:
+    mode[0].append("slow")
+    button(panel, "Fine-tune").click()
+    qtbot.waitUntil(lambda: bool(panel.watch.progress.losses), timeout=15_000)
+    button(panel, "Stop").click()
+    wait(panel, qtbot, Stage.STOPPED)
+
+
+def test_another_store_shows_its_own_job_and_goes_on_with_none(panel, qtbot, mode, fake, preferences):
+    stop_midway(panel, qtbot, mode)
+    assert button(panel, "Go on").isVisibleTo(panel)
+    preferences.append(Preferences(store="other", annotator="anna", device="cpu"))
+    button(panel, "Go on").click()
+    qtbot.waitUntil(lambda: fake.asked[-1] == "other" and not panel.watch._jobs.busy)
+    assert panel.watch.progress.stage is Stage.NONE
+    assert not button(panel, "Go on").isVisibleTo(panel)
+    assert len(mode[1]) == 1, "nothing was started"
+    preferences.append(preferences[0])
+    panel._store_timer.setInterval(20)
+    wait(panel, qtbot, Stage.STOPPED)
+    assert button(panel, "Go on").isVisibleTo(panel)
+
+
+def test_a_job_that_runs_on_another_store_is_not_shown(panel, qtbot, mode, preferences):
+    mode[0].append("slow")
+    button(panel, "Fine-tune").click()
+    preferences.append(Preferences(store="other", annotator="anna", device="cpu"))
+    assert panel.follow_store()
+    qtbot.wait(700)
+    assert panel.watch.progress.stage is Stage.NONE
+    preferences.append(preferences[0])
+    qtbot.waitUntil(lambda: any(panel.watch._find_jobs(None).glob("*/job.json")), timeout=15_000)
+    panel.follow_store()
+    wait(panel, qtbot, Stage.RUNNING)
+    panel.watch.stop()
+    wait(panel, qtbot, Stage.STOPPED)
+
+
+def test_what_a_resumed_job_says_last_wins_over_how_it_ended_before(panel, qtbot, mode):
+    stop_midway(panel, qtbot, mode)
+    mode[0].append("fails")
+    button(panel, "Go on").click()
+    wait(panel, qtbot, Stage.FAILED)
+    assert label(panel, "It failed: there are 3 corrections; fine-tuning needs 5: accept more")
+
+
+def test_go_on_can_be_pressed_again_where_starting_failed(panel, qtbot, mode, monkeypatch, notices):
+    stop_midway(panel, qtbot, mode)
+
+    def refuse(*_arguments, **_options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(train_start.subprocess, "Popen", refuse)
+        button(panel, "Go on").click()
+        qtbot.waitUntil(lambda: bool(notices))
+    assert panel.watch.progress.stage is Stage.STOPPED
+    mode[0].append("done")
+    button(panel, "Go on").click()
+    wait(panel, qtbot, Stage.DONE)
+
+
+def test_a_job_without_a_folder_is_not_gone_on_with(panel, qtbot, mode):
+    mode[0].append("fails")
+    button(panel, "Fine-tune").click()
+    wait(panel, qtbot, Stage.FAILED)
+    assert not button(panel, "Go on").isVisibleTo(panel)
+
+
+def test_files_that_are_gone_can_be_done_without(panel, qtbot, mode):
+    without = button(panel, "Go on without them")
+    assert not without.isVisibleTo(panel)
+    mode[0].append("gone")
+    button(panel, "Fine-tune").click()
+    wait(panel, qtbot, Stage.FAILED)
+    assert without.isVisibleTo(panel)
+    told = "It failed: case 12.png is gone; go on without it with --skip-missing"
+    qtbot.waitUntil(lambda: label(panel, "is gone") == told)
+    mode[0].append("done")
+    without.click()
+    wait(panel, qtbot, Stage.DONE)
+    first, second = mode[1]
+    assert (first.snapshot, first.skip_missing) == (None, False)
+    assert (second.snapshot, second.skip_missing) == ("third", True)
+
+
+def test_a_job_that_another_window_started_is_found(make_panel, qtbot, mode):
+    idle, busy = make_panel(), make_panel()
+    idle.watch._idle.setInterval(20)
+    mode[0].append("slow")
+    button(busy, "Fine-tune").click()
+    wait(idle, qtbot, Stage.RUNNING)
+    assert button(idle, "Stop").isVisibleTo(idle)
+    button(idle, "Stop").click()
+    for panel in (idle, busy):
+        wait(panel, qtbot, Stage.STOPPED)
+
+
+def test_what_else_is_told_is_folded_below_the_newest(panel):
+    from dataclasses import replace
+
+    told = ("only 2 of 3 epochs fit into the time allowed", "ft-1 passed and is not in use: it is locked")
+    panel.watch._set(replace(panel.watch.progress, stage=Stage.DONE, notices=told))
+    assert label(panel, "ft-1 passed") == told[1]
+    fold = next(b for b in panel.findChildren(QToolButton) if b.text() == "Notes (2)")
+    fold.click()
+    assert label(panel, "only 2 of 3") == "\n".join(told)
+
+
+def test_where_training_is_not_installed_it_says_so_before_it_is_asked_to(make_panel, monkeypatch):
+    found = train_start.find_spec
+    monkeypatch.setattr(train_start, "find_spec", lambda name: None if name == "lightning" else found(name))
+    panel = make_panel()
+    told = label(panel, "training is not installed (lightning missing)")
+    assert 'pip install "napari-sonoloop[train]"' in told
+    assert not button(panel, "Fine-tune").isEnabled()
+    assert button(panel, "Fine-tune").toolTip() == told
+
+
+def test_too_little_to_learn_from_is_said_before_it_is_asked(make_panel, fake, qtbot):
+    fake.lessons = 3
+    panel = make_panel()
+    told = "Accept at least 5 images first; 3 so far"
+    assert label(panel, "Accept at least") == told
+    assert (button(panel, "Fine-tune").isEnabled(), button(panel, "Fine-tune").toolTip()) == (False, told)
+    choice = panel.findChild(QComboBox)
+    choice.setCurrentIndex(1)
+    choice.activated.emit(1)
+    assert button(panel, "Fine-tune").isEnabled(), "of a snapshot the panel does not know"
+    choice.setCurrentIndex(0)
+    fake.lessons = 5
+    panel.refresh()
+    qtbot.waitUntil(button(panel, "Fine-tune").isEnabled)
+    assert label(panel, "Accept at least") is None
+
+
+def test_what_is_accepted_beside_it_is_counted_at_once(make_panel, make_desk, fake, qtbot):
+    desk = make_desk()
+    panel = TrainPanel(desk.viewer, make_desk=lambda: fake, preferences=lambda: Preferences(annotator="anna"))
+    qtbot.addWidget(panel)
+    panel._store_timer.setInterval(20)
+    panel.show()
+    desk.open(NapariImage(picture(), name="case"))
+    qtbot.waitUntil(lambda: not panel._jobs.busy)
+    qtbot.wait(100)
+    before = len(fake.asked)
+    fake.lessons = 4
+    desk.panel.run("choose_normal")
+    desk.accept()
+    qtbot.waitUntil(lambda: label(panel, "Accept at least") == "Accept at least 5 images first; 4 so far")
+    assert len(fake.asked) == before + 1, "once"
+    panel.hide()
+    fake.lessons = 9
+    panel.show()
+    qtbot.waitUntil(lambda: label(panel, "Accept at least") is None)
+    panel.close_session()
+
+
+def test_go_on_is_offered_after_a_failure_only_with_something_kept(panel, qtbot, mode):
+    mode[0].append("gone")
+    button(panel, "Fine-tune").click()
+    wait(panel, qtbot, Stage.FAILED)
+    assert not button(panel, "Go on").isVisibleTo(panel)
+    (folder,) = (path.parent for path in panel.watch._find_jobs(None).glob("*/job.json"))
+    (folder / "checkpoint.pt").touch()
+    panel.watch.look_for(None)
+    wait(panel, qtbot, Stage.FAILED)
+    assert button(panel, "Go on").isVisibleTo(panel)
+
+
+def test_an_error_that_nobody_foresaw_names_the_file_of_its_details(panel, qtbot, mode):
+    mode[0].append("gone")
+    button(panel, "Fine-tune").click()
+    wait(panel, qtbot, Stage.FAILED)
+    from dataclasses import replace
+
+    panel.watch._set(replace(panel.watch.progress, error="TypeError: 'NoneType' object is not callable"))
+    told = f"It failed: an error in Sonoloop; details in {panel.watch.details}"
+    assert panel.watch.details.name == "output.log"
+    assert panel._error.text().replace("\N{ZERO WIDTH SPACE}", "") == panel._error.toolTip() == told
+
+
+def test_a_curve_of_one_point_is_seen_and_axes_hold_what_can_be(panel, qtbot):
+    from dataclasses import replace
+
+    panel.watch._set(replace(panel.watch.progress, epochs=3, losses=((0.25, 0.01),), unwatched=True))
+    curves = panel._curves
+    assert curves._loss.opts["symbol"] == "o"
+    assert curves._plots[0].viewRange()[1] == pytest.approx([0, 0.03])
+    assert curves._none.isVisible()
+    dices = ((0, 0.5), (1, 0.99))
+    panel.watch._set(replace(panel.watch.progress, losses=((0.25, 0.9), (1, 0.4)), dices=dices))
+    assert curves._loss.opts["symbol"] is None
+    assert curves._plots[1].viewRange()[1] == pytest.approx([0.451, 1])
+    assert not curves._none.isVisible()

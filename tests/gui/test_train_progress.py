@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import fake_training
 import pytest
 
+from sonoloop.gui.train_gate import describe_figures, describe_reason
 from sonoloop.gui.train_progress import (
     JobProgress,
     Stage,
     advance,
+    describe_error,
     describe_progress,
     describe_time,
     end,
@@ -36,6 +40,70 @@ def test_a_resumed_job_draws_no_epoch_twice():
     assert progress.stage is Stage.RUNNING
     assert [epoch for epoch, _ in progress.dices] == [1, 2, 3]
     assert len(progress.losses) == fake_training.EPOCHS * fake_training.STEPS
+
+
+def test_what_it_put_into_use_is_said():
+    done = [
+        {"event": "promoted", "model": "ft-1", "version": "c" * 64},
+        {"event": "finished", "model": "ft-1"},
+    ]
+    assert describe_progress(advance(JobProgress(), done)) == "Made ft-1 and put it into use"
+
+
+def test_a_notice_that_comes_again_is_kept_once():
+    told = [{"event": "notice", "message": text} for text in ("one", "two", "one")]
+    assert advance(JobProgress(), told).notices == ("one", "two")
+
+
+def test_the_dice_is_said_once_and_auc_with_the_figures():
+    reason = "Better: mean Dice +0.031 [+0.012, +0.050] on 70 frames with a lesion from 64 groups, and so on."
+    gate = advance(JobProgress(), [{**fake_training.GATE, "reason": reason}]).gate
+    assert describe_figures(gate).startswith("Dice +0.031 [+0.012, +0.050], ")
+    assert describe_figures(gate).endswith(", AUC +0.004")
+    assert describe_reason(gate) == "Better: mean Dice on 70 frames with a lesion from 64 groups, and so on."
+
+
+@pytest.mark.parametrize(
+    ("missed", "alarms", "words"),
+    [
+        (0.0, 0.02, "missed malignant unchanged, false alarms +2 points"),
+        (0.01, -0.004, "missed malignant +1 point, false alarms \N{MINUS SIGN}0.4 points"),
+    ],
+)
+def test_figures_read_as_differences(missed, alarms, words):
+    event = {**fake_training.GATE, "missed_malignant": missed, "false_alarms": alarms}
+    assert f", {words}, " in describe_figures(advance(JobProgress(), [event]).gate)
+
+
+@pytest.mark.parametrize(
+    ("error", "details", "words"),
+    [
+        (
+            "KeyError: 'x'",
+            Path("job/output.log"),
+            f"an error in Sonoloop; details in {Path('job/output.log')}",
+        ),
+        ("TypeError: no", None, "an error in Sonoloop (TypeError: no)"),
+        ("torch.cuda.OutOfMemoryError: x", Path("o"), "an error in Sonoloop; details in o"),
+        ("3 of the corrections can teach", Path("o"), "3 of the corrections can teach"),
+        ("Error in words: no", Path("o"), "Error in words: no"),
+    ],
+)
+def test_an_error_in_sonoloop_is_called_one(error, details, words):
+    assert describe_error(error, details) == f"It failed: {words}"
+
+
+def test_a_training_that_keeps_no_image_apart_is_known():
+    told = {"event": "epoch_done", "epoch": 1, "epochs": 3, "dice": None, "loss": 0.3}
+    assert advance(JobProgress(), [told]).unwatched
+    assert not advance(JobProgress(), [{**told, "dice": 0.5}]).unwatched
+
+
+def test_the_words_of_an_earlier_try_do_not_stand_for_this_one():
+    stopped = advance(JobProgress(), [{"event": "failed", "error": "interrupted"}])
+    now = end(stopped, "another fine-tuning works on this store", exit_code=1)
+    assert (now.stage, now.error) == (Stage.FAILED, "another fine-tuning works on this store")
+    assert end(stopped, "a warning", exit_code=130).stage is Stage.STOPPED
 
 
 def test_what_is_not_understood_changes_nothing():

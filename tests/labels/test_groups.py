@@ -98,7 +98,9 @@ def test_a_frame_between_both_sides_trains_nowhere(store):
     assert place_frame(store, make_copy(1, brighter=20)).role == "neither"
     # the rest of the patient still judges
     assert place_frame(store, make_frame(3), patient="4711").role == "test"
-    assert count_groups(store).neither_frames == 2
+    # nor the frame that began it, which is this patient's too
+    assert placement(store, make_frame(1).id).role == "neither"
+    assert count_groups(store).neither_frames == 3
 
 
 def test_a_forced_role_does_not_hide_a_copy_on_the_other_side(store):
@@ -125,6 +127,51 @@ def test_a_patient_known_later_marks_models_that_trained(store):
     ]
     place_frame(store, frame, patient="4711")
     assert len(find_model(store, parent).marks) == 1
+
+
+def test_near_copies_of_a_frame_between_both_sides_train_no_more_and_mark_their_models(store):
+    first, copy, other = make_frame(1), make_copy(1), make_frame(3)
+    for frame in (first, copy, other):
+        place_frame(store, frame, role="train")
+    # the copy alone trained
+    for frame in (copy, other):
+        store.accept(correct(frame), parent=None)
+    take_snapshot(store, "first", who="reader-1")
+    register(store, version="a" * 64, model="unet-a", origin="tuned", who="reader-1", snapshot="first")
+    place_frame(store, make_frame(2), patient="4711", role="test")
+
+    place_frame(store, first, patient="4711")
+    assert [placement(store, frame.id).role for frame in (first, copy, other)] == [
+        "neither",
+        "neither",
+        "train",
+    ]
+    (mark,) = find_model(store, "a" * 64).marks
+    assert (mark.mark, copy.id[:12] in mark.why) == ("leaked", True)
+    entries = take_snapshot(store, "second", who="reader-1").entries
+    assert {entry.frame_id: entry.role for entry in entries} == {copy.id: "neither", other.id: "train"}
+
+
+def test_a_frame_saved_anew_of_one_between_both_sides_takes_no_part_either(store):
+    blank = frame_from_array(np.zeros((64, 64), np.uint8), name="blank")
+    one, two = replace(blank, id="a" * 64), replace(blank, id="b" * 64)
+    for frame in (one, two):
+        place_frame(store, frame, role="train")
+    place_frame(store, make_frame(2), patient="4711", role="test")
+    place_frame(store, one, patient="4711")
+    assert placement(store, two.id).role == "neither"
+
+
+def test_a_frame_that_was_corrected_before_it_was_placed_never_judges(store):
+    old, copy = make_frame(1), make_frame(2)
+    change_settings(store, first_test_share=1.0)
+    for frame in (old, copy):
+        store.accept(correct(frame), parent=None)
+    assert place_frame(store, old).role == "train"
+    assert place_frame(store, make_frame(3), patient="4711").role == "test"
+    # it may have trained: where its patient judges it does neither
+    assert place_frame(store, copy, patient="4711").role == "neither"
+    assert place_frame(store, make_frame(4), role="test").role == "test"
 
 
 def test_a_patient_known_later_keeps_later_frames_together(store):

@@ -15,6 +15,7 @@ from sonoloop.labels.judging import (
     record_look,
     write_scores,
 )
+from sonoloop.labels.news import count_news
 from sonoloop.labels.overview import compare_models
 from sonoloop.labels.tables import GROUPS, MEMBERS, REFERENCES, TOMBSTONES
 
@@ -79,6 +80,17 @@ def test_a_frame_seen_again_with_the_prediction_judges_no_more(store):
     assert freeze_test_set(store).members == ()
 
 
+def test_a_mask_drawn_again_by_the_same_person_judges_no_more(store):
+    # after the first Accept the proposal is shown, and whether it was looked at is on no record
+    draw(store, "one")
+    draw(store, "one", seed=1)
+    assert freeze_test_set(store).members == ()
+    assert count_news(store).judge == 0
+    newer = draw(store, "one", seed=2, annotator="reader-2")
+    assert judges(freeze_test_set(store)) == {newer}
+    assert count_news(store).judge == 1
+
+
 def test_the_newest_head_judges(store):
     draw(store, "one", annotator="reader-1")
     newer = draw(store, "one", annotator="reader-2", seed=1)
@@ -94,7 +106,7 @@ def test_the_same_content_is_the_same_set_and_anything_else_a_new_one(store):
     refer(store, "two", "benign")
     refer(store, "two", "malignant")
     third = freeze_test_set(store)
-    draw(store, "two", seed=5)
+    draw(store, "two", seed=5, annotator="reader-2")
     fourth = freeze_test_set(store)
     assert [s.number for s in (first, second, third, fourth)] == [1, 2, 3, 4]
     assert {judge.reference for judge in third.members} == {None, "malignant"}
@@ -102,6 +114,32 @@ def test_the_same_content_is_the_same_set_and_anything_else_a_new_one(store):
     # frozen: what came later is not in it
     assert read_test_set(store, 1) == first
     assert newest_test_set(store) == fourth
+
+
+def test_the_newest_set_is_the_one_of_today_whatever_its_number(store):
+    draw(store, "one")
+    first = freeze_test_set(store)
+    draw(store, "two")
+    freeze_test_set(store)
+    with store.writing() as connection:
+        connection.execute(
+            insert(TOMBSTONES).values(frame_id=sha256("two"), why="asked", who="x", created=NOW)
+        )
+    assert freeze_test_set(store) == first
+    assert newest_test_set(store) == first
+
+
+def test_frames_that_were_withdrawn_leave_the_newest_set_at_once(store):
+    draw(store, "one")
+    kept = draw(store, "two")
+    frozen = freeze_test_set(store)
+    with store.writing() as connection:
+        connection.execute(
+            insert(TOMBSTONES).values(frame_id=sha256("one"), why="asked", who="x", created=NOW)
+        )
+    assert newest_test_set(store).number == frozen.number
+    assert judges(newest_test_set(store)) == {kept}
+    assert compare_models(store).test_set.groups == 1
 
 
 def test_a_store_in_which_no_frame_can_judge_has_an_empty_set(store):
@@ -208,6 +246,21 @@ def test_all_models_are_compared_on_the_newest_set(store):
     assert (partly.frames, partly.dice.value) == (1, pytest.approx(0.9))
     assert (whole.frames, whole.dice.value) == (2, pytest.approx(0.7))
     # the set has moved on: old scores of frames that judge no more do not count
-    draw(store, "two", seed=3)
+    draw(store, "two", seed=3, annotator="reader-2")
     freeze_test_set(store)
     assert compare_models(store).lines[2].figures.frames == 1
+
+
+def test_frames_that_a_model_knows_are_in_none_of_its_figures(store):
+    shipped = begin(store)
+    tuned = add(store, "tuned", parent=shipped)
+    one, two = draw(store, "one"), draw(store, "two")
+    freeze_test_set(store)
+    values = {"label": "benign", "lesion": True, "claimed": True, "malignant": 0.1}
+    own = {"frame": sha256("one"), "group": "one", "dice": 1.0, "known": True, **values}
+    other = {"frame": sha256("two"), "group": "two", "dice": 0.5, "known": False, **values}
+    write_scores(store, tuned, {one: own, two: other})
+    write_scores(store, shipped, {one: own})
+    tuned_line, shipped_line = compare_models(store).lines
+    assert (tuned_line.figures.frames, tuned_line.figures.dice.value) == (1, pytest.approx(0.5))
+    assert shipped_line.figures is None

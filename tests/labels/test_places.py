@@ -16,7 +16,7 @@ from sonoloop.imaging.images import read_study
 from sonoloop.labels import CorrectionStore
 from sonoloop.labels.location import read_location
 from sonoloop.labels.places import Place, Places, work_folder
-from sonoloop.labels.relinking import Relinked, Searching, lost_frames, relink
+from sonoloop.labels.relinking import Relinked, Searching, known_frames, relink
 from sonoloop.labels.withdrawal import withdraw
 
 
@@ -141,6 +141,12 @@ def test_a_key_file_that_cannot_be_written_is_named(url):
         Places(url).remember("a" * 64, Path("/one/x.png"))
 
 
+def lost(store) -> set[str]:
+    """Those of a store's frames whose file is not where it was."""
+    found = ((frame_id, Places(store.url).find(frame_id)) for frame_id in known_frames(store))
+    return {frame_id for frame_id, place in found if place is None or not place.path.is_file()}
+
+
 def test_moved_renamed_and_saved_anew_files_are_found(path, images, tmp_path):
     with CorrectionStore(path) as store:
         places = Places(store.url)
@@ -149,7 +155,7 @@ def test_moved_renamed_and_saved_anew_files_are_found(path, images, tmp_path):
             frame = read_study(file).frames[0]
             store.accept(correct(frame), parent=None)
             assert np.array_equal(frame.pixels, make_frame(seed).pixels)
-        assert lost_frames(store, places) == {}
+        assert lost(store) == set()
         first, second, third = frames
         moved = tmp_path / "moved"
         moved.mkdir()
@@ -157,10 +163,9 @@ def test_moved_renamed_and_saved_anew_files_are_found(path, images, tmp_path):
         Image.open(frames[second]).save(moved / "anew.bmp")
         shutil.rmtree(images)
         (moved / "broken.png").write_bytes(b"\x89PNG")
-        lost = lost_frames(store, places)
-        assert set(lost) == set(frames)
+        assert lost(store) == set(frames)
 
-        *steps, result = relink(places, moved, lost)
+        *steps, result = relink(places, moved, known_frames(store))
         assert all(isinstance(step, Searching) and step.total == 3 for step in steps)
         assert result == Relinked(
             images=3,
@@ -171,9 +176,28 @@ def test_moved_renamed_and_saved_anew_files_are_found(path, images, tmp_path):
         )
         assert Places(store.url).find(first).path == moved / "renamed.png"
         assert Places(store.url).find(second).path == moved / "anew.bmp"
-        assert set(lost_frames(store, places)) == {third}
+        assert lost(store) == {third}
         withdraw(store, third, why="asked to", who="reader-1")
-        assert lost_frames(store, places) == {}
+        assert lost(store) == set()
+
+
+def test_a_file_that_was_changed_is_found_elsewhere_and_one_that_is_well_stays(path, images, tmp_path):
+    with CorrectionStore(path) as store:
+        places = Places(store.url)
+        frames = remember_all(places, images)
+        for file in frames.values():
+            store.accept(correct(read_study(file).frames[0]), parent=None)
+        backup = shutil.copytree(images, tmp_path / "backup")
+        changed, *well = frames
+        name = frames[changed].relative_to(images)
+        Image.new("L", (160, 120), 7).save(frames[changed])
+
+        *_, result = relink(places, backup, known_frames(store))
+        assert (result.found, result.missing) == ((changed,), ())
+        assert places.find(changed).path == backup / name
+        assert [places.find(frame_id).path for frame_id in well] == [frames[one] for one in well]
+        *_, again = relink(places, backup, known_frames(store))
+        assert (again.found, again.missing) == ((), ())
 
 
 def test_frames_of_a_cine_are_found_by_their_number(url, tmp_path):

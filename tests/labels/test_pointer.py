@@ -179,16 +179,16 @@ def test_rolling_back_goes_back_and_back_and_never_to_and_fro(store):
 
 
 def test_rolling_back_passes_over_what_is_deleted_and_over_itself(store):
-    first, second, third = begin(store), add(store, "second"), add(store, "third")
-    use(store, second)
-    use(store, third)
+    shipped, first, second, third = begin(store), *(add(store, name) for name in ("one", "second", "third"))
+    for version in (first, second, third):
+        use(store, version)
     mark(store, second, DELETED, why="no room", who="reader-1")
     assert pointer.rollback_target(store).version == first
     use(store, first)
     use(store, third)
     # before it was the first model again, and before that this very one
     mark(store, first, DELETED, why="no room", who="reader-1")
-    assert pointer.rollback_target(store) is None
+    assert pointer.rollback_target(store).version == shipped
     row_of(store, "second")  # imported again
     assert pointer.rollback(store, who="reader-1", why="back").version == second
 
@@ -225,6 +225,13 @@ def test_a_locked_project_keeps_its_model(store):
     with pytest.raises(StoreError, match="not locked"):
         pointer.unlock(store, who="reader-2", why="again")
     assert pointer.rollback(store, who="reader-1", why="free again").version == shipped
+
+
+def test_the_model_that_ships_cannot_be_deleted(store):
+    shipped = begin(store)
+    use(store, add(store, "tuned"))
+    with pytest.raises(StoreError, match="comes with Sonoloop"):
+        mark(store, shipped, DELETED, why="no room", who="reader-1")
 
 
 def test_the_model_in_use_cannot_be_deleted(store):

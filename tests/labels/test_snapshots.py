@@ -58,8 +58,8 @@ def test_it_never_changes(store, url, taught):
 
 
 def test_the_same_content_has_the_same_hash_under_any_name(store, taught):
-    one, two = (take_snapshot(store, who=who) for who in ("reader-1", "reader-2"))
-    assert (one.name, two.name) == ("snapshot-1", "snapshot-2")
+    one, two = (take_snapshot(store, name, who="reader-1") for name in (None, "study"))
+    assert (one.name, two.name) == ("snapshot-1", "study")
     assert one.sha256 == two.sha256
     set_reference(store, taught[0].id, "malignant", source="histology")
     assert take_snapshot(store, who="reader-1").sha256 != one.sha256
@@ -69,8 +69,16 @@ def test_a_name_is_used_once(store, taught):
     take_snapshot(store, "snapshot-2", who="reader-1")
     with pytest.raises(StoreError, match="snapshot-2 already"):
         take_snapshot(store, "snapshot-2", who="reader-1")
+    set_reference(store, taught[0].id, "malignant", source="histology")
     assert take_snapshot(store, who="reader-1").name == "snapshot-3"
     assert [row.name for row in list_snapshots(store)] == ["snapshot-2", "snapshot-3"]
+
+
+def test_without_a_name_the_same_content_is_not_named_again(store, taught):
+    first = take_snapshot(store, who="reader-1")
+    again = take_snapshot(store, who="reader-2")
+    assert (again.name, again.who) == (first.name, "reader-1")
+    assert len(list_snapshots(store)) == 1
 
 
 @pytest.mark.parametrize("name", ["", "two words", "../up", "x" * 65, "-option"])

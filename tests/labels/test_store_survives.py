@@ -182,3 +182,12 @@ def test_damaged_file_is_never_read_as_sound(path, seed):
     except StoreError:
         return
     assert found.mask_sha256 == accepted.mask_sha256
+
+
+def test_a_message_of_the_database_that_is_no_text_is_told_as_damage(path):
+    CorrectionStore(path).close()
+    content = path.read_bytes()
+    assert content.count(b"CREATE TABLE frames") == 1
+    path.write_bytes(content.replace(b"CREATE TABLE frames", b"CREATE \xdfABLE frames"))
+    with pytest.raises(StoreError, match="damaged"):
+        CorrectionStore(path)

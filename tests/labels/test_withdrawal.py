@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from store_writers import make_correction, make_prediction, sha256
 
 from sonoloop.errors import StoreError
 from sonoloop.labels import CorrectionStore, withdrawal
-from sonoloop.labels.groups import count_groups, place_frame, placement
+from sonoloop.labels.groups import count_groups, place_frame, placement, set_aside
 from sonoloop.labels.places import Places, work_folder
 from sonoloop.labels.snapshots import take_snapshot
-from sonoloop.labels.tables import MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
+from sonoloop.labels.tables import FRAMES, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
 from sonoloop.labels.versions import register
 from sonoloop.labels.withdrawal import frames_of, list_withdrawn, withdraw
 
@@ -126,6 +127,24 @@ def test_it_counts_nowhere_any_more(store, taught):
         store.accept(correct(taught[0], annotator="reader-2"), parent=None)
 
 
+def test_the_same_pixels_from_another_file_are_withdrawn_too(store, taught):
+    anew, later = (replace(taught[0], id=digit * 64) for digit in "ef")
+    place_frame(store, anew)
+    store.accept(correct(anew), parent=None)
+    done = withdraw(store, taught[0].id, why="asked to", who="reader-1")
+    assert done.frames == tuple(sorted((taught[0].id, anew.id)))
+    assert blobs(store, anew.id) == [b""] * 3
+    # and what is saved anew after that comes in neither
+    assert place_frame(store, later, patient=PATIENT).role == "neither"
+    assert placement(store, later.id) is None
+    with pytest.raises(StoreError, match="this image was withdrawn on 20"):
+        store.accept(correct(later, annotator="reader-2"), parent=None)
+    set_aside(store, later)
+    with store.reading() as connection:
+        assert later.id not in set(connection.scalars(select(FRAMES.c.id)))
+    assert store.verify() == []
+
+
 def test_who_used_it_is_told(store, taught):
     take_snapshot(store, "first", who="reader-1")
     parent, child, other, later = (letter * 64 for letter in "abcd")
@@ -159,7 +178,7 @@ def test_what_is_not_there_is_said_and_nothing_erased(store, taught, wanted, sai
 
 def test_a_beginning_that_fits_two_is_refused(store):
     for tail in "ab":
-        store.accept(make_correction(frame_id="12345678" + tail * 56), parent=None)
+        store.accept(make_correction(tail, frame_id="12345678" + tail * 56), parent=None)
     with pytest.raises(StoreError, match="2 images have ids that begin with 12345678"):
         withdraw(store, "12345678", why="asked to", who="reader-1")
     withdraw(store, "12345678B", why="asked to", who="reader-1")
@@ -278,3 +297,22 @@ def test_pictures_that_may_show_it_are_removed(store, taught):
     assert [path.name for path in folder.rglob("*") if path.is_file() and path.read_bytes() == b"drawn"] == [
         "events.jsonl"
     ]
+
+
+def test_an_imported_patient_is_found_by_the_number_alone(store):
+    for seed, patient in ((1, "busbra/47"), (2, "busi/9"), (3, "busbra/9")):
+        place_frame(store, make_frame(seed), patient=patient, role="train")
+        store.accept(correct(make_frame(seed)), parent=None)
+    assert frames_of(store, "47") == [make_frame(1).id]
+    assert frames_of(store, "busbra/9") == [make_frame(3).id]
+    with pytest.raises(StoreError, match="busbra/9 or busi/9"):
+        frames_of(store, "9")
+
+
+def test_a_model_that_it_only_judged_did_not_learn_from_it(store, taught):
+    place_frame(store, make_frame(9), patient="4713", role="test")
+    store.accept(correct(make_frame(9)), parent=None)
+    take_snapshot(store, "both", who="anna")
+    register(store, version="a" * 64, model="unet-a", origin="tuned", who="anna", snapshot="both")
+    found = withdraw(store, "4713", why="asked to", who="anna")
+    assert (found.snapshots, found.models) == (("both",), ())

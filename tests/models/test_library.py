@@ -418,3 +418,50 @@ def test_zip_files_are_never_unpacked_by_zipfile_itself():
     source = (Path(library_module.__file__).parent / "packed.py").read_text()
     assert "extractall" not in source
     assert ".extract(" not in source
+
+
+def test_only_what_an_export_writes_is_unpacked(library, archive):
+    # each within its own limit, and no end to how many
+    rewrite(
+        archive, lambda members: members | {f"{folder_of(members)}/more-{n}.json": b"{}" for n in range(3)}
+    )
+    assert names(library.import_(archive)) == {CARD, WEIGHTS, "split.json", "history.json"}
+
+
+def folder_of(members) -> str:
+    return next(iter(members)).split("/")[0]
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        "[" * 100_000,
+        '["Anna"]',
+        json.dumps({"train": [{"name": "a", "fingerprint": "zz" * 32}]}),
+        json.dumps({"train": [{"name": "a", "fingerprint": "0f"}]}),
+        json.dumps({"train": [{"name": "a", "id": 7}]}),
+        json.dumps({"train": [{"id": "ab" * 32}]}),
+        json.dumps({"train": [None]}),
+    ],
+)
+def test_a_model_whose_list_of_who_trained_it_cannot_be_read_is_not_let_in(library, archive, folder, split):
+    def change(members):
+        return {
+            name: split.encode() if name.endswith("split.json") else held for name, held in members.items()
+        }
+
+    rewrite(archive, change)
+    (folder / "split.json").write_text(split)
+    for source in (archive, folder):
+        with pytest.raises(BundleError, match=r"split\.json of the model.*cannot be used"):
+            library.import_(source)
+    assert names(library.folder) == set()
+
+
+@pytest.mark.parametrize("parent", ["abc", "A" * 64, "", 7, ["a"]])
+def test_a_model_with_a_parent_that_is_no_version_is_not_let_in(library, folder, parent):
+    values = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps(values | {"parent": parent}))
+    with pytest.raises(BundleError, match="parent must be a version"):
+        library.import_(folder)
+    assert not library.folder.exists()

@@ -66,7 +66,7 @@ def test_an_image_is_another_where_neither_bytes_nor_pixels_agree(images):
 
 def test_a_split_is_read_in_both_forms(tmp_path):
     path = tmp_path / "split.json"
-    entry = {"name": "busi/a", "group": "busi/g", "id": "1", "pixels_hash": "2", "fingerprint": "3"}
+    entry = {"name": "busi/a", "group": "busi/g", "id": "1", "pixels_hash": "2", "fingerprint": "3f" * 32}
     path.write_text(json.dumps({"train": [entry], "validation": ["busi/b"], "test": []}))
     parts = read_split_list(path)
     assert parts["train"] == (Listed(**entry),)
@@ -74,7 +74,20 @@ def test_a_split_is_read_in_both_forms(tmp_path):
     assert parts["test"] == ()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"train": [{"group": "a"}]}', '{"train": 4}', '{"train": [3]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"train": [{"group": "a"}]}',
+        '{"train": 4}',
+        '{"train": [3]}',
+        '{"train": [{"name": "a", "fingerprint": "zz"}]}',
+        '{"train": [{"name": "a", "fingerprint": "00"}]}',
+        '{"train": [{"name": "a", "group": {"b": 1}}]}',
+        "[" * 100_000,
+    ],
+)
 def test_another_file_is_no_split(tmp_path, text):
     path = tmp_path / "split.json"
     path.write_text(text)

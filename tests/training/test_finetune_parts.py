@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 from sonoloop.errors import TrainingError
+from sonoloop.imaging.grey import frame_from_array
+from sonoloop.imaging.phantom import phantom
+from sonoloop.models.card import Card
 from sonoloop.models.networks import build_network
 from sonoloop_training.batches import Batch, count_draws, draw_epoch, make_batch
+from sonoloop_training.cache import Cache
+from sonoloop_training.calibrate import calibrate
 from sonoloop_training.device_faults import device_watched
+from sonoloop_training.evaluation.cases import Case
 from sonoloop_training.events import EpochDone, Started
 from sonoloop_training.fit_config import FitConfig
 from sonoloop_training.fitting import begin
 from sonoloop_training.layers import choose_layers, shallow_half
 from sonoloop_training.losses import joint_loss
+from sonoloop_training.watching import watch
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +212,50 @@ def test_a_checkpoint_of_before_a_setting_existed_is_gone_on_with(tmp_path, tiny
     run_fit(tiny(), tmp_path, stop_after=1)
     path = tmp_path / "checkpoint.pt"
     state = torch.load(path, weights_only=True)
-    for name in ("steps", "l2sp", "layers", "replay", "accepted_weight"):
+    for name in ("steps", "l2sp", "layers", "replay", "accepted_weight", "blend_alone"):
         del state["recipe"]["fit"][name]
     torch.save(state, path)
     events = run_fit(tiny(), tmp_path)
     assert [event.epoch for event in events if isinstance(event, EpochDone)] == [2]
+
+
+def test_a_class_that_weighs_nothing_is_not_known_and_is_not_watched(tiny, tiny_cache):
+    network, cpu = build_network(tiny().model), torch.device("cpu")
+    cache = tiny_cache()
+    known = cache.labels == 1
+    both = torch.stack([torch.ones(len(cache)), known.float()], dim=1)
+    among = watch(network, dataclasses.replace(cache, weights=both), cpu, nullcontext)
+    names = ("a",) * int(known.sum())
+    alone = Cache(cache.images[known], cache.masks[known], cache.labels[known], names, names)
+    assert among["accuracy"] == watch(network, alone, cpu, nullcontext)["accuracy"]
+    assert among["dice"] == watch(network, cache, cpu, nullcontext)["dice"]
+    nothing = dataclasses.replace(cache, weights=torch.tensor([[1.0, 0.0]]).expand(len(cache), 2))
+    none = watch(network, nothing, cpu, nullcontext)
+    assert none["accuracy"] is None
+
+
+def test_watching_and_calibrating_can_be_ended(tiny, tiny_cache):
+    def stop():
+        raise KeyboardInterrupt
+
+    network = build_network(tiny().model).eval()
+    with pytest.raises(KeyboardInterrupt):
+        watch(network, tiny_cache(), torch.device("cpu"), nullcontext, stop)
+    made = phantom("benign", seed=1, shape=(96, 128))
+    case = Case(
+        frame=frame_from_array(made.image, name="a"),
+        mask=made.mask > 0,
+        label="benign",
+        dataset="a",
+        group="g",
+    )
+    asked = []
+
+    def count():
+        asked.append(1)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(Card(name="a", spec=tiny().model), network, [case] * 3, device="cpu", on_batch=count)
+    assert len(asked) == 3

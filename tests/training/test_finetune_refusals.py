@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
-from corrected import add, make_project
+from corrected import add, copy_project, make_project
+from PIL import Image
 from tuning import QUICK, notices, only, tune
 
-from sonoloop.errors import BundleError, TrainingError
+from sonoloop.errors import BundleError, StoreError, TrainingError
 from sonoloop.labels import CorrectionStore
 from sonoloop.labels.leases import LeaseError, take_lease
-from sonoloop.labels.snapshots import list_snapshots
+from sonoloop.labels.snapshots import list_snapshots, take_snapshot
 from sonoloop.labels.versions import list_models
 from sonoloop.models.card import CARD
 from sonoloop_training.__main__ import main
 from sonoloop_training.events import Finished, Job, Selected
-from sonoloop_training.finetune.jobs import open_job
-from sonoloop_training.finetune.run import LEASE, read_finetune_recipe
+from sonoloop_training.finetune.beginning import find_store
+from sonoloop_training.finetune.jobs import Plan, create_job, open_job
+from sonoloop_training.finetune.request import Request, read_finetune_recipe
+from sonoloop_training.finetune.run import LEASE, finetune
 
 
 def test_a_model_of_another_class_order_is_refused_before_a_snapshot_is_taken(project):
@@ -51,7 +55,8 @@ def test_a_missing_file_is_named_and_the_rest_goes_on_only_when_told_to(project,
             tune(project)
         told = str(refused.value)
         assert told.startswith("the files of 1 of 9 corrected images are not there: ")
-        assert f"{path} is gone" in told
+        assert told.count("its file is gone") == 1
+        assert path.name not in told
         assert told.endswith(
             "say where they lie now with: sonoloop store relink FOLDER, or go on without them with "
             "--skip-missing"
@@ -65,25 +70,62 @@ def test_a_missing_file_is_named_and_the_rest_goes_on_only_when_told_to(project,
     assert any("going on without them" in message for message in notices(events))
 
 
-def test_pixels_that_changed_are_refused_though_missing_ones_are_skipped(project):
+def test_pixels_that_changed_are_refused_by_name_and_the_rest_goes_on_only_when_told_to(project):
     path = project.images / "image 4.png"
     before = path.read_bytes()
-    from PIL import Image
-
     try:
         Image.open(path).point(lambda level: level // 2).save(path)
         with pytest.raises(TrainingError) as refused:
-            tune(project, skip_missing=True)
+            tune(project)
+        events = tune(project, skip_missing=True, judged=False)
     finally:
         path.write_bytes(before)
-    assert "1 of the corrected images cannot be learned from: " in str(refused.value)
-    assert f"{path} has other pixels than when it was corrected" in str(refused.value)
-    assert "put the original files back" in str(refused.value)
+    told = str(refused.value)
+    assert "1 of the corrected images cannot be learned from: " in told
+    assert "(its file has other pixels than when it was corrected)" in told
+    assert "put the original files back" in told
+    assert "go on without them with --skip-missing" in told
+    selected = only(events, Selected)
+    assert selected.train == 8
+    (one,) = selected.left_out
+    assert one["why"] == "its file has other pixels than when it was corrected"
+    assert any(one["frame"][:12] in message and "going on without" in message for message in notices(events))
+    split = json.loads((Path(only(events, Finished).path) / "split.json").read_text())
+    assert len(split["train"]) == 8
+    assert one["frame"] not in {member["id"] for member in split["train"]}
+
+
+def test_names_of_files_are_not_kept_in_the_jobs_folder(project):
+    gone, damaged = project.images / "image 4.png", project.images / "image 5.png"
+    judge = project.images / "image 12.png"
+    kept = {path: path.read_bytes() for path in (gone, damaged, judge)}
+    try:
+        gone.unlink()
+        damaged.write_bytes(kept[damaged][:200])
+        Image.new("L", (128, 96), 7).save(judge)
+        with pytest.raises(TrainingError):
+            tune(project)
+        events = tune(project, skip_missing=True)
+    finally:
+        for path, content in kept.items():
+            path.write_bytes(content)
+    assert only(events, Selected).train == 7
+    jobs = project.url.with_suffix(".sonoloop") / "jobs"
+    told = "".join(path.read_text() for path in jobs.glob("*/events.jsonl"))
+    assert "its file is gone" in told
+    assert told.count("its file has other pixels") == 1
+    assert "image " not in told
+    assert str(project.images) not in told
+
+
+def test_a_store_that_is_not_there_is_no_new_project(project):
+    slip = project.url.with_name("stroe.sqlite")
+    with pytest.raises(StoreError, match=r"there is no store .*stroe\.sqlite: check --store"):
+        tune(project, store=str(slip))
+    assert not slip.exists()
 
 
 def test_a_file_saved_anew_with_the_same_pixels_is_learned_from(project):
-    from PIL import Image
-
     path = project.images / "image 4.png"
     before = path.read_bytes()
     try:
@@ -181,6 +223,46 @@ def test_what_was_begun_is_gone_on_with_as_it_began(project, tmp_path):
             TrainingError, match=f"that folder began with another {named}: leave it out to go"
         ):
             tune(project, job=folder, **change)
+
+
+def test_it_goes_on_with_the_store_it_began_with_and_no_other(project, tmp_path):
+    folder, other = tmp_path / "job", tmp_path / "other"
+    other.mkdir()
+    copy = copy_project(project, other)
+    tune(project, job=folder, judged=False)
+    with pytest.raises(TrainingError, match=f"began with another --store, {project.url}, and not {copy.url}"):
+        tune(copy, job=folder, judged=False)
+    # another store under its name is another one too
+    for left in project.url.parent.glob("store.sqlite*"):
+        left.unlink()
+    make_project(tmp_path / "third", train=6, test=0).url.rename(project.url)
+    with CorrectionStore(project.url) as store:
+        take_snapshot(store, "snapshot-1", who="anna")
+    with pytest.raises(TrainingError, match="is another snapshot than the one that the fine-tuning in that"):
+        tune(project, job=folder, judged=False)
+
+
+def test_a_store_on_a_server_has_to_be_named_again(tmp_path):
+    plan = Plan(store="postgresql+psycopg://anna:***@host/lab", snapshot="s", base="b", recipe={})
+    create_job(tmp_path / "job", plan, "anna").begin()
+    with pytest.raises(
+        TrainingError, match=r"are in postgresql\+psycopg://anna:\*\*\*@host/lab: give it with"
+    ):
+        list(finetune(Request(job=tmp_path / "job")))
+    job = open_job(tmp_path / "job")
+    given = "postgresql://anna:secret@host/lab"
+    assert find_store(Request(store=given), job) == given
+    with pytest.raises(TrainingError, match="began with another --store"):
+        find_store(Request(store="postgresql://anna:secret@host/other"), job)
+
+
+def test_a_plan_of_before_a_setting_existed_is_gone_on_with(tmp_path):
+    create_job(tmp_path / "job", Plan(store="s", snapshot="s", base="b", recipe={}), "anna").begin()
+    path = tmp_path / "job" / "job.json"
+    state = json.loads(path.read_text())
+    del state["plan"]["snapshot_sha256"]
+    path.write_text(json.dumps(state))
+    assert open_job(tmp_path / "job").plan.snapshot_sha256 == ""
 
 
 def test_a_folder_of_something_else_is_left_alone(project, tmp_path):

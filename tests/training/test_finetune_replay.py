@@ -15,13 +15,15 @@ from sonoloop.imaging.images import read_frame
 from sonoloop.imaging.phantom import phantom
 from sonoloop.labels import CorrectionStore
 from sonoloop.labels.groups import place_frame
+from sonoloop.labels.withdrawal import withdraw
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets import find_datasets
 from sonoloop_training.duplicates import fingerprint
 from sonoloop_training.events import Finished, Notice, Selected, Started, drain
 from sonoloop_training.finetune.gathering import plan_draws
-from sonoloop_training.finetune.replay import choose_replay, read_replay, with_replay
-from sonoloop_training.finetune.run import Request, finetune
+from sonoloop_training.finetune.replay import choose_replay, read_replay, with_replay, without_classes
+from sonoloop_training.finetune.request import Request
+from sonoloop_training.finetune.run import finetune
 from sonoloop_training.finetune.test_side import read_test_side
 from sonoloop_training.fit_config import FitConfig
 
@@ -56,7 +58,9 @@ def choose(project, datasets, *, wanted=100, corrected=NOBODY, config=None):
         )
         while True:
             try:
-                notices.append(next(events).message)
+                event = next(events)
+                if isinstance(event, Notice):
+                    notices.append(event.message)
             except StopIteration as end:
                 return end.value, notices
 
@@ -141,6 +145,22 @@ def test_other_images_of_a_patient_who_judges_are_not_shown_again(place, dataset
     assert len(left) == 35
 
 
+def test_those_who_were_withdrawn_are_not_shown_again_nor_are_their_patients(place, datasets, tmp_path):
+    path = datasets / "Dataset_BUSI_with_GT" / "benign" / "benign (3).png"
+    made = phantom("benign", seed=778, shape=(96, 128))
+    Image.fromarray(made.image).save(tmp_path / "new.png")
+    with CorrectionStore(place.url) as store:
+        same = place_frame(store, read_frame(path), role="train")
+        other = place_frame(store, read_frame(tmp_path / "new.png"), role="train", patient="busbra/3")
+        for one in (same, other):
+            withdraw(store, one.frame_id, why="asked to", who="anna")
+    chosen, notices = choose(place, datasets)
+    assert not {"busi/benign (3)", "busbra/bus_0003-l", "busbra/bus_0003-r"} & names(chosen)
+    (told,) = notices
+    assert told.endswith("images are not replayed: they, or their patients, were withdrawn")
+    assert len(chosen) == 37 - int(told.split()[0])
+
+
 def test_an_image_of_the_same_name_that_is_another_is_not_shown_again(place, datasets):
     chosen, _ = choose(place, datasets, wanted=6)
     wrong = [(s, dataclasses.replace(e, id="0" * 64, pixels_hash="0" * 64)) for s, e in chosen[:2]]
@@ -186,6 +206,8 @@ def test_replayed_images_stand_behind_the_corrections_and_teach_fully(place, dat
     assert both.weights.tolist() == [[0.5, 0.5]] * 8 + [[1, 1]] * 5
     assert both.names[8:] == replayed.names
     assert with_replay(tiny_cache(), None).replayed == 0
+    # where all are of one class, what is replayed does not teach it either
+    assert without_classes(both).weights.tolist() == [[0.5, 0]] * 8 + [[1, 0]] * 5
 
 
 @pytest.mark.parametrize(
@@ -230,9 +252,24 @@ def test_a_finetuning_replays_and_says_so(place, datasets):
     assert not any(isinstance(e, Notice) and "may forget" in e.message for e in events)
 
 
-def test_without_the_data_and_anything_to_hold_it_a_notice_warns(place):
-    asked = Request(
-        store=str(place.url), settings=("steps=2", "epochs=1", "batch=4"), device="cpu", judged=False
-    )
+@pytest.mark.parametrize(
+    ("changes", "blend", "told"),
+    [
+        ((), 0.3, "a share of 0.3 of its weights is kept"),
+        (("blend_alone=0.0",), 0.0, "may forget some of what it knew"),
+        (("blend=0.5",), 0.5, None),
+        (("l2sp=1.0",), 0.0, None),
+    ],
+)
+def test_without_the_data_a_share_of_the_start_holds_the_model(place, changes, blend, told):
+    quick = ("steps=2", "epochs=1", "batch=4", "precision=float32")
+    asked = Request(store=str(place.url), settings=(*quick, *changes), device="cpu", judged=False)
     events = list(finetune(asked, library=place.library))
-    assert any(isinstance(e, Notice) and "may forget some of what it knew" in e.message for e in events)
+    warned = [
+        e.message for e in events if isinstance(e, Notice) and e.message.startswith("the images that trained")
+    ]
+    assert len(warned) == (told is not None)
+    assert told is None or told in warned[0]
+    (finished,) = (e for e in events if isinstance(e, Finished))
+    card = json.loads((place.library.folder / finished.model / "card.json").read_text())
+    assert card["snapshot"]["recipe"]["fit"]["blend"] == blend

@@ -20,8 +20,9 @@ from tuning import QUICK, only, request, tune
 from sonoloop.errors import StoreError, TrainingError
 from sonoloop.labels import CorrectionStore
 from sonoloop.labels.leases import LeaseError
-from sonoloop.labels.snapshots import list_snapshots
+from sonoloop.labels.snapshots import list_snapshots, read_snapshot
 from sonoloop.labels.versions import list_models
+from sonoloop.labels.withdrawal import withdraw
 from sonoloop_training.commands.finetune import add_arguments
 from sonoloop_training.commands.finetune import run as run_command
 from sonoloop_training.events import (
@@ -34,7 +35,8 @@ from sonoloop_training.events import (
 )
 from sonoloop_training.finetune.jobs import open_job
 from sonoloop_training.finetune.keeping import renewed
-from sonoloop_training.finetune.run import Request, finetune
+from sonoloop_training.finetune.request import Request
+from sonoloop_training.finetune.run import finetune
 
 
 def test_the_lease_is_kept_while_a_step_takes_long_and_its_loss_is_told():
@@ -136,6 +138,10 @@ def test_what_is_done_is_not_done_again(project, monkeypatch):
     assert not [event for event in events if isinstance(event, Started)]
     assert only(events, Gate)
     assert only(events, Finished)
+    # each look at the test set counts
+    repeated = list(finetune(Request(job=folder), library=project.library))
+    assert not [event for event in repeated if isinstance(event, Gate)]
+    assert only(repeated, Finished)
 
 
 def test_a_lost_device_says_how_to_go_on(project, monkeypatch):
@@ -157,6 +163,47 @@ def test_a_lost_device_says_how_to_go_on(project, monkeypatch):
     assert "the device cpu failed (CUDA error: unspecified launch failure)" in str(failed.value)
     assert str(failed.value).endswith(f"go on with: sonoloop finetune --job {folder}")
     assert only(list(finetune(Request(job=folder), library=project.library)), Finished)
+
+
+def test_a_device_that_is_lost_while_judging_says_how_to_go_on(project, monkeypatch):
+    def lost(*_, **__):
+        raise RuntimeError("CUDA error: unspecified launch failure")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sonoloop_training.finetune.run.judge", lost)
+        with pytest.raises(TrainingError) as failed:
+            tune(project)
+    folder = next((project.url.with_suffix(".sonoloop") / "jobs").iterdir())
+    assert "the device cpu failed (CUDA error: unspecified launch failure)" in str(failed.value)
+    assert "the new model is made and kept" in str(failed.value)
+    assert str(failed.value).endswith(f"go on with: sonoloop finetune --job {folder}")
+
+
+def test_a_device_that_is_lost_while_calibrating_says_how_to_go_on(project, monkeypatch):
+    def lost(*_, **__):
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr("sonoloop_training.finetune.learning.LESIONS_TO_CALIBRATE", 0)
+    monkeypatch.setattr("sonoloop_training.finetune.learning.calibrate", lost)
+    with pytest.raises(TrainingError, match=r"the device cpu failed .* go on with: sonoloop finetune --job"):
+        tune(project)
+
+
+def test_what_may_be_learned_from_changed_so_that_it_cannot_go_on(project):
+    folder = break_off(project, after=EpochDone)
+    with CorrectionStore(project.url) as store:
+        frame = next(m.frame_id for m in read_snapshot(store, "snapshot-1").entries if m.role == "train")
+        withdraw(store, frame, why="asked to", who="anna")
+    with pytest.raises(TrainingError) as refused:
+        list(finetune(Request(job=folder), library=project.library))
+    assert "what may be learned from is not what it was when it began" in str(refused.value)
+    assert str(refused.value).endswith("begin a new fine-tuning, without --job")
+
+
+def test_a_checkpoint_says_what_was_started_from(project):
+    folder = break_off(project, after=EpochDone)
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["source"] == project.base.model
 
 
 def test_the_command_lowers_its_priority(project, monkeypatch):

@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from corrected import add, gate_that_says, make_project
+from PIL import Image
 from tuning import QUICK, notices, only, tune
 
 from sonoloop.errors import StoreError
+from sonoloop.imaging.images import read_frame
+from sonoloop.imaging.phantom import phantom
 from sonoloop.labels import CorrectionStore
+from sonoloop.labels.groups import set_aside
+from sonoloop.labels.places import Places
 from sonoloop.labels.pointer import incumbent, lock
 from sonoloop.labels.references import set_reference
 from sonoloop.labels.settings import change_settings
 from sonoloop.labels.snapshots import list_snapshots, take_snapshot
 from sonoloop.labels.versions import find_model
 from sonoloop.models.bundle import read_bundle
+from sonoloop.values import Correction
 from sonoloop_training.events import (
     EpochDone,
     Finished,
@@ -215,6 +222,51 @@ def test_a_named_snapshot_is_learned_from_whatever_came_later(project):
     assert (only(events, Selected).snapshot, only(events, Selected).train) == ("first", 9)
     with pytest.raises(StoreError, match="there is no snapshot second; the newest are first"):
         tune(project, snapshot="second")
+
+
+def test_an_old_image_is_compared_with_those_that_judge_once_it_is_read(project):
+    with CorrectionStore(project.url) as store:
+        judge = next(e for e in read_snapshot_entries(store) if e.role == "test")
+        path = Places(store.url).find(judge.frame_id).path
+        # brighter, so that its pixels are others
+        copy = project.images / "copy.png"
+        Image.open(path).point(lambda level: level * 9 // 10).save(copy)
+        frame = read_frame(copy)
+        Places(store.url).remember(frame.id, copy, pixels_hash=frame.pixels_hash)
+        mask = np.zeros(frame.shape, np.uint8)
+        mask[30:60, 40:80] = 1
+        # as an earlier version stored it: no pixels were seen
+        correction = Correction(
+            frame_id=frame.id, pixels_hash=frame.pixels_hash, mask=mask, label="benign", annotator="anna"
+        )
+        store.accept(correction, parent=None)
+        sample = read_frame(add_sample(store, project))
+    selected = only(tune(project, judged=False), Selected)
+    assert selected.train == 9
+    assert {(one["frame"], one["why"]) for one in selected.left_out} == {
+        (frame.id, "near copies of it, or its patient, are among the images that judge"),
+        (sample.id, "it takes no part, as the samples do"),
+    }
+
+
+def read_snapshot_entries(store):
+    return take_snapshot(store, "before", who="anna").entries
+
+
+def add_sample(store, project):
+    path = project.images / "sample.png"
+    Image.fromarray(phantom("benign", seed=5000, shape=(96, 128)).image).save(path)
+    frame = read_frame(path)
+    set_aside(store, frame)
+    correction = Correction(
+        frame_id=frame.id,
+        pixels_hash=frame.pixels_hash,
+        mask=np.ones(frame.shape, np.uint8),
+        label="benign",
+        annotator="anna",
+    )
+    store.accept(correction, parent=None)
+    return path
 
 
 def test_a_reference_counts_and_a_contradiction_is_listed(project):

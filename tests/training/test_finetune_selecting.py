@@ -12,6 +12,7 @@ from sonoloop.errors import TrainingError
 from sonoloop.labels.revisions import Revision
 from sonoloop.labels.snapshots import Entry
 from sonoloop.values import Correction, Prediction
+from sonoloop_training.finetune.learning import count_to_calibrate
 from sonoloop_training.finetune.selecting import GROUPS_TO_WATCH, check_classes, check_enough, select
 from sonoloop_training.fit_config import FitConfig
 from sonoloop_training.splits import SplitConfig
@@ -151,6 +152,17 @@ def test_what_judges_by_now_does_not_train_whatever_the_snapshot_says():
     assert selection.left_out[0][0] == sha(1)
 
 
+def test_what_was_set_aside_takes_no_part_and_is_no_copy_of_anything():
+    given, aside = [said(0, role="neither"), said(1)], {sha(0)}
+    selection = select(given, CONFIG, SPLIT, judging=aside, outsiders=aside)
+    assert selection.left_out == ((sha(0), "it takes no part, as the samples do"),)
+
+
+def test_only_lesions_of_a_known_class_are_calibrated_on():
+    given = [said(0), said(1, label="unsure"), said(2, mask=EMPTY, label="normal")]
+    assert count_to_calibrate(select(given, CONFIG, SPLIT).train) == 1
+
+
 def test_an_empty_mask_of_an_unsure_reader_teaches_the_mask_alone():
     assert weights_of(mask=EMPTY, label="unsure") == (1, 0, None)
 
@@ -227,12 +239,14 @@ def test_one_class_alone_mutes_the_class_head_unless_replay_supplies_others():
     one = select([said(n) for n in range(5)], CONFIG, SPLIT).train
     both = select([said(0), said(1, label="malignant")], CONFIG, SPLIT).train
     heads = ("lesion", "classes")
-    assert check_classes(both, [], heads) == (both, None)
-    muted, notice = check_classes(one, [], heads)
-    assert {(lesson.mask_weight, lesson.class_weight) for lesson in muted} == {(1, 0)}
+    assert check_classes(both, [], heads) == (True, None)
+    learns, notice = check_classes(one, [], heads)
+    assert not learns
     assert notice.startswith("all corrections are benign: the mask alone is learned")
-    kept, notice = check_classes(one, ["normal", "benign"], heads)
-    assert {lesson.class_weight for lesson in kept} == {1}
+    # what is replayed is of the same class
+    assert check_classes(one, ["benign"], heads) == (False, notice)
+    learns, notice = check_classes(one, ["normal", "benign"], heads)
+    assert learns
     assert notice == "all corrections are benign; the other classes come from the replayed images"
     unsure = select([said(n, label="unsure") for n in range(5)], CONFIG, SPLIT).train
     assert check_classes(unsure, [], heads)[1].startswith("none of the corrections has a class: the mask")

@@ -11,7 +11,10 @@ from gate_samples import Project, add_frames, make_project
 from PIL import Image
 
 from sonoloop.errors import ModelError, StoreError, TrainingError
+from sonoloop.imaging.images import read_frame
+from sonoloop.imaging.phantom import phantom
 from sonoloop.labels import CorrectionStore, judging
+from sonoloop.labels.groups import place_frame
 from sonoloop.labels.places import Places
 from sonoloop.labels.pointer import incumbent
 from sonoloop.labels.settings import change_settings
@@ -178,6 +181,31 @@ def test_frames_that_trained_a_model_do_not_judge_it_and_it_is_marked(store, tmp
     assert any(isinstance(event, Notice) and "does not say who trained it" in event.message for event in told)
     run(project, tmp_path / "gate")
     assert len(find_model(store, project.candidate).marks) == 1
+
+
+def test_a_patient_who_became_known_later_does_not_judge_what_learned_from_them(store, tmp_path):
+    project = make_project(store, tmp_path)
+    made = phantom("benign", seed=900, shape=(96, 128))
+    path = tmp_path / "learned.png"
+    Image.fromarray(made.image).save(path)
+    frame = read_frame(path)
+    place_frame(store, frame, role="train")
+    entry = {"name": "a", "id": frame.id, "group": "then", "pixels_hash": frame.pixels_hash}
+    split = json.dumps({"train": [entry], "validation": [], "test": []})
+    (project.library.find(project.candidate) / "split.json").write_text(split)
+    assert run(project, tmp_path / "gate")[1].verdict.judged == 6
+    # it is the patient of the first frame that judges
+    assert place_frame(store, frame, patient="0").role == "neither"
+    _, found = run(project, tmp_path / "gate")
+    assert found.verdict.judged == 5
+    assert "1 frame did not judge" in found.verdict.reason
+
+
+def test_a_list_that_cannot_be_right_is_told(project, tmp_path):
+    split = project.library.find(project.candidate) / "split.json"
+    split.write_text(json.dumps({"train": [{"name": "a", "fingerprint": "zz"}]}))
+    with pytest.raises(TrainingError, match="is no split"):
+        run(project, tmp_path / "gate")
 
 
 def test_a_frame_whose_file_is_gone_or_changed_is_told_and_the_others_judge(project, tmp_path):

@@ -180,6 +180,23 @@ def test_a_person_who_was_withdrawn_stays_so(busbra, url):
         assert Places(store.url).find(frame.id) is None
 
 
+def test_the_pixels_of_a_person_who_was_withdrawn_come_in_from_no_other_file(busbra, url):
+    run(busbra, "busbra", url)
+    path = busbra / "Images" / "bus_0004-l.png"
+    with CorrectionStore(url) as store:
+        withdraw(store, read_frame(path).id, why="asked for it", who="anna")
+    before = read_frame(path)
+    Image.open(path).save(path, compress_level=1)
+    anew = read_frame(path)
+    assert (anew.id == before.id, anew.pixels_hash == before.pixels_hash) == (False, True)
+    again, events = run(busbra, "busbra", url)
+    assert (again.new, again.unreadable) == (0, 1)
+    assert [e.error for e in events if isinstance(e, Unreadable)] == ["it was withdrawn from the store"]
+    with CorrectionStore(url) as store:
+        assert placement(store, anew.id) is None
+        assert Places(store.url).find(anew.id) is None
+
+
 def test_a_folder_that_is_no_such_dataset_is_named(tmp_path, url):
     with pytest.raises(TrainingError, match="there is no folder"):
         list(import_dataset(tmp_path / "gone", "busi", store=str(url)))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from sonoloop.errors import DeviceError, SonoloopError, TrainingError
 from sonoloop.imaging.phantom import phantom
+from sonoloop_training.__main__ import main
 from sonoloop_training.commands.train import add_arguments, settings_of
 from sonoloop_training.datasets import find_datasets
 from sonoloop_training.events import EpochDone
@@ -166,3 +167,9 @@ def test_leaky_makes_no_folds(recipe_file):
     options = parser.parse_args([str(recipe_file), "--data", ".", "--out", ".", "--leaky", "--fold", "2"])
     with pytest.raises(TrainingError, match="leave --fold out"):
         settings_of(options)
+
+
+def test_the_recipe_for_corrections_is_refused(datasets, tmp_path, capsys):
+    assert main(["train", "finetune", "--data", str(datasets), "--out", str(tmp_path / "out")]) == 1
+    assert "sonoloop finetune" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()

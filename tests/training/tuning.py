@@ -10,7 +10,8 @@ from sonoloop_training.events import (
     Event,
     Notice,
 )
-from sonoloop_training.finetune.run import Request, finetune
+from sonoloop_training.finetune.request import Request
+from sonoloop_training.finetune.run import finetune
 
 QUICK = ("steps=6", "epochs=2", "batch=4", "precision=float32", "learning_rate=0.003", "l2sp=1.0")
 

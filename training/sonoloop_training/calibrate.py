@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -30,7 +30,14 @@ _BINS = 8
 _RAW = {"normal_gate": 1.005, "min_area": 0.0, "temperature": 1.0, "agreement": {}}
 
 
-def calibrate(card: Card, network: nn.Module, cases: Sequence[Case], *, device: str = "auto") -> Card:
+def calibrate(
+    card: Card,
+    network: nn.Module,
+    cases: Sequence[Case],
+    *,
+    device: str = "auto",
+    on_batch: Callable[[], None] | None = None,
+) -> Card:
     """Fit a card's numbers on validation frames.
 
     In turn: the temperature by likelihood; threshold and smallest area by the mean Dice over lesions; the
@@ -47,6 +54,8 @@ def calibrate(card: Card, network: nn.Module, cases: Sequence[Case], *, device: 
         Validation frames; with lesions among them.
     device : str
         See `sonoloop.models.devices.choose_device`.
+    on_batch : callable, optional
+        Called before each batch; what it raises ends the fitting there.
 
     Returns
     -------
@@ -62,14 +71,15 @@ def calibrate(card: Card, network: nn.Module, cases: Sequence[Case], *, device: 
     segments = "lesion" in card.spec.heads
     if segments and not any(case.mask.any() for case in cases):
         raise TrainingError("no validation frame has a lesion, so that nothing can be fitted; give more data")
+    heed = on_batch or _go_on
     truths = np.array([CLASSES.index(case.label) for case in cases])
     raw = dataclasses.replace(card, **_RAW)  # type: ignore[arg-type]
     predictor = Predictor(Bundle(raw, network), device=device)
-    temperature = fit_temperature(_class_logits(predictor, cases), truths)
+    temperature = fit_temperature(_class_logits(predictor, cases, heed), truths)
     raw = dataclasses.replace(raw, temperature=temperature)
     if not segments:
         return raw
-    predicted = _predict(raw, network, cases, device, card.views)
+    predicted = _predict(Predictor(Bundle(raw, network), device=device, views=card.views), cases, heed)
     with_lesion = [(p, c) for p, c in zip(predicted, cases, strict=True) if c.mask.any()]
     threshold, min_area = max(
         ((t, a) for t in _THRESHOLDS for a in _MIN_AREAS),
@@ -81,7 +91,7 @@ def calibrate(card: Card, network: nn.Module, cases: Sequence[Case], *, device: 
     )
     curves = {}
     for views in VIEWS:
-        again = _predict(fitted, network, cases, device, views)
+        again = _predict(Predictor(Bundle(fitted, network), device=device, views=views), cases, heed)
         pairs = [
             (p.expected_dice, dice(p.mask > 0, c.mask))
             for p, c in zip(again, cases, strict=True)
@@ -129,18 +139,25 @@ def fit_line(pairs: NDArray[np.floating]) -> dict[str, list[float]]:
 
 
 @torch.inference_mode()
-def _class_logits(predictor: Predictor, cases: Sequence[Case]) -> torch.Tensor:
+def _class_logits(predictor: Predictor, cases: Sequence[Case], heed: Callable[[], None]) -> torch.Tensor:
     frames = [case.frame for case in cases]
-    chunks = [predictor.see(frames[i : i + 8])[1].cpu() for i in range(0, len(frames), 8)]
+    chunks = []
+    for first in range(0, len(frames), 8):
+        heed()
+        chunks.append(predictor.see(frames[first : first + 8])[1].cpu())
     return torch.cat(chunks, dim=1)
 
 
-def _predict(
-    card: Card, network: nn.Module, cases: Sequence[Case], device: str, views: int
-) -> list[Prediction]:
-    return Predictor(Bundle(card, network), device=device, views=views).predict_batch(
-        [c.frame for c in cases]
-    )
+def _predict(predictor: Predictor, cases: Sequence[Case], heed: Callable[[], None]) -> list[Prediction]:
+    frames, predictions = [case.frame for case in cases], []
+    for first in range(0, len(frames), predictor.batch):
+        heed()
+        predictions += predictor.predict_batch(frames[first : first + predictor.batch])
+    return predictions
+
+
+def _go_on() -> None:
+    """Do nothing: nobody asks to stop."""
 
 
 def _mean_dice(pairs: Sequence[tuple[Prediction, Case]], threshold: float, min_area: float) -> float:

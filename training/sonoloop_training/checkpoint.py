@@ -23,6 +23,22 @@ _PLAIN = ("epoch", "epochs", "source", "best", "best_score", "best_epoch", "hist
 _HELD = {"recipe", "learns_from", "precision", "network", "optimizer", "average", "scaling", *_PLAIN}
 
 
+class OtherTrainingError(TrainingError):
+    """A checkpoint is of another training than the one that is to go on.
+
+    Parameters
+    ----------
+    message : str
+        For the user.
+    what : str
+        In what it differs.
+    """
+
+    def __init__(self, message: str, *, what: str) -> None:
+        super().__init__(message)
+        self.what = what
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """The file of one training, and what it has to agree with.
@@ -96,8 +112,10 @@ class Checkpoint:
 
         Raises
         ------
-        TrainingError
+        OtherTrainingError
             If it is of another recipe or precision, or learned from other images.
+        TrainingError
+            If it is damaged.
         """
         if not self.path.is_file():
             return False
@@ -113,7 +131,9 @@ class Checkpoint:
         }
         for what, is_so in wrong.items():
             if is_so:
-                raise TrainingError(f"{self.path} {what}; give another --out, or delete it to start anew")
+                raise OtherTrainingError(
+                    f"{self.path} {what}; give another --out, or delete it to start anew", what=what
+                )
         fitting.network.load_state_dict(state["network"])
         fitting.optimizer.load_state_dict(state["optimizer"])
         fitting.average.load_state_dict(state["average"])

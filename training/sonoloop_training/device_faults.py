@@ -14,10 +14,19 @@ _DRIVERS = ("CUDA", "cuDNN", "CUBLAS", "cuBLAS", "HIP", "NCCL", "MPS")
 
 
 @contextmanager
-def device_watched(device: torch.device) -> Iterator[None]:
+def device_watched(
+    device: torch.device, *, kept: str = "the checkpoint of the last epoch is kept"
+) -> Iterator[None]:
     """Raise what a failing device raises as a `TrainingError` that says what to do.
 
     Out of memory is another matter and passes.
+
+    Parameters
+    ----------
+    device : torch.device
+        Which.
+    kept : str
+        What there is to go on from.
 
     Raises
     ------
@@ -33,8 +42,7 @@ def device_watched(device: torch.device) -> Iterator[None]:
             raise
         first = str(error).partition("\n")[0]
         raise TrainingError(
-            f"the device {device} failed ({first}); the checkpoint of the last epoch is kept: see that the "
-            "device is back, and go on from there"
+            f"the device {device} failed ({first}); {kept}: see that the device is back, and go on from there"
         ) from error
 
 

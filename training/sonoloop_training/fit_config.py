@@ -48,6 +48,9 @@ class FitConfig:
     blend : float
         Share of the weights started from in those that are kept, in [0, 1): fine-tuned weights averaged with
         their start often do better on old and new images alike (WiSE-FT; Wortsman et al., CVPR 2022).
+    blend_alone : float
+        That share where corrections are learned, nothing is replayed, and neither `blend` nor `l2sp` is set:
+        nothing else would hold the model.
     l2sp : float
         How strongly the weights are drawn back to those started from: after a step of rate r, by a share
         r * l2sp of the way (L2-SP; Li, Grandvalet and Davoine, ICML 2018; apart from the gradient, as AdamW
@@ -104,6 +107,7 @@ class FitConfig:
     pretrained: bool = True
     start: str = ""
     blend: float = 0.0
+    blend_alone: float = 0.0
     l2sp: float = 0.0
     layers: Layers = "all"
     freeze_depthwise: bool = False
@@ -131,7 +135,7 @@ class FitConfig:
             _check(self, name, getattr(self, name) >= 0, "0 or more")
         for name in ("learning_rate", "encoder_learning_rate", "clip", "lesion_weight", "class_weight"):
             _check(self, name, getattr(self, name) > 0, "positive")
-        for name in ("ema", "warmup", "strips", "label_smoothing", "blend"):
+        for name in ("ema", "warmup", "strips", "label_smoothing", "blend", "blend_alone"):
             _check(self, name, 0 <= getattr(self, name) < 1, "in [0, 1)")
         _check(self, "accepted_weight", 0 <= self.accepted_weight <= 1, "in [0, 1]")
         for name, kind in _CHOICES.items():

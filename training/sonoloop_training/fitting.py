@@ -20,6 +20,8 @@ from sonoloop_training.pretrained import load_pretrained_encoder
 from sonoloop_training.recipe import Recipe
 
 Weights = dict[str, torch.Tensor]
+# whose weights the last fit, on all images, starts from
+JUDGED = "the judged model"
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +100,7 @@ class Fitting:
                 self.best = self.averaged
 
 
-def begin(recipe: Recipe, start: Weights | None = None) -> Fitting:
+def begin(recipe: Recipe, start: Weights | None = None, start_name: str = JUDGED) -> Fitting:
     """Build the network, its first weights and its optimiser.
 
     Parameters
@@ -107,6 +109,8 @@ def begin(recipe: Recipe, start: Weights | None = None) -> Fitting:
         How.
     start : mapping, optional
         Weights to start from; the recipe's own start unless given.
+    start_name : str
+        What has these weights.
 
     Raises
     ------
@@ -121,7 +125,7 @@ def begin(recipe: Recipe, start: Weights | None = None) -> Fitting:
         raise TrainingError("fit.l2sp draws back to a model to start from; give fit.start, or set it to 0")
     torch.manual_seed(config.seed)
     network = build_network(recipe.model)
-    source = _first_weights(network, recipe, start)
+    source = _first_weights(network, recipe, start, start_name)
     encoder = network.get_submodule("encoder")
     choose_layers(network, config.layers)
     if config.freeze_depthwise:
@@ -196,10 +200,10 @@ def set_training(network: nn.Module, config: FitConfig) -> None:
                 module.eval()
 
 
-def _first_weights(network: nn.Module, recipe: Recipe, start: Weights | None) -> str:
+def _first_weights(network: nn.Module, recipe: Recipe, start: Weights | None, start_name: str) -> str:
     if start is not None:
         network.load_state_dict(start)
-        return "the judged model"
+        return start_name
     if recipe.fit.start:
         bundle = load_bundle(recipe.fit.start)
         try:

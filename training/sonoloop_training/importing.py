@@ -18,7 +18,7 @@ from sonoloop.labels.groups import place_frame
 from sonoloop.labels.masks import hash_pixels
 from sonoloop.labels.places import Places
 from sonoloop.labels.references import set_reference
-from sonoloop.labels.tables import TOMBSTONES
+from sonoloop.labels.revisions import has_withdrawn_pixels
 from sonoloop.values import CLASSES, Correction, Frame
 from sonoloop_training.datasets import Sample, load_busbra, load_busi
 from sonoloop_training.events import Event, Imported, Progress, Unreadable
@@ -156,6 +156,5 @@ def number_regions(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def _is_withdrawn(store: CorrectionStore, frame: Frame) -> bool:
-    query = select(TOMBSTONES.c.frame_id).where(TOMBSTONES.c.frame_id == frame.id).limit(1)
     with store.reading() as connection:
-        return connection.scalar(query) is not None
+        return bool(connection.scalar(select(has_withdrawn_pixels(frame.pixels_hash))))

@@ -22,7 +22,7 @@ from sonoloop_training.device_faults import device_watched
 from sonoloop_training.events import EpochDone, Event, Notice, Started, Step
 from sonoloop_training.fabric import make_fabric
 from sonoloop_training.fit_config import FitConfig
-from sonoloop_training.fitting import Fitting, Weights, begin, draw_back, set_rate, set_training
+from sonoloop_training.fitting import JUDGED, Fitting, Weights, begin, draw_back, set_rate, set_training
 from sonoloop_training.losses import joint_loss
 from sonoloop_training.recipe import Recipe
 from sonoloop_training.watching import FIGURES, watch
@@ -46,6 +46,7 @@ def fit(
     test: int = 0,
     checkpoint: str = CHECKPOINT,
     start: Weights | None = None,
+    start_name: str = JUDGED,
     max_minutes: float | None = None,
     on_batch: Callable[[], None] | None = None,
 ) -> Generator[Event, None, Fitting]:
@@ -69,6 +70,8 @@ def fit(
         Name of the checkpoint's file.
     start : mapping, optional
         Weights to start from; the recipe's own start unless given.
+    start_name : str
+        What has these weights.
     max_minutes : float, optional
         Time for all; from the pace of the first steps follows how many epochs fit into it.
     on_batch : callable, optional
@@ -92,7 +95,7 @@ def fit(
     """
     config = recipe.fit
     fabric = make_fabric(config, device)
-    fitting = begin(recipe, start)
+    fitting = begin(recipe, start, start_name)
     network, optimizer = fabric.setup(fitting.network, fitting.optimizer)
     fitting.average.to(fabric.device)
     on_disk = Checkpoint(
@@ -139,7 +142,7 @@ def fit(
             # of the first process for all: batch normalisation's statistics differ, and all have to stop
             # together
             watched = fabric.broadcast(
-                watch(fitting.average.module, validation, fabric.device, fabric.autocast)
+                watch(fitting.average.module, validation, fabric.device, fabric.autocast, on_batch)
                 if fabric.is_global_zero and validation is not None
                 else dict.fromkeys(FIGURES)
             )

@@ -18,9 +18,26 @@ _BATCH = 16
 
 @torch.inference_mode()
 def watch(
-    network: nn.Module, cache: Cache, device: torch.device, autocast: Callable[[], Any]
+    network: nn.Module,
+    cache: Cache,
+    device: torch.device,
+    autocast: Callable[[], Any],
+    on_batch: Callable[[], None] | None = None,
 ) -> dict[str, float | None]:
     """Score a network: enough to watch a training, not to report a model.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        What is scored.
+    cache : Cache
+        The images; a class that weighs nothing is not known, and counts nowhere.
+    device : torch.device
+        Where the network is.
+    autocast : callable
+        Gives the context in which it computes.
+    on_batch : callable, optional
+        Called before each batch; what it raises ends the scoring there.
 
     Returns
     -------
@@ -34,13 +51,18 @@ def watch(
     dices, empties = [], []
     hits: dict[int, list[bool]] = {index: [] for index in range(len(CLASSES))}
     segments = True
+    known = torch.ones(len(cache), dtype=torch.bool) if cache.weights is None else cache.weights[:, 1] > 0
     for start in range(0, len(cache), _BATCH):
+        if on_batch is not None:
+            on_batch()
         images = normalise(cache.images[start : start + _BATCH, None].to(device).float() / 255)
         with autocast():
             lesion, classes = network(images.contiguous(memory_format=torch.channels_last))
-        truths = cache.labels[start : start + _BATCH]
-        for truth, guess in zip(truths.tolist(), classes.argmax(1).tolist(), strict=True):
-            hits[truth].append(truth == guess)
+        truths = cache.labels[start : start + _BATCH].tolist()
+        told = known[start : start + _BATCH].tolist()
+        for truth, guess, is_known in zip(truths, classes.argmax(1).tolist(), told, strict=True):
+            if is_known:
+                hits[truth].append(truth == guess)
         segments = lesion is not None
         if not segments:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,19 +171,37 @@ def export(
 
 
 @models.command()
-def delete(*, model: Model, why: Why, store: Store = None, who: Who = DEFAULT_WHO) -> None:
-    """Delete a model from this machine; the record of it stays. The one in use cannot be deleted."""
+def delete(
+    *,
+    model: Model,
+    why: Why,
+    store: Store = None,
+    who: Who = DEFAULT_WHO,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a model from this machine; the record of it stays. The one in use cannot be deleted.
+
+    The projects on this machine share their models: another one that uses it loses it too. On a terminal you
+    are asked first.
+    """
     from sonoloop.labels.versions import DELETED, find_model, mark  # noqa: PLC0415 - `--help` loads none
     from sonoloop.models.library import Library  # noqa: PLC0415
 
     with open_store(store) as opened:
         _ensure_in_use(opened, who)
         row = find_model(opened, model)
+        if not yes and sys.stdin.isatty():
+            question = f"Delete {row.model} from this machine, for all projects on it?"
+            if not typer.confirm(question, err=True):
+                raise typer.Exit(130)
         # first on the record: the pointer must never lead to what is gone
         if not row.is_deleted:
             mark(opened, row.version, DELETED, why=why, who=who)
         Library().delete(row.version)
-        typer.echo(f"{row.model} is deleted; an exported file brings it back: sonoloop models import FILE")
+        typer.echo(
+            f"{row.model} is deleted from this machine, for all projects on it; an exported file brings it "
+            "back: sonoloop models import FILE"
+        )
 
 
 def version_in_use(store: str | None, *, who: str = DEFAULT_WHO) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from sonoloop.errors import StoreError
 
 if TYPE_CHECKING:
     from sonoloop.labels.store import CorrectionStore
@@ -39,11 +36,7 @@ def open_store(place: str | None) -> CorrectionStore:
         If there is none, or it cannot be opened.
     """
     from sonoloop.labels import CorrectionStore  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.labels.location import is_file, read_location  # noqa: PLC0415
+    from sonoloop.labels.location import read_existing  # noqa: PLC0415
 
-    if place is not None:
-        url = read_location(place)
-        # a slip of the pen must not become a project
-        if is_file(url) and not Path(str(url.database)).exists():
-            raise StoreError(f"there is no store {url.database}: check --store")
+    read_existing(place)
     return CorrectionStore(place)

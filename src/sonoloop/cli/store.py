@@ -61,7 +61,7 @@ def withdraw(
         str,
         typer.Argument(
             metavar="PATIENT|FRAME",
-            help="A patient's number, or an image's id or its first 8 digits or more.",
+            help="A patient's number, as 47 or busbra/47, or 8 or more digits of an image's id.",
             show_default=False,
         ),
     ],
@@ -74,15 +74,17 @@ def withdraw(
     """Erase an image's masks from the store, or those of all images of a patient; for ever.
 
     The fact and the reason stay, and the snapshots and models that used them are listed. Image files, models,
-    exports and backups are not touched. On a terminal you are asked first.
+    exports and backups are not touched. You are asked first; without a terminal it takes --yes.
     """
     from sonoloop.cli.store_report import print_withdrawn  # noqa: PLC0415 - `--help` loads none of these
     from sonoloop.labels import withdrawal  # noqa: PLC0415
 
     with open_store(place) as opened:
-        if not yes and sys.stdin.isatty():
+        if not yes:
             count = len(withdrawal.frames_of(opened, what))
             images = "1 image" if count == 1 else f"{count} images"
+            if not sys.stdin.isatty():
+                raise StoreError(f"this erases all masks of {images} for ever: if you mean it, add --yes")
             if not typer.confirm(f"Erase all masks of {images} for ever?", err=True):
                 raise typer.Exit(130)
         print_withdrawn(withdrawal.withdraw(opened, what, why=why, who=who), as_json=as_json)
@@ -95,7 +97,7 @@ def relink(
     place: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the files of corrected images again after they were moved, renamed or saved anew.
+    """Find the files of corrected images again after they were moved, renamed, saved anew or changed.
 
     Images are known by their content. Where they are is kept on this machine, beside the store.
     """
@@ -105,11 +107,11 @@ def relink(
 
     with open_store(place) as opened:
         places = Places(opened.url)
-        lost = relinking.lost_frames(opened, places)
+        known = relinking.known_frames(opened)
         report = RelinkReport(as_json=as_json)
         try:
             with report:
-                for step in relinking.relink(places, folder, lost):
+                for step in relinking.relink(places, folder, known):
                     report.tell(step)
         except KeyboardInterrupt:
             report.notice("sonoloop: interrupted; what was found until now is kept")

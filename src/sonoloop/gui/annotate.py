@@ -15,6 +15,7 @@ from sonoloop.gui.class_table import ClassTable
 from sonoloop.gui.conflict import ask_which
 from sonoloop.gui.deciding import Deciding, Question
 from sonoloop.gui.docking import Panel, row
+from sonoloop.gui.drawing import lay_out_canvas, offer_canvas, take_up_brush
 from sonoloop.gui.facts import FactsTable
 from sonoloop.gui.focus import focus_canvas
 from sonoloop.gui.frames import Target
@@ -26,6 +27,7 @@ from sonoloop.gui.preferences import Preferences, read_preferences
 from sonoloop.gui.question_box import QuestionBox
 from sonoloop.gui.session import Session
 from sonoloop.gui.work import LoadPredictor, OpenStore, load_default_predictor, open_default_store
+from sonoloop.values import Label
 
 if TYPE_CHECKING:
     import napari
@@ -82,8 +84,8 @@ class AnnotatePanel(Panel):
         actions: dict[str, Callable[[], object]] = {
             "predict": self.predicting.predict,
             "choose_normal": lambda: self.deciding.choose("normal"),
-            "choose_benign": lambda: self.deciding.choose("benign"),
-            "choose_malignant": lambda: self.deciding.choose("malignant"),
+            "choose_benign": lambda: self._choose("benign"),
+            "choose_malignant": lambda: self._choose("malignant"),
             "accept": self.deciding.accept,
             "toggle_fill": self.session.toggle_fill,
             "hide_lesions": lambda: self.session.set_lesions_visible(not pressed),
@@ -151,6 +153,7 @@ class AnnotatePanel(Panel):
 
     def _connect(self) -> None:
         self.session.changed.connect(self._render)
+        self.session.target_changed.connect(lambda: lay_out_canvas(self.session))
         self.predicting.busy_changed.connect(self._on_busy)
         self.deciding.asked.connect(self._on_asked)
         self.deciding.conflicted.connect(self._on_conflict)
@@ -158,7 +161,7 @@ class AnnotatePanel(Panel):
         self.deciding.accepted.connect(self._on_accepted)
         self.deciding.model_seen.connect(self.predicting.set_in_use)
         self._model.cancelled.connect(self.predicting.cancel)
-        self._classes.chosen.connect(self.deciding.choose)
+        self._classes.chosen.connect(self._choose)
         self._predict.clicked.connect(self.predicting.predict)
         self._accept.clicked.connect(self.deciding.accept)
         self._help.toggled.connect(self._keys.setVisible)
@@ -175,7 +178,7 @@ class AnnotatePanel(Panel):
         self._model.set_text(self.predicting.model_line)
         self._hint.setText(view.hint or "")
         self._hint.setVisible(view.hint is not None)
-        self._classes.setEnabled(view.why_no_predict is None)
+        self._classes.setEnabled(self.session.target is not None)
         self._classes.set_probabilities(view.probabilities)
         self._classes.set_value(view.label)
         self._facts.set_view(view)
@@ -202,11 +205,20 @@ class AnnotatePanel(Panel):
                 "No lesion is drawn on this frame.",
                 [
                     ("No lesion here: accept", lambda: self.deciding.accept(no_lesion=True)),
-                    ("Go on drawing", self._question.clear),
+                    ("Go on drawing", self._go_on_drawing),
                 ],
             )
         else:
             self._question.clear()
+
+    def _choose(self, label: Label) -> None:
+        self.deciding.choose(label)
+        if label in ("benign", "malignant"):
+            offer_canvas(self.session)
+
+    def _go_on_drawing(self) -> None:
+        self._question.clear()
+        take_up_brush(self.session)
 
     def _on_conflict(self, target: Target, conflict: HeadMovedError) -> None:
         def answer(keep_mine: bool) -> None:
@@ -223,11 +235,12 @@ class AnnotatePanel(Panel):
 
     def _on_looked_up(self, target: Target, found: bool) -> None:
         self.predicting.release(target)
+        lay_out_canvas(self.session)
         current = self.session.target
         if not self._predict_first or current is None or current.key != target.key:
             return  # the answer for a frame that was passed on the way
         self._predict_first = False
-        if not found:
+        if not found and not self.session.state(target).withheld:
             self.predicting.predict()
 
     def _on_theme(self, _event: object = None) -> None:

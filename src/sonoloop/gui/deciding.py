@@ -60,6 +60,7 @@ class Deciding(QObject):
         self.find_model = self._keeper.model_in_use
         self._jobs = JobQueue(parent=self)
         self._told: set[str] = set()
+        self.stored = 0  # corrections, since the panel was opened
         self._settle = single_shot(self, _SETTLE_MS, self._look_up)
         session.target_changed.connect(self._on_target)
 
@@ -176,6 +177,7 @@ class Deciding(QObject):
             prediction=state.prediction or state.held,
             seen=state.prediction is not None,
             parent=state.parent,
+            shown=frozenset(self._session.shown),
         )
         state.saving = True
         self._jobs.submit(
@@ -187,6 +189,7 @@ class Deciding(QObject):
 
     def _on_accepted(self, target: Target, revision: Revision) -> None:
         state = self._session.state(target)
+        self.stored += 1
         state.saving = False
         state.revision = revision
         state.parent = revision.id
@@ -243,6 +246,8 @@ class Deciding(QObject):
             return
         session.write(target, correction.mask)
         state.prediction = prediction
+        if prediction is not None:
+            session.shown.add(prediction.frame_id)
         if correction.annotator == session.preferences().annotator:
             state.label = correction.label
 

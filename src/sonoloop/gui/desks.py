@@ -26,11 +26,14 @@ class Outlook:
         What that model is called.
     snapshots : tuple of str
         Names of those that were taken, the newest first.
+    lessons : int
+        Corrections that may train, those that the model in use has learned from among them.
     """
 
     news: News
     model: str
     snapshots: tuple[str, ...]
+    lessons: int
 
 
 class TrainingDesk(Protocol):
@@ -41,7 +44,7 @@ class TrainingDesk(Protocol):
         ...
 
     def name_frames(self, url: str | None, frames: Sequence[str]) -> Mapping[str, str]:
-        """Name the files of frames, as far as they are known on this machine."""
+        """Name the files of frames, by ids or their first digits, as far as this machine knows them."""
         ...
 
     def jobs_folder(self, url: str | None) -> Path:

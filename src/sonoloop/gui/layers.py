@@ -43,6 +43,20 @@ def is_lesions(layer: object) -> bool:
     return isinstance(layer, Labels) and layer.metadata.get("sonoloop", {}).get("kind") == "lesions"
 
 
+def adopt_layer(viewer: ViewerModel, target: Target) -> None:
+    """Take an empty Labels layer that a user made on the image, and is about to draw in, for its lesions."""
+    layer = viewer.layers.selection.active
+    if not isinstance(layer, Labels) or "sonoloop" in layer.metadata or layer.source.path is not None:
+        return
+    if layer.multiscale or layer.data.shape != target.grid:
+        return
+    placed = all(np.allclose(getattr(layer, n), getattr(target.image, n)) for n in ("scale", "translate"))
+    if not placed or find_layer(viewer, target.image, "lesions") is not None or np.any(layer.data):
+        return
+    owner = str(target.image.unique_id)
+    layer.metadata = {**layer.metadata, "sonoloop": {"kind": "lesions", "image": owner}}
+
+
 def read_mask(viewer: ViewerModel, target: Target) -> NDArray[np.uint8] | None:
     """Copy the mask that is drawn on a frame.
 

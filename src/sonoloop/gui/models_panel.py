@@ -196,7 +196,8 @@ class ModelsPanel(Panel):
         line = self._table.value()
         if line is not None:
             self._question.ask(
-                f"Delete the files of {line.model}? What was said of it stays on record.",
+                f"Delete {line.model} from this computer, for all projects on it? What was said of it stays "
+                "on record.",
                 [
                     (
                         "Delete",

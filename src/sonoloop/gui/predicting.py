@@ -79,8 +79,9 @@ class Predicting(QObject):
         """Predict on the current frame; the answer to what was asked before is dropped."""
         session = self._session
         session.follow()
-        if session.target is None:
-            show_warning(NO_IMAGE)
+        why_not = session.view().why_no_predict
+        if session.target is None or why_not is not None:
+            show_warning(why_not or NO_IMAGE)
             return
         self._jobs.submit(
             partial(
@@ -124,6 +125,7 @@ class Predicting(QObject):
         state = session.state(target)
         viewer, image = session.viewer, target.image
         state.prediction = prediction
+        session.shown.add(prediction.frame_id)
         write_uncertainty(viewer, target, uncertainty)
         if state.draw_first:
             # the annotator's own mask stays as it is: it may judge models

@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from sonoloop.errors import SonoloopError
 from sonoloop.gui.frames import FrameState, Key, Target, current_target
-from sonoloop.gui.layers import FILL, OUTLINE, find_layer, read_mask, show_only, write_mask
+from sonoloop.gui.layers import FILL, OUTLINE, adopt_layer, find_layer, read_mask, show_only, write_mask
 from sonoloop.gui.preferences import Preferences, read_preferences
 from sonoloop.gui.view import FrameView, describe
 
@@ -49,6 +49,8 @@ class Session(QObject):
         self._store: str | None = None
         self.target: Target | None = None
         self._states: dict[Key, FrameState] = {}
+        # ids of the frames of which a prediction was shown; outlives their layers
+        self.shown: set[str] = set()
         self._watched: Any = None
         self._follow_timer = single_shot(self, 0, self.follow)
         self._redraw_timer = single_shot(self, 50, self.changed.emit)
@@ -94,6 +96,8 @@ class Session(QObject):
         self._follow_timer.stop()
         self._forget_removed()
         before, target = self.target, current_target(self.viewer)
+        if target is not None:
+            adopt_layer(self.viewer, target)
         if before is not None and target is not None and before.key == target.key:
             self._watch()
             return

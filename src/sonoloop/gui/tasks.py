@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any
 
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, QRunnable, QThreadPool, Signal
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,4 +165,5 @@ def _on_warned(warning: tuple[Any, ...]) -> None:
     if issubclass(category, UserWarning) and "sonoloop" in str(filename):
         show_warning(str(message))
     else:
-        warnings.warn_explicit(message, category, filename, line)
+        # warned of again it would come back here while another worker listens
+        logger.info("%s:%s: %s: %s", filename, line, category.__name__, message)

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_info
 from napari.utils.theme import get_theme
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QLabel, QPushButton, QSizePolicy, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
 
 from sonoloop.gui.desks import LazyDesk, Outlook, TrainingDesk
-from sonoloop.gui.docking import Panel, desk_preferences, row, tell_model_moved
+from sonoloop.gui.docking import Panel, annotate_panel, desk_preferences, row, tell_model_moved
 from sonoloop.gui.messages import show_problem
 from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.tasks import JobQueue
 from sonoloop.gui.train_gate import GateBox
 from sonoloop.gui.train_job import Job
-from sonoloop.gui.train_progress import JobProgress, Stage, describe_progress
-from sonoloop.gui.train_start import Request, start_job
+from sonoloop.gui.train_names import FrameNames
+from sonoloop.gui.train_news import NewsText, describe_too_few
+from sonoloop.gui.train_notes import Notes
+from sonoloop.gui.train_progress import (
+    JobProgress,
+    Stage,
+    describe_error,
+    describe_left_out,
+    describe_progress,
+)
+from sonoloop.gui.train_start import Request, start_job, what_is_missing
 from sonoloop.gui.train_watch import TrainWatch
 from sonoloop.gui.work import OpenStore, open_default_store
 
@@ -30,7 +50,8 @@ if TYPE_CHECKING:
 
 _ALL = "All accepted"
 _MINUTES = 5
-_LEFT_OUT = 3  # shown; all of them in the tool tip
+_STORE_MS = 1_000  # napari does not say when a plugin's preference changes
+_START = "Make a new model from the model in use and the corrections"
 
 
 class TrainPanel(Panel):
@@ -71,35 +92,69 @@ class TrainPanel(Panel):
         self.watch = TrainWatch(lambda url: desk.get().jobs_folder(url), start=start, parent=self)
         self._outlook: Outlook | None = None
         self._curves: Curves | None = None
-        self._named: tuple[tuple[str, str], ...] = ()
+        self._names = FrameNames(lambda url, frames: desk.get().name_frames(url, frames), parent=self)
         self._closed = False
+        self._missing = what_is_missing()
         self._build()
         self._lay_out()
         self._connect()
+        self._store = self._preferences().store
         self._render()
         self.refresh()
-        self.watch.look_for(self._preferences().store)
+        self.watch.look_for(self._store)
+        self._stored: int | None = None  # in the Annotate panel, when this was last counted
+        self._store_timer = QTimer(self)
+        self._store_timer.setInterval(_STORE_MS)
+        self._store_timer.timeout.connect(self._look_at_store)
+        self._store_timer.start()
 
     def refresh(self) -> None:
         """Count again what is new since the model in use."""
-        desk, url = self._desk, self._preferences().store
-        self._jobs.submit(lambda: desk.get().outlook(url), done=self._on_outlook, failed=show_problem)
+        desk, url = self._desk, self._store
+        self._jobs.submit(
+            lambda: desk.get().outlook(url), done=partial(self._on_outlook, url), failed=show_problem
+        )
+
+    def _look_at_store(self) -> None:
+        # a name that is still being typed would make a store of every beginning of it
+        followed = QApplication.activeWindow() in (None, self.window()) and self.follow_store()
+        panel = annotate_panel(self._viewer)
+        stored = None if panel is None else panel.deciding.stored
+        if stored != self._stored and not followed and self.isVisible():
+            self._stored = stored
+            self.refresh()
+
+    def follow_store(self) -> bool:
+        """Go over to the store that the preferences name by now; tell whether it is another one."""
+        store = self._preferences().store
+        if store == self._store:
+            return False
+        self._store, self._outlook = store, None
+        self.watch.look_for(store)
+        self._render()
+        self.refresh()
+        return True
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Count again what may have changed out of sight."""
+        super().showEvent(event)
+        if not self._closed and not self._jobs.busy:
+            self.refresh()
 
     def close_session(self) -> None:
         """Stop reading; a training that runs goes on."""
         if self._closed:
             return
         self._closed = True
+        self._store_timer.stop()
         self._viewer.events.theme.disconnect(self._on_theme)
         self.watch.close()
+        self._names.close()
         self._jobs.mute()
         self._jobs.submit(self._desk.close, done=_ignore, failed=_ignore)
 
     def _build(self) -> None:
-        self._news, self._learn, self._by_annotator = _text(), _text(), _text()
-        font = self._news.font()
-        font.setBold(True)
-        self._news.setFont(font)
+        self._news = NewsText()
         self._snapshot = QComboBox()
         self._snapshot.addItem(_ALL)
         self._snapshot.setToolTip("What to learn from: all corrections as they stand, or a snapshot of them")
@@ -112,46 +167,59 @@ class TrainPanel(Panel):
         self._budget.setToolTip("Time for all of it; fewer epochs are made where it does not suffice")
         self._budget.setAccessibleName("Budget")
         self._start = QPushButton("Fine-tune")
-        self._start.setToolTip("Make a new model from the model in use and the corrections")
+        self._without = QPushButton("Go on without them")
+        self._without.setToolTip("Fine-tune without the images whose files are gone")
         self._go_on = QPushButton("Go on")
         self._go_on.setToolTip("Go on from where the last fine-tuning broke off")
         self._stop = QPushButton("Stop")
         self._stop.setToolTip("End at the next batch; it can be gone on with")
+        self._few = _text()
         self._progress, self._error, self._left_out = _text(), _text(), _text()
-        self._gate = GateBox()
-        for button in (self._start, self._go_on, self._stop):
+        self._notes, self._gate = Notes(), GateBox()
+        for button in (self._start, self._go_on, self._without, self._stop):
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
 
     def _lay_out(self) -> None:
         column = self.column
-        for label in (self._news, self._learn, self._by_annotator):
-            column.addWidget(label)
+        column.addWidget(self._news)
         column.addSpacing(4)
         column.addLayout(row((QLabel("Snapshot"), 0), (self._snapshot, 1)))
         column.addLayout(row((QLabel("Budget"), 0), (self._budget, 1), (self._start, 1)))
+        column.addWidget(self._few)
         self._place = QVBoxLayout()
         column.addLayout(self._place)
         column.addLayout(row((self._progress, 1), (self._go_on, 0), (self._stop, 0)))
-        column.addWidget(self._error)
-        column.addWidget(self._left_out)
+        for part in (self._error, self._without, self._notes, self._left_out):
+            column.addWidget(part)
         column.addWidget(self._gate)
         column.addStretch(1)
 
     def _connect(self) -> None:
         self.watch.changed.connect(self._render)
+        self._names.changed.connect(self._render)
         self.watch.ended.connect(self.refresh)
-        self._start.clicked.connect(lambda: self.watch.start(self._request()))
-        self._go_on.clicked.connect(lambda: self.watch.go_on(self._request()))
+        for button, act in (
+            (self._start, self.watch.start),
+            (self._go_on, self.watch.go_on),
+            (self._without, self.watch.start_without_missing),
+        ):
+            button.clicked.connect(partial(self._ask, act))
+        self._snapshot.activated.connect(lambda _index: self._render())
         self._stop.clicked.connect(self.watch.stop)
         self._gate.used.connect(self._use)
         self._viewer.events.theme.connect(self._on_theme)
         self.destroyed.connect(self.close_session)
 
+    def _ask(self, act: Callable[[Request], None], _checked: bool = False) -> None:
+        # what is shown is of one store; of another one it is shown first
+        if not self.follow_store():
+            act(self._request())
+
     def _request(self) -> Request:
         preferences = self._preferences()
         chosen = self._snapshot.currentText() if self._snapshot.currentIndex() else None
         return Request(
-            store=preferences.store,
+            store=self._store,
             who=preferences.annotator,
             device=preferences.device,
             snapshot=chosen,
@@ -159,10 +227,11 @@ class TrainPanel(Panel):
         )
 
     def _use(self, why: str | None) -> None:
-        desk, gate, preferences = self._desk, self.watch.progress.gate, self._preferences()
+        desk, who, url = self._desk, self._preferences().annotator, self._store
+        gate = None if self.follow_store() else self.watch.progress.gate
         if gate is not None:
             self._jobs.submit(
-                lambda: desk.get().use(preferences.store, gate, who=preferences.annotator, why=why),
+                lambda: desk.get().use(url, gate, who=who, why=why),
                 done=self._on_used,
                 failed=show_problem,
             )
@@ -172,7 +241,9 @@ class TrainPanel(Panel):
         tell_model_moved(self._viewer)
         self.refresh()
 
-    def _on_outlook(self, outlook: Outlook) -> None:
+    def _on_outlook(self, url: str | None, outlook: Outlook) -> None:
+        if url != self._store:
+            return  # of a store that another one followed
         moved = self._outlook is not None and self._outlook.model != outlook.model
         self._outlook = outlook
         chosen = self._snapshot.currentText()
@@ -185,22 +256,24 @@ class TrainPanel(Panel):
 
     def _render(self) -> None:
         progress = self.watch.progress
-        self._render_news()
+        self._news.set_outlook(self._outlook)
         alive = progress.stage.alive
         learn = 0 if self._outlook is None else self._outlook.news.learn
-        self._start.setEnabled(not alive and self._outlook is not None)
-        self._start.setToolTip(
-            "It runs already" if alive else "Make a new model from the model in use and the corrections"
-        )
+        # a snapshot holds what it holds
+        too_few = describe_too_few(self._outlook) if self._snapshot.currentIndex() < 1 else None
+        why_not = "It runs already" if alive else self._missing or too_few
+        self._start.setEnabled(why_not is None and self._outlook is not None)
+        self._start.setToolTip(why_not or _START)
+        self._few.setText(too_few or "")
+        self._few.setVisible(too_few is not None and not alive and self._missing is None)
         self._start.setDefault(learn > 0)
         self._stop.setVisible(alive)
         self._stop.setEnabled(progress.stage is not Stage.STOPPING)
-        self._go_on.setVisible(progress.stage.can_go_on)
+        self._go_on.setVisible(self.watch.can_go_on and self._missing is None)
+        self._without.setVisible(progress.misses_files and self._missing is None)
         line = describe_progress(progress)
         self._progress.setText(f"Stopped · {line}" if progress.stage is Stage.STOPPED else line)
-        self._error.setText("" if progress.error is None else f"It failed: {progress.error}")
-        self._error.setVisible(progress.error is not None)
-        self._render_left_out(progress)
+        self._render_words(progress)
         gate = progress.gate
         model = progress.model or "The candidate"
         now = None if self._outlook is None else self._outlook.news.version
@@ -210,35 +283,21 @@ class TrainPanel(Panel):
         elif self._curves is not None:
             self._curves.hide()
 
-    def _render_news(self) -> None:
-        outlook = self._outlook
-        if outlook is None:
-            self._news.setText("Counting what is new")
-            return
-        news = outlook.news
-        self._news.setText(f"New since {outlook.model}")
-        self._learn.setText(f"{news.learn} to learn from{_brackets(news.by_class)}, {news.judge} to judge")
-        self._learn.setToolTip("What judges was drawn before the prediction was seen, and never trains")
-        self._by_annotator.setText("By " + ", ".join(f"{who} {n}" for who, n in news.by_annotator.items()))
-        self._by_annotator.setVisible(bool(news.by_annotator))
-
-    def _render_left_out(self, progress: JobProgress) -> None:
-        self._left_out.setVisible(bool(progress.left_out))
-        if progress.left_out == self._named or not progress.left_out:
-            return
-        self._named = left_out = progress.left_out
-        self._write_left_out({})
-        desk, url, frames = self._desk, self._preferences().store, [frame for frame, _ in left_out]
-        self._jobs.submit(
-            lambda: desk.get().name_frames(url, frames), done=self._write_left_out, failed=show_problem
-        )
-
-    def _write_left_out(self, names: Mapping[str, str]) -> None:
-        rows = [f"{names.get(frame, frame[:8])}: {why}" for frame, why in self._named]
-        count = "1 correction does" if len(rows) == 1 else f"{len(rows)} corrections do"
-        more = f"\nand {len(rows) - _LEFT_OUT} more" if len(rows) > _LEFT_OUT else ""
-        self._left_out.setText(f"{count} not train:\n" + "\n".join(rows[:_LEFT_OUT]) + more)
+    def _render_words(self, progress: JobProgress) -> None:
+        names, told = self._names, (*progress.notices, progress.error or "")
+        names.ask(self._store, (frame for frame, _ in progress.left_out), told)
+        error = self._missing
+        if progress.error is not None:
+            error = describe_error(names.put_into(progress.error), self.watch.details)
+        # a path has no blank to break the line at
+        self._error.setText((error or "").replace(os.sep, f"{os.sep}\N{ZERO WIDTH SPACE}"))
+        self._error.setToolTip(error or "")
+        self._error.setVisible(error is not None)
+        self._notes.set_notes([names.put_into(notice) for notice in progress.notices])
+        rows = [f"{names.of(frame)}: {names.put_into(why)}" for frame, why in progress.left_out]
+        self._left_out.setText(describe_left_out(rows))
         self._left_out.setToolTip("\n".join(rows))
+        self._left_out.setVisible(bool(rows))
 
     def _draw(self, progress: JobProgress) -> None:
         if self._curves is None:
@@ -266,10 +325,6 @@ def _text() -> QLabel:
     label = QLabel()
     label.setWordWrap(True)
     return label
-
-
-def _brackets(counts: Mapping[str, int]) -> str:
-    return f" ({', '.join(f'{n} {name}' for name, n in counts.items())})" if counts else ""
 
 
 def _ignore(_answer: object) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
@@ -42,6 +44,13 @@ class Curves(QWidget):
         self._start = pyqtgraph.InfiniteLine(angle=0)
         self._start.setVisible(False)
         self._plots[1].addItem(self._start)
+        # of few images none is kept apart
+        self._none = pyqtgraph.TextItem("from 20 groups on", anchor=(0.5, 0.5))
+        font = self._none.textItem.font()
+        font.setPointSize(8)
+        self._none.setFont(font)
+        self._none.setVisible(False)
+        self._plots[1].addItem(self._none, ignoreBounds=True)
         self.setAccessibleName("Training loss and validation Dice over the epochs")
         self.set_colours("#909090", "#909090")
 
@@ -61,6 +70,10 @@ class Curves(QWidget):
         self._dice.setSymbolSize(5)
         self._dice.setSymbolPen(pen(_DICE))
         self._dice.setSymbolBrush(_DICE)
+        self._none.setColor(text)
+        self._loss.setSymbolPen(pen(_LOSS))
+        self._loss.setSymbolBrush(_LOSS)
+        self._loss.setSymbolSize(5)
         self._start.setPen(pen(text, style=Qt.PenStyle.DashLine))
 
     def set_progress(self, progress: JobProgress) -> None:
@@ -71,8 +84,16 @@ class Curves(QWidget):
         self._start.setVisible(start is not None)
         if start is not None:
             self._start.setValue(start)
-        for plot in self._plots:
-            plot.setXRange(0, max(progress.epochs, 1), padding=0.02)
+        # a line needs two points
+        self._loss.setSymbol("o" if len(progress.losses) == 1 else None)
+        epochs = max(progress.epochs, 1)
+        self._none.setVisible(progress.unwatched and not progress.dices)
+        self._none.setPos(epochs / 2, 0.5)
+        for plot, points, top in zip(
+            self._plots, (progress.losses, progress.dices), (None, 1.0), strict=True
+        ):
+            plot.setXRange(0, epochs, padding=0.02)
+            plot.setYRange(*_range([y for _, y in points], top), padding=0)
 
     def _make_plot(self, title: str) -> pyqtgraph.PlotWidget:
         plot = self._graph.PlotWidget(background=None)
@@ -89,3 +110,13 @@ class Curves(QWidget):
         axis.setWidth(34)
         axis.enableAutoSIPrefix(False)
         return plot
+
+
+def _range(values: Sequence[float], top: float | None) -> tuple[float, float]:
+    """Give the ends of an axis: what there is with a margin, from 0 on and up to the top."""
+    finite = [value for value in values if isfinite(value)]
+    if not finite:
+        return 0.0, top or 1.0
+    low, high = min(finite), max(finite)
+    margin = max(0.1 * (high - low), 0.02)
+    return max(0.0, low - margin), high + margin if top is None else min(top, high + margin)

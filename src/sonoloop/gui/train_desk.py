@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sqlalchemy import func, select
+
 from sonoloop.errors import ConflictError
 from sonoloop.gui.desks import Outlook
 from sonoloop.gui.train_job import JOBS
 from sonoloop.gui.train_progress import GateResult
 from sonoloop.gui.work import OpenStore, StoreKeeper
+from sonoloop.labels.heads import select_newest
 from sonoloop.labels.news import count_news
 from sonoloop.labels.places import Places, work_folder
 from sonoloop.labels.pointer import incumbent, promote
+from sonoloop.labels.relinking import known_frames
 from sonoloop.labels.snapshots import list_snapshots
+from sonoloop.labels.store import CorrectionStore
+from sonoloop.labels.tables import GROUPS, MEMBERS, REVISIONS
 from sonoloop.models.library import Library
 from sonoloop.models.members import verify_files
 from sonoloop.models.places import shipped_card
+
+_ID = 64  # digits
 
 
 class TrainDesk:
@@ -39,12 +47,17 @@ class TrainDesk:
         store = self._keeper.at(url)
         news = count_news(store)
         names = tuple(snapshot.name for snapshot in list_snapshots(store))
-        return Outlook(news, news.model or shipped_card().model, names[::-1])
+        return Outlook(news, news.model or shipped_card().model, names[::-1], _count_lessons(store))
 
     def name_frames(self, url: str | None, frames: Sequence[str]) -> dict[str, str]:
-        """Name the files of frames, as far as they are known on this machine."""
-        places = Places(self._keeper.at(url).url)
-        found = ((frame, places.find(frame)) for frame in frames)
+        """Name the files of frames, by ids or their first digits, as far as this machine knows them."""
+        store = self._keeper.at(url)
+        places, ids = Places(store.url), {frame: frame for frame in frames}
+        short = {frame for frame in frames if len(frame) < _ID}
+        if short:
+            known = known_frames(store)
+            ids |= {frame: whole for whole in known for frame in short if whole.startswith(frame)}
+        found = ((frame, places.find(whole)) for frame, whole in ids.items())
         return {frame: place.path.name for frame, place in found if place is not None}
 
     def jobs_folder(self, url: str | None) -> Path:
@@ -83,3 +96,12 @@ class TrainDesk:
     def close(self) -> None:
         """Close the store."""
         self._keeper.close()
+
+
+def _count_lessons(store: CorrectionStore) -> int:
+    """Count the corrections that may train, by the rule of `sonoloop.labels.news.count_news`."""
+    trains = func.coalesce(GROUPS.c.role, "train") != "test"
+    alone = func.coalesce(MEMBERS.c.bridges, False).is_(False)
+    newest = select_newest(REVISIONS.c.id).where(trains, alone).order_by(None).subquery()
+    with store.reading() as connection:
+        return int(connection.scalar(select(func.count()).select_from(newest)) or 0)

@@ -99,7 +99,7 @@ class GateBox(QFrame):
         self._verdict.setText(f"{shape} {words}")
         self._verdict.setAccessibleName(f"Verdict on {model}: {gate.verdict}")
         self._figures.setText(describe_figures(gate))
-        self._reason.setText(gate.reason)
+        self._reason.setText(describe_reason(gate))
         self._set.setText(describe_set(gate, model))
         better = gate.verdict == "promote"
         self._use.setVisible(better and not in_use)
@@ -123,7 +123,20 @@ def describe_figures(gate: GateResult) -> str:
     for value, name in ((gate.missed_malignant, "missed malignant"), (gate.false_alarms, "false alarms")):
         if value is not None:
             parts.append(f"{name} {_points(value)}")
+    if gate.auc is not None:
+        parts.append(f"AUC {_sign(gate.auc)}")
     return ", ".join(parts)
+
+
+def describe_reason(gate: GateResult) -> str:
+    """Say the reason without the Dice and its interval, which the figures have."""
+    reason = gate.reason
+    if gate.difference is None:
+        return reason
+    told = f" {gate.difference:+.3f}"
+    if gate.interval is not None:
+        told += f" [{gate.interval[0]:+.3f}, {gate.interval[1]:+.3f}]"
+    return reason.replace(f"mean Dice{told}", "mean Dice", 1)
 
 
 def describe_set(gate: GateResult, model: str) -> str:
@@ -139,8 +152,12 @@ def _sign(value: float) -> str:
 
 
 def _points(value: float) -> str:
-    percent = round(100 * value)
-    return f"{percent:+d} %".replace("-", "\N{MINUS SIGN}") if percent else "0 %"
+    """Write a change of a share in percentage points, to a tenth below one."""
+    points = round(100 * value) or round(100 * value, 1)
+    if not points:
+        return "unchanged"
+    unit = "point" if abs(points) == 1 else "points"
+    return f"{points:+g} {unit}".replace("-", "\N{MINUS SIGN}")
 
 
 class _Pictures(QWidget):

@@ -20,12 +20,15 @@ from sonoloop.errors import TrainingError
 JOBS = "jobs"
 PACKAGE = "sonoloop_training"
 _JOB, _EVENTS, _STOP, OUTPUT = "job.json", "events.jsonl", "stop", "output.log"
+# what a job can be gone on with from
+_KEPT = ("checkpoint.pt", "bundle")
 
 # of a long training a panel that is opened late reads the rest at the next look
 _MOST_BYTES = 1 << 20
 # a process on another machine cannot be asked: one that said nothing for so many seconds is gone
 _SILENCE = 120.0
 _LAST_WORDS = 4096  # bytes
+_OLD = 24 * 3600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,21 @@ class Reading:
         Whether it was told to stop, and not gone on with since.
     last_words : str, optional
         What a process that is gone wrote last, apart from its events.
+    exit_code : int, optional
+        Of a process that was started here, once it is gone.
+    kept : bool
+        Whether something that was learned is kept of a job whose process is gone.
+    details : pathlib.Path, optional
+        The file of all that a process wrote that is gone, where there is one.
     """
 
     events: tuple[Mapping[str, Any], ...]
     alive: bool
     stopped: bool = False
     last_words: str | None = None
+    exit_code: int | None = None
+    kept: bool = False
+    details: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,26 @@ def find_job(jobs: Path) -> Job | None:
         return None
     found = next((folder for folder in folders if is_running(Job(folder))), next(iter(folders), None))
     return None if found is None else Job(found, found / OUTPUT)
+
+
+def find_running(jobs: Path) -> Job | None:
+    """Find the job that runs; None if none does."""
+    job = find_job(jobs)
+    return job if job is not None and is_running(job) else None
+
+
+def forget_old_output(jobs: Path) -> None:
+    """Delete what processes wrote that nobody read until they had a folder."""
+    for output in jobs.glob(".*.log"):
+        with suppress(OSError):
+            if time.time() - output.stat().st_mtime > _OLD:
+                output.unlink()
+
+
+def planned_snapshot(folder: Path) -> str | None:
+    """Name the snapshot that a job learns from; None where it does not say."""
+    plan = _read_state(Job(folder)).get("plan")
+    return str(plan["snapshot"]) if isinstance(plan, dict) and plan.get("snapshot") else None
 
 
 def is_running(job: Job) -> bool:
@@ -140,7 +172,19 @@ class JobReader:
             with suppress(OSError):
                 self.job.output.unlink()
         stopped = folder is not None and (folder / _STOP).exists()
-        return Reading(events, alive=False, stopped=stopped, last_words=words)
+        code = None if self.job.process is None else self.job.process.poll()
+        kept = folder is not None and any((folder / name).exists() for name in _KEPT)
+        output = self.job.output
+        details = output if output is not None and output.exists() else None
+        return Reading(
+            events,
+            alive=False,
+            stopped=stopped,
+            last_words=words,
+            exit_code=code,
+            kept=kept,
+            details=details,
+        )
 
     def _read_events(self, source: Path | None) -> tuple[tuple[Mapping[str, Any], ...], bool]:
         if source is None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from sonoloop.gui.devices import device_name
+
+_NAMED = 3  # of those that do not train
+_INTERRUPTED = 130  # the exit code of a process that was told to stop
+
+# Python's own way to write an exception: Sonoloop's are sentences
+_UNFORESEEN = re.compile(r"[A-Za-z_][\w.]*(Error|Exception)(:|$)")
 
 Points = tuple[tuple[float, float], ...]
 
@@ -47,8 +54,8 @@ class GateResult:
         In words.
     difference, interval : float and pair of float, optional
         Of mean Dice, candidate less incumbent, with the paired 95 % interval.
-    missed_malignant, false_alarms : float, optional
-        Changes of the share of missed malignant lesions and of false alarms on normals.
+    missed_malignant, false_alarms, auc : float, optional
+        Changes of the share of missed malignant lesions, of false alarms on normals, and of the AUC.
     groups, groups_needed : int, optional
         Test groups with a lesion that were compared, and how many more would tell.
     test_set, looks : int, optional
@@ -67,6 +74,7 @@ class GateResult:
     interval: tuple[float, float] | None = None
     missed_malignant: float | None = None
     false_alarms: float | None = None
+    auc: float | None = None
     groups: int | None = None
     groups_needed: int | None = None
     test_set: int | None = None
@@ -95,8 +103,12 @@ class JobProgress:
         As torch writes it.
     losses, dices : tuple of pairs
         Training loss and validation Dice over epochs; at epoch 0 of the model that it starts from.
+    unwatched : bool
+        Whether no image is kept apart to measure that Dice on.
     left_out : tuple of pairs
         Ids of the frames that do not train, each with the reason.
+    notices : tuple of str
+        What else the process told, each once.
     model : str, optional
         What the model it made is called.
     promoted : str, optional
@@ -115,12 +127,18 @@ class JobProgress:
     device: str | None = None
     losses: Points = ()
     dices: Points = ()
+    unwatched: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
     notices: tuple[str, ...] = ()
     model: str | None = None
     promoted: str | None = None
     gate: GateResult | None = None
     error: str | None = None
+
+    @property
+    def misses_files(self) -> bool:
+        """Whether it failed since files of corrected images are gone, and can do without them."""
+        return self.stage is Stage.FAILED and "--skip-missing" in (self.error or "")
 
 
 def advance(progress: JobProgress, events: Iterable[Mapping[str, Any]]) -> JobProgress:
@@ -134,11 +152,33 @@ def advance(progress: JobProgress, events: Iterable[Mapping[str, Any]]) -> JobPr
     return replace(progress, losses=tuple(losses), dices=tuple(dices))
 
 
-def end(progress: JobProgress, last_words: str | None, *, stopped: bool = False) -> JobProgress:
-    """Take note that the process is gone; `stopped` where it was told to."""
-    if progress.stage in (Stage.DONE, Stage.FAILED, Stage.STOPPED):
+def end(
+    progress: JobProgress, last_words: str | None, *, stopped: bool = False, exit_code: int | None = None
+) -> JobProgress:
+    """Take note that the process is gone.
+
+    Parameters
+    ----------
+    progress : JobProgress
+        What its events added up to.
+    last_words : str, optional
+        What the process wrote last.
+    stopped : bool
+        Whether it was told to stop.
+    exit_code : int, optional
+        Of a process that was started here. Its events may be of an earlier try that ended otherwise.
+
+    Returns
+    -------
+    JobProgress
+        Done, stopped or failed.
+    """
+    failed_now = exit_code not in (None, 0, _INTERRUPTED)
+    if progress.stage is Stage.DONE:
         return progress
-    if stopped:
+    if progress.stage in (Stage.FAILED, Stage.STOPPED) and (stopped or not (failed_now and last_words)):
+        return progress
+    if stopped or exit_code == _INTERRUPTED:
         return replace(progress, stage=Stage.STOPPED, error=None)
     words = last_words or "it ended without a word; the computer may have been out of memory"
     return replace(progress, stage=Stage.FAILED, error=words)
@@ -171,10 +211,12 @@ def _read(
             changes["seconds_left"] = float(event["seconds_left"])
         case "epoch_done":
             changes.update(epoch=int(event["epoch"]), epochs=int(event["epochs"]), doing="")
+            changes["unwatched"] = event["dice"] is None
             if event["dice"] is not None:
                 dices.append((int(event["epoch"]), float(event["dice"])))
         case "notice":
-            changes["notices"] = (*progress.notices, str(event["message"]))
+            # after a resumption some come again
+            changes["notices"] = tuple(dict.fromkeys((*progress.notices, str(event["message"]))))
         case "finished":
             changes.update(model=str(event["model"]), doing="", stage=Stage.DONE)
         case "gate":
@@ -205,7 +247,7 @@ def describe_progress(progress: JobProgress) -> str:
         return "Stopping"
     parts = []
     if progress.stage is Stage.DONE and progress.model is not None:
-        parts.append(f"Made {progress.model}")
+        parts.append(f"Made {progress.model}" + (" and put it into use" if progress.promoted else ""))
     elif progress.doing:
         parts.append(progress.doing)
     elif progress.epochs:
@@ -215,6 +257,22 @@ def describe_progress(progress: JobProgress) -> str:
     if progress.device is not None:
         parts.append(device_name(progress.device))
     return " · ".join(parts)
+
+
+def describe_error(error: str, details: Path | None) -> str:
+    """Say what went wrong: of an error that Sonoloop did not foresee, where its details are."""
+    if _UNFORESEEN.match(error) is None:
+        return f"It failed: {error}"
+    if details is None:
+        return f"It failed: an error in Sonoloop ({error})"
+    return f"It failed: an error in Sonoloop; details in {details}"
+
+
+def describe_left_out(rows: Sequence[str]) -> str:
+    """Say which corrections do not train, the first of them by name."""
+    count = "1 correction does" if len(rows) == 1 else f"{len(rows)} corrections do"
+    more = f"\nand {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+    return f"{count} not train:\n" + "\n".join(rows[:_NAMED]) + more
 
 
 def describe_time(seconds: float) -> str:

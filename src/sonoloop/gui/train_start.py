@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from sonoloop.errors import TrainingError
-from sonoloop.gui.train_job import OUTPUT, PACKAGE, Job
+from sonoloop.gui.train_job import OUTPUT, PACKAGE, Job, forget_old_output
+
+# what a fine-tuning imports of the extra "train"
+_EXTRA = ("lightning", "torchvision", "matplotlib")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,8 @@ class Request:
         Name of the one to learn from; a new one of all that is accepted unless given.
     minutes : float, optional
         Time for all of it.
+    skip_missing : bool
+        Whether to go on without the images whose files are gone.
     """
 
     store: str | None
@@ -38,6 +43,18 @@ class Request:
     device: str = "auto"
     snapshot: str | None = None
     minutes: float | None = None
+    skip_missing: bool = False
+
+
+def what_is_missing() -> str | None:
+    """Say what is not installed that training needs, and the remedy; None where all of it is there."""
+    missing = [name for name in (PACKAGE, *_EXTRA) if find_spec(name) is None]
+    if not missing:
+        return None
+    return (
+        f"training is not installed ({', '.join(missing)} missing): "
+        'pip install "napari-sonoloop[train]", then open napari again'
+    )
 
 
 def start_job(jobs: Path, request: Request, *, folder: Path | None = None) -> Job:
@@ -60,12 +77,13 @@ def start_job(jobs: Path, request: Request, *, folder: Path | None = None) -> Jo
     Raises
     ------
     TrainingError
-        If the training package is missing, the folder cannot be written, or the process cannot be started.
+        If what training needs is not installed, the folder cannot be written, or the process cannot be
+        started.
     """
-    if find_spec(PACKAGE) is None:
-        raise TrainingError(
-            'the training package is missing; install it: pip install "napari-sonoloop[train]"'
-        )
+    missing = what_is_missing()
+    if missing is not None:
+        raise TrainingError(missing)
+    forget_old_output(jobs)
     output = (folder or jobs) / (OUTPUT if folder else f".{secrets.token_hex(4)}.log")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +112,8 @@ def _command(request: Request, folder: Path | None) -> list[str]:
     if folder is not None:
         return [*words, "--job", str(folder)]
     words += ["--device", request.device]
+    if request.skip_missing:
+        words.append("--skip-missing")
     if request.snapshot is not None:
         words += ["--snapshot", request.snapshot]
     if request.minutes is not None:

@@ -43,6 +43,7 @@ def describe(target: Target, state: FrameState, mask: NDArray[np.uint8] | None, 
     area = 0 if mask is None else int(np.count_nonzero(mask))
     spacing = target.spacing
     status, accepted = _status(state, mask, annotator)
+    hint = DRAW_FIRST if state.draw_first and state.withheld else None
     return FrameView(
         name=target.name,
         status=status,
@@ -55,8 +56,8 @@ def describe(target: Target, state: FrameState, mask: NDArray[np.uint8] | None, 
         area_px=area,
         area_mm2=None if spacing is None else area * spacing[0] * spacing[1],
         expected_dice=None if prediction is None else prediction.expected_dice,
-        hint=DRAW_FIRST if state.draw_first and state.withheld else None,
-        why_no_predict=None,
+        hint=hint,
+        why_no_predict=hint,
         why_no_accept=_why_no_accept(state),
     )
 

@@ -114,7 +114,11 @@ class PredictorKeeper:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decision:
-    """What an annotator accepted, captured in the GUI thread; whether they had `seen` the prediction."""
+    """What an annotator accepted, captured in the GUI thread.
+
+    Whether they had `seen` the prediction; `shown` are the frames of which one was shown since the panel was
+    opened, also where it is not known any more.
+    """
 
     mask: NDArray[np.uint8]
     label: Label
@@ -122,6 +126,7 @@ class Decision:
     prediction: Prediction | None
     seen: bool
     parent: str | None
+    shown: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,6 +191,8 @@ class StoreKeeper:
 
     def accept(self, source: Source, decision: Decision, url: str | None) -> Revision:
         """Store a decision; when this returns it is on disk."""
+        from sonoloop.gui.seen import may_have_seen  # noqa: PLC0415 - the store loads slowly
+
         frame = source.frame()
         if decision.mask.shape != frame.shape:
             # the store would take it for the frame's size for ever
@@ -199,6 +206,10 @@ class StoreKeeper:
         prediction = decision.prediction
         if prediction is not None and prediction.frame_id != frame.id:
             prediction = None  # the layer's pixels were changed since: it is not of this frame
+        store = self.at(url)
+        # what was once seen stays seen, also where no prediction goes with it
+        seen = decision.seen or frame.id in decision.shown
+        seen = seen or may_have_seen(store, frame, decision.annotator)
         correction = Correction(
             frame_id=frame.id,
             pixels_hash=frame.pixels_hash,
@@ -206,9 +217,8 @@ class StoreKeeper:
             label=decision.label,
             annotator=decision.annotator,
             prediction=prediction,
-            prediction_seen=prediction is not None and decision.seen,
+            prediction_seen=seen,
         )
-        store = self.at(url)
         if source.sample:
             from sonoloop.labels.groups import set_aside  # noqa: PLC0415 - the store loads slowly
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sonoloop.errors import StoreError
@@ -71,22 +72,28 @@ def add_frame(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
     return dict(connection.execute(query).one()._mapping)
 
 
-def check_not_withdrawn(connection: Connection, frame_id: str) -> None:
-    """Refuse to store anything of a frame that was withdrawn.
+def check_not_withdrawn(connection: Connection, frame: Mapping[str, Any]) -> None:
+    """Refuse to store anything of a frame that was withdrawn, from whatever file its pixels came.
 
     Parameters
     ----------
     connection : sqlalchemy.Connection
         In a writing transaction that has entered the frame: nobody withdraws it meanwhile.
-    frame_id : str
-        The frame.
+    frame : mapping
+        The frame's row.
 
     Raises
     ------
     StoreError
         If it was withdrawn; the error says when.
     """
-    query = select(TOMBSTONES.c.created).where(TOMBSTONES.c.frame_id == frame_id).limit(1)
+    query = (
+        select(TOMBSTONES.c.created)
+        .join(FRAMES, FRAMES.c.id == TOMBSTONES.c.frame_id)
+        .where(or_(FRAMES.c.id == frame["id"], FRAMES.c.pixels_hash == frame["pixels_hash"]))
+        .order_by(TOMBSTONES.c.number)
+        .limit(1)
+    )
     created = connection.scalar(query)
     if created is not None:
         raise StoreError(

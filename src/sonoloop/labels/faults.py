@@ -70,6 +70,8 @@ def explained(store: str) -> Iterator[None]:
         yield
     except (DBAPIError, PoolTimeoutError) as error:
         raise StoreError(f"the corrections in {store} could not be used: {_explain(error)}") from error
+    except UnicodeDecodeError as error:  # of a damaged file, SQLite's own message may not be text
+        raise StoreError(f"the corrections in {store} could not be used: {_DAMAGED}") from error
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise StoreError(
             f"{store} needs a database driver that is missing: pip install 'psycopg[binary]'"

@@ -3,7 +3,8 @@
 A score is a mapping with at least these keys, as `sonoloop.labels.judging.read_scores` gives it: ``frame``
 and ``group`` (ids), ``label`` (the class that counts as true), ``lesion`` (whether there is one), ``dice``,
 ``claimed`` (whether the model's mask holds a pixel) and ``malignant`` (its probability of malignant against
-benign, in [0, 1]).
+benign, in [0, 1]). ``known``, which older scores have not, says that the model trained on the frame, on a
+copy of it or on its patient: such a score is in no figure of the models table.
 """
 
 from __future__ import annotations

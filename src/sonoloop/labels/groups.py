@@ -15,10 +15,17 @@ from sqlalchemy import Connection, Row, func, not_, select
 from sonoloop.errors import StoreError, UnsupportedImageError
 from sonoloop.imaging.fingerprints import Sketch, sketch
 from sonoloop.imaging.grey import check_frame
-from sonoloop.labels.drawing import GroupRole, Role, count_lesion_tests, draws_first, hash_patient
+from sonoloop.labels.drawing import (
+    GroupRole,
+    Role,
+    count_lesion_tests,
+    draws_first,
+    hash_alone,
+    hash_patient,
+)
 from sonoloop.labels.model_rows import hold
 from sonoloop.labels.placing import Homes, add_member, add_outsider, read_member, revise_member
-from sonoloop.labels.revisions import is_withdrawn
+from sonoloop.labels.revisions import has_withdrawn_pixels, is_withdrawn
 from sonoloop.labels.settings import secret_in, settings_in
 from sonoloop.labels.sketches import count_change, write_sketch
 from sonoloop.labels.tables import FRAMES, GROUPS, MEMBERS
@@ -90,7 +97,8 @@ def place_frame(
     """Give a frame its group, and with it its role; asked again, the answer is the same.
 
     Only news changes it: a patient that was not known before, or pixels that were not seen, may show that
-    the frame belongs to both sides; models that had trained on it are then marked.
+    the frame belongs to both sides, and its near copies with it; models that had trained on them are then
+    marked.
 
     Parameters
     ----------
@@ -106,7 +114,7 @@ def place_frame(
     Returns
     -------
     Placement
-        As stored, on disk.
+        As stored, on disk. Nothing is stored of a new file that has the pixels of a frame that was withdrawn.
 
     Raises
     ------
@@ -122,6 +130,8 @@ def place_frame(
         member = read_member(connection, frame.id)
         if member is not None and (member.withdrawn or _knows_all(connection, member, patient)):
             return _read_placement(connection, member)
+        if member is None and _is_gone(connection, frame):
+            return _refuse(connection, frame)
     seen = _try_sketch(frame)
     index = store.sketches
     with index.lock:
@@ -129,14 +139,16 @@ def place_frame(
             hold(connection, GROUPS)
             index.refresh(connection)
             member = read_member(connection, frame.id)
+            if member is None and _is_gone(connection, frame):
+                return _refuse(connection, frame)
             news = seen is not None and (member is None or not (member.seen or member.withdrawn))
             if member is None or not member.withdrawn:
                 hashed = None if patient is None else hash_patient(secret_in(connection), patient)
                 homes = Homes.of(connection, index, frame, seen=seen, hashed=hashed, member=member)
                 if member is None:
-                    add_member(connection, frame, homes, hashed, forced=role, seen=seen)
+                    add_member(connection, index, frame, homes, hashed, forced=role, seen=seen)
                 else:
-                    revise_member(connection, member, homes, hashed, seen=seen)
+                    revise_member(connection, index, frame, member, homes, hashed=hashed, seen=seen)
             changes = count_change(connection) if news else None
             placed = _read_placement(connection, _known_member(connection, frame.id))
         if seen is not None and changes is not None:
@@ -163,7 +175,7 @@ def set_aside(store: CorrectionStore, frame: Frame) -> None:
     """
     with store.writing() as connection:
         hold(connection, GROUPS)
-        if read_member(connection, frame.id) is None:
+        if read_member(connection, frame.id) is None and not _is_gone(connection, frame):
             add_outsider(connection, frame)
 
 
@@ -224,6 +236,22 @@ def _try_sketch(frame: Frame) -> Sketch | None:
         return sketch(check_frame(frame).pixels)
     except UnsupportedImageError:
         return None
+
+
+def _is_gone(connection: Connection, frame: Frame) -> bool:
+    return bool(connection.scalar(select(has_withdrawn_pixels(frame.pixels_hash))))
+
+
+def _refuse(connection: Connection, frame: Frame) -> Placement:
+    secret = secret_in(connection)
+    first = draws_first(settings_in(connection), secret=secret, frame_id=frame.id, role="neither")
+    return Placement(
+        frame_id=frame.id,
+        group_id=hash_alone(secret, frame.id),
+        role="neither",
+        patient=None,
+        draw_first=first,
+    )
 
 
 def _knows_all(connection: Connection, member: Row[Any], patient: str | None) -> bool:

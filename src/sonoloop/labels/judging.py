@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from sqlalchemy import Connection, func, insert, select
 
 from sonoloop.errors import StoreError
+from sonoloop.labels.heads import can_judge, select_newest
 from sonoloop.labels.looks import (
     VERDICTS,
     Look,
@@ -22,8 +23,7 @@ from sonoloop.labels.looks import (
 )
 from sonoloop.labels.model_rows import hold, now
 from sonoloop.labels.tables import (
-    GROUPS,
-    HEADS,
+    LOOKS,
     MEMBERS,
     REFERENCES,
     REVISIONS,
@@ -107,8 +107,9 @@ class TestSet:
 def freeze_test_set(store: CorrectionStore) -> TestSet:
     """Freeze the frames that can judge today; the same frames with the same corrections are the same set.
 
-    These are the frames of test groups whose newest correction was made without having seen a prediction. One
-    that has near copies on the training side does not judge, nor does one that was withdrawn.
+    These are the frames of test groups whose newest correction was made without having seen a prediction: it
+    is its annotator's first on the frame, since what a model says is shown after that. One that has near
+    copies on the training side does not judge, nor does one that was withdrawn.
 
     Returns
     -------
@@ -123,8 +124,7 @@ def freeze_test_set(store: CorrectionStore) -> TestSet:
     with store.writing() as connection:
         hold(connection, TEST_SETS)
         members = _select_judges(connection)
-        content = json.dumps([asdict(judge) for judge in members], sort_keys=True)
-        sha256 = hashlib.sha256(content.encode()).hexdigest()
+        sha256 = _hash(members)
         number = connection.scalar(select(TEST_SETS.c.number).where(TEST_SETS.c.sha256 == sha256))
         if number is None:
             row = {"sha256": sha256, "created": now()}
@@ -148,7 +148,15 @@ def read_test_set(store: CorrectionStore, number: int) -> TestSet:
 
 
 def newest_test_set(store: CorrectionStore) -> TestSet | None:
-    """Read the test set that was frozen last; None before the first.
+    """Read the test set that models are compared on today; None before the first.
+
+    It is the set of the frames that can judge today, where that was frozen, else the one that was looked at
+    or frozen last.
+
+    Returns
+    -------
+    TestSet or None
+        Without the frames that were withdrawn since it was frozen.
 
     Raises
     ------
@@ -156,28 +164,29 @@ def newest_test_set(store: CorrectionStore) -> TestSet | None:
         If the store cannot be read.
     """
     with store.reading() as connection:
-        number = connection.scalar(select(func.max(TEST_SETS.c.number)))
-        return None if number is None else _read_set(connection, number)
+        today = _hash(_select_judges(connection))
+        number = connection.scalar(select(TEST_SETS.c.number).where(TEST_SETS.c.sha256 == today))
+        if number is None:
+            last = select(LOOKS.c.test_set).order_by(LOOKS.c.number.desc()).limit(1)
+            newest = select(func.max(TEST_SETS.c.number))
+            number = connection.scalar(last) or connection.scalar(newest)
+        if number is None:
+            return None
+        found = _read_set(connection, number)
+        gone = set(connection.scalars(select(TOMBSTONES.c.frame_id)))
+        return replace(found, members=tuple(one for one in found.members if one.frame_id not in gone))
+
+
+def _hash(members: tuple[Judge, ...]) -> str:
+    content = json.dumps([asdict(judge) for judge in members], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _select_judges(connection: Connection) -> tuple[Judge, ...]:
-    newest = (
-        select(REVISIONS.c.frame_id, func.max(REVISIONS.c.number).label("number"))
-        .join(HEADS, HEADS.c.revision_id == REVISIONS.c.id)
-        .group_by(REVISIONS.c.frame_id)
-        .subquery()
-    )
     query = (
-        select(REVISIONS.c.frame_id, REVISIONS.c.id, MEMBERS.c.group_id)
-        .join(newest, newest.c.number == REVISIONS.c.number)
-        .join(MEMBERS, MEMBERS.c.frame_id == REVISIONS.c.frame_id)
-        .join(GROUPS, GROUPS.c.id == MEMBERS.c.group_id)
-        .where(
-            GROUPS.c.role == "test",
-            MEMBERS.c.bridges.is_(False),
-            REVISIONS.c.prediction_seen.is_(False),
-            REVISIONS.c.frame_id.not_in(select(TOMBSTONES.c.frame_id)),
-        )
+        select_newest(REVISIONS.c.frame_id, REVISIONS.c.id, MEMBERS.c.group_id)
+        .where(can_judge())
+        .order_by(None)
         .order_by(REVISIONS.c.frame_id)
     )
     known = {

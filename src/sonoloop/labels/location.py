@@ -67,6 +67,20 @@ def read_location(location: str | os.PathLike[str] | None) -> URL:
             raise StoreError(f"corrections are kept in SQLite or PostgreSQL, not in {name!r}")
 
 
+def read_existing(location: str | os.PathLike[str] | None) -> URL:
+    """Do what `read_location` does, and make sure that a store that is named is there.
+
+    Raises
+    ------
+    StoreError
+        If there is no such file, too: a slip of the pen must not become a project.
+    """
+    url = read_location(location)
+    if location is not None and is_file(url) and not Path(str(url.database)).exists():
+        raise StoreError(f"there is no store {url.database}: check --store")
+    return url
+
+
 def describe(url: URL) -> str:
     """Name a store before a user, without its password.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,17 @@ def find_twins(connection: Connection, frame_id: str, pixels_hash: str) -> list[
     return [_read_home(row) for row in connection.execute(query)]
 
 
+def find_twin_ids(connection: Connection, frame_id: str, pixels_hash: str) -> set[str]:
+    """Name the other frames of the same pixels."""
+    same = select(FRAMES.c.id).where(FRAMES.c.pixels_hash == pixels_hash, FRAMES.c.id != frame_id)
+    return set(connection.scalars(same))
+
+
+def find_near_ids(connection: Connection, index: SketchIndex, seen: Sketch, frame_id: str) -> set[str]:
+    """Name all near copies of a frame, whatever they are for; see `find_near`."""
+    return {row.frame_id for row in _compare(connection, index, seen, frame_id, settled=set())}
+
+
 def find_near(
     connection: Connection, index: SketchIndex, seen: Sketch, frame_id: str, *, known: Collection[GroupRole]
 ) -> list[Home]:
@@ -95,19 +106,27 @@ def find_near(
     list of Home
         The nearest first.
     """
+    settled: set[str] = set(known)
+    found: list[Home] = []
+    for row in _compare(connection, index, seen, frame_id, settled=settled):
+        found.append(_read_home(row))
+        settled.add(row.role)
+    return found
+
+
+def _compare(
+    connection: Connection, index: SketchIndex, seen: Sketch, frame_id: str, *, settled: Collection[str]
+) -> Iterator[Row[Any]]:
+    """Give the near copies, the nearest first; `settled` may grow meanwhile, and what it holds is passed."""
     ids = [found for found in index.nearest(seen) if found != frame_id]
     query = _select_homes(MEMBERS.c.frame_id, MEMBERS.c.thumbnail, MEMBERS.c.bits)
     rows = {row.frame_id: row for row in connection.execute(query.where(MEMBERS.c.frame_id.in_(ids)))}
-    settled: set[str] = set(known)
-    found: list[Home] = []
     for row in (rows[near] for near in ids if near in rows):
         if row.role in settled and not row.bridges:
             continue
         correlation = correlate(read_sketch(row.thumbnail, row.bits), seen)[0]
         if correlation >= SURE or (correlation >= ALIKE and _is_related(connection, row, correlation, seen)):
-            found.append(_read_home(row))
-            settled.add(row.role)
-    return found
+            yield row
 
 
 def _is_related(connection: Connection, row: Row[Any], correlation: float, seen: Sketch) -> bool:

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 
+from sonoloop.labels.heads import can_judge, select_newest
 from sonoloop.labels.tables import (
     GROUPS,
-    HEADS,
     MEMBERS,
     MODELS,
     PROMOTIONS,
     REVISIONS,
     SNAPSHOT_MEMBERS,
-    TOMBSTONES,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class News:
         Of the frames that train, the newest correction each, unless the model in use learned from it: how
         many by their class, and by who made them.
     judge : int
-        Frames that judge models: kept for testing, and drawn before the prediction was seen.
+        Frames that judge models: kept for testing, and drawn before the prediction was seen, once.
     """
 
     version: str | None
@@ -80,39 +79,21 @@ def count_news(store: CorrectionStore) -> News:
             SNAPSHOT_MEMBERS.c.snapshot == (None if in_use is None else in_use.snapshot)
         )
         known = set(connection.scalars(learned)) if in_use is not None else set()
-        rows = connection.execute(_select_newest()).all()
+        query = select_newest(
+            REVISIONS.c.id,
+            REVISIONS.c.label,
+            REVISIONS.c.annotator,
+            GROUPS.c.role,
+            can_judge().label("judges"),
+        )
+        rows = connection.execute(query.where(func.coalesce(MEMBERS.c.bridges, False).is_(False))).all()
     new = [row for row in rows if row.role != "test" and row.id not in known]
     return News(
         version=None if in_use is None else in_use.version,
         model=None if in_use is None else in_use.model,
         by_class=_count(row.label for row in new),
         by_annotator=_count(row.annotator for row in new),
-        judge=sum(row.role == "test" and not row.prediction_seen for row in rows),
-    )
-
-
-def _select_newest() -> Select[Any]:
-    """Select the newest head of each frame that takes part, with its role; None before it was placed."""
-    newest = (
-        select(func.max(REVISIONS.c.number).label("number"))
-        .join(HEADS, HEADS.c.revision_id == REVISIONS.c.id)
-        .group_by(HEADS.c.frame_id)
-        .subquery()
-    )
-    withdrawn = select(TOMBSTONES.c.frame_id)
-    return (
-        select(
-            REVISIONS.c.id,
-            REVISIONS.c.label,
-            REVISIONS.c.annotator,
-            REVISIONS.c.prediction_seen,
-            GROUPS.c.role,
-        )
-        .join(newest, newest.c.number == REVISIONS.c.number)
-        .outerjoin(MEMBERS, MEMBERS.c.frame_id == REVISIONS.c.frame_id)
-        .outerjoin(GROUPS, GROUPS.c.id == MEMBERS.c.group_id)
-        .where(func.coalesce(MEMBERS.c.bridges, False).is_(False))
-        .where(REVISIONS.c.frame_id.not_in(withdrawn))
+        judge=sum(row.judges for row in rows),
     )
 
 

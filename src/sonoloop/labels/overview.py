@@ -27,8 +27,9 @@ class Line:
         What it was tuned from, as users call it; the version's first digits where the project does not know
         it.
     figures : Figures, optional
-        On the frames of the newest test set; None where none of them was scored. Fewer frames than the set
-        has were scored where others trained the model, or where nobody judged it since the set grew.
+        On the frames of the newest test set that were scored and that the model does not know; None where
+        there is none. They are fewer than the set has where others trained the model, or where nobody judged
+        it since the set grew.
     in_use : bool
         Whether it is the model in use.
     """
@@ -102,5 +103,6 @@ def _judge(store: CorrectionStore, version: str, test_set: TestSet | None) -> Fi
     if test_set is None:
         return None
     scores = read_scores(store, version)
-    judged = [scores[judge.revision_id] for judge in test_set.members if judge.revision_id in scores]
+    found = (scores.get(judge.revision_id) for judge in test_set.members)
+    judged = [score for score in found if score is not None and not score.get("known")]
     return summarise_scores(judged) if judged else None

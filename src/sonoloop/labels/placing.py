@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, exists, func, insert, or_, select, update
 
 from sonoloop.imaging.fingerprints import Sketch
 from sonoloop.labels.accepting import add_frame
 from sonoloop.labels.drawing import GroupRole, draw_role, hash_alone
 from sonoloop.labels.lineage import models_from, snapshots_with
 from sonoloop.labels.model_rows import LEAKED, add_mark, now
-from sonoloop.labels.near_copies import Home, find_near, find_patient, find_twins
-from sonoloop.labels.revisions import is_withdrawn
+from sonoloop.labels.near_copies import (
+    Home,
+    find_near,
+    find_near_ids,
+    find_patient,
+    find_twin_ids,
+    find_twins,
+)
+from sonoloop.labels.revisions import has_withdrawn_pixels
 from sonoloop.labels.settings import secret_in, settings_in
 from sonoloop.labels.sketches import SketchIndex, write_sketch
-from sonoloop.labels.tables import FRAMES, GROUPS, MEMBERS
+from sonoloop.labels.tables import FRAMES, GROUPS, MEMBERS, REVISIONS
 from sonoloop.values import Frame
 
 _log = logging.getLogger(__name__)
+_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +77,7 @@ class Homes:
 
 def add_member(
     connection: Connection,
+    index: SketchIndex,
     frame: Frame,
     homes: Homes,
     hashed: str | None,
@@ -75,10 +85,14 @@ def add_member(
     forced: GroupRole | None,
     seen: Sketch | None,
 ) -> None:
-    """Place a frame that is new to the store, and draw what its group is for if that is new too."""
+    """Place a frame that has no group yet, and draw what the group is for if that is new too.
+
+    An image that an earlier Sonoloop stored may have trained: it never comes to judge.
+    """
     height, width = frame.shape
     row = {"id": frame.id, "pixels_hash": frame.pixels_hash, "height": height, "width": width}
     add_frame(connection, row)
+    corrected = bool(connection.scalar(select(exists().where(REVISIONS.c.frame_id == frame.id))))
     secret = secret_in(connection)
     if homes.patient:
         group_id = homes.patient[0].group_id
@@ -91,9 +105,12 @@ def add_member(
         # a patient's new group inherits from its near copies too
         inherited = next(iter(homes.roles)) if len(homes.roles) == 1 else None
         drawn = draw_role(connection, settings_in(connection), secret=secret, group_id=group_id)
-        role = forced or inherited or drawn
+        role = "train" if corrected else forced or inherited or drawn
         connection.execute(insert(GROUPS).values(id=group_id, role=role, created=now()))
-    _insert(connection, frame.id, group_id, hashed, bridges=homes.bridges(role), seen=seen)
+    bridges = homes.bridges("train" if corrected else role)
+    _insert(connection, frame.id, group_id, hashed, bridges=bridges, seen=seen)
+    if bridges:
+        spread_bridge(connection, index, frame, group_id, seen=seen)
 
 
 def add_outsider(connection: Connection, frame: Frame) -> None:
@@ -107,7 +124,14 @@ def add_outsider(connection: Connection, frame: Frame) -> None:
 
 
 def revise_member(
-    connection: Connection, member: Row[Any], homes: Homes, hashed: str | None, *, seen: Sketch | None
+    connection: Connection,
+    index: SketchIndex,
+    frame: Frame,
+    member: Row[Any],
+    homes: Homes,
+    *,
+    hashed: str | None,
+    seen: Sketch | None,
 ) -> None:
     """Take up what was not known of a frame when it was placed."""
     changes: dict[str, Any] = {}
@@ -119,18 +143,49 @@ def revise_member(
         changes["thumbnail"], changes["bits"] = write_sketch(seen)
     if homes.bridges(member.role) and not member.bridges:
         changes["bridges"] = True
-        _mark_models(connection, member.frame_id)
     if changes:
         own = MEMBERS.c.frame_id == member.frame_id
         connection.execute(update(MEMBERS).where(own).values(changes))
+    if "bridges" in changes:
+        spread_bridge(connection, index, frame, member.group_id, seen=seen)
 
 
-def _mark_models(connection: Connection, frame_id: str) -> None:
-    """Mark the models that trained on a frame which turned out to belong to the test side too."""
-    trained = snapshots_with(connection, [frame_id], role="train")
-    for version in models_from(connection, trained):
-        why = f"it trained on image {frame_id[:12]}, which belongs to the test side too"
-        add_mark(connection, version, LEAKED, why=why, who="sonoloop")
+def spread_bridge(
+    connection: Connection, index: SketchIndex, frame: Frame, group_id: str, *, seen: Sketch | None
+) -> None:
+    """Have what looks like a frame that belongs to both sides take no part either, and mark its models.
+
+    Those are the frames of the same pixels, its near copies, and the groups that such make up. The other
+    frames of a patient stay where they are.
+    """
+    alike = {frame.id, *find_twin_ids(connection, frame.id, frame.pixels_hash)}
+    if seen is not None:
+        alike |= find_near_ids(connection, index, seen, frame.id)
+    theirs = select(MEMBERS.c.group_id).where(MEMBERS.c.frame_id.in_(alike))
+    groups = {group_id, *connection.scalars(theirs)}
+    # the group of a patient is called by the patient's hash
+    patients = select(MEMBERS.c.patient).where(MEMBERS.c.patient.in_(groups))
+    groups -= set(connection.scalars(patients))
+    members = select(MEMBERS.c.frame_id).where(
+        or_(MEMBERS.c.frame_id.in_(alike), MEMBERS.c.group_id.in_(groups)),
+        or_(MEMBERS.c.bridges.is_(False), MEMBERS.c.frame_id == frame.id),
+    )
+    changed = sorted(connection.scalars(members))
+    for start in range(0, len(changed), _BATCH):
+        some = MEMBERS.c.frame_id.in_(changed[start : start + _BATCH])
+        connection.execute(update(MEMBERS).where(some).values(bridges=True))
+    _mark_models(connection, changed)
+
+
+def _mark_models(connection: Connection, frame_ids: Sequence[str]) -> None:
+    """Mark the models that trained on frames which turned out to belong to the test side too."""
+    marked: set[str] = set()
+    for frame_id in frame_ids:
+        for version in models_from(connection, snapshots_with(connection, [frame_id], role="train")):
+            if version not in marked:
+                marked.add(version)
+                why = f"it trained on image {frame_id[:12]}, which belongs to the test side too"
+                add_mark(connection, version, LEAKED, why=why, who="sonoloop")
 
 
 def _insert(
@@ -176,9 +231,10 @@ def read_member(connection: Connection, frame_id: str) -> Row[Any] | None:
             MEMBERS.c.patient,
             MEMBERS.c.bridges,
             (func.length(MEMBERS.c.bits) > 0).label("seen"),
-            is_withdrawn(MEMBERS.c.frame_id).label("withdrawn"),
+            has_withdrawn_pixels(FRAMES.c.pixels_hash).label("withdrawn"),
             GROUPS.c.role,
         )
+        .join(FRAMES, FRAMES.c.id == MEMBERS.c.frame_id)
         .join(GROUPS, GROUPS.c.id == MEMBERS.c.group_id)
         .where(MEMBERS.c.frame_id == frame_id)
     )

@@ -69,9 +69,11 @@ def add_reference(connection: Connection, frame_id: str, label: ClassName, *, so
         raise ValueError(f"a reference must be one of {', '.join(CLASSES)}, got {label!r}")
     if not source.strip():
         raise ValueError("a reference needs its source, such as histology")
-    if connection.scalar(select(FRAMES.c.id).where(FRAMES.c.id == frame_id).with_for_update()) is None:
+    query = select(FRAMES.c.id, FRAMES.c.pixels_hash).where(FRAMES.c.id == frame_id).with_for_update()
+    frame = connection.execute(query).one_or_none()
+    if frame is None:
         raise StoreError(f"the store has no image {frame_id[:12]}: place or correct it first")
-    check_not_withdrawn(connection, frame_id)
+    check_not_withdrawn(connection, dict(frame._mapping))
     last = connection.execute(
         select(REFERENCES.c.label, REFERENCES.c.source)
         .where(REFERENCES.c.frame_id == frame_id)

@@ -12,7 +12,7 @@ from sqlalchemy import not_, select
 from sonoloop.errors import ImageError
 from sonoloop.imaging.files import find_images
 from sonoloop.imaging.images import read_study
-from sonoloop.labels.places import Places
+from sonoloop.labels.places import Place, Places
 from sonoloop.labels.revisions import is_withdrawn
 from sonoloop.labels.tables import FRAMES
 
@@ -38,11 +38,11 @@ class Relinked:
     images, unreadable : int
         Files looked at, and how many of them could not be read.
     found : tuple of str
-        Ids of the frames whose files are known now.
+        Ids of the frames whose files are known now and were not before.
     resaved : tuple of str
         Those among them whose file has other bytes and the same pixels.
     missing : tuple of str
-        Ids of the frames that were asked for and not found.
+        Ids of the frames that were asked for and have no file, neither where it was nor where was searched.
     """
 
     images: int
@@ -52,15 +52,13 @@ class Relinked:
     missing: tuple[str, ...]
 
 
-def lost_frames(store: CorrectionStore, places: Places) -> dict[str, str]:
-    """Name the frames of a store whose files are not where they were, or were never on this machine.
+def known_frames(store: CorrectionStore) -> dict[str, str]:
+    """Name the frames of a store that a search may look for: all but those that were withdrawn.
 
     Parameters
     ----------
     store : CorrectionStore
-        Open; frames that were withdrawn are not looked for.
-    places : Places
-        Of this store.
+        Open.
 
     Returns
     -------
@@ -69,13 +67,13 @@ def lost_frames(store: CorrectionStore, places: Places) -> dict[str, str]:
     """
     with store.reading() as connection:
         query = select(FRAMES.c.id, FRAMES.c.pixels_hash).where(not_(is_withdrawn(FRAMES.c.id)))
-        rows = connection.execute(query).all()
-    found = ((row, places.find(row.id)) for row in rows)
-    return {row.id: row.pixels_hash for row, place in found if place is None or not place.path.is_file()}
+        return {row.id: row.pixels_hash for row in connection.execute(query)}
 
 
 def relink(places: Places, folder: Path, known: Mapping[str, str]) -> Iterator[Searching | Relinked]:
-    """Look for frames whose files were moved, renamed or saved anew, by either hash.
+    """Look for frames whose files were moved, renamed, saved anew or changed, by either hash.
+
+    A frame whose file is where it was and still has its pixels stays there.
 
     Parameters
     ----------
@@ -84,7 +82,7 @@ def relink(places: Places, folder: Path, known: Mapping[str, str]) -> Iterator[S
     folder : pathlib.Path
         Searched with its subfolders.
     known : mapping
-        The pixels hash of each frame id that is looked for, as from `lost_frames`.
+        The pixels hash of each frame id that is looked for, as from `known_frames`.
 
     Yields
     ------
@@ -102,6 +100,7 @@ def relink(places: Places, folder: Path, known: Mapping[str, str]) -> Iterator[S
         by_pixels.setdefault(pixels_hash, []).append(frame_id)
     found: set[str] = set()
     resaved: set[str] = set()
+    there: set[str] = set()
     unreadable = 0
     for done, image in enumerate(images):
         yield Searching(done=done, total=len(images), found=len(found | resaved))
@@ -114,14 +113,35 @@ def relink(places: Places, folder: Path, known: Mapping[str, str]) -> Iterator[S
             same = [frame.id] if frame.id in known else []
             others = [one for one in by_pixels.get(frame.pixels_hash, []) if one not in {*same, *found}]
             for frame_id in (*same, *others):
+                place = places.find(frame_id)
+                here = place is not None and (place.path, place.index) == (image.path.absolute(), index)
+                if frame_id not in there and (here or _is_there(place, frame.pixels_hash)):
+                    there.add(frame_id)
+                if frame_id in there - found - resaved:
+                    continue
                 places.remember(frame_id, image.path, index=index, pixels_hash=frame.pixels_hash)
-            found.update(same)
-            resaved.update(others)
+                there.add(frame_id)
+                (found if frame_id in same else resaved).add(frame_id)
     yield Searching(done=len(images), total=len(images), found=len(found | resaved))
     yield Relinked(
         images=len(images),
         unreadable=unreadable,
         found=tuple(sorted(found | resaved)),
         resaved=tuple(sorted(resaved - found)),
-        missing=tuple(sorted(set(known) - found - resaved)),
+        missing=tuple(sorted(frame_id for frame_id in known if not _is_file(places.find(frame_id)))),
     )
+
+
+def _is_file(place: Place | None) -> bool:
+    return place is not None and place.path.is_file()
+
+
+def _is_there(place: Place | None, pixels_hash: str) -> bool:
+    """Whether a frame's file is where it was, with the pixels that it had."""
+    if place is None or not place.path.is_file():
+        return False
+    try:
+        frames = read_study(place.path).frames
+    except ImageError:
+        return False
+    return place.index < len(frames) and frames[place.index].pixels_hash == pixels_hash

@@ -22,6 +22,7 @@ from sonoloop.values import Correction
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PREDICTION = "prediction__"
+_GONE = FRAMES.alias("gone")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -166,6 +167,22 @@ def is_withdrawn(frame_id: ColumnElement[str]) -> Exists:
         True where there is a tombstone.
     """
     return exists().where(TOMBSTONES.c.frame_id == frame_id)
+
+
+def has_withdrawn_pixels(pixels_hash: ColumnElement[str] | str) -> Exists:
+    """Say in SQL whether a frame of these pixels was withdrawn, whatever file it came from.
+
+    Parameters
+    ----------
+    pixels_hash : sqlalchemy.ColumnElement or str
+        Hash of the decoded pixels, or the column that holds it.
+
+    Returns
+    -------
+    sqlalchemy.Exists
+        True where there is a tombstone.
+    """
+    return exists().where(TOMBSTONES.c.frame_id == _GONE.c.id, _GONE.c.pixels_hash == pixels_hash)
 
 
 def join_rows(

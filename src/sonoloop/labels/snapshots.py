@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, not_, select
+from sqlalchemy import Connection, Row, Select, func, insert, select
 
 from sonoloop.errors import StoreError
 from sonoloop.labels.drawing import Role
+from sonoloop.labels.heads import select_newest
 from sonoloop.labels.model_rows import check_who, hold, now
 from sonoloop.labels.placing import place_unseen
 from sonoloop.labels.references import references_in
@@ -21,7 +22,6 @@ from sonoloop.labels.revisions import Revision, is_withdrawn, read_revision, sel
 from sonoloop.labels.tables import (
     FRAMES,
     GROUPS,
-    HEADS,
     MEMBERS,
     REVISIONS,
     SNAPSHOT_MEMBERS,
@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _BATCH = 64
+_HEAD = (
+    REVISIONS.c.id,
+    REVISIONS.c.frame_id,
+    REVISIONS.c.mask_sha256,
+    REVISIONS.c.label,
+    MEMBERS.c.bridges,
+    GROUPS.c.role,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +126,8 @@ def take_snapshot(store: CorrectionStore, name: str | None = None, *, who: str) 
     store : CorrectionStore
         Open.
     name : str, optional
-        Letters, digits, ``.``, ``_`` and ``-``, 64 at most; the next free "snapshot-<n>" without one.
+        Letters, digits, ``.``, ``_`` and ``-``, 64 at most. Without one the next free "snapshot-<n>", or
+        the snapshot that there is already of this very content.
     who : str
         Pseudonym of who takes it.
 
@@ -143,15 +152,18 @@ def take_snapshot(store: CorrectionStore, name: str | None = None, *, who: str) 
     with store.writing() as connection:
         hold(connection, GROUPS)
         hold(connection, SNAPSHOTS)
-        name = name or _next_name(connection)
-        if connection.scalar(select(SNAPSHOTS.c.name).where(SNAPSHOTS.c.name == name)) is not None:
+        if name is not None and connection.scalar(_named(name)) is not None:
             raise StoreError(f"there is a snapshot {name} already, and it never changes: choose another name")
         _place_all(connection)
-        heads = connection.execute(_select_heads()).all()
+        heads = connection.execute(select_newest(*_HEAD)).all()
         if not heads:
             raise StoreError("there is no correction to take a snapshot of: accept one first")
         references = references_in(connection, [row.frame_id for row in heads])
         rows = [_join(row, references.get(row.frame_id)) for row in heads]
+        same = select(SNAPSHOTS.c.name).where(SNAPSHOTS.c.sha256 == _hash(rows)).limit(1)
+        if name is None and (known := connection.scalar(same)) is not None:
+            return _read(connection, known)
+        name = name or _next_name(connection)
         created = now()
         head = {"name": name, "sha256": _hash(rows), "who": who, "created": created}
         connection.execute(insert(SNAPSHOTS).values(head))
@@ -243,6 +255,10 @@ def revisions_of(store: CorrectionStore, snapshot: Snapshot) -> Iterator[tuple[E
             yield entry, read_revision(rows[entry.revision_id])
 
 
+def _named(name: str) -> Select[Any]:
+    return select(SNAPSHOTS.c.name).where(SNAPSHOTS.c.name == name)
+
+
 def _next_name(connection: Connection) -> str:
     taken = set(connection.scalars(select(SNAPSHOTS.c.name)))
     number = len(taken) + 1
@@ -260,29 +276,6 @@ def _place_all(connection: Connection) -> None:
     )
     for frame_id in connection.scalars(unplaced).all():
         place_unseen(connection, frame_id)
-
-
-def _select_heads() -> Select[Any]:
-    """Select what was last said of each frame, with where the frame belongs."""
-    newest = (
-        select(func.max(REVISIONS.c.number))
-        .join(HEADS, HEADS.c.revision_id == REVISIONS.c.id)
-        .group_by(REVISIONS.c.frame_id)
-    )
-    return (
-        select(
-            REVISIONS.c.id,
-            REVISIONS.c.frame_id,
-            REVISIONS.c.mask_sha256,
-            REVISIONS.c.label,
-            MEMBERS.c.bridges,
-            GROUPS.c.role,
-        )
-        .join(MEMBERS, MEMBERS.c.frame_id == REVISIONS.c.frame_id)
-        .join(GROUPS, GROUPS.c.id == MEMBERS.c.group_id)
-        .where(REVISIONS.c.number.in_(newest), not_(is_withdrawn(REVISIONS.c.frame_id)))
-        .order_by(REVISIONS.c.number)
-    )
 
 
 def _join(row: Row[Any], reference: ClassName | None) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class CorrectionStore:
         )
         with self.writing() as connection:
             frame = enter_frame(connection, correction)
-            check_not_withdrawn(connection, correction.frame_id)
+            check_not_withdrawn(connection, frame)
             check_parent(connection, row)
             head = select_head(connection, row)
             if prediction is not None:

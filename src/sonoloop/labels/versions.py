@@ -214,6 +214,8 @@ def mark(store: CorrectionStore, version: str, word: str, *, why: str, who: str)
         hold(connection, PROMOTIONS)
         if word == DELETED and read_in_use(connection) == version:
             raise StoreError(f"{known.model} is in use: use another model first, then delete it")
+        if word == DELETED and known.origin == "shipped":
+            raise StoreError(f"{known.model} comes with Sonoloop and cannot be deleted")
         add_mark(connection, version, word, why=why, who=who)
         return known_model(connection, version)
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
 _BATCH = 500
+# datasets whose patients are known as DATASET/NUMBER
+IMPORTED = ("busbra", "busi")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,8 @@ def withdraw(store: CorrectionStore, frame_or_patient: str, *, why: str, who: st
     store : CorrectionStore
         Open.
     frame_or_patient : str
-        A frame's id or its first 8 digits or more, else a patient's number.
+        A frame's id or its first 8 digits or more, else a patient's number. Frames of the same pixels, from
+        a file that was saved anew, go with it.
     why : str
         The reason; names nobody.
     who : str
@@ -114,7 +117,9 @@ def withdraw(store: CorrectionStore, frame_or_patient: str, *, why: str, who: st
         if frames:
             count_change(connection)
         snapshots = snapshots_with(connection, frames)
-        models = tuple(known_model(connection, version) for version in models_from(connection, snapshots))
+        # where it only judged, nothing was learned of it
+        learned = models_from(connection, snapshots_with(connection, frames, role="train"))
+        models = tuple(known_model(connection, version) for version in learned)
     try:
         # once more where an earlier withdrawal was cut short here
         Places(store.url).forget(found)
@@ -174,8 +179,7 @@ def _remove_pictures(url: URL) -> None:
 def _find(connection: Connection, wanted: str, secret: bytes) -> list[str]:
     if not wanted:
         raise StoreError("say what to withdraw: the first digits of an image's id, or a patient's number")
-    hashed = hash_patient(secret, wanted)
-    of_patient = set(connection.scalars(select(MEMBERS.c.frame_id).where(MEMBERS.c.patient == hashed)))
+    of_patient = _find_patient(connection, wanted, secret)
     by_prefix: set[str] = set()
     if _PREFIX.fullmatch(wanted.lower()):
         begins = FRAMES.c.id.startswith(wanted.lower(), autoescape=True)
@@ -186,13 +190,33 @@ def _find(connection: Connection, wanted: str, secret: bytes) -> list[str]:
         raise StoreError(
             f"{len(by_prefix)} images have ids that begin with {wanted}: give more of the digits"
         )
-    found = sorted(of_patient | by_prefix)
+    found = of_patient | by_prefix
     if not found:
         raise StoreError(
             f"the store has no image and no patient {wanted}: give the first 8 digits or more of an image's "
-            "id, or the patient's number as it was imported"
+            "id, or the patient's number, of an imported one as in busbra/47"
         )
-    return found
+    return sorted(found | _find_same_pixels(connection, sorted(found)))
+
+
+def _find_patient(connection: Connection, number: str, secret: bytes) -> set[str]:
+    """Find a patient's frames; a number that was imported is known with its dataset and without."""
+    found: dict[str, set[str]] = {}
+    for name in (number, *(f"{dataset}/{number}" for dataset in IMPORTED)):
+        of_patient = select(MEMBERS.c.frame_id).where(MEMBERS.c.patient == hash_patient(secret, name))
+        if frames := set(connection.scalars(of_patient)):
+            found[name] = frames
+    if len(found) > 1:
+        raise StoreError(f"{number} may be {' or '.join(found)}: say which")
+    return next(iter(found.values()), set())
+
+
+def _find_same_pixels(connection: Connection, frames: Sequence[str]) -> set[str]:
+    same: set[str] = set()
+    for start in range(0, len(frames), _BATCH):
+        hashes = select(FRAMES.c.pixels_hash).where(FRAMES.c.id.in_(frames[start : start + _BATCH]))
+        same.update(connection.scalars(select(FRAMES.c.id).where(FRAMES.c.pixels_hash.in_(hashes))))
+    return same
 
 
 def _erase(connection: Connection, frames: Sequence[str], *, why: str, who: str) -> None:

@@ -19,6 +19,7 @@ CARD, WEIGHTS = "card.json", "weights.safetensors"
 MAX_CARD_BYTES = 4 << 20
 MAX_WEIGHTS_BYTES = 500 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+_VERSION = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,8 @@ class Card:
                 raise ValueError(f"{name} must be between {max(low, 0)} and 1, got {value!r}")
         if not (isinstance(self.temperature, int | float) and 0 < self.temperature < 100):
             raise ValueError(f"temperature must be between 0 and 100, got {self.temperature!r}")
+        if self.parent is not None and not (isinstance(self.parent, str) and _VERSION.fullmatch(self.parent)):
+            raise ValueError(f"parent must be a version, 64 hex digits, got {str(self.parent)[:80]!r}")
         for curve in self.agreement.values():
             x, y = curve["x"], curve["y"]
             if not x or len(x) != len(y) or x != sorted(x):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.models.card import CARD, Card, read_card
 from sonoloop.models.members import copy_members, sync_folder, verify_files
+from sonoloop.models.nameless import check_split
 from sonoloop.models.packed import pack, unpack
 from sonoloop.models.places import models_folder, shipped_folder
 
@@ -212,6 +213,7 @@ class Library:
         source = source.parent if source.name == CARD else source
         if source.is_dir():
             read_bundle(source)
+            check_split(source)
             return self.add(source)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -220,6 +222,7 @@ class Library:
                 folder.mkdir()
                 unpack(source, folder)
                 read_bundle(folder)
+                check_split(folder)
                 return self.add(folder)
         except OSError as error:
             raise BundleError(

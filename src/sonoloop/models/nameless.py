@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from sonoloop.errors import BundleError
+from sonoloop.models.card import read_bundle_file
+from sonoloop.models.members import MAX_BESIDE_BYTES
 from sonoloop.models.places import shipped_folder
 
 SPLIT = "split.json"
 _PARTS = ("train", "validation", "test")
 _DIGITS = 16
+_FINGERPRINT = re.compile(r"(?:[0-9a-f]{64})?")
 
 
 def without_names(split: bytes) -> bytes | None:
@@ -36,6 +42,43 @@ def without_names(split: bytes) -> bytes | None:
         return _rename(parts, _read_public()) if isinstance(parts, dict) else None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def check_split(folder: Path) -> None:
+    """Make sure that who trained a model can be read, before the model is let in; it may not say so at all.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        A bundle.
+
+    Raises
+    ------
+    BundleError
+        If its ``split.json`` is too large or has another form.
+    """
+    if not (folder / SPLIT).is_file():
+        return
+    data = read_bundle_file(folder / SPLIT, MAX_BESIDE_BYTES)
+    try:
+        parts = json.loads(data)
+        entries = [entry for part in _PARTS for entry in parts.get(part, []) if not isinstance(entry, str)]
+        for entry in entries:
+            _check_entry(entry)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise BundleError(
+            f"{SPLIT} of the model, which says who trained it, cannot be used ({error}); export the model "
+            "again"
+        ) from error
+
+
+def _check_entry(entry: Mapping[str, Any]) -> None:
+    for key in ("name", "group", "id", "pixels_hash", "fingerprint"):
+        if not isinstance(entry[key] if key == "name" else entry.get(key) or "", str):
+            raise TypeError(f"{key} is no text")
+    fingerprint = entry.get("fingerprint") or ""
+    if not _FINGERPRINT.fullmatch(fingerprint):
+        raise ValueError(f"{fingerprint[:80]!r} is no fingerprint")
 
 
 def _rename(parts: Mapping[str, Any], public: Mapping[str, Mapping[str, str]]) -> bytes:

@@ -66,8 +66,8 @@ def pack(folder: Path, target: Path) -> Path:
 def unpack(source: Path, folder: Path) -> None:
     """Write the one bundle that a zip file holds to a folder that is there and empty.
 
-    Only files of a bundle are written, under their own names, whatever their paths say; `read_bundle` judges
-    them. The archive is refused whole for one member that is unsafe.
+    Only the files that `pack` writes are taken, under their own names, whatever their paths say, and
+    `read_bundle` judges them. The archive is refused whole for one member that is unsafe.
 
     Parameters
     ----------
@@ -126,7 +126,8 @@ def _list_members(archive: ZipFile, name: str) -> list[tuple[ZipInfo, str]]:
     taken: dict[str, ZipInfo] = {}
     for info, path in paths:
         most = most_bytes(path.name)
-        if path.parent != cards[0].parent or most is None:
+        # what `pack` writes and no more: the sum of what is unpacked has a bound too
+        if path.parent != cards[0].parent or path.name not in _LEAVES or most is None:
             continue
         if info.file_size > most:
             raise BundleError(

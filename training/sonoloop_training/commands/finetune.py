@@ -47,7 +47,8 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
             os.nice(_LESS_URGENT)
     import torch  # noqa: PLC0415 - after the arguments are known to be right
 
-    from sonoloop_training.finetune.run import Request, finetune  # noqa: PLC0415
+    from sonoloop_training.finetune.request import Request  # noqa: PLC0415
+    from sonoloop_training.finetune.run import finetune  # noqa: PLC0415
 
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sonoloop.errors import ModelError, StoreError, TrainingError
+from sonoloop.errors import ModelError, TrainingError
 from sonoloop_training.events import Event, Notice, Promoted
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
 
     from sonoloop.labels.pointer import ensure_incumbent  # noqa: PLC0415
     from sonoloop.labels.versions import find_model  # noqa: PLC0415
+    from sonoloop.models.devices import choose_device  # noqa: PLC0415
     from sonoloop.models.library import Library  # noqa: PLC0415
+    from sonoloop_training.device_faults import device_watched  # noqa: PLC0415
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -50,7 +52,8 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
         shipped = library.keep_shipped()
         in_use = ensure_incumbent(store, version=shipped.version, model=shipped.model, who=options.who)
         if options.every_model:
-            yield from _score_all(store, library, options.device)
+            with device_watched(choose_device(options.device), kept="what was scored is kept"):
+                yield from _score_all(store, library, options.device)
             return
         candidate = find_model(store, options.candidate).version
         against = find_model(store, options.against).version if options.against else in_use.version
@@ -62,20 +65,18 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
         if options.promote:
             # told before the look, which counts
             _check_lock(store, candidate)
-        judgement = yield from _judge(store, library, candidate, against, options)
+        kept = "the model in use stays, and what was scored is kept"
+        with device_watched(choose_device(options.device), kept=kept):
+            judgement = yield from _judge(store, library, candidate, against, options)
         if options.promote and judgement.verdict.verdict == "promote":
             yield _promote(store, library, judgement, options.who)
 
 
 def _open(place: str | None) -> CorrectionStore:
     from sonoloop.labels import CorrectionStore  # noqa: PLC0415
-    from sonoloop.labels.location import is_file, read_location  # noqa: PLC0415
+    from sonoloop.labels.location import read_existing  # noqa: PLC0415
 
-    if place is not None:
-        url = read_location(place)
-        # a slip of the pen must not become a project
-        if is_file(url) and not Path(str(url.database)).exists():
-            raise StoreError(f"there is no store {url.database}: check --store")
+    read_existing(place)
     return CorrectionStore(place)
 
 

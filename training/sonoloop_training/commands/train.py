@@ -41,6 +41,12 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
         raise TrainingError(
             "a split by image leaks twins into the test; if that is what you mean, add --leaky"
         )
+    if recipe.fit.replay:
+        # its learning rates would leave a network that starts from nothing where it is
+        raise TrainingError(
+            f"the recipe {recipe.name} replays images beside corrections, which is for `sonoloop finetune`; "
+            "choose another one, or add --set fit.replay=0"
+        )
     if options.show_augment is not None:
         from sonoloop_training.showing import show_augmentation  # noqa: PLC0415
 

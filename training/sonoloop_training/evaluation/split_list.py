@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sonoloop.errors import TrainingError
+from sonoloop.imaging.fingerprints import BITS
 from sonoloop.values import Frame
 from sonoloop_training.datasets import Sample
 from sonoloop_training.membership import SPLIT
@@ -38,6 +40,8 @@ class Listed:
     fingerprint: str = ""
 
 
+_FINGERPRINT = re.compile(rf"[0-9a-f]{{{BITS // 4}}}")
+
 SplitList = Mapping[Part, tuple[Listed, ...]]
 
 
@@ -57,7 +61,7 @@ def read_split_list(path: Path) -> SplitList:
         return {part: tuple(_entry(entry) for entry in parts.get(part, [])) for part in PARTS}
     except OSError as error:
         raise TrainingError(f"cannot read the split {path} ({error.strerror}); check the path") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise TrainingError(
             f'{path} is no split; it should be {{"train": [...], "validation": [...], "test": [...]}} '
             'with entries such as {"name": "busi/benign (1)"}'
@@ -115,5 +119,9 @@ def is_other(frame: Frame, listed: Listed | None) -> bool:
 def _entry(entry: Any) -> Listed:  # noqa: ANN401 - whatever JSON holds
     if isinstance(entry, str):
         return Listed(name=entry)
-    known = {key: str(entry.get(key) or "") for key in ("group", "id", "pixels_hash", "fingerprint")}
-    return Listed(name=str(entry["name"]), **known)
+    known = {key: entry.get(key) or "" for key in ("group", "id", "pixels_hash", "fingerprint")}
+    if not all(isinstance(value, str) for value in (entry["name"], *known.values())):
+        raise TypeError("an image of a split is described by text")
+    if known["fingerprint"] and not _FINGERPRINT.fullmatch(known["fingerprint"]):
+        raise ValueError(f"{known['fingerprint']!r} is no fingerprint")
+    return Listed(name=entry["name"], **known)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from sonoloop.errors import TrainingError
 from sonoloop.labels import CorrectionStore
 from sonoloop.labels.places import Places
 from sonoloop.labels.snapshots import Snapshot, read_snapshot, revisions_of
@@ -17,7 +18,7 @@ from sonoloop_training.evaluation.split_list import Listed, read_split_list
 from sonoloop_training.events import Event, Notice, Selected
 from sonoloop_training.finetune.jobs import Plan
 from sonoloop_training.finetune.reading import Find, keep_found, read_lessons
-from sonoloop_training.finetune.replay import choose_replay, read_replay, with_replay
+from sonoloop_training.finetune.replay import choose_replay, read_replay, with_replay, without_classes
 from sonoloop_training.finetune.selecting import Selection, check_classes, check_enough, select
 from sonoloop_training.finetune.test_side import TestSide, read_corrected, read_test_side
 from sonoloop_training.fit_config import FitConfig
@@ -27,8 +28,12 @@ from sonoloop_training.recipe import Recipe
 # an epoch ends with a checkpoint, which costs about as much as a few steps
 _FEWEST_STEPS = 8
 _NOTHING_HOLDS = (
-    "the data that trained this model are not at hand and neither fit.l2sp nor fit.blend is set: it may "
-    "forget some of what it knew; give --base-data to replay them"
+    "the images that trained this model are not at hand: it may forget some of what it knew; "
+    "--base-data shows them again"
+)
+_BLENDED = (
+    "the images that trained this model are not at hand: a share of {share:g} of its weights is kept, so "
+    "that less is forgotten; --base-data shows them again"
 )
 
 
@@ -97,7 +102,7 @@ def gather(
     Yields
     ------
     Event
-        `Selected` once it is known what is learned from, and before it is read.
+        `Selected` once it is known what is learned from, and read.
 
     Raises
     ------
@@ -114,16 +119,33 @@ def gather(
         recipe.split,
         seen=seen,
         judging={listed.id for listed in test_side.listed},
+        outsiders=test_side.outsiders,
     )
     check_enough(selection)
-    find = Places(store.url).find
+    find, size = Places(store.url).find, base.card.spec.size
     _, missing = yield from keep_found(
         (*selection.train, *selection.validation), find, skip_missing=plan.skip_missing
     )
     selection = selection.without(missing)
     check_enough(selection)
+    read = []
+    for lessons in (selection.train, selection.validation):
+        found = yield from read_lessons(
+            lessons,
+            find,
+            size=size,
+            stage="Reading",
+            skip_changed=plan.skip_missing,
+            unseen=test_side.unseen,
+            is_spoilt=test_side.has_near_copy,
+        )
+        selection = selection.without(found.left_out)
+        read.append(found)
+    check_enough(selection)
+    taught, watched = read
+    if taught.cache is None:
+        raise TrainingError("none of the corrections that are left teaches: correct more images")
 
-    size = base.card.spec.size
     replayed, draws = yield from _replay(
         plan,
         recipe.fit,
@@ -144,21 +166,18 @@ def gather(
         replay=0 if replayed is None else len(replayed),
     )
     known = [] if replayed is None else [CLASSES[label] for label in set(replayed.labels.tolist())]
-    lessons, notice = check_classes(selection.train, known, base.card.spec.heads)
+    learns_classes, notice = check_classes(selection.train, known, base.card.spec.heads)
     if notice is not None:
         yield Notice(message=notice)
-    training = yield from read_lessons(lessons, find, size=size, stage="Reading")
-    watched = None
-    if selection.validation:
-        watched = yield from read_lessons(selection.validation, find, size=size, stage="Reading")
+    training = with_replay(taught.cache, replayed)
     return Gathered(
         snapshot=snapshot,
         selection=selection,
-        training=with_replay(training.cache, replayed),
-        watched=None if watched is None else watched.cache,
+        training=training if learns_classes else without_classes(training),
+        watched=watched.cache,
         members={
-            "train": [*training.members, *_inherit(trained, training.members)],
-            "validation": [] if watched is None else list(watched.members),
+            "train": [*taught.members, *_inherit(trained, taught.members)],
+            "validation": list(watched.members),
             "test": [],
         },
         replayed=() if replayed is None else replayed.names,
@@ -195,6 +214,13 @@ def plan_draws(config: FitConfig, fresh: int, *, replays: bool) -> tuple[int, in
     return draws, count_replayed(draws, share) * epochs
 
 
+def held(config: FitConfig, *, replays: bool) -> FitConfig:
+    """Give what holds a model where nothing else does: a share of the weights that it started from."""
+    if replays or config.l2sp or config.blend:
+        return config
+    return replace(config, blend=config.blend_alone)
+
+
 def _replay(
     plan: Plan,
     config: FitConfig,
@@ -220,7 +246,8 @@ def _replay(
     if replayed is None:
         draws, _ = plan_draws(config, fresh, replays=False)
         if not (config.l2sp or config.blend):
-            yield Notice(message=_NOTHING_HOLDS)
+            share = config.blend_alone
+            yield Notice(message=_BLENDED.format(share=share) if share else _NOTHING_HOLDS)
     return replayed, draws
 
 

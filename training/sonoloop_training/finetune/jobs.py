@@ -30,6 +30,8 @@ class Plan:
         Where the corrections are, without a password.
     snapshot : str
         Name of the snapshot that is learned from.
+    snapshot_sha256 : str
+        Its hash; empty in a plan of before it was kept.
     base : str
         Version of the model that is started from.
     recipe : mapping
@@ -50,6 +52,7 @@ class Plan:
     snapshot: str
     base: str
     recipe: Mapping[str, Any]
+    snapshot_sha256: str = ""
     base_data: str = ""
     promote: bool = False
     skip_missing: bool = False
@@ -124,6 +127,14 @@ class JobFolder:
         except OSError as error:
             raise _not_writable(self.path, error) from error
 
+    def has_said(self, event: str) -> bool:
+        """Whether an event of this name was kept."""
+        try:
+            lines = (self.path / EVENTS).read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return False
+        return any(line.startswith(f'{{"event": "{event}"') for line in lines)
+
     def heed(self) -> None:
         """End here if told to stop.
 
@@ -195,8 +206,9 @@ def open_job(path: Path, who: str | None = None) -> JobFolder:
     try:
         state = json.loads((path / JOB).read_text(encoding="utf-8"))
         plan = state["plan"]
-        if set(plan) != {f.name for f in fields(Plan)}:
+        if not set(plan) <= {f.name for f in fields(Plan)}:
             raise ValueError("it was made by another version of Sonoloop")
+        # what an earlier version did not know yet was as it is by default
         return JobFolder(path, Plan(**plan), who or str(state["who"]))
     except OSError as error:
         raise TrainingError(

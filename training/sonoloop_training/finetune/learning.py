@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
@@ -14,13 +14,17 @@ from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
 from sonoloop.labels import CorrectionStore
 from sonoloop.models.bundle import Bundle, Card, read_bundle, save_bundle
+from sonoloop.models.devices import choose_device
 from sonoloop.models.library import Library
 from sonoloop_training.calibrate import calibrate
+from sonoloop_training.checkpoint import OtherTrainingError
+from sonoloop_training.device_faults import device_watched
 from sonoloop_training.events import Event, Notice
-from sonoloop_training.finetune.gathering import Gathered, gather
+from sonoloop_training.finetune.gathering import Gathered, gather, held
 from sonoloop_training.finetune.jobs import JobFolder
 from sonoloop_training.finetune.reading import read_cases
 from sonoloop_training.finetune.replay import count_by_dataset
+from sonoloop_training.finetune.selecting import Lesson
 from sonoloop_training.fitting import Fitting
 from sonoloop_training.loop import CHECKPOINT, fit
 from sonoloop_training.membership import SPLIT, hash_split
@@ -75,27 +79,38 @@ def learn(
     job.check_room(sum(tensor.numel() for tensor in base.network.state_dict().values()))
     recipe = parse_recipe(plan.recipe)
     gathered = yield from gather(plan, recipe, base, library.find(plan.base), store)
+    config = held(recipe.fit, replays=bool(gathered.replayed))
     recipe = dataclasses.replace(
-        recipe, model=base.card.spec, fit=dataclasses.replace(recipe.fit, draws=gathered.draws)
+        recipe, model=base.card.spec, fit=dataclasses.replace(config, draws=gathered.draws)
     )
-    fitted = yield from fit(
-        recipe,
-        gathered.training,
-        gathered.watched,
-        out=job.path,
-        learns_from=hash_split({"base": plan.base, "gathered": gathered.sha256}),
-        device=plan.device,
-        test=gathered.selection.test_groups,
-        start=base.network.state_dict(),
-        max_minutes=_time_left(plan.max_minutes, began, job),
-        on_batch=on_batch,
-    )
+    try:
+        fitted = yield from fit(
+            recipe,
+            gathered.training,
+            gathered.watched,
+            out=job.path,
+            learns_from=hash_split({"base": plan.base, "gathered": gathered.sha256}),
+            device=plan.device,
+            test=gathered.selection.test_groups,
+            start=base.network.state_dict(),
+            start_name=base.model,
+            max_minutes=_time_left(plan.max_minutes, began, job),
+            on_batch=on_batch,
+        )
+    except OtherTrainingError as error:
+        raise OtherTrainingError(
+            "this fine-tuning cannot be gone on with: what may be learned from is not what it was when it "
+            "began, since images were withdrawn, are gone or back, or belong to those that judge by now; "
+            "begin a new fine-tuning, without --job",
+            what=error.what,
+        ) from error
     card = _describe(recipe, base, gathered, fitted)
     network = as_shipped(card, fitted.kept)
     watched = gathered.selection.validation
-    if sum(bool(lesson.mask.any()) for lesson in watched) >= LESIONS_TO_CALIBRATE:
+    if count_to_calibrate(watched) >= LESIONS_TO_CALIBRATE:
         cases = yield from read_cases(watched, gathered.find)
-        card = calibrate(card, network, cases, device=plan.device)
+        with device_watched(choose_device(plan.device)):
+            card = calibrate(card, network, cases, device=plan.device, on_batch=on_batch)
     beside = {
         SPLIT: json.dumps(gathered.members, indent=1).encode(),
         HISTORY: json.dumps(fitted.history, indent=1).encode(),
@@ -103,6 +118,11 @@ def learn(
     bundle = save_bundle(job.bundle, network, card, beside=beside)
     crash_here("after-bundle")
     return bundle
+
+
+def count_to_calibrate(lessons: Sequence[Lesson]) -> int:
+    """Count the lesions that the model's numbers can be fitted on: those whose class is known."""
+    return sum(lesson.label is not None and bool(lesson.mask.any()) for lesson in lessons)
 
 
 def _describe(recipe: Recipe, base: Bundle, gathered: Gathered, fitted: Fitting) -> Card:

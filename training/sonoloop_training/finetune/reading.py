@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from sonoloop.errors import ImageError, TrainingError
+from sonoloop.errors import TrainingError
 from sonoloop.imaging.fingerprints import fingerprint
-from sonoloop.imaging.images import read_study
 from sonoloop.labels.places import Place
 from sonoloop.values import CLASSES, Frame
 from sonoloop_training.cache import Cache, letterbox_pair
 from sonoloop_training.evaluation.cases import Case
 from sonoloop_training.events import Notice, Progress
-from sonoloop_training.finetune.selecting import Lesson
+from sonoloop_training.finetune.selecting import SPOILT, Lesson
+from sonoloop_training.rereading import describe_missing, reread
 
 CORRECTIONS = "corrections"
 
 Find = Callable[[str], Place | None]
 _EVERY = 20
 _NAMED = 5
+_SHORT = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,14 +31,20 @@ class Read:
 
     Parameters
     ----------
-    cache : Cache
-        Letterboxed, each image with the weights of its lesson.
+    cache : Cache, optional
+        Letterboxed, each image with the weights of its lesson; None if none is left.
+    lessons : tuple of Lesson
+        Those that were read.
     members : tuple of dict
         Each as ``split.json`` lists it.
+    left_out : tuple of tuple
+        Frame id and reason of each of the others.
     """
 
-    cache: Cache
+    cache: Cache | None
+    lessons: tuple[Lesson, ...]
     members: tuple[dict[str, str], ...]
+    left_out: tuple[tuple[str, str], ...]
 
 
 def keep_found(
@@ -77,8 +84,7 @@ def keep_found(
         if place is not None and place.path.is_file():
             kept.append(lesson)
             continue
-        known = "nobody opened it on this machine" if place is None else f"{place.path} is gone"
-        names.append(f"{lesson.frame_id[:8]} ({known})")
+        names.append(f"{lesson.frame_id[:_SHORT]} ({describe_missing(place)})")
         missing.append((lesson.frame_id, "its file is not there"))
     if not missing:
         return tuple(kept), []
@@ -93,23 +99,50 @@ def keep_found(
 
 
 def read_lessons(
-    lessons: Sequence[Lesson], find: Find, *, size: int, stage: str
-) -> Generator[Progress, None, Read]:
+    lessons: Sequence[Lesson],
+    find: Find,
+    *,
+    size: int,
+    stage: str,
+    skip_changed: bool = False,
+    unseen: Collection[str] = (),
+    is_spoilt: Callable[[Frame], bool] = lambda _: False,
+) -> Generator[Progress | Notice, None, Read]:
     """Read the frames of lessons, and make sure that they are those that were corrected.
+
+    Parameters
+    ----------
+    lessons : sequence of Lesson
+        What to read.
+    find : callable
+        See `sonoloop.labels.places.Places.find`.
+    size : int
+        Side of the square in pixels.
+    stage : str
+        What the progress is called.
+    skip_changed : bool
+        Whether to go on without those whose pixels changed, or that cannot be read.
+    unseen : collection of str
+        Frames that were placed without their pixels, and are compared now.
+    is_spoilt : callable
+        Whether such a frame is a near copy of one that judges; it is left out then.
 
     Yields
     ------
     Progress
         Every twenty images.
+    Notice
+        If some are skipped.
 
     Raises
     ------
     TrainingError
-        If the pixels of some are others than when they were corrected, or their files cannot be read; they
-        are named.
+        If the pixels of some are others than when they were corrected, or their files cannot be read, and
+        they are not to be skipped; they are named.
     """
-    images, masks, members = [], [], []
+    images, masks, members, kept = [], [], [], []
     changed: list[str] = []
+    left_out: list[tuple[str, str]] = []
     for done, lesson in enumerate(lessons):
         if done % _EVERY == 0:
             yield Progress(stage=stage, done=done, total=len(lessons))
@@ -117,8 +150,13 @@ def read_lessons(
             frame = read_frame_of(lesson, find)
         except TrainingError as error:
             # all of them are told, not the first alone
-            changed.append(str(error))
+            changed.append(f"{lesson.frame_id[:_SHORT]} ({error})")
+            left_out.append((lesson.frame_id, str(error)))
             continue
+        if lesson.frame_id in unseen and is_spoilt(frame):
+            left_out.append((lesson.frame_id, SPOILT))
+            continue
+        kept.append(lesson)
         image, mask = letterbox_pair(frame.pixels, lesson.mask, size)
         images.append(image)
         masks.append(mask)
@@ -133,20 +171,27 @@ def read_lessons(
         )
     yield Progress(stage=stage, done=len(lessons), total=len(lessons))
     if changed:
-        raise TrainingError(
-            f"{len(changed)} of the corrected images cannot be learned from: {_name(changed)}; put the "
-            "original files back, or say where they lie with: sonoloop store relink FOLDER"
+        told = f"{len(changed)} of the corrected images cannot be learned from: {_name(changed)}"
+        if not skip_changed:
+            raise TrainingError(
+                f"{told}; put the original files back, or say where they lie with: sonoloop store relink "
+                "FOLDER, or go on without them with --skip-missing"
+            )
+        yield Notice(message=f"{told}; going on without them")
+    cache = (
+        None
+        if not kept
+        else Cache(
+            torch.stack(images),
+            torch.stack(masks),
+            # an unsure class teaches nothing, whatever stands for it here
+            torch.tensor([CLASSES.index(lesson.label or "normal") for lesson in kept]),
+            tuple(member["name"] for member in members),
+            (CORRECTIONS,) * len(kept),
+            torch.tensor([[lesson.mask_weight, lesson.class_weight] for lesson in kept]),
         )
-    cache = Cache(
-        torch.stack(images),
-        torch.stack(masks),
-        # an unsure class teaches nothing, whatever stands for it here
-        torch.tensor([CLASSES.index(lesson.label or "normal") for lesson in lessons]),
-        tuple(member["name"] for member in members),
-        (CORRECTIONS,) * len(lessons),
-        torch.tensor([[lesson.mask_weight, lesson.class_weight] for lesson in lessons]),
     )
-    return Read(cache=cache, members=tuple(members))
+    return Read(cache=cache, lessons=tuple(kept), members=tuple(members), left_out=tuple(left_out))
 
 
 def read_frame_of(lesson: Lesson, find: Find) -> Frame:
@@ -157,34 +202,31 @@ def read_frame_of(lesson: Lesson, find: Find) -> Frame:
     TrainingError
         If it is gone, cannot be read, or has other pixels than when it was corrected.
     """
-    short = lesson.frame_id[:8]
-    place = find(lesson.frame_id)
-    if place is None:
-        raise TrainingError(f"{short} (its file is not there)")
-    try:
-        frames = read_study(place.path).frames
-    except ImageError as error:
-        raise TrainingError(f"{short} ({error})") from error
-    if place.index >= len(frames):
-        raise TrainingError(
-            f"{short} ({place.path} has {len(frames)} frames, and it was number {place.index})"
-        )
-    frame = frames[place.index]
-    if frame.pixels_hash != lesson.pixels_hash:
-        raise TrainingError(f"{short} ({place.path} has other pixels than when it was corrected)")
-    return frame
+    return reread(find(lesson.frame_id), lesson.pixels_hash)
 
 
 def read_cases(lessons: Sequence[Lesson], find: Find) -> Generator[Progress, None, list[Case]]:
-    """Read the lessons whose class is known as cases, to calibrate on."""
+    """Read the lessons whose class is known as cases, to calibrate on.
+
+    Raises
+    ------
+    TrainingError
+        If the file of one is gone or changed by now; it is named.
+    """
     cases = []
     for done, lesson in enumerate(lessons):
         if done % _EVERY == 0:
             yield Progress(stage="Calibrating", done=done, total=len(lessons))
         if lesson.label is not None:
+            try:
+                frame = read_frame_of(lesson, find)
+            except TrainingError as error:
+                raise TrainingError(
+                    f"{lesson.frame_id[:_SHORT]} cannot be calibrated on: {error}; put the original file back"
+                ) from error
             cases.append(
                 Case(
-                    frame=read_frame_of(lesson, find),
+                    frame=frame,
                     mask=lesson.mask,
                     label=lesson.label,
                     dataset=CORRECTIONS,

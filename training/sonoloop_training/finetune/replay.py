@@ -23,6 +23,7 @@ from sonoloop_training.membership import SPLIT
 # each is read and compared with the test groups: on one core 50 a second
 _MOST = 500
 _EVERY = 20
+_COMPARED = 50
 
 
 def choose_replay(
@@ -33,11 +34,12 @@ def choose_replay(
     *,
     corrected: Collection[str],
     wanted: int,
-) -> Generator[Notice, None, list[tuple[Sample, Listed]]]:
+) -> Generator[Progress | Notice, None, list[tuple[Sample, Listed]]]:
     """Choose among the images that trained a model those that are shown again.
 
     Images of the test groups, near copies of them and whoever is in one group with one of these are left
-    out, since they would spoil the judgement; so are those that have corrections of their own.
+    out, since they would spoil the judgement; so are those that have corrections of their own, and those who
+    were withdrawn, with all of their group.
 
     Parameters
     ----------
@@ -56,6 +58,8 @@ def choose_replay(
 
     Yields
     ------
+    Progress
+        Every fifty images.
     Notice
         If there is nothing to replay, or something was left out.
 
@@ -78,7 +82,12 @@ def choose_replay(
     if not found:
         yield Notice(message=f"none of the images in {data} trained the model; nothing is replayed")
         return []
-    spoilt = {leak.image for leak in find_leaks([listed for _, listed in found], test_side.listed)}
+    spoilt: set[str] = set()
+    for first in range(0, len(found), _COMPARED):
+        yield Progress(stage="Comparing with the images that judge", done=first, total=len(found))
+        some = [listed for _, listed in found[first : first + _COMPARED]]
+        spoilt |= {leak.image for leak in find_leaks(some, test_side.listed)}
+    gone = {sample.group for sample, listed in found if test_side.is_gone(listed, patient_number(sample))}
     groups = {
         sample.group
         for sample, listed in found
@@ -88,12 +97,17 @@ def choose_replay(
     kept = [
         (sample, listed)
         for sample, listed in found
-        if sample.group not in groups and known.isdisjoint((listed.id, listed.pixels_hash))
+        if sample.group not in groups | gone and known.isdisjoint((listed.id, listed.pixels_hash))
     ]
     if groups:
         yield Notice(
             message=f"{sum(s.group in groups for s, _ in found)} images are not replayed: they, or near "
             "copies of them, are among the images that judge"
+        )
+    if gone:
+        yield Notice(
+            message=f"{sum(s.group in gone for s, _ in found)} images are not replayed: they, or their "
+            "patients, were withdrawn"
         )
     return _draw(kept, config, wanted=min(wanted, _MOST))
 
@@ -170,6 +184,12 @@ def with_replay(corrections: Cache, replayed: Cache | None) -> Cache:
         weights=torch.cat([weights, torch.ones(len(replayed), 2)]),
         replayed=len(replayed),
     )
+
+
+def without_classes(images: Cache) -> Cache:
+    """Let no image teach its class, where all of them have the same one."""
+    weights = torch.ones(len(images), 2) if images.weights is None else images.weights
+    return replace(images, weights=weights * torch.tensor([1.0, 0.0]))
 
 
 def _draw(

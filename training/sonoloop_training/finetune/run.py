@@ -3,85 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import SonoloopError, StoreError, TrainingError
 from sonoloop.labels import CorrectionStore
 from sonoloop.labels.leases import lease
-from sonoloop.labels.location import describe
-from sonoloop.labels.places import work_folder
-from sonoloop.labels.pointer import ensure_incumbent, incumbent, promote
+from sonoloop.labels.location import read_existing
+from sonoloop.labels.pointer import incumbent, promote
 from sonoloop.labels.settings import read_settings
-from sonoloop.labels.snapshots import read_snapshot, take_snapshot
-from sonoloop.labels.versions import find_model, list_models, register
+from sonoloop.labels.versions import register
 from sonoloop.models.bundle import Bundle
-from sonoloop.models.card import read_card
+from sonoloop.models.devices import choose_device
 from sonoloop.models.library import Library
-from sonoloop.models.places import DEFAULT, shipped_card
-from sonoloop.models.registry import bundle_folder
+from sonoloop_training.checkpoint import OtherTrainingError
+from sonoloop_training.device_faults import device_watched
 from sonoloop_training.events import Event, Failed, Finished, Job, Notice, Promoted
-from sonoloop_training.fabric import settle_precision
-from sonoloop_training.finetune.jobs import GATE, JobFolder, Plan, create_job, is_free, name_job, open_job
+from sonoloop_training.finetune.beginning import begin_job, check_same, find_store
+from sonoloop_training.finetune.jobs import GATE, JobFolder, is_free, open_job
 from sonoloop_training.finetune.keeping import renewed
 from sonoloop_training.finetune.learning import HISTORY, learn
+from sonoloop_training.finetune.request import Request
 from sonoloop_training.gate.judge import judge
 from sonoloop_training.loop import CHECKPOINT
-from sonoloop_training.recipe import Recipe, parse_recipe, read_recipe
 
-RECIPE = "finetune"
 LEASE = "finetune"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What a fine-tuning is asked for; see ``sonoloop finetune --help``.
-
-    Parameters
-    ----------
-    store : str, optional
-        The store's URL; the default one, or that of `job`, unless given.
-    job : pathlib.Path, optional
-        The folder to work in; one beside the store, named by the time, unless given. Where a fine-tuning
-        broke off there, it is gone on with as it began: what else is given has to agree.
-    snapshot : str, optional
-        A snapshot's name; one is taken unless given.
-    start : str, optional
-        The model to start from: an id, the first digits of a version, or a bundle's folder; the model in use
-        unless given.
-    base_data : pathlib.Path, optional
-        Folder with the data that trained it.
-    recipe : str, optional
-        A shipped recipe's name, or a TOML file; `RECIPE` unless given.
-    settings : sequence of str
-        What to change in the recipe; see `sonoloop_training.recipe.read_recipe`.
-    max_minutes : float, optional
-        Time for reading and learning.
-    promote, skip_missing, device
-        See `sonoloop_training.finetune.jobs.Plan`.
-    judged : bool
-        Whether the gate judges the new model.
-    who : str, optional
-        Pseudonym of the person.
-    """
-
-    store: str | None = None
-    job: Path | None = None
-    snapshot: str | None = None
-    start: str | None = None
-    base_data: Path | None = None
-    recipe: str | None = None
-    settings: Sequence[str] = ()
-    max_minutes: float | None = None
-    promote: bool = False
-    skip_missing: bool = False
-    device: str | None = None
-    judged: bool = True
-    who: str | None = None
 
 
 def finetune(request: Request, *, library: Library | None = None) -> Iterator[Event]:
@@ -111,103 +60,20 @@ def finetune(request: Request, *, library: Library | None = None) -> Iterator[Ev
     who = request.who or "command line"
     job = None if request.job is None or is_free(request.job) else open_job(request.job, request.who)
     location = request.store
-    if location is None and job is not None and "://" not in job.plan.store:
-        location = job.plan.store
+    if job is not None:
+        location = find_store(request, job)
+    read_existing(location)
     what = f"a fine-tuning by {who}" if job is None else f"the fine-tuning in {job.path.name}"
     with CorrectionStore(location) as store, lease(store, LEASE, what=what) as held:
         if job is None:
-            job = _begin(request, store, library, who)
+            job = begin_job(request, store, library, who)
         else:
-            _check_same(request, job.plan, store, library, who)
+            check_same(request, job.plan, store, library, who)
             job.plan = replace(job.plan, promote=job.plan.promote or request.promote)
         job.begin()
         with renewed(held.renew) as check:
             heed = partial(_heed, job, check)
             yield from _kept(job, _work(job, store, library, heed, judged=request.judged), heed)
-
-
-def read_finetune_recipe(name_or_path: str = RECIPE, settings: Sequence[str] = ()) -> Recipe:
-    """Read the recipe of a fine-tuning.
-
-    Raises
-    ------
-    TrainingError
-        If it cannot be read, or a setting changes what is not fine-tuning's to choose.
-    """
-    recipe = read_recipe(name_or_path, settings)
-    if recipe.model != read_recipe(name_or_path).model:
-        raise TrainingError("a fine-tuning has the network of the model it starts from; leave model.* out")
-    if recipe.fit.start or recipe.final.epochs or recipe.fit.phantoms:
-        raise TrainingError(
-            "a fine-tuning starts from --from, and learns once and from corrections: leave fit.start, "
-            "fit.phantoms and final.epochs as they are"
-        )
-    return recipe
-
-
-def _begin(request: Request, store: CorrectionStore, library: Library, who: str) -> JobFolder:
-    recipe = read_finetune_recipe(request.recipe or RECIPE, request.settings)
-    device = request.device or "auto"
-    precision = settle_precision(recipe.fit, device)
-    recipe = replace(recipe, fit=replace(recipe.fit, precision=precision))
-    if request.base_data is not None and not request.base_data.is_dir():
-        raise TrainingError(f"there is no folder {request.base_data}; give the data that trained the model")
-    base = _find_base(request.start, store, library, who)
-    # before a snapshot is taken: a model that cannot be used is told first
-    library.load(base)
-    snapshot = (
-        take_snapshot(store, who=who) if request.snapshot is None else read_snapshot(store, request.snapshot)
-    )
-    crash_here("after-snapshot")
-    plan = Plan(
-        store=describe(store.url),
-        snapshot=snapshot.name,
-        base=base,
-        recipe=recipe.to_dict(),
-        base_data="" if request.base_data is None else str(request.base_data.absolute()),
-        promote=request.promote,
-        skip_missing=request.skip_missing,
-        max_minutes=request.max_minutes,
-        device=device,
-    )
-    return create_job(request.job or work_folder(store.url) / "jobs" / name_job(), plan, who)
-
-
-def _check_same(request: Request, plan: Plan, store: CorrectionStore, library: Library, who: str) -> None:
-    """Refuse to go on with something else than what was begun."""
-    differs: dict[str, bool] = {
-        "--snapshot": request.snapshot not in (None, plan.snapshot),
-        "--base-data": request.base_data is not None and str(request.base_data.absolute()) != plan.base_data,
-        "--max-minutes": request.max_minutes not in (None, plan.max_minutes),
-        "--device": request.device not in (None, plan.device),
-        "--from": request.start is not None and _find_base(request.start, store, library, who) != plan.base,
-    }
-    if request.recipe is not None or request.settings:
-        recipe = read_finetune_recipe(request.recipe or RECIPE, request.settings)
-        if recipe.fit.precision == "auto":
-            recipe = replace(recipe, fit=replace(recipe.fit, precision=plan.recipe["fit"]["precision"]))
-        differs["--recipe or --set"] = parse_recipe(plan.recipe) != recipe
-    others = [option for option, is_so in differs.items() if is_so]
-    if others:
-        raise TrainingError(
-            f"the fine-tuning in that folder began with another {', '.join(others)}: leave it out to go on, "
-            "or give another --job to begin anew"
-        )
-
-
-def _find_base(start: str | None, store: CorrectionStore, library: Library, who: str) -> str:
-    """Give the version to start from; what the store does not know yet is added to it."""
-    shipped = shipped_card()
-    in_use = ensure_incumbent(store, version=shipped.version, model=shipped.model, who=who)
-    if start is None:
-        return in_use.version
-    if start == DEFAULT:
-        start = shipped.version
-    if any(row.version.startswith(start) or row.model.startswith(start) for row in list_models(store)):
-        return find_model(store, start).version
-    card = read_card(library.add(bundle_folder(start)))
-    register(store, version=card.version, model=card.model, origin="imported", who=who, parent=card.parent)
-    return card.version
 
 
 def _work(
@@ -226,7 +92,11 @@ def _work(
         who=job.who,
     )
     crash_here("after-register")
-    if judged:
+    if judged and job.has_said("finished") and job.has_said("gate"):
+        # asked once more, it would be one more look
+        again = f"sonoloop gate {bundle.model}"
+        yield Notice(message=f"{bundle.model} was judged already; to judge it again: {again}")
+    elif judged:
         yield from _judge(job, store, library, bundle)
     minutes = _minutes(job)
     # the model is made: what it could be gone on from is not needed any more
@@ -247,15 +117,16 @@ def _judge(
     if in_use is None or in_use.version == bundle.version:
         yield Notice(message=f"{bundle.model} is in use already")
         return
-    judgement = yield from judge(
-        store,
-        bundle.version,
-        in_use.version,
-        out=job.path / GATE,
-        who=job.who,
-        device=job.plan.device,
-        library=library,
-    )
+    with device_watched(choose_device(job.plan.device), kept="the new model is made and kept"):
+        judgement = yield from judge(
+            store,
+            bundle.version,
+            in_use.version,
+            out=job.path / GATE,
+            who=job.who,
+            device=job.plan.device,
+            library=library,
+        )
     wanted = job.plan.promote or read_settings(store).promote == "automatic"
     if judgement.verdict.verdict != "promote" or not wanted:
         return
@@ -290,7 +161,7 @@ def _kept(job: JobFolder, events: Iterator[Event], heed: Callable[[], None]) -> 
             if not isinstance(event, Finished):
                 heed()
     except SonoloopError as error:
-        error.args = (f"{error}{_how_to_go_on(job)}", *error.args[1:])
+        error.args = (f"{error}{_how_to_go_on(job, error)}", *error.args[1:])
         _log_failure(job, str(error))
         raise
     except (KeyboardInterrupt, GeneratorExit):
@@ -306,7 +177,9 @@ def _log_failure(job: JobFolder, message: str) -> None:
         job.log(Failed(error=message))
 
 
-def _how_to_go_on(job: JobFolder) -> str:
+def _how_to_go_on(job: JobFolder, error: SonoloopError) -> str:
+    if isinstance(error, OtherTrainingError):
+        return ""
     if job.bundle.exists() or (job.path / CHECKPOINT).exists():
         return f". What is done is kept; go on with: sonoloop finetune --job {job.path}"
     return ""

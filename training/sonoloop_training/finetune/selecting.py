@@ -24,7 +24,8 @@ FEWEST = 5
 GROUPS_TO_WATCH = 20
 
 _UNSURE = "unsure"
-_SPOILT = "near copies of it, or its patient, are among the images that judge"
+SPOILT = "near copies of it, or its patient, are among the images that judge"
+NO_PART = "it takes no part, as the samples do"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -98,6 +99,7 @@ def select(
     *,
     seen: Collection[str] = (),
     judging: Collection[str] = (),
+    outsiders: Collection[str] = (),
 ) -> Selection:
     """Choose what is learned from.
 
@@ -118,6 +120,8 @@ def select(
         Ids and pixel hashes of those that trained the model started from.
     judging : collection of str
         Frames that judge, or belong to both sides, by now: news since the snapshot counts.
+    outsiders : collection of str
+        Frames that were set aside, and belong to no side.
     """
     lessons: list[Lesson] = []
     left_out: list[tuple[str, str]] = []
@@ -127,7 +131,12 @@ def select(
             test_groups.add(entry.group_id)
             continue
         lesson = _teach(entry, revision.correction, config)
-        why = _SPOILT if entry.frame_id in judging else _reason_against(entry, revision, lesson)
+        if entry.frame_id in outsiders:
+            why: str | None = NO_PART
+        elif entry.frame_id in judging:
+            why = SPOILT
+        else:
+            why = _reason_against(entry, revision, lesson)
         if why is None:
             lessons.append(lesson)
         else:
@@ -168,11 +177,11 @@ def check_enough(selection: Selection) -> None:
 
 def check_classes(
     lessons: Sequence[Lesson], replayed: Iterable[str], heads: Sequence[Head]
-) -> tuple[tuple[Lesson, ...], str | None]:
+) -> tuple[bool, str | None]:
     """See whether the class head has something to tell apart.
 
     A head that is shown one class alone learns to say nothing else. Where the replayed images supply the
-    other classes that is no danger; where they do not, the mask head learns alone.
+    other classes that is no danger; where they do not, the mask head learns alone, from all images.
 
     Parameters
     ----------
@@ -185,8 +194,8 @@ def check_classes(
 
     Returns
     -------
-    lessons : tuple of Lesson
-        As they were, or without a weight for the class.
+    learns : bool
+        Whether the class head learns.
     notice : str, optional
         What the user should know.
 
@@ -197,19 +206,18 @@ def check_classes(
     """
     taught = {lesson.label for lesson in lessons if lesson.label is not None and lesson.class_weight}
     if len(taught) > 1:
-        return tuple(lessons), None
+        return True, None
     only = "none of the corrections has a class"
     if taught:
         only = f"all corrections are {next(iter(taught))}"
     if len(taught | set(replayed)) > 1:
-        return tuple(lessons), f"{only}; the other classes come from the replayed images"
+        return True, f"{only}; the other classes come from the replayed images"
     if "lesion" not in heads:
         raise TrainingError(
             f"{only}, and this model only classifies: correct images of another class too, or give the data "
             "that it was trained on with --base-data"
         )
-    muted = tuple(replace(lesson, class_weight=0.0) for lesson in lessons)
-    return muted, f"{only}: the mask alone is learned; correct images of another class too for the class"
+    return False, f"{only}: the mask alone is learned; correct images of another class too for the class"
 
 
 def _teach(entry: Entry, correction: Correction, config: FitConfig) -> Lesson:
@@ -241,7 +249,7 @@ def _reason_against(entry: Entry, revision: Revision, lesson: Lesson) -> str | N
     if revision.withdrawn:
         return "it was withdrawn"
     if entry.role == "neither":
-        return _SPOILT
+        return SPOILT
     source = "class" if entry.reference is None else "reference"
     if lesson.mask.any() and lesson.label == "normal":
         return f"a lesion is drawn, and its {source} is normal"

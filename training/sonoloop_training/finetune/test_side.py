@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 
 from sonoloop.errors import UnsupportedImageError
 from sonoloop.imaging.fingerprints import BITS, sketch
@@ -12,6 +13,7 @@ from sonoloop.imaging.grey import check_frame
 from sonoloop.labels import CorrectionStore
 from sonoloop.labels.drawing import hash_patient
 from sonoloop.labels.near_copies import find_near
+from sonoloop.labels.revisions import is_withdrawn
 from sonoloop.labels.settings import store_secret
 from sonoloop.labels.snapshots import Snapshot
 from sonoloop.labels.tables import FRAMES, GROUPS, MEMBERS, REVISIONS, SNAPSHOT_MEMBERS
@@ -19,6 +21,22 @@ from sonoloop.values import Frame
 from sonoloop_training.evaluation.split_list import Listed
 
 _FINGERPRINT_BYTES = BITS // 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """Those who were withdrawn, as far as the store knows them still.
+
+    Parameters
+    ----------
+    keys : frozenset of str
+        Ids and pixel hashes of their frames.
+    patients : frozenset of str
+        Their patients, hashed.
+    """
+
+    keys: frozenset[str]
+    patients: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,6 +49,12 @@ class TestSide:
         Where they are.
     listed : tuple of Listed
         Each as a split lists it.
+    gone : Gone
+        Those who were withdrawn.
+    outsiders : frozenset of str
+        Frames that were set aside.
+    unseen : frozenset of str
+        Frames that were placed without their pixels, so that they were compared with none.
     """
 
     # pytest would take the name for tests
@@ -38,12 +62,21 @@ class TestSide:
 
     store: CorrectionStore
     listed: tuple[Listed, ...]
+    gone: Gone
+    outsiders: frozenset[str] = frozenset()
+    unseen: frozenset[str] = frozenset()
     _patients: frozenset[str] = field(default_factory=frozenset)
     _secret: bytes = b""
 
     def has_patient(self, patient: str) -> bool:
         """Tell whether a patient's frames are among them; as imported, "dataset/number"."""
         return bool(patient) and hash_patient(self._secret, patient) in self._patients
+
+    def is_gone(self, listed: Listed, patient: str) -> bool:
+        """Tell whether an image or its patient was withdrawn; the patient as in `has_patient`."""
+        if not self.gone.keys.isdisjoint((listed.id, listed.pixels_hash)):
+            return True
+        return bool(patient) and hash_patient(self._secret, patient) in self.gone.patients
 
     def has_near_copy(self, frame: Frame) -> bool:
         """Tell whether a near copy of a frame is among them, by the rule that placed them."""
@@ -70,28 +103,51 @@ def read_test_side(store: CorrectionStore) -> TestSide:
     """
     query = (
         select(
-            MEMBERS.c.frame_id, MEMBERS.c.group_id, MEMBERS.c.patient, MEMBERS.c.bits, FRAMES.c.pixels_hash
+            MEMBERS.c.frame_id,
+            MEMBERS.c.group_id,
+            MEMBERS.c.patient,
+            MEMBERS.c.bridges,
+            MEMBERS.c.bits,
+            FRAMES.c.pixels_hash,
+            GROUPS.c.role,
+            is_withdrawn(MEMBERS.c.frame_id).label("gone"),
         )
         .join(GROUPS, GROUPS.c.id == MEMBERS.c.group_id)
         .join(FRAMES, FRAMES.c.id == MEMBERS.c.frame_id)
-        .where(or_(GROUPS.c.role == "test", MEMBERS.c.bridges))
         .order_by(MEMBERS.c.frame_id)
     )
     with store.reading() as connection:
         rows = connection.execute(query).all()
-    listed = tuple(
-        Listed(
-            name=row.frame_id[:16],
-            group=row.group_id,
-            id=row.frame_id,
-            pixels_hash=row.pixels_hash,
-            # the first hash is that of the whole frame
-            fingerprint=row.bits[:_FINGERPRINT_BYTES].hex(),
-        )
-        for row in rows
+    sizes = Counter(row.group_id for row in rows)
+    judging = [row for row in rows if row.role == "test" or row.bridges]
+    gone = [row for row in rows if row.gone]
+    return TestSide(
+        store=store,
+        listed=tuple(
+            Listed(
+                name=row.frame_id[:16],
+                group=row.group_id,
+                id=row.frame_id,
+                pixels_hash=row.pixels_hash,
+                # the first hash is that of the whole frame
+                fingerprint=row.bits[:_FINGERPRINT_BYTES].hex(),
+            )
+            for row in judging
+        ),
+        gone=Gone(
+            keys=frozenset(key for row in gone for key in (row.frame_id, row.pixels_hash)),
+            patients=frozenset(row.patient for row in gone if row.patient is not None),
+        ),
+        # nothing ties it to another frame
+        outsiders=frozenset(
+            row.frame_id
+            for row in judging
+            if row.role == "train" and not row.bits and row.patient is None and sizes[row.group_id] == 1
+        ),
+        unseen=frozenset(row.frame_id for row in rows if not row.bits),
+        _patients=frozenset(row.patient for row in judging if row.patient is not None),
+        _secret=store_secret(store),
     )
-    patients = frozenset(row.patient for row in rows if row.patient is not None)
-    return TestSide(store=store, listed=listed, _patients=patients, _secret=store_secret(store))
 
 
 def read_corrected(store: CorrectionStore, snapshot: Snapshot) -> frozenset[str]:

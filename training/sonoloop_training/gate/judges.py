@@ -12,7 +12,6 @@ from sqlalchemy import select
 
 from sonoloop.errors import ImageError, TrainingError
 from sonoloop.imaging.grey import check_frame
-from sonoloop.imaging.images import read_study
 from sonoloop.labels.judging import Judge, TestSet
 from sonoloop.labels.places import Places
 from sonoloop.labels.revisions import read_revision, select_revisions
@@ -20,6 +19,7 @@ from sonoloop.labels.store import CorrectionStore
 from sonoloop.labels.tables import REVISIONS
 from sonoloop.values import Frame
 from sonoloop_training.gate.outcomes import Outcome
+from sonoloop_training.rereading import reread
 
 _SHORT = 8
 
@@ -59,21 +59,15 @@ def read_judged(store: CorrectionStore, places: Places, judge: Judge) -> Judged:
     revision = read_revision(row)
     if revision.withdrawn:
         raise TrainingError("it was withdrawn")
-    place = places.find(judge.frame_id)
+    place, correction = places.find(judge.frame_id), revision.correction
     if place is None or not place.path.is_file():
         raise TrainingError(
             "its file is not on this machine; say where it is with: sonoloop store relink FOLDER"
         )
     try:
-        frames = read_study(place.path).frames
-        if place.index >= len(frames):
-            raise TrainingError(f"{place.path} has {len(frames)} frames, and it was number {place.index}")
-        frame = check_frame(frames[place.index])
+        frame = check_frame(reread(place, correction.pixels_hash))
     except ImageError as error:
-        raise TrainingError(str(error)) from error
-    correction = revision.correction
-    if frame.pixels_hash != correction.pixels_hash:
-        raise TrainingError(f"{place.path} has other pixels than when it was corrected")
+        raise TrainingError(str(error).replace(place.path.name, "its file")) from error
     return Judged(
         judge=judge, frame=frame, mask=correction.mask > 0, label=judge.reference or correction.label
     )

@@ -20,6 +20,7 @@ from sonoloop_training.evaluation.masks import dice
 from sonoloop_training.events import Event, Notice, Progress, Unreadable
 from sonoloop_training.gate.judges import Judged, as_outcome, read_judged, read_labels, short
 from sonoloop_training.gate.outcomes import Outcome
+from sonoloop_training.gate.trained import find_trained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,7 @@ def score_models(
     Raises
     ------
     TrainingError
-        If a model draws no masks.
+        If a model draws no masks, or does not say in a readable way who trained it.
     ModelError
         If a model is not here, or damaged.
     StoreError
@@ -116,6 +117,7 @@ def score_models(
             model = find_model(store, version).model
             notices: list[str] = []
             predictor = load_predictor(library, version, model, device, on_notice=notices.append)
+            trained = yield from _find_trained(store, test_set, version, model, library)
             stage = f"Judging {model}"
             yield Progress(stage=stage, done=0, total=len(missing))
             for first in range(0, len(missing), predictor.batch):
@@ -125,7 +127,7 @@ def score_models(
                 told |= {event.image for event in refused}
                 predictions = predictor.predict_batch([one.frame for one in batch])
                 scores = {
-                    one.judge.revision_id: _score(one, prediction)
+                    one.judge.revision_id: _score(one, prediction, known=one.judge.group_id in trained)
                     for one, prediction in zip(batch, predictions, strict=True)
                 }
                 write_scores(store, version, scores)
@@ -151,7 +153,22 @@ def _read_some(
     return read, refused
 
 
-def _score(one: Judged, prediction: Prediction) -> dict[str, Any]:
+def _find_trained(
+    store: CorrectionStore, test_set: TestSet, version: str, model: str, library: Library
+) -> Generator[Event, None, set[str]]:
+    """Find the groups that trained the model, to keep beside its scores; the gate tells of them itself."""
+    group_of = {judge.frame_id: judge.group_id for judge in test_set.members}
+    steps = find_trained(store, test_set, version, model, library)
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as end:
+            return {group_of[leak.image] for leak in end.value}
+        if isinstance(event, Progress):
+            yield event
+
+
+def _score(one: Judged, prediction: Prediction, *, known: bool) -> dict[str, Any]:
     predicted = np.asarray(prediction.mask > 0)
     _, benign, malignant = (float(p) for p in prediction.classes)
     return {
@@ -164,6 +181,7 @@ def _score(one: Judged, prediction: Prediction) -> dict[str, Any]:
         "malignant": malignant / max(malignant + benign, 1e-9),
         "predicted": prediction.label,
         "expected_dice": float(prediction.expected_dice),
+        "known": known,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 from sqlalchemy import select
 
@@ -24,6 +24,9 @@ def find_trained(
     store: CorrectionStore, test_set: TestSet, version: str, model: str, library: Library
 ) -> Generator[Progress | Notice, None, list[Leak]]:
     """Find the frames of a test set that a model knows.
+
+    Its list says what was known when it trained; whether one of its frames has the patient or the group of
+    one that judges is looked up as the store knows it by now.
 
     Yields
     ------
@@ -54,7 +57,32 @@ def find_trained(
     for first in range(0, len(frames), _EVERY):
         yield Progress(stage=f"Looking for what trained {model}", done=first, total=len(frames))
         leaks += find_leaks(frames[first : first + _EVERY], trained)
-    return leaks
+    found = {leak.image for leak in leaks}
+    return leaks + [leak for leak in _find_relatives(store, frames, trained) if leak.image not in found]
+
+
+def _find_relatives(
+    store: CorrectionStore, frames: Sequence[Listed], trained: Sequence[Listed]
+) -> list[Leak]:
+    names = {key: one.name for one in trained for key in (one.id, one.pixels_hash) if key}
+    query = select(MEMBERS.c.frame_id, MEMBERS.c.group_id, MEMBERS.c.patient, FRAMES.c.pixels_hash).join(
+        FRAMES, FRAMES.c.id == MEMBERS.c.frame_id
+    )
+    kin: dict[str, tuple[str, ...]] = {}
+    taught: dict[str, str] = {}
+    with store.reading() as connection:
+        for row in connection.execute(query.order_by(MEMBERS.c.frame_id)):
+            own = tuple(key for key in (row.group_id, row.patient) if key)
+            kin[row.frame_id] = own
+            name = names.get(row.frame_id) or names.get(row.pixels_hash)
+            if name is not None:
+                taught |= {key: name for key in own if key not in taught}
+    shared = ((frame.name, next((key for key in kin[frame.id] if key in taught), None)) for frame in frames)
+    return [
+        Leak(image=image, trained=taught[key], kind="same patient or group")
+        for image, key in shared
+        if key is not None
+    ]
 
 
 def list_frames(store: CorrectionStore, test_set: TestSet) -> list[Listed]:
