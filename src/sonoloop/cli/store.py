@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sonoloop.cli.project import DEFAULT_WHO, AsJson, Store, Who, not_blank, open_store
 from sonoloop.errors import StoreError
-
-if TYPE_CHECKING:
-    pass
 
 store = typer.Typer(help="Look after a project's corrections.", no_args_is_help=True)
 

@@ -89,9 +89,7 @@ def add_member(
 
     An image that an earlier Sonoloop stored may have trained: it never comes to judge.
     """
-    height, width = frame.shape
-    row = {"id": frame.id, "pixels_hash": frame.pixels_hash, "height": height, "width": width}
-    add_frame(connection, row)
+    _enter(connection, frame)
     corrected = bool(connection.scalar(select(exists().where(REVISIONS.c.frame_id == frame.id))))
     secret = secret_in(connection)
     if homes.patient:
@@ -106,7 +104,7 @@ def add_member(
         inherited = next(iter(homes.roles)) if len(homes.roles) == 1 else None
         drawn = draw_role(connection, settings_in(connection), secret=secret, group_id=group_id)
         role = "train" if corrected else forced or inherited or drawn
-        connection.execute(insert(GROUPS).values(id=group_id, role=role, created=now()))
+        _found(connection, group_id, role)
     bridges = homes.bridges("train" if corrected else role)
     _insert(connection, frame.id, group_id, hashed, bridges=bridges, seen=seen)
     if bridges:
@@ -115,11 +113,9 @@ def add_member(
 
 def add_outsider(connection: Connection, frame: Frame) -> None:
     """Place a frame that is new to the store in a group of its own, to take no part."""
-    height, width = frame.shape
-    row = {"id": frame.id, "pixels_hash": frame.pixels_hash, "height": height, "width": width}
-    add_frame(connection, row)
+    _enter(connection, frame)
     group_id = hash_alone(secret_in(connection), frame.id)
-    connection.execute(insert(GROUPS).values(id=group_id, role="train", created=now()))
+    _found(connection, group_id, "train")
     _insert(connection, frame.id, group_id, None, bridges=True, seen=None)
 
 
@@ -188,6 +184,16 @@ def _mark_models(connection: Connection, frame_ids: Sequence[str]) -> None:
                 add_mark(connection, version, LEAKED, why=why, who="sonoloop")
 
 
+def _enter(connection: Connection, frame: Frame) -> None:
+    height, width = frame.shape
+    row = {"id": frame.id, "pixels_hash": frame.pixels_hash, "height": height, "width": width}
+    add_frame(connection, row)
+
+
+def _found(connection: Connection, group_id: str, role: GroupRole) -> None:
+    connection.execute(insert(GROUPS).values(id=group_id, role=role, created=now()))
+
+
 def _insert(
     connection: Connection,
     frame_id: str,
@@ -218,7 +224,7 @@ def place_unseen(connection: Connection, frame_id: str) -> None:
     twins = find_twins(connection, frame_id, str(pixels_hash))
     group_id = twins[0].group_id if twins else hash_alone(secret_in(connection), frame_id)
     if not twins:
-        connection.execute(insert(GROUPS).values(id=group_id, role="train", created=now()))
+        _found(connection, group_id, "train")
     _insert(connection, frame_id, group_id, None, bridges=len({twin.role for twin in twins}) > 1, seen=None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -207,8 +208,4 @@ def _draw(
 
 def count_by_dataset(names: Collection[str]) -> dict[str, int]:
     """Count replayed images by dataset."""
-    counted: dict[str, int] = {}
-    for name in sorted(names):
-        dataset = name.partition("/")[0]
-        counted[dataset] = counted.get(dataset, 0) + 1
-    return counted
+    return dict(Counter(name.partition("/")[0] for name in sorted(names)))
