@@ -37,6 +37,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
 	$(BIN)/python docs/accuracy.py --check
 	$(BIN)/python docs/results.py --check
 	$(BIN)/python -m pytest -q tests/test_imports.py

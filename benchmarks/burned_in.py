@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from sonoloop.imaging.images import read_study
@@ -38,7 +39,7 @@ def main() -> None:
             by_scanner(source, said)
 
 
-def against_flags(said: dict[str, bool], overlays: dict[str, tuple[str, ...]]) -> None:
+def against_flags(said: dict[str, bool], overlays: Mapping[str, tuple[str, ...]]) -> None:
     """Print recall by kind, and precision with the names of what no flag bears out."""
     flagged = {name: overlays.get(name.casefold(), ()) for name in said}
     right = sum(said[name] and bool(kinds) for name, kinds in flagged.items())

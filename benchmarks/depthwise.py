@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from sonoloop.models.devices import autocast_dtype
 from sonoloop.models.networks import build_network
 from sonoloop.models.spec import ModelSpec
-from sonoloop_training.loop import freeze_depthwise
+from sonoloop_training.fitting import freeze_depthwise
 
 
 def main() -> None:
@@ -40,7 +40,8 @@ def step(network: torch.nn.Module, images: torch.Tensor) -> float:
     start = time.perf_counter()
     with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
         lesion, _ = network(images)
-    F.binary_cross_entropy_with_logits(lesion.float(), (images > 0.5).float()).backward()
+    loss = F.binary_cross_entropy_with_logits(lesion.float(), (images > 0.5).float())
+    torch.autograd.backward(loss)
     return time.perf_counter() - start
 
 

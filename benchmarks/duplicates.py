@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def main() -> None:
         options.json.write_text(text + "\n", encoding="utf-8")
 
 
-def against_list(samples: list[Sample], pairs: list[Pair], groups: dict[str, str]) -> dict[str, Any]:
+def against_list(samples: list[Sample], pairs: list[Pair], groups: Mapping[str, str]) -> dict[str, Any]:
     """Compare pairs of images with those of a list, once as found and once after grouping."""
     names = [sample.name for sample in samples]
     listed = [groups.get(name.casefold(), name) for name in names]

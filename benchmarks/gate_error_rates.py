@@ -197,7 +197,7 @@ def tilted(candidate: Sequence[Outcome], incumbent: Sequence[Outcome]) -> Draw:
 
     def weigh(slope: float) -> NDArray[np.float64]:
         weights = np.exp(slope * sums / sizes)
-        return weights / weights.sum()
+        return np.asarray(weights / weights.sum())
 
     def draw(rng: np.random.Generator, true: float, count: int) -> Drawn:
         if true not in known:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from learning_curve import SPLIT, one_each, ordered, score, tune
+from learning_curve import SPLIT, divide, ordered, score, tune
 from scipy import ndimage
 
 from sonoloop.values import ClassName
@@ -54,11 +54,8 @@ def main() -> None:
     options = parser.parse_args()
     options.no_replay = False
     torch.set_num_threads(options.threads)
-    parts = apply_split(SPLIT, find_datasets(options.data))
-    judges = [s for part in ("validation", "test") for s in parts[part] if s.dataset == "busbra"]
-    home = [s for s in parts["test"] if s.dataset == "busi"]
-    queue = ordered(one_each([s for s in parts["train"] if s.dataset == "busbra"]), "random", 0, options.base)
-    chosen = queue[:COUNT]
+    judges, home, patients = divide(apply_split(SPLIT, find_datasets(options.data)))
+    chosen = ordered(patients, "random", 0, options.base)[:COUNT]
     spoilers: dict[str, tuple[int, Correct]] = {
         "clean": (0, lambda _, mask, label: (mask, label)),
         "seed": (1, lambda _, mask, label: (mask, label)),

@@ -38,7 +38,7 @@ from sonoloop.values import ClassName, Correction
 from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.evaluation.assess import assess
 from sonoloop_training.events import drain
-from sonoloop_training.splits import SplitConfig, apply_split
+from sonoloop_training.splits import Part, SplitConfig, apply_split
 
 COUNTS = (5, 10, 20, 40, 80)
 ORDERS = ("random", "review")
@@ -81,10 +81,7 @@ def main() -> None:
 
 def make_runs(options: argparse.Namespace) -> None:
     """Make the runs that are not there yet."""
-    parts = apply_split(SPLIT, find_datasets(options.data))
-    away = [s for part in ("validation", "test") for s in parts[part] if s.dataset == "busbra"]
-    home = [s for s in parts["test"] if s.dataset == "busi"]
-    patients = one_each([s for s in parts["train"] if s.dataset == "busbra"])
+    away, home, patients = divide(apply_split(SPLIT, find_datasets(options.data)))
     done = {run["name"] for run in read_runs(options.work)}
     options.work.mkdir(parents=True, exist_ok=True)
     for name, bundle in (("base", options.base), ("both", options.both)):
@@ -106,12 +103,15 @@ def make_runs(options: argparse.Namespace) -> None:
                 print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
 
 
-def one_each(samples: Sequence[Sample]) -> list[Sample]:
-    """Take the first image of each patient."""
+def divide(parts: Mapping[Part, Sequence[Sample]]) -> tuple[list[Sample], list[Sample], list[Sample]]:
+    """Give those that judge at the other hospital and at home, and the first image of each new patient."""
+    away = [s for part in ("validation", "test") for s in parts[part] if s.dataset == "busbra"]
+    home = [s for s in parts["test"] if s.dataset == "busi"]
     first: dict[str, Sample] = {}
-    for sample in sorted(samples, key=lambda s: s.name):
-        first.setdefault(sample.group, sample)
-    return list(first.values())
+    for sample in sorted(parts["train"], key=lambda s: s.name):
+        if sample.dataset == "busbra":
+            first.setdefault(sample.group, sample)
+    return away, home, list(first.values())
 
 
 def ordered(samples: Sequence[Sample], order: str, seed: int, base: Path) -> list[Sample]:
@@ -208,7 +208,7 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for key in sorted({_point(run) for run in runs}):
         same = [run for run in runs if _point(run) == key]
         arm, order, count = key
-        point = {"arm": arm, "order": order, "count": count, "seeds": len(same)}
+        point: dict[str, Any] = {"arm": arm, "order": order, "count": count, "seeds": len(same)}
         for place in ("away", "home"):
             value, interval = lesion_dice(same, place)
             point[place] = {"dice": round(value, 4), "ci95": interval}
