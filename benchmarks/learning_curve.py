@@ -165,11 +165,12 @@ def tune(
     for setting in (f"fit.seed={seed}", *options.settings):
         command += ["--set", setting]
     # models that a benchmark makes do not belong among a user's own
-    environment = os.environ | {"XDG_DATA_HOME": str(folder / "data")}
+    environment = os.environ | {"XDG_DATA_HOME": str((folder / "data").absolute())}
     started = time.monotonic()
     with (folder / "events.jsonl").open("w") as log:
         subprocess.run(command, check=True, stdout=log, env=environment)
-    return job / "bundle", round(time.monotonic() - started, 1)
+    told = [json.loads(line) for line in (folder / "events.jsonl").read_text("utf-8").splitlines()]
+    return Path(told[-1]["path"]), round(time.monotonic() - started, 1)
 
 
 def score(bundle: Path, away: Sequence[Sample], home: Sequence[Sample]) -> dict[str, Any]:

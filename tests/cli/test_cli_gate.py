@@ -19,6 +19,7 @@ from sonoloop.labels import CorrectionStore, judging
 from sonoloop.labels.groups import place_frame
 from sonoloop.labels.places import Places
 from sonoloop.labels.pointer import incumbent, lock, promote, unlock
+from sonoloop.labels.settings import change_settings
 from sonoloop.labels.versions import register
 from sonoloop.models.card import read_card
 from sonoloop.models.library import Library
@@ -121,6 +122,26 @@ def test_a_better_model_takes_over_when_told_to_and_every_look_is_counted(gate, 
         now = incumbent(store)
     assert (now.version, now.kind, now.look, now.who) == (shipped.version, "gate", found["look"], "reader-2")
     assert now.why == found["reason"]
+
+
+def test_the_projects_setting_promotes_too_and_never_what_was_judged_against_another(gate, home):
+    with CorrectionStore(home / "c.sqlite") as store:
+        shipped = incumbent(store).version
+        tiny = next(v for v in Library(home / "sonoloop" / "models").versions() if v != shipped)
+    use(home, tiny)
+    with CorrectionStore(home / "c.sqlite") as store:
+        change_settings(store, promote="automatic")
+        lock(store, tiny, who="x", why="a study")
+    command = ("default", "--store", home / "c.sqlite", "--device", "cpu", "--json")
+    held = gate(*command)
+    assert (json.loads(held.stdout)["verdict"], json.loads(held.stdout)["promoted"]) == ("promote", False)
+    assert "it passed and is not in use: the project is locked to" in " ".join(held.stderr.split())
+    with CorrectionStore(home / "c.sqlite") as store:
+        unlock(store, who="x", why="over")
+    assert json.loads(gate(*command).stdout)["promoted"]
+    with CorrectionStore(home / "c.sqlite") as store:
+        change_settings(store, promote="ask")
+        assert incumbent(store).version == shipped
 
 
 def test_all_models_are_scored_without_a_look(gate, home):

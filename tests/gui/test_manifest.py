@@ -63,3 +63,4 @@ def test_the_defaults_are_those_of_the_code(manifest):
     assert properties["device"].default == Preferences().device
     assert properties["annotator"].default == Preferences().annotator
     assert properties["store"].default == (Preferences().store or "")
+    assert properties["base_data"].default == (Preferences().base_data or "")

@@ -168,7 +168,8 @@ def test_the_command_line_says_what_was_asked_and_no_password(monkeypatch, tmp_p
 
     monkeypatch.setattr(train_start.subprocess, "Popen", popen)
     url = "postgresql://anna:secret@host/study"
-    start_job(tmp_path, Request(store=url, who="anna", device="cpu", snapshot="first", minutes=5))
+    asked = Request(store=url, who="anna", device="cpu", snapshot="first", minutes=5, base_data="/data/busi")
+    start_job(tmp_path, asked)
     words = seen["command"]
     assert words[1:4] == ["-m", "sonoloop_training", "finetune"]
     for name, value in (
@@ -176,6 +177,7 @@ def test_the_command_line_says_what_was_asked_and_no_password(monkeypatch, tmp_p
         ("--max-minutes", "5"),
         ("--who", "anna"),
         ("--device", "cpu"),
+        ("--base-data", "/data/busi"),
     ):
         assert words[words.index(name) + 1] == value
     assert "secret" not in " ".join(words)

@@ -214,7 +214,7 @@ def test_what_was_begun_is_gone_on_with_as_it_began(project, tmp_path):
     same = tune(project, job=folder, judged=False, start=project.base.model, snapshot="snapshot-1")
     assert only(same, Finished) == only(begun, Finished)
     for change, named in (
-        ({"settings": (*QUICK, "seed=4")}, "--recipe or --set"),
+        ({"settings": (*QUICK, "seed=4")}, "--set"),
         ({"snapshot": "another"}, "--snapshot"),
         ({"base_data": tmp_path}, "--base-data"),
         ({"device": "auto", "max_minutes": 3.0}, "--max-minutes, --device"),

@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from corrected import Project
+from corrected import Project, add
 from tuning import QUICK, only, request, tune
 
 from sonoloop.errors import StoreError, TrainingError
 from sonoloop.labels import CorrectionStore
+from sonoloop.labels.judging import freeze_test_set, read_scores
 from sonoloop.labels.leases import LeaseError
+from sonoloop.labels.looks import looks
 from sonoloop.labels.snapshots import list_snapshots, read_snapshot
-from sonoloop.labels.versions import list_models
+from sonoloop.labels.versions import DELETED, find_model, list_models, mark
 from sonoloop.labels.withdrawal import withdraw
 from sonoloop_training.commands.finetune import add_arguments
 from sonoloop_training.commands.finetune import run as run_command
@@ -31,6 +33,7 @@ from sonoloop_training.events import (
     Finished,
     Gate,
     Job,
+    Selected,
     Started,
 )
 from sonoloop_training.finetune.jobs import open_job
@@ -105,9 +108,9 @@ def test_a_stopped_finetuning_goes_on_to_the_same_model(project, made):
 
 
 def test_a_stop_between_two_batches_is_heeded(project, monkeypatch):
-    from sonoloop_training import loop
+    from sonoloop_training import steps
 
-    real, calls = loop.make_batch, []
+    real, calls = steps.make_batch, []
 
     def counted(*given, **named):
         calls.append(1)
@@ -115,7 +118,7 @@ def test_a_stop_between_two_batches_is_heeded(project, monkeypatch):
             (next((project.url.with_suffix(".sonoloop") / "jobs").iterdir()) / "stop").touch()
         return real(*given, **named)
 
-    monkeypatch.setattr(loop, "make_batch", counted)
+    monkeypatch.setattr(steps, "make_batch", counted)
     with pytest.raises(KeyboardInterrupt):
         tune(project)
     assert len(calls) == 3
@@ -144,10 +147,78 @@ def test_what_is_done_is_not_done_again(project, monkeypatch):
     assert only(repeated, Finished)
 
 
-def test_a_lost_device_says_how_to_go_on(project, monkeypatch):
-    from sonoloop_training import loop
+def test_a_stop_after_the_verdict_costs_no_second_look(project):
+    folder = break_off(project, after=Gate)
+    with CorrectionStore(project.url) as store:
+        assert len(looks(store)) == 1
+    events = list(finetune(Request(job=folder), library=project.library))
+    assert not [event for event in events if isinstance(event, Gate)]
+    made = only(events, Finished).model
+    with CorrectionStore(project.url) as store:
+        assert len(looks(store)) == 1
+        judged = len(freeze_test_set(store).members)
+        assert len(read_scores(store, find_model(store, made).version)) == judged > 0
 
-    real, calls = loop.joint_loss, []
+
+def test_every_model_on_this_machine_is_scored_beside_the_new_one(project):
+    first = only(tune(project), Finished).model
+    with CorrectionStore(project.url) as store:
+        add(store, project.images, 20, role="test")
+    tune(project, settings=(*QUICK, "seed=1"))
+    with CorrectionStore(project.url) as store:
+        judged = len(freeze_test_set(store).members)
+        # neither the new one nor the one in use
+        assert len(read_scores(store, find_model(store, first).version)) == judged
+
+
+def test_a_model_that_was_deleted_does_not_come_back_with_its_job(project):
+    events = tune(project, judged=False)
+    folder, made = Path(only(events, Job).folder), only(events, Finished).model
+    # the library has it; what lies elsewhere would outlive its deletion
+    assert not (folder / "bundle").exists()
+    again = list(finetune(Request(job=folder, judged=False), library=project.library))
+    assert only(again, Finished).model == made
+    with CorrectionStore(project.url) as store:
+        version = find_model(store, made).version
+        mark(store, version, DELETED, why="withdrawn", who="anna")
+    project.library.delete(version)
+    with pytest.raises(TrainingError, match=f"made {made}, which was deleted: begin a new one"):
+        list(finetune(Request(job=folder), library=project.library))
+    assert version not in project.library.versions()
+
+
+def test_images_that_are_gone_meanwhile_are_skipped_when_told_to(project, tmp_path):
+    path = project.images / "image 4.png"
+    kept = path.rename(tmp_path / "away.png")
+    try:
+        with pytest.raises(TrainingError, match="--skip-missing"):
+            tune(project)
+        folder = next((project.url.with_suffix(".sonoloop") / "jobs").iterdir())
+        events = list(finetune(Request(job=folder, skip_missing=True, judged=False), library=project.library))
+    finally:
+        kept.rename(path)
+    assert only(events, Selected).train == 8
+
+
+def test_it_goes_on_with_the_threads_it_began_with_unless_others_are_named(project):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        folder = break_off(project, after=EpochDone)
+        torch.set_num_threads(2)
+        list(finetune(Request(job=folder, judged=False), library=project.library))
+        assert torch.get_num_threads() == 1
+        torch.set_num_threads(2)
+        list(finetune(Request(job=folder, judged=False, threads=2), library=project.library))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_lost_device_says_how_to_go_on(project, monkeypatch):
+    from sonoloop_training import steps
+
+    real, calls = steps.joint_loss, []
 
     def lost(*given):
         calls.append(1)
@@ -156,7 +227,7 @@ def test_a_lost_device_says_how_to_go_on(project, monkeypatch):
         return real(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "joint_loss", lost)
+        patch.setattr(steps, "joint_loss", lost)
         with pytest.raises(TrainingError) as failed:
             tune(project)
     folder = next((project.url.with_suffix(".sonoloop") / "jobs").iterdir())

@@ -66,7 +66,7 @@ def test_what_it_tells_is_kept_in_the_jobs_folder(made):
     assert state["pid"] > 0
     # the model is in the library: what it could be gone on from is not needed any more
     assert not (folder / "checkpoint.pt").exists()
-    assert (folder / "bundle").is_dir()
+    assert not (folder / "bundle").exists()
 
 
 def test_the_new_model_says_where_it_comes_from(made):

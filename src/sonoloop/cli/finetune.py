@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sonoloop.cli.predict import Device
+from sonoloop.cli.project import not_blank
 
 
 def finetune(
@@ -59,7 +60,8 @@ def finetune(
         bool, typer.Option("--gate/--no-gate", help="Whether the new model is judged against the one in use.")
     ] = True,
     who: Annotated[
-        str | None, typer.Option("--who", metavar="NAME", help="Pseudonym of whoever starts it.")
+        str | None,
+        typer.Option("--who", metavar="NAME", help="Pseudonym of whoever starts it.", callback=not_blank),
     ] = None,
     device: Annotated[
         Device | None, typer.Option("--device", help="Where to train; auto if not given.")
@@ -75,7 +77,7 @@ def finetune(
 
     Images that judge never train. A fine-tuning that broke off, by Ctrl-C or a crash, goes on from its last
     epoch with --job and the folder that it told of. The model in use stays in use unless the new one passes
-    and --promote is given.
+    and --promote is given, or the project's setting says promote = automatic.
     """
     from sonoloop.cli.finetune_report import FinetuneReport  # noqa: PLC0415 - `--help` loads none of these
     from sonoloop.cli.training import training_events  # noqa: PLC0415

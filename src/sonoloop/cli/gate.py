@@ -55,7 +55,7 @@ def gate(
 
     These are the frames of the store's test groups that were drawn before a prediction was seen. Every look
     at them is put on record and counted: who looks often will find something. Nothing is promoted without
-    --promote.
+    --promote, unless the project's setting says promote = automatic.
     """
     from sonoloop.cli.gate_report import GateReport  # noqa: PLC0415 - `--help` loads none of these
     from sonoloop.cli.training import training_events  # noqa: PLC0415

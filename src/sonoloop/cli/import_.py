@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sonoloop.cli.project import not_blank
+
 
 class Format(StrEnum):
     """How a dataset is laid out."""
@@ -32,7 +34,12 @@ def import_masks(
     layout: Annotated[Format, typer.Option("--format", help="How it is laid out; see docs/datasets.md.")],
     annotator: Annotated[
         str | None,
-        typer.Option("--annotator", metavar="NAME", help="Who drew the masks; the dataset if not given."),
+        typer.Option(
+            "--annotator",
+            metavar="NAME",
+            help="Who drew the masks; the dataset if not given.",
+            callback=not_blank,
+        ),
     ] = None,
     split: Annotated[
         Split,

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from sonoloop.labels.store import CorrectionStore
 
 
-def not_blank(value: str) -> str:
-    """Refuse an option that says nothing."""
-    if not value.strip():
+def not_blank(value: str | None) -> str | None:
+    """Refuse an option that is given and says nothing."""
+    if value is not None and not value.strip():
         raise typer.BadParameter("it is empty")
     return value
 

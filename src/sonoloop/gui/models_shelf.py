@@ -58,6 +58,8 @@ class ModelLine:
         What became of it.
     in_use, here : bool
         Whether it is in use, and whether its bundle is on this machine.
+    scored_on : int, optional
+        How many frames of the newest test set its figures are from, where these are not all of them.
     """
 
     version: str
@@ -69,6 +71,7 @@ class ModelLine:
     marks: tuple[str, ...]
     in_use: bool
     here: bool
+    scored_on: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,8 @@ class ModelsDesk:
         overview, shipped = compare_models(store), shipped_card()
         here = set(self._library.versions())
         known = {line.row.version for line in overview.lines}
-        lines = [_line(line, here) for line in overview.lines if not line.row.is_deleted]
+        frames = 0 if overview.test_set is None else len(overview.test_set.members)
+        lines = [_line(line, here, frames) for line in overview.lines if not line.row.is_deleted]
         if shipped.version not in known:
             lines.append(_shipped_line(shipped, in_use=not any(line.in_use for line in lines)))
         back = rollback_target(store)
@@ -183,7 +187,7 @@ def _describe_set(overview: Overview) -> str:
     return f"Figures on test set {test_set.number}, {groups}, {looks}"
 
 
-def _line(line: Line, here: Collection[str]) -> ModelLine:
+def _line(line: Line, here: Collection[str], frames: int) -> ModelLine:
     row, figures = line.row, line.figures
     return ModelLine(
         version=row.version,
@@ -195,6 +199,7 @@ def _line(line: Line, here: Collection[str]) -> ModelLine:
         marks=row.standing,
         in_use=line.in_use,
         here=row.version in here,
+        scored_on=figures.frames if figures is not None and figures.frames < frames else None,
     )
 
 

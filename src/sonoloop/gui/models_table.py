@@ -128,18 +128,25 @@ def describe_line(line: ModelLine, *, wide: bool) -> tuple[str, str, str, str, s
     return (
         "\n".join((name, *below)),
         made,
-        _dice(line.dice),
+        _dice(line.dice, line.scored_on),
         _NO_FIGURE if line.false_alarms is None else f"{100 * line.false_alarms.value:.0f} %",
         line.parent or _NO_FIGURE,
     )
 
 
-def _dice(figure: Figure | None) -> str:
+def _dice(figure: Figure | None, scored_on: int | None) -> str:
     if figure is None:
         return _NO_FIGURE
-    if figure.low is None or figure.high is None:
-        return _short(figure.value, 3)
-    return f"{_short(figure.value, 3)}\n[{_short(figure.low, 2)}, {_short(figure.high, 2)}]"
+    lines = [_short(figure.value, 3)]
+    if figure.low is not None and figure.high is not None:
+        lines.append(f"[{_short(figure.low, 2)}, {_short(figure.high, 2)}]")
+    if scored_on is not None:
+        lines.append(f"on {_frames(scored_on)} only")
+    return "\n".join(lines)
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'' if count == 1 else 's'}"
 
 
 def _short(value: float, digits: int) -> str:

@@ -25,11 +25,14 @@ class Preferences:
         URL of the correction store; the platform's data folder if none.
     annotator : str
         Pseudonym under which corrections are stored.
+    base_data : str, optional
+        Folder with the data that trained the model, some of which a fine-tuning shows again.
     """
 
     device: Device = "auto"
     store: str | None = None
     annotator: str = "annotator"
+    base_data: str | None = None
 
     def __post_init__(self) -> None:
         if self.device not in get_args(Device):
@@ -50,4 +53,5 @@ def read_preferences() -> Preferences:
         device=settings.device,
         store=settings.store.strip() or None,
         annotator=settings.annotator.strip() or Preferences().annotator,
+        base_data=settings.base_data.strip() or None,
     )

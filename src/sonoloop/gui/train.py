@@ -164,7 +164,7 @@ class TrainPanel(Panel):
         self._budget.setRange(1, 24 * 60)
         self._budget.setValue(_MINUTES)
         self._budget.setSuffix(" min")
-        self._budget.setToolTip("Time for all of it; fewer epochs are made where it does not suffice")
+        self._budget.setToolTip("Time to read and to learn; fewer epochs are made where it does not suffice")
         self._budget.setAccessibleName("Budget")
         self._start = QPushButton("Fine-tune")
         self._without = QPushButton("Go on without them")
@@ -224,6 +224,7 @@ class TrainPanel(Panel):
             device=preferences.device,
             snapshot=chosen,
             minutes=self._budget.value(),
+            base_data=preferences.base_data,
         )
 
     def _use(self, why: str | None) -> None:

@@ -36,6 +36,8 @@ class Request:
         Time for all of it.
     skip_missing : bool
         Whether to go on without the images whose files are gone.
+    base_data : str, optional
+        Folder with the data that trained the model, some of which is shown again.
     """
 
     store: str | None
@@ -44,6 +46,7 @@ class Request:
     snapshot: str | None = None
     minutes: float | None = None
     skip_missing: bool = False
+    base_data: str | None = None
 
 
 def what_is_missing() -> str | None:
@@ -106,12 +109,13 @@ def start_job(jobs: Path, request: Request, *, folder: Path | None = None) -> Jo
 
 def _command(request: Request, folder: Path | None) -> list[str]:
     words = [sys.executable, "-m", PACKAGE, "finetune", "--who", request.who]
-    words += ["--threads", str(max(1, (os.cpu_count() or 2) - 1))]
     if request.store is not None:
         words += ["--store", _without_password(request.store)[0]]
     if folder is not None:
         return [*words, "--job", str(folder)]
-    words += ["--device", request.device]
+    words += ["--threads", str(max(1, (os.cpu_count() or 2) - 1)), "--device", request.device]
+    if request.base_data is not None:
+        words += ["--base-data", request.base_data]
     if request.skip_missing:
         words.append("--skip-missing")
     if request.snapshot is not None:

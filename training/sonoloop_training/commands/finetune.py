@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
         promote=options.promote,
         skip_missing=options.skip_missing,
         device=options.device,
+        threads=options.threads,
         judged=not options.no_gate,
         who=options.who,
     )

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sonoloop.errors import ModelError, TrainingError
+from sonoloop.errors import StoreError, TrainingError
 from sonoloop_training.events import Event, Notice, Promoted
 
 if TYPE_CHECKING:
@@ -40,10 +40,12 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
     import torch  # noqa: PLC0415 - after the arguments are known to be right
 
     from sonoloop.labels.pointer import ensure_incumbent  # noqa: PLC0415
+    from sonoloop.labels.settings import read_settings  # noqa: PLC0415
     from sonoloop.labels.versions import find_model  # noqa: PLC0415
     from sonoloop.models.devices import choose_device  # noqa: PLC0415
     from sonoloop.models.library import Library  # noqa: PLC0415
     from sonoloop_training.device_faults import device_watched  # noqa: PLC0415
+    from sonoloop_training.gate.every import score_every  # noqa: PLC0415
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -68,8 +70,14 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
         kept = "the model in use stays, and what was scored is kept"
         with device_watched(choose_device(options.device), kept=kept):
             judgement = yield from _judge(store, library, candidate, against, options)
-        if options.promote and judgement.verdict.verdict == "promote":
-            yield _promote(store, library, judgement, options.who)
+            if judgement.verdict.verdict == "promote":
+                if options.promote:
+                    yield _promote(store, library, judgement, options.who)
+                elif against == in_use.version and read_settings(store).promote == "automatic":
+                    yield _promote_if_free(store, library, judgement, options.who)
+            yield from score_every(
+                store, judgement.test_set, device=options.device, library=library, after_verdict=True
+            )
 
 
 def _open(place: str | None) -> CorrectionStore:
@@ -125,21 +133,19 @@ def _promote(store: CorrectionStore, library: Library, found: Judgement, who: st
     return Promoted(model=bundle.model, version=bundle.version)
 
 
+def _promote_if_free(store: CorrectionStore, library: Library, found: Judgement, who: str) -> Event:
+    try:
+        return _promote(store, library, found, who)
+    except StoreError as error:
+        return Notice(message=f"it passed and is not in use: {error}")
+
+
 def _score_all(store: CorrectionStore, library: Library, device: str) -> Iterator[Event]:
     from sonoloop.labels.judging import freeze_test_set  # noqa: PLC0415
-    from sonoloop.labels.versions import list_models  # noqa: PLC0415
-    from sonoloop_training.gate.scoring import score_models  # noqa: PLC0415
+    from sonoloop_training.gate.every import score_every  # noqa: PLC0415
 
     test_set = freeze_test_set(store)
-    scored = 0
-    for row in list_models(store):
-        if row.is_deleted:
-            continue
-        try:
-            yield from score_models(store, test_set, [row.version], device=device, library=library)
-            scored += 1
-        except (ModelError, TrainingError) as error:
-            yield Notice(message=f"{row.model} is not scored: {error}")
+    scored = yield from score_every(store, test_set, device=device, library=library)
     yield Notice(
         message=f"{scored} models are scored on test set {test_set.number}: {len(test_set.members)} frames "
         f"of {test_set.groups} groups; `sonoloop models list` shows how they did"

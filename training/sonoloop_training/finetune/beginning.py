@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from sqlalchemy import URL
 
 from sonoloop.crash_points import crash_here
@@ -88,6 +89,7 @@ def begin_job(request: Request, store: CorrectionStore, library: Library, who: s
         skip_missing=request.skip_missing,
         max_minutes=request.max_minutes,
         device=device,
+        threads=torch.get_num_threads(),
     )
     return create_job(request.job or work_folder(store.url) / "jobs" / name_job(), plan, who)
 
@@ -111,7 +113,9 @@ def check_same(request: Request, plan: Plan, store: CorrectionStore, library: Li
         recipe = read_finetune_recipe(request.recipe or RECIPE, request.settings)
         if recipe.fit.precision == "auto":
             recipe = replace(recipe, fit=replace(recipe.fit, precision=plan.recipe["fit"]["precision"]))
-        differs["--recipe or --set"] = parse_recipe(plan.recipe) != recipe
+        differs["--set" if request.recipe is None else "--recipe or --set"] = (
+            parse_recipe(plan.recipe) != recipe
+        )
     sha256 = plan.snapshot_sha256
     if sha256 and read_snapshot(store, plan.snapshot).sha256 != sha256:
         raise TrainingError(

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +47,9 @@ class Plan:
         Time for the training.
     device : str
         See `sonoloop.models.devices.choose_device`.
+    threads : int
+        Of the CPU: with another number the last digits of the weights are others. 0 where an earlier version
+        began it.
     """
 
     store: str
@@ -58,6 +62,7 @@ class Plan:
     skip_missing: bool = False
     max_minutes: float | None = None
     device: str = "auto"
+    threads: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -127,13 +132,25 @@ class JobFolder:
         except OSError as error:
             raise _not_writable(self.path, error) from error
 
-    def has_said(self, event: str) -> bool:
-        """Whether an event of this name was kept."""
+    def last(self, event: str) -> Mapping[str, Any] | None:
+        """Give the last event of this name that was kept."""
         try:
             lines = (self.path / EVENTS).read_text(encoding="utf-8").splitlines()
         except OSError:
-            return False
-        return any(line.startswith(f'{{"event": "{event}"') for line in lines)
+            return None
+        said = [line for line in lines if line.startswith(f'{{"event": "{event}"')]
+        for line in reversed(said):
+            # a process that was killed leaves half a line
+            with suppress(ValueError):
+                return dict(json.loads(line))
+        return None
+
+    def drop_bundle(self) -> None:
+        """Remove the model, which is in the library: deleted there, it is to be gone."""
+        # renamed first, so that half a bundle is never taken for one
+        with suppress(OSError):
+            gone = self.bundle.replace(self.path / f".{BUNDLE}.{os.getpid()}.tmp")
+            shutil.rmtree(gone, ignore_errors=True)
 
     def heed(self) -> None:
         """End here if told to stop.

@@ -36,7 +36,7 @@ class Request:
         What to change in the recipe; see `sonoloop_training.recipe.read_recipe`.
     max_minutes : float, optional
         Time for reading and learning.
-    promote, skip_missing, device
+    promote, skip_missing, device, threads
         See `sonoloop_training.finetune.jobs.Plan`.
     judged : bool
         Whether the gate judges the new model.
@@ -55,6 +55,7 @@ class Request:
     promote: bool = False
     skip_missing: bool = False
     device: str | None = None
+    threads: int | None = None
     judged: bool = True
     who: str | None = None
 

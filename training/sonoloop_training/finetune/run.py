@@ -7,15 +7,20 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+
+import torch
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import SonoloopError, StoreError, TrainingError
 from sonoloop.labels import CorrectionStore
+from sonoloop.labels.judging import read_test_set
 from sonoloop.labels.leases import lease
 from sonoloop.labels.location import read_existing
+from sonoloop.labels.looks import Look, looks
 from sonoloop.labels.pointer import incumbent, promote
 from sonoloop.labels.settings import read_settings
-from sonoloop.labels.versions import register
+from sonoloop.labels.versions import find_model, register
 from sonoloop.models.bundle import Bundle
 from sonoloop.models.devices import choose_device
 from sonoloop.models.library import Library
@@ -27,6 +32,7 @@ from sonoloop_training.finetune.jobs import GATE, JobFolder, is_free, open_job
 from sonoloop_training.finetune.keeping import renewed
 from sonoloop_training.finetune.learning import HISTORY, learn
 from sonoloop_training.finetune.request import Request
+from sonoloop_training.gate.every import score_every
 from sonoloop_training.gate.judge import judge
 from sonoloop_training.loop import CHECKPOINT
 
@@ -69,7 +75,14 @@ def finetune(request: Request, *, library: Library | None = None) -> Iterator[Ev
             job = begin_job(request, store, library, who)
         else:
             check_same(request, job.plan, store, library, who)
-            job.plan = replace(job.plan, promote=job.plan.promote or request.promote)
+            job.plan = replace(
+                job.plan,
+                promote=job.plan.promote or request.promote,
+                # what it says when files are gone is to try again with it
+                skip_missing=job.plan.skip_missing or request.skip_missing,
+            )
+            if request.threads is None and job.plan.threads:
+                torch.set_num_threads(job.plan.threads)
         job.begin()
         with renewed(held.renew) as check:
             heed = partial(_heed, job, check)
@@ -80,33 +93,48 @@ def _work(
     job: JobFolder, store: CorrectionStore, library: Library, heed: Callable[[], None], *, judged: bool
 ) -> Generator[Event, None, None]:
     yield Job(folder=str(job.path))
-    bundle = yield from learn(job, store, library, on_batch=heed)
-    folder = library.add(job.bundle)
-    register(
-        store,
-        version=bundle.version,
-        model=bundle.model,
-        parent=bundle.card.parent,
-        snapshot=job.plan.snapshot,
-        origin="tuned",
-        who=job.who,
-    )
-    crash_here("after-register")
-    if judged and job.has_said("finished") and job.has_said("gate"):
+    finished = job.last("finished")
+    made = None if finished is None else _find_made(str(finished["model"]), store)
+    if made is None or job.bundle.exists():
+        bundle = yield from learn(job, store, library, on_batch=heed)
+        folder = library.add(job.bundle)
+        register(
+            store,
+            version=bundle.version,
+            model=bundle.model,
+            parent=bundle.card.parent,
+            snapshot=job.plan.snapshot,
+            origin="tuned",
+            who=job.who,
+        )
+        crash_here("after-register")
+    else:
+        bundle, folder = library.load(made), library.find(made)
+    if judged and made is not None and job.last("gate") is not None:
         # asked once more, it would be one more look
-        again = f"sonoloop gate {bundle.model}"
+        again = f"sonoloop gate {bundle.model}{' --promote' if job.plan.promote else ''}"
         yield Notice(message=f"{bundle.model} was judged already; to judge it again: {again}")
     elif judged:
         yield from _judge(job, store, library, bundle)
-    minutes = _minutes(job)
     # the model is made: what it could be gone on from is not needed any more
     with suppress(OSError):
         (job.path / CHECKPOINT).unlink(missing_ok=True)
-    yield Finished(model=bundle.model, path=str(folder), minutes=round(minutes, 1))
+    yield Finished(model=bundle.model, path=str(folder), minutes=round(_minutes(folder), 1))
+    job.drop_bundle()
 
 
-def _minutes(job: JobFolder) -> float:
-    history = json.loads((job.bundle / HISTORY).read_text(encoding="utf-8"))
+def _find_made(model: str, store: CorrectionStore) -> str:
+    """Give the version that a finished fine-tuning made; one that was deleted since does not come back."""
+    row = find_model(store, model)
+    if row.is_deleted:
+        raise TrainingError(
+            f"the fine-tuning in that folder made {model}, which was deleted: begin a new one, without --job"
+        )
+    return row.version
+
+
+def _minutes(folder: Path) -> float:
+    history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
     return sum(float(epoch["seconds"]) for epoch in history) / 60
 
 
@@ -117,34 +145,51 @@ def _judge(
     if in_use is None or in_use.version == bundle.version:
         yield Notice(message=f"{bundle.model} is in use already")
         return
-    with device_watched(choose_device(job.plan.device), kept="the new model is made and kept"):
-        judgement = yield from judge(
-            store,
-            bundle.version,
-            in_use.version,
-            out=job.path / GATE,
-            who=job.who,
-            device=job.plan.device,
-            library=library,
-        )
-    wanted = job.plan.promote or read_settings(store).promote == "automatic"
-    if judgement.verdict.verdict != "promote" or not wanted:
-        return
-    library.load(bundle.version)
+    device = job.plan.device
+    with device_watched(choose_device(device), kept="the new model is made and kept"):
+        look = _find_look(job, store, bundle.version, in_use.version)
+        if look is None:
+            judgement = yield from judge(
+                store,
+                bundle.version,
+                in_use.version,
+                out=job.path / GATE,
+                who=job.who,
+                device=device,
+                library=library,
+            )
+            look = judgement.look
+        wanted = job.plan.promote or read_settings(store).promote == "automatic"
+        if look.verdict == "promote" and wanted:
+            yield _promote(job, store, library, look)
+        # the table of models compares them on today's test set, the old ones too
+        test_set = read_test_set(store, look.test_set)
+        yield from score_every(store, test_set, device=device, library=library, after_verdict=True)
+
+
+def _find_look(job: JobFolder, store: CorrectionStore, candidate: str, against: str) -> Look | None:
+    """Find the look of an earlier run that broke off after it; a second one would count."""
+    told = job.last("gate")
+    if told is None or (told["candidate"], told["incumbent"]) != (candidate, against):
+        return None
+    return next((one for one in looks(store, told["test_set"]) if one.number == told["look"]), None)
+
+
+def _promote(job: JobFolder, store: CorrectionStore, library: Library, look: Look) -> Event:
+    bundle = library.load(look.candidate)
     try:
         promote(
             store,
             bundle.version,
             kind="gate",
             who=job.who,
-            why=judgement.verdict.reason,
-            look=judgement.look.number,
-            expected=in_use.version,
+            why=look.reason,
+            look=look.number,
+            expected=look.incumbent,
         )
     except StoreError as error:
-        yield Notice(message=f"{bundle.model} passed and is not in use: {error}")
-        return
-    yield Promoted(model=bundle.model, version=bundle.version)
+        return Notice(message=f"{bundle.model} passed and is not in use: {error}")
+    return Promoted(model=bundle.model, version=bundle.version)
 
 
 def _heed(job: JobFolder, check_lease: Callable[[], None]) -> None:

@@ -1,0 +1,65 @@
+"""All models of a store on one test set, so that the rows of their table can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from sonoloop.errors import ModelError, TrainingError
+from sonoloop.labels.judging import TestSet
+from sonoloop.labels.store import CorrectionStore
+from sonoloop.labels.versions import list_models
+from sonoloop.models.library import Library
+from sonoloop_training.events import Event, Notice, Unreadable
+from sonoloop_training.gate.scoring import score_models
+
+
+def score_every(
+    store: CorrectionStore, test_set: TestSet, *, device: str, library: Library, after_verdict: bool = False
+) -> Generator[Event, None, int]:
+    """Score every model that was not deleted; what was scored before is read, and nothing is a look.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Where the corrections are.
+    test_set : TestSet
+        Who judges.
+    device : str
+        See `sonoloop.models.devices.choose_device`.
+    library : Library
+        Where the models are.
+    after_verdict : bool
+        Whether a verdict has told already which frames cannot be read; models that are not on this machine
+        are passed over then.
+
+    Yields
+    ------
+    Event
+        Those of `score_models`, and a `Notice` for each model that cannot be scored.
+
+    Returns
+    -------
+    int
+        How many models are scored.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read or written.
+    """
+    scored = 0
+    here, told = library.versions(), set[str]()
+    for row in list_models(store):
+        if row.is_deleted or (after_verdict and row.version not in here):
+            continue
+        try:
+            for event in score_models(store, test_set, [row.version], device=device, library=library):
+                if isinstance(event, Unreadable):
+                    if after_verdict or event.image in told:
+                        continue
+                    told.add(event.image)
+                yield event
+            scored += 1
+        except (ModelError, TrainingError) as error:
+            yield Notice(message=f"{row.model} is not scored: {error}")
+    return scored
