@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def test_a_comparison_is_a_table_of_its_own(done):
 
 def test_json_is_one_object_and_failures_give_exit_code_1(sonoloop, data, model, tmp_path):
     other = tmp_path / "data"
-    subprocess.run(["cp", "-r", str(data), str(other)], check=True)
+    shutil.copytree(data, other)
     broken = other / "BUSI" / "benign" / "benign (2).png"
     broken.write_bytes(broken.read_bytes()[:400])
     told = sonoloop("evaluate", "--data", other, "--model", model, "--out", tmp_path / "o", "--json")

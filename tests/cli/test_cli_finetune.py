@@ -105,6 +105,7 @@ def test_the_new_model_is_in_the_library_and_predicts(tuned, home, sonoloop, bus
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to a process group there")
 def test_ctrl_c_says_how_to_go_on_and_that_works(imported, tuned, model, sonoloop):
     url, _ = imported
     arguments = ["finetune", "--store", url, "--from", model, "--device", "cpu", "--threads", 1]

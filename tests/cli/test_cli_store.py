@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from PIL import Image
 
 from sonoloop.imaging.images import read_study
 from sonoloop.imaging.phantom import phantom
-from sonoloop.labels import CorrectionStore
+from sonoloop.labels import CorrectionStore, withdrawal
 from sonoloop.labels.groups import place_frame
 from sonoloop.labels.places import Places
+from sonoloop.models.library import Library
+from sonoloop.models.places import models_folder
 from sonoloop.values import Correction
 
 
@@ -52,6 +55,12 @@ def run(sonoloop, project):
         return sonoloop("store", *arguments, "--store", project)
 
     return run
+
+
+def own_data(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Have other processes keep models in a folder of the test's."""
+    for name in ("XDG_DATA_HOME", "HOME"):
+        monkeypatch.setenv(name, str(folder / "data"))
 
 
 def test_status_says_what_is_there(run, project):
@@ -101,8 +110,41 @@ def test_withdrawing_a_patient_erases_and_tells(run, project):
     assert "models that learned from them none" in told
     assert json.loads(run("status", "--json").stdout)["withdrawn_frames"] == 2
     assert run("verify").returncode == 0
-    again = run("withdraw", "PAT-7", "--why", "asked to", "--yes")
-    assert again.returncode == 2 and "withdrawn before" in again.stderr
+    again = run("withdraw", "PAT-7", "--why", "once more", "--yes")
+    assert (again.returncode, again.stderr) == (0, "")
+    told = " ".join(again.stdout.split())
+    assert "erased nothing that was left withdrawn before 2 images:" in told
+    assert "snapshots that hold them first" in told
+    assert "2 images; see: sonoloop store withdrawn" in " ".join(run("status").stdout.split())
+
+
+def test_what_was_withdrawn_is_listed_with_its_date_and_reason(run):
+    assert run("withdrawn").stdout == "nothing was withdrawn\n"
+    found = json.loads(
+        run("withdraw", "PAT-7", "--why", "asked to", "--who", "anna", "--yes", "--json").stdout
+    )
+    assert (len(found["frames"]), found["before"]) == (2, [])
+    listed = run("withdrawn").stdout
+    for part in (*(frame[:12] for frame in found["frames"]), "UTC", "anna", "asked to"):
+        assert part in listed
+    stones = json.loads(run("withdrawn", "--json").stdout)
+    assert [stone["frame_id"] for stone in stones] == found["frames"]
+    assert {(stone["why"], stone["who"], stone["created"][:2]) for stone in stones} == {
+        ("asked to", "anna", "20")
+    }
+
+
+def test_models_that_say_they_learned_from_it_are_named(run, project, model, tmp_path, monkeypatch):
+    own_data(monkeypatch, tmp_path)
+    library = Library(models_folder())
+    with CorrectionStore(project) as store:
+        frame_id = withdrawal.frames_of(store, "PAT-8")[0]
+    folder = library.add(model)
+    (folder / "split.json").write_text(json.dumps({"train": [{"name": "a", "id": frame_id}]}))
+    done = run("withdraw", "PAT-8", "--why", "asked to", "--yes")
+    assert f"models that learned from them {folder.name}" in " ".join(done.stdout.split())
+    again = json.loads(run("withdraw", "PAT-8", "--why", "asked to", "--yes", "--json").stdout)
+    assert [row["model"] for row in again["models"]] == [folder.name]
 
 
 def test_withdrawing_needs_a_reason_and_something_that_is_there(run):

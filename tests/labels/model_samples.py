@@ -8,7 +8,7 @@ import sys
 
 from store_writers import sha256
 
-from sonoloop.labels import CorrectionStore, pointer
+from sonoloop.labels import CorrectionStore, pointer, rolling_back
 from sonoloop.labels.versions import ModelRow, register
 
 
@@ -45,14 +45,14 @@ def use(store: CorrectionStore, version: str, **changes: object) -> pointer.Prom
 
 def die_on_the_way(path: str, move: str, place: str) -> None:
     """Promote or roll back, and be killed inside the transaction: before or after the row was written."""
-    inner = pointer._move
+    inner = pointer.move_pointer
 
     def kill(*values: object, **more: object) -> None:
         if place == "after":
             inner(*values, **more)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    pointer._move = kill
+    pointer.move_pointer = rolling_back.move_pointer = kill
     with CorrectionStore(path) as store:
         if move == "promote":
             use(store, sha256("tuned"))

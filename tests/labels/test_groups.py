@@ -16,7 +16,8 @@ from sqlalchemy import insert, select, text
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.labels import CorrectionStore
 from sonoloop.labels.drawing import draw_role
-from sonoloop.labels.groups import count_groups, place_frame, placement, set_aside
+from sonoloop.labels.group_counts import count_groups
+from sonoloop.labels.groups import place_frame, placement, set_aside
 from sonoloop.labels.settings import StoreSettings, change_settings, store_secret
 from sonoloop.labels.snapshots import take_snapshot
 from sonoloop.labels.tables import GROUPS, MEMBERS

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from model_samples import add, begin
 from sqlalchemy import insert
 from store_writers import make_correction, make_prediction, sha256
 
 from sonoloop.errors import StoreError
+from sonoloop.labels import CorrectionStore
 from sonoloop.labels.judging import (
     freeze_test_set,
     looks,
     newest_test_set,
+    note_known,
     read_scores,
     read_test_set,
     record_look,
@@ -17,7 +22,8 @@ from sonoloop.labels.judging import (
 )
 from sonoloop.labels.news import count_news
 from sonoloop.labels.overview import compare_models
-from sonoloop.labels.tables import GROUPS, MEMBERS, REFERENCES, TOMBSTONES
+from sonoloop.labels.tables import GROUPS, MEMBERS, REFERENCES, TEST_SET_MEMBERS, TOMBSTONES
+from sonoloop.labels.versions import find_model
 
 NOW = "2026-01-01T00:00:00.000000+00:00"
 
@@ -153,6 +159,84 @@ def test_a_set_that_is_not_there_is_named(store):
         read_test_set(store, 7)
 
 
+def test_a_set_that_was_meddled_with_is_not_read(store, shell):
+    draw(store, "one")
+    frozen = freeze_test_set(store)
+    other = draw(store, "other", role="train")
+    row = {
+        "test_set": frozen.number,
+        "frame_id": sha256("other"),
+        "revision_id": other,
+        "group_id": sha256("group of other"),
+    }
+    shell.execute(insert(TEST_SET_MEMBERS).values(row))
+    shell.commit()
+    for read in (lambda: read_test_set(store, frozen.number), lambda: newest_test_set(store)):
+        with pytest.raises(StoreError, match="test set 1 is not what it was when it was frozen"):
+            read()
+
+
+def test_a_refused_candidate_is_marked_with_the_look_and_cleared_by_a_better_one(store):
+    shipped, tuned = begin(store), add(store, "tuned")
+    values = {"candidate": tuned, "incumbent": shipped, "figures": {}, "who": "reader-1"}
+    test_set = freeze_test_set(store).number
+
+    def look(verdict):
+        record_look(store, test_set=test_set, verdict=verdict, reason=f"it is {verdict}", **values)
+        return find_model(store, tuned).standing
+
+    assert [look(verdict) for verdict in ("promote", "refuse", "inconclusive", "promote", "refuse")] == [
+        (),
+        ("refused",),
+        ("refused",),
+        (),
+        ("refused",),
+    ]
+    marks = find_model(store, tuned).marks
+    assert [(mark.mark, mark.why) for mark in marks] == [
+        ("refused", "it is refuse"),
+        ("passed", "it is promote"),
+        ("refused", "it is refuse"),
+    ]
+
+
+def test_a_look_and_its_mark_are_there_both_or_not_at_all(store, monkeypatch):
+    shipped, tuned = begin(store), add(store, "tuned")
+    values = {"candidate": tuned, "incumbent": shipped, "verdict": "refuse", "reason": "worse"}
+    test_set = freeze_test_set(store).number
+
+    def fail(*_values, **_more):
+        raise OSError("the power is gone")
+
+    for step in ("add_mark", "_read_look"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"sonoloop.labels.looks.{step}", fail)
+            with pytest.raises(OSError, match="power"):
+                record_look(store, test_set=test_set, figures={}, who="x", **values)
+        assert (looks(store), find_model(store, tuned).marks) == ((), ())
+
+
+def test_a_look_that_was_taken_before_an_interruption_is_not_counted_twice(store):
+    shipped, tuned = begin(store), add(store, "tuned")
+    draw(store, "one")
+    values = {
+        "test_set": freeze_test_set(store).number,
+        "candidate": tuned,
+        "incumbent": shipped,
+        "verdict": "refuse",
+        "reason": "worse",
+        "figures": {"difference": -0.2, "interval": [-0.3, -0.1]},
+        "who": "reader-1",
+    }
+    first = record_look(store, resumed=True, **values)
+    assert record_look(store, resumed=True, **values) == first
+    assert len(find_model(store, tuned).marks) == 1
+    # who asks again looks again, and so does who finds something else
+    record_look(store, **values)
+    record_look(store, resumed=True, **(values | {"figures": {"difference": -0.1}}))
+    assert len(looks(store)) == 3
+
+
 def test_every_look_is_counted(store):
     shipped, tuned = begin(store), add(store, "tuned")
     draw(store, "one")
@@ -209,6 +293,25 @@ def test_scores_are_computed_once(store):
     assert read_scores(store, begin(store)) == {}
 
 
+def test_scores_that_two_programs_computed_at_once_are_kept_once(url, store):
+    versions = [add(store, f"tuned {number}") for number in range(8)]
+    revisions = [draw(store, f"frame {number}") for number in range(5)]
+    start = threading.Barrier(4)
+
+    def score(number: int) -> None:
+        with CorrectionStore(url) as own:
+            for version in versions:
+                start.wait(60)
+                write_scores(own, version, {revision: {"dice": number / 10} for revision in revisions})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(score, range(4)))
+    for version in versions:
+        scores = read_scores(store, version)
+        assert sorted(scores) == sorted(revisions)
+        assert len({score["dice"] for score in scores.values()}) == 1
+
+
 def test_scores_of_unknown_models_or_revisions_are_not_kept(store):
     version, revision = add(store, "tuned"), draw(store, "one")
     with pytest.raises(StoreError, match="knows no model"):
@@ -249,6 +352,33 @@ def test_all_models_are_compared_on_the_newest_set(store):
     draw(store, "two", seed=3, annotator="reader-2")
     freeze_test_set(store)
     assert compare_models(store).lines[2].figures.frames == 1
+
+
+def test_the_truth_of_today_counts_whatever_it_was_when_a_model_was_scored(store):
+    shipped = begin(store)
+    one, two = draw(store, "one"), draw(store, "two")
+    values = {"group": "then", "label": "malignant", "lesion": True, "claimed": False, "malignant": 0.1}
+    scores = {one: {"frame": "one", "dice": 0.0, **values}, two: {"frame": "two", "dice": 0.5, **values}}
+    write_scores(store, shipped, scores)
+
+    def figures():
+        freeze_test_set(store)
+        return compare_models(store).lines[0].figures
+
+    # the reader called both benign
+    assert (figures().missed_malignant, figures().groups) == (None, 2)
+    refer(store, "one", "malignant")
+    assert figures().missed_malignant.value == 1
+    refer(store, "two", "malignant")
+    assert figures().missed_malignant.value == pytest.approx(0.5)
+
+
+def test_what_a_model_knows_is_noted_again(store):
+    version, revision = add(store, "tuned"), draw(store, "one")
+    other = draw(store, "two")
+    write_scores(store, version, {revision: {"dice": 0.7, "known": False}, other: {"dice": 0.5}})
+    note_known(store, version, {revision: True, other: False, "0" * 32: True})
+    assert read_scores(store, version) == {revision: {"dice": 0.7, "known": True}, other: {"dice": 0.5}}
 
 
 def test_frames_that_a_model_knows_are_in_none_of_its_figures(store):

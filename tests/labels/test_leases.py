@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 import sys
 import threading
@@ -64,6 +66,20 @@ def test_a_holder_on_another_machine_is_gone_when_it_was_not_heard_of(store, age
                 first.renew()
             first.give_back()
             second.renew()
+
+
+def test_a_machine_of_the_same_name_is_another_one(store, monkeypatch):
+    with lease(store, "finetune", what="far away"):
+        # a process of that number runs there, and here none does
+        monkeypatch.setattr("sonoloop.labels.leases._is_running", lambda _pid: False)
+        monkeypatch.setattr("sonoloop.labels.leases.getnode", lambda: 0x02_42_AC_11_00_02)
+        told = pytest.raises(LeaseError, match=rf"on {re.escape(socket.gethostname())} has held")
+        with told, lease(store, "finetune", what="mine"):
+            pytest.fail("both hold it")
+        monkeypatch.undo()
+        monkeypatch.setattr("sonoloop.labels.leases._is_running", lambda _pid: False)
+        with lease(store, "finetune", what="on the same machine"):
+            pass
 
 
 def test_renewing_keeps_it(store):

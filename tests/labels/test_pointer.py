@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from store_writers import sha256
 from sonoloop.errors import ConflictError, StoreError
 from sonoloop.labels import CorrectionStore, pointer
 from sonoloop.labels.judging import freeze_test_set, record_look
-from sonoloop.labels.versions import DELETED, find_model, list_models, mark, register
+from sonoloop.labels.versions import DELETED, ModelRow, find_model, list_models, mark, register
 
 
 def in_use(store: CorrectionStore) -> str:
@@ -94,6 +95,20 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(url, store):
     assert len(pointer.history(store)) == 2
 
 
+def test_one_model_that_many_register_at_once_is_one(url, store):
+    gate = threading.Barrier(4)
+
+    def try_it(_number: int) -> ModelRow:
+        with CorrectionStore(url) as own:
+            gate.wait()
+            return row_of(own, "tuned")
+
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(try_it, range(4)))
+    assert rows == [rows[0]] * 4
+    assert list_models(store) == (rows[0],)
+
+
 @pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("move", ["promote", "rollback"])
 def test_a_kill_on_the_way_leaves_the_pointer_whole(path, move, place):
@@ -151,6 +166,21 @@ def test_the_gate_promotes_only_by_a_look_that_said_so(store):
     assert use(store, tuned, kind="gate", look=better).kind == "gate"
     with pytest.raises(StoreError, match="did not compare"):
         use(store, other, kind="gate", look=look_at(store, other, shipped, "promote"))
+
+
+def test_a_look_that_another_one_came_after_promotes_nothing(store):
+    shipped, tuned = begin(store), add(store, "tuned")
+    better = look_at(store, tuned, shipped, "promote")
+    look_at(store, tuned, shipped, "refuse")
+    with pytest.raises(StoreError, match="look 2 said refuse, not promote: as measured"):
+        use(store, tuned, kind="gate", look=better)
+    # a look at another pair is none at this one
+    look_at(store, add(store, "other"), shipped, "refuse")
+    again = look_at(store, tuned, shipped, "promote")
+    with pytest.raises(StoreError, match=f"compared again since look {better}: go by look {again}"):
+        use(store, tuned, kind="gate", look=better)
+    assert in_use(store) == shipped
+    assert use(store, tuned, kind="gate", look=again).version == tuned
 
 
 def test_rolling_back_goes_back_and_back_and_never_to_and_fro(store):

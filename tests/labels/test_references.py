@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from sonoloop.errors import StoreError
 from sonoloop.labels.groups import place_frame
-from sonoloop.labels.references import reference_of, set_reference
+from sonoloop.labels.references import offer_reference, reference_of, set_reference
 from sonoloop.labels.withdrawal import withdraw
 
 
@@ -22,6 +22,17 @@ def test_the_last_reference_holds_and_none_is_lost(store, shell, placed):
     assert reference_of(store, placed) == "malignant"
     kept = shell.execute(text("SELECT label, source FROM reference_labels ORDER BY number")).all()
     assert kept == [("benign", "follow-up"), ("malignant", "histology")]
+
+
+def test_what_a_dataset_says_takes_the_place_of_its_own_word_alone(store, placed):
+    assert offer_reference(store, placed, "benign", source="busbra")
+    assert offer_reference(store, placed, "malignant", source="busbra")
+    assert reference_of(store, placed) == "malignant"
+    set_reference(store, placed, "normal", source="histology")
+    assert not offer_reference(store, placed, "malignant", source="busbra")
+    assert reference_of(store, placed) == "normal"
+    with pytest.raises(StoreError, match="no image ffffffffffff"):
+        offer_reference(store, "f" * 64, "benign", source="busbra")
 
 
 def test_what_is_no_reference_is_refused(store, placed):

@@ -80,3 +80,19 @@ def test_the_secret_is_made_once_whoever_asks_first(url, tmp_path):
     assert len(found.pop()) == 32
     with CorrectionStore(tmp_path / "another.sqlite") as other, CorrectionStore(url) as store:
         assert store_secret(other) != store_secret(store)
+
+
+def test_what_many_change_at_once_is_changed_by_all_of_them(url):
+    CorrectionStore(url).close()
+    start = threading.Barrier(4)
+
+    def change(number: int) -> None:
+        with CorrectionStore(url) as store:
+            for cap in range(8):
+                start.wait(60)
+                change_settings(store, test_cap=cap, auc_margin=number / 10)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(change, range(4)))
+    with CorrectionStore(url) as store:
+        assert read_settings(store).test_cap == 7

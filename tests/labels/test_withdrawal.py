@@ -15,7 +15,8 @@ from store_writers import make_correction, make_prediction, sha256
 
 from sonoloop.errors import StoreError
 from sonoloop.labels import CorrectionStore, withdrawal
-from sonoloop.labels.groups import count_groups, place_frame, placement, set_aside
+from sonoloop.labels.group_counts import count_groups
+from sonoloop.labels.groups import place_frame, placement, set_aside, was_withdrawn
 from sonoloop.labels.places import Places, work_folder
 from sonoloop.labels.snapshots import take_snapshot
 from sonoloop.labels.tables import FRAMES, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
@@ -191,16 +192,69 @@ def test_a_reason_is_needed(store, taught):
     assert list_withdrawn(store) == []
 
 
-def test_a_second_withdrawal_says_so_and_forgets_what_the_first_did_not(store, taught):
+def test_a_second_withdrawal_tells_who_used_it_again_and_forgets_what_the_first_did_not(store, taught):
+    take_snapshot(store, "first", who="reader-1")
+    row = register(store, version="a" * 64, model="unet-a", origin="tuned", who="reader-1", snapshot="first")
     withdraw(store, taught[0].id, why="asked to", who="reader-1")
     places = Places(store.url)
     places.remember(taught[0].id, Path("/images/left.png"))
-    with pytest.raises(StoreError, match="withdrawn before"):
-        withdraw(store, taught[0].id, why="again", who="reader-1")
+    again = withdraw(store, taught[0].id, why="again", who="reader-1")
+    assert (again.frames, again.before) == ((), (taught[0].id,))
+    assert (again.snapshots, again.models) == (("first",), (row,))
+    assert again.keys == {taught[0].id, taught[0].pixels_hash}
     assert places.find(taught[0].id) is None
-    assert len(list_withdrawn(store)) == 1
+    assert [stone.why for stone in list_withdrawn(store)] == ["asked to"]
     # the other frame of the patient is still to be erased
-    assert withdraw(store, PATIENT, why="all", who="reader-1").frames == (taught[1].id,)
+    both = withdraw(store, PATIENT, why="all", who="reader-1")
+    assert (both.frames, both.before) == ((taught[1].id,), (taught[0].id,))
+
+
+def test_a_new_image_of_a_patient_who_was_withdrawn_does_not_come_in(store, taught):
+    new = make_frame(9)
+    withdraw(store, PATIENT, why="asked to", who="reader-1")
+    assert not was_withdrawn(store, new)
+    assert was_withdrawn(store, new, patient=PATIENT)
+    placed = place_frame(store, new, patient=PATIENT, role="train")
+    assert (placed.role, placed.patient) == ("neither", None)
+    # nor under no number at all, now that this program knows whose it is
+    assert place_frame(store, new).role == "neither"
+    with pytest.raises(StoreError, match="an image of this patient was withdrawn on 20"):
+        store.accept(correct(new), parent=None)
+    set_aside(store, new)
+    with store.reading() as connection:
+        assert new.id not in set(connection.scalars(select(FRAMES.c.id)))
+    assert {entry.frame_id for entry in take_snapshot(store, who="reader-1").entries} == {taught[2].id}
+    # who is not that patient comes in
+    assert place_frame(store, make_frame(10), patient="4713", role="train").role == "train"
+
+
+def test_what_was_known_of_a_patient_stays_where_one_frame_alone_was_withdrawn(store, taught):
+    withdraw(store, taught[0].id, why="the wrong breast", who="reader-1")
+    assert place_frame(store, taught[1], patient=PATIENT).role == "train"
+    head = store.head(taught[1].id, "reader-1")
+    store.accept(correct(taught[1], label="malignant"), parent=head.id)
+    assert taught[1].id in {entry.frame_id for entry in take_snapshot(store, who="reader-1").entries}
+
+
+@pytest.mark.parametrize("file", ["same", "another"])
+def test_an_image_that_turns_out_to_be_a_withdrawn_patients_takes_no_part(store, taught, file):
+    late = make_frame(9)
+    place_frame(store, late, role="train")
+    store.accept(correct(late), parent=None)
+    withdraw(store, PATIENT, why="asked to", who="reader-1")
+    assert placement(store, late.id).role == "train"
+    told = late if file == "same" else replace(late, id="e" * 64)
+    assert was_withdrawn(store, told, patient=PATIENT)
+    assert place_frame(store, told, patient=PATIENT).role == "neither"
+    assert placement(store, late.id).role == "neither"
+    assert was_withdrawn(store, late)
+    with pytest.raises(StoreError, match="an image of this patient was withdrawn on 20"):
+        store.accept(correct(late, annotator="reader-2"), parent=None)
+    # a number that was mistyped erases nothing; withdrawing the patient again does
+    assert blobs(store, late.id)[0]
+    again = withdraw(store, PATIENT, why="asked to", who="reader-1")
+    assert (again.frames, len(again.before)) == ((late.id,), 2)
+    assert store.verify() == []
 
 
 def test_a_frame_of_an_old_store_can_be_withdrawn(store):
@@ -283,8 +337,8 @@ def test_a_key_file_that_cannot_be_written_is_said_and_can_be_repeated(path):
             withdraw(store, sha256("frame"), why="asked to", who="reader-1")
         assert store.verify() == []
         shutil.rmtree(folder)
-        with pytest.raises(StoreError, match="withdrawn before"):
-            withdraw(store, sha256("frame"), why="asked to", who="reader-1")
+        again = withdraw(store, sha256("frame"), why="asked to", who="reader-1")
+        assert (again.frames, again.before) == ((), (sha256("frame"),))
 
 
 def test_pictures_that_may_show_it_are_removed(store, taught):

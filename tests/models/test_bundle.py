@@ -67,6 +67,29 @@ def test_weights_that_are_not_finite_are_never_written(tmp_path, card):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_bundle_that_cannot_be_read_back_is_not_left(tmp_path, card):
+    other = build_network(dataclasses.replace(card.spec, arguments={}))
+    with pytest.raises(
+        BundleError,
+        match=r"odd is not written, since it could not be read back: the weights of the model odd do not fit",
+    ):
+        save_bundle(tmp_path / "odd", other, card)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_computes_while_it_is_built_is_read_back(tmp_path, card):
+    # its blocks' drop rates are numbers out of a tensor, which has none on the meta device
+    arguments = {"decoder_segmentation_channels": 16}
+    spec = ModelSpec(architecture="Segformer", encoder="mit_b0", size=64, arguments=arguments)
+    network = build_network(spec).eval()
+    again = save_bundle(tmp_path / "mit", network, dataclasses.replace(card, spec=spec)).network
+    assert read_bundle(tmp_path / "mit").card.spec.encoder == "mit_b0"
+    images = torch.rand(1, 1, 64, 64)
+    with torch.inference_mode():
+        for got, want in zip(again(images), network(images), strict=True):
+            np.testing.assert_allclose(got, want, atol=0.02)
+
+
 @pytest.mark.parametrize("name", [CARD, WEIGHTS])
 def test_a_missing_file_is_named(tmp_path, bundle, name):
     (tmp_path / "tiny" / name).unlink()

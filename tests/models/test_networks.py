@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sonoloop.errors import ModelError
-from sonoloop.models.networks import build_network
+from sonoloop.models.networks import build_network, outline_network
 from sonoloop.models.spec import ModelSpec
 
 SMALL = {
@@ -45,6 +45,41 @@ def test_the_encoder_and_the_rest_both_learn(library):
     ):
         assert parameters
         assert all(parameter.grad is not None for parameter in parameters)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "features"),
+    [
+        ("mobilenetv3_small_050", 1024),
+        ("mobilenetv4_conv_small", 1280),
+        ("ghostnet_100", 1280),
+        ("lcnet_050", 1280),
+        ("hgnet_tiny", 2048),
+        ("efficientvit_b0", 1280),
+        ("vgg11", 4096),
+        # as before, so that models made of them are still read
+        ("resnet18", 512),
+        ("resnet50", 2048),
+        ("densenet121", 1024),
+        ("efficientnet_b0", 1280),
+        ("tf_efficientnet_lite2", 1280),
+    ],
+)
+def test_a_classifiers_head_takes_what_its_network_gives(architecture, features):
+    network = outline_network(
+        ModelSpec(library="timm", architecture=architecture, encoder="", size=64)
+    ).eval()
+    assert network.head.in_features == features
+    with torch.device("meta"):
+        assert network(torch.zeros(2, 1, 64, 64))[1].shape == (2, 3)
+
+
+def test_a_network_is_outlined_without_memory_where_it_can_be():
+    assert all(parameter.is_meta for parameter in outline_network(SMALL["smp"]).parameters())
+    computes = ModelSpec(architecture="Segformer", encoder="mit_b0", size=64)
+    assert not any(parameter.is_meta for parameter in outline_network(computes).parameters())
+    with pytest.raises(ModelError, match="no architecture 'Nonet'"):
+        outline_network(ModelSpec(architecture="Nonet"))
 
 
 def test_torchvisions_fcn_is_for_one_channel():

@@ -297,3 +297,21 @@ def test_a_check_that_is_stopped_leaves_nothing(clean, tmp_path, stop):
         next(events)
     events.close()
     assert not (tmp_path / "out").exists()
+
+
+def test_images_that_two_datasets_share_are_named(clean, tmp_path):
+    shutil.copytree(clean, tmp_path / "data" / "study")
+    clinic = tmp_path / "data" / "clinic"
+    twin = phantom("benign", seed=2, shape=SHAPE)
+    write(clinic / "images", "case1", np.ascontiguousarray(twin.image[:, ::-1]))
+    other = phantom("benign", seed=40, shape=SHAPE)
+    write(clinic / "images", "case2", other.image)
+    for name, mask in (("case1", twin.mask[:, ::-1]), ("case2", other.mask)):
+        write(clinic / "masks", name, mask.astype(np.uint8) * 255)
+    (clinic / "classes.csv").write_text("image,class,patient\ncase1,benign,1\ncase2,benign,2\n")
+    done = run(tmp_path / "data", tmp_path / "out")
+    (found,) = [finding for finding in done.findings if finding["severity"] == "mend"]
+    assert found["dataset"] == "clinic and busi"
+    assert found["what"] == "images are near-duplicates of images of the other dataset"
+    assert found["names"] == ("clinic/case1, busi/benign (1) (mirrored)",)
+    assert done.mend == 1

@@ -60,6 +60,28 @@ def test_what_is_missing_is_named(datasets, tmp_path):
         load_busi(copy / "Dataset_BUSI_with_GT", tmp_path / "gone.json")
 
 
+def test_a_missing_class_folder_is_named(datasets, tmp_path):
+    busi = shutil.copytree(datasets / "Dataset_BUSI_with_GT", tmp_path / "data" / "BUSI")
+    shutil.rmtree(busi / "normal")
+    for data in (busi, busi.parent):
+        with pytest.raises(TrainingError, match=r"BUSI has no folder 'normal'; give the folder that holds"):
+            find_datasets(data)
+
+
+@pytest.mark.parametrize("name", ["archive.zip", "0000.parquet"])
+def test_a_packed_dataset_in_place_of_a_folder_is_to_be_unpacked(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(TrainingError) as raised:
+        find_datasets(tmp_path / name)
+    path = tmp_path / name
+    assert str(raised.value) == (
+        f"{path} is a file; unpack it first: sonoloop data unpack {path} --out FOLDER"
+    )
+    (tmp_path / "bus_data.csv").touch()
+    with pytest.raises(TrainingError, match=r"csv is a file; give the folder with the datasets$"):
+        find_datasets(tmp_path / "bus_data.csv")
+
+
 def test_a_mask_of_another_size_is_named(datasets, tmp_path):
     copy = shutil.copytree(datasets / "BUSBRA", tmp_path / "copy")
     Image.new("L", (10, 20)).save(copy / "Masks" / "mask_0001-l.png")
@@ -130,6 +152,11 @@ def test_without_a_list_groups_are_computed_and_contradictions_left_out(
     assert "normal (1)" not in group
     assert "benign (7)" not in group
     assert "BUSI has no list of near-duplicates: 22 groups were computed, and 2 images" in caplog.text
+    # said before, since it takes a while
+    assert caplog.messages[0] == (
+        "BUSI has no list of near-duplicates: its 24 images are compared with each other"
+    )
+    assert all(sample.computed for sample in samples)
     # a caller that hands in its own groups knows of them
     caplog.clear()
     assert load_busi(copy, find_groups=find_groups) == samples

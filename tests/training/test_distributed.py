@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -72,6 +73,42 @@ def test_two_processes_learn_what_one_does(datasets, recipe_file, tmp_path):
     assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in two.iterdir())
     scores = [json.loads((out / "results.json").read_text())["metrics"]["test"]["all"] for out in (one, two)]
     assert scores[0]["lesion_dice"]["value"] == pytest.approx(scores[1]["lesion_dice"]["value"], abs=1e-3)
+
+
+SPOILED = """
+import os
+from sonoloop_training import steps
+from sonoloop_training.__main__ import main
+
+real = steps.joint_loss
+nan = float("nan") if os.environ["RANK"] == "1" else 1.0
+steps.joint_loss = lambda *given: real(*given) * nan
+raise SystemExit(main())
+"""
+
+
+def test_a_loss_that_is_not_finite_on_one_process_stops_all_and_is_told(datasets, recipe_file, tmp_path):
+    script = tmp_path / "spoiled.py"
+    script.write_text(SPOILED)
+    arguments = ["train", recipe_file, "--data", datasets, "--out", tmp_path / "out", "--device", "cpu"]
+    answer = subprocess.run(
+        [sys.executable, *torchrun(2), script, *arguments, "--threads", "1"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert answer.returncode != 0
+    (failed,) = (json.loads(line) for line in answer.stdout.splitlines() if '"failed"' in line)
+    # a batch of four, of which the second process has two
+    told = re.fullmatch(
+        r"the loss is nan in epoch 1, batch 1 on process 1 \((.*)\); the last .*", failed["error"]
+    )
+    assert told, failed
+    assert len(told[1].split(", ")) == 2
+    assert f"process 1: {failed['error']}" in answer.stderr
+    assert not (tmp_path / "out" / "checkpoint.pt").exists()
 
 
 @pytest.mark.slow

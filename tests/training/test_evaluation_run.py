@@ -56,9 +56,9 @@ def test_progress_and_then_the_results_are_told(done):
 def test_the_table_of_cases_holds_what_the_figures_are_made_of(done):
     out, _ = done
     assert sorted(path.name for path in out.iterdir()) == ["cases.csv", "report.html", "results.json"]
-    with (out / "cases.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = cases(out)
     assert len(rows) == 11
+    assert {row["leaked"] for row in rows} == {""}
     figures = json.loads((out / "results.json").read_text())["models"][0]["figures"]
     lesions = [row for row in rows if row["class"] != "normal"]
     mean = sum(float(row["dice"]) for row in lesions) / len(lesions)
@@ -101,7 +101,20 @@ def test_leaked_images_are_named_and_left_out_beside(small, tmp_path):
     assert {leak["image"] for leak in entry["leaks"]} == trained
     assert entry["figures"]["images"] == 11
     assert entry["figures_without_leaks"]["images"] == 9
-    assert "(leaked)" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    name = f"{entry['model']} (leaked)"
+    for place in ("where it holds", "the worst cases", "where it looked"):
+        assert f"{name}: {place}" in page
+        assert f"{entry['model']}: {place}" not in page
+    for caption in (f"by the class that {name} gives", f"{name}. Sizes", f"{name}. ROC", f"{name}. Dice"):
+        assert caption in page
+    assert {row["image"] for row in cases(tmp_path / "out") if row["leaked"] == "1"} == trained
+    assert {row["leaked"] for row in cases(tmp_path / "out")} == {"0", "1"}
+
+
+def cases(out: Path) -> list[dict[str, str]]:
+    with (out / "cases.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize(
@@ -120,6 +133,21 @@ def test_a_split_that_leaks_on_purpose_marks_the_result(small, tmp_path, snapsho
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["models"][0]["leaked"] is True
     assert results["images"] == 1
+    assert [row["leaked"] for row in cases(tmp_path / "out")] == ["1"]
+
+
+def test_a_comparison_with_a_model_that_leaks_on_purpose_is_marked(small, model, tmp_path):
+    leaky = save_model(tmp_path / "bundle", name="other", snapshot={"leaked": True})
+    run(small, tmp_path / "out", leaky, versus=str(model))
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["comparison"]["leaked"] is True
+    one, other = (entry["model"] for entry in results["models"])
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"{other} against {one} (leaked)" in page
+    assert f"{other} less {one} (leaked)." in page
+    marks = {row["model"]: row["leaked"] for row in cases(tmp_path / "out")}
+    # nobody knows who trained the second
+    assert marks == {one: "1", other: ""}
 
 
 def test_the_part_comes_from_the_split(small, model, tmp_path):

@@ -195,7 +195,7 @@ def test_a_device_that_fails_is_told_and_the_checkpoint_stays(tmp_path, tiny, ru
     def lost(*_):
         raise error
 
-    monkeypatch.setattr("sonoloop_training.loop.joint_loss", lost)
+    monkeypatch.setattr("sonoloop_training.steps.joint_loss", lost)
     with pytest.raises(
         TrainingError, match=r"the device cpu failed \(.*\); the checkpoint of the last epoch is"
     ):

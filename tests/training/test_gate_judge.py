@@ -113,6 +113,16 @@ def test_every_look_is_counted_and_predicts_nothing_anew(project, tmp_path, monk
     assert recorded[1].figures["auc"]["frames"] == 4
 
 
+def test_a_job_that_was_interrupted_after_its_look_does_not_look_twice(store, tmp_path):
+    project = make_project(store, tmp_path, count=18)
+    pretend(project, project.incumbent, [0.8] * 18)
+    pretend(project, project.candidate, [0.1] * 18)
+    _, first = run(project, tmp_path / "gate", resumed=True)
+    _, again = run(project, tmp_path / "gate", resumed=True)
+    assert (again.look, again.looks) == (first.look, 1)
+    assert [mark.mark for mark in find_model(store, project.candidate).marks] == ["refused"]
+
+
 def test_what_was_scored_before_a_crash_is_not_lost(project, tmp_path):
     events = judge(
         project.store,

@@ -13,10 +13,12 @@ from sqlalchemy import func, select
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.images import read_frame
 from sonoloop.labels import CorrectionStore
-from sonoloop.labels.groups import count_groups, placement
+from sonoloop.labels.group_counts import count_groups
+from sonoloop.labels.groups import place_frame, placement
 from sonoloop.labels.judging import freeze_test_set
 from sonoloop.labels.places import Places
-from sonoloop.labels.references import reference_of
+from sonoloop.labels.references import reference_of, set_reference
+from sonoloop.labels.snapshots import take_snapshot
 from sonoloop.labels.tables import REFERENCES
 from sonoloop.labels.withdrawal import withdraw
 from sonoloop.values import Correction
@@ -104,7 +106,7 @@ def test_an_import_that_broke_off_goes_on(busbra, url):
     assert (done.new, done.known) == (11, 5)
 
 
-def test_a_correction_of_the_same_annotator_stays_and_those_of_others_do_not_matter(busbra, url):
+def test_a_correction_of_the_same_annotator_stays(busbra, url):
     run(busbra, "busbra", url, annotator="anna")
     frame = read_frame(busbra / "Images" / "bus_0001-l.png")
     with CorrectionStore(url) as store:
@@ -117,9 +119,57 @@ def test_a_correction_of_the_same_annotator_stays_and_those_of_others_do_not_mat
     again, _ = run(busbra, "busbra", url, annotator="anna")
     assert (again.new, again.known, again.kept) == (0, 15, 1)
     other, _ = run(busbra, "busbra", url, annotator="bert")
-    assert other.new == 16
+    assert (other.new, other.known, other.kept) == (0, 15, 1)
     with CorrectionStore(url) as store:
-        assert store.head(frame.id, "anna").id == kept.id
+        assert store.head(frame.id, "anna").id == store.newest(frame.id).id == kept.id
+
+
+def test_what_people_said_of_an_image_is_not_replaced_by_the_dataset(busbra, url):
+    frame = read_frame(busbra / "Images" / "bus_0001-l.png")
+    mask = np.zeros(frame.shape, np.uint8)
+    mask[20:40, 20:40] = 1
+    with CorrectionStore(url) as store:
+        place_frame(store, frame, role="train")
+        anna = Correction(
+            frame_id=frame.id, pixels_hash=frame.pixels_hash, mask=mask, label="unsure", annotator="anna"
+        )
+        kept = store.accept(anna, parent=None)
+    done, _ = run(busbra, "busbra", url)
+    assert (done.new, done.known, done.kept) == (15, 0, 1)
+    with CorrectionStore(url) as store:
+        assert store.newest(frame.id).id == kept.id
+        assert store.head(frame.id, "busbra") is None
+        assert reference_of(store, frame.id) is None
+        # but whose image it is was news
+        assert placement(store, frame.id).patient is not None
+
+
+def test_a_reference_from_elsewhere_stays(busbra, url):
+    frame = read_frame(busbra / "Images" / "bus_0001-l.png")
+    with CorrectionStore(url) as store:
+        place_frame(store, frame, role="train")
+        set_reference(store, frame.id, "normal", source="histology")
+    done, _ = run(busbra, "busbra", url)
+    assert (done.new, done.kept) == (16, 0)
+    run(busbra, "busbra", url)
+    with CorrectionStore(url) as store:
+        assert store.newest(frame.id).correction.label != "normal"
+        assert reference_of(store, frame.id) == "normal"
+
+
+def test_an_image_that_was_saved_anew_is_known(busbra, url):
+    run(busbra, "busbra", url)
+    path = busbra / "Images" / "bus_0001-l.png"
+    before = read_frame(path)
+    Image.open(path).save(path, compress_level=1)
+    anew = read_frame(path)
+    assert (anew.id == before.id, anew.pixels_hash == before.pixels_hash) == (False, True)
+    again, _ = run(busbra, "busbra", url)
+    assert (again.new, again.known, again.kept) == (0, 16, 0)
+    with CorrectionStore(url) as store:
+        assert store.count() == len(take_snapshot(store, who="anna").entries) == 16
+        # from now on it is found there
+        assert Places(store.url).find(anew.id).path == path
 
 
 def test_near_copies_are_in_one_group(busi, url):
@@ -195,6 +245,24 @@ def test_the_pixels_of_a_person_who_was_withdrawn_come_in_from_no_other_file(bus
     with CorrectionStore(url) as store:
         assert placement(store, anew.id) is None
         assert Places(store.url).find(anew.id) is None
+
+
+def test_no_other_image_of_a_patient_who_was_withdrawn_comes_in(busbra, url):
+    side = busbra / "Images" / "bus_0004-r.png"
+    content = side.read_bytes()
+    side.write_bytes(b"no image yet")
+    run(busbra, "busbra", url)
+    with CorrectionStore(url) as store:
+        withdraw(store, "busbra/4", why="asked for it", who="anna")
+    side.write_bytes(content)
+    again, events = run(busbra, "busbra", url)
+    assert (again.new, again.unreadable) == (0, 2)
+    told = [(e.image, e.error) for e in events if isinstance(e, Unreadable)]
+    assert told == [(f"bus_0004-{one}.png", "it was withdrawn from the store") for one in "lr"]
+    with CorrectionStore(url) as store:
+        assert placement(store, read_frame(side).id) is None
+        assert Places(store.url).find(read_frame(side).id) is None
+        assert len(take_snapshot(store, who="anna").entries) == 14
 
 
 def test_a_folder_that_is_no_such_dataset_is_named(tmp_path, url):

@@ -33,7 +33,8 @@ def test_a_fit_tells_of_its_start_each_epoch_and_how_long_it_takes(tmp_path, tin
     assert (events[0].device, events[0].precision) == ("cpu", "32-true")
     steps = [event for event in events if isinstance(event, Step)]
     assert [(s.epoch, s.step) for s in steps] == [(1, 2), (2, 2)]
-    assert steps[0].seconds_left > steps[-1].seconds_left == 0
+    # after the last step there is still the watching
+    assert steps[0].seconds_left > steps[-1].seconds_left > 0
     done = epochs_of(events)
     assert [e.epoch for e in done] == [1, 2]
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
@@ -128,6 +129,15 @@ def test_too_little_time_makes_fewer_epochs_and_says_so(tmp_path, tiny, run_fit,
     assert done[-1].epoch == done[-1].epochs == len(done)
 
 
+def test_too_little_time_for_one_epoch_is_told_and_it_is_made(tmp_path, tiny, run_fit, monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr("sonoloop_training.loop.time.monotonic", lambda: float(next(ticks)))
+    events = run_fit(tiny("epochs=30"), tmp_path, max_minutes=0.01)
+    (notice,) = (event.message for event in events if isinstance(event, Notice))
+    assert notice.startswith("the time allowed does not suffice for one epoch, which takes about 0.0 min")
+    assert [event.epoch for event in epochs_of(events)] == [1]
+
+
 def test_enough_time_changes_nothing(tmp_path, tiny, run_fit):
     events = run_fit(tiny(), tmp_path, max_minutes=60.0)
     assert not [event for event in events if isinstance(event, Notice)]
@@ -143,7 +153,7 @@ def test_a_loss_that_is_not_finite_names_its_images_and_keeps_the_checkpoint(
     def spoiled(lesion, classes, batch, config):
         return joint_loss(lesion, classes, batch, config) * math.nan
 
-    monkeypatch.setattr("sonoloop_training.loop.joint_loss", spoiled)
+    monkeypatch.setattr("sonoloop_training.steps.joint_loss", spoiled)
     with pytest.raises(TrainingError, match=r"nan in epoch 2, batch 1 \((busi/case \d, ){3}busi/case \d\)"):
         run_fit(tiny(), tmp_path)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
@@ -154,7 +164,7 @@ def test_nothing_is_learned_from_a_loss_that_is_not_finite(tmp_path, tiny, tiny_
     recipe = tiny("epochs=1")
     seen = []
     monkeypatch.setattr(
-        "sonoloop_training.loop.joint_loss", lambda lesion, *_: lesion.mean((1, 2, 3)) * math.inf
+        "sonoloop_training.steps.joint_loss", lambda lesion, *_: lesion.mean((1, 2, 3)) * math.inf
     )
     monkeypatch.setattr("sonoloop_training.loop.begin", lambda *given: seen.append(begin(*given)) or seen[-1])
     with pytest.raises(TrainingError, match="the loss is"):
@@ -164,13 +174,51 @@ def test_nothing_is_learned_from_a_loss_that_is_not_finite(tmp_path, tiny, tiny_
     assert all(torch.equal(one, other) for (_, one), other in pairs)
 
 
+def test_a_gradient_that_is_not_finite_names_its_images_and_keeps_the_checkpoint(
+    tmp_path, tiny, run_fit, monkeypatch
+):
+    run_fit(tiny(), tmp_path, stop_after=1)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    calls = itertools.count(1)
+
+    def spoiled(lesion, classes, batch, config):
+        loss = joint_loss(lesion, classes, batch, config)
+        # in the last step the square root of nothing: itself finite, its slope not
+        return loss + (lesion.mean((1, 2, 3)) * 0).sqrt() if next(calls) == 2 else loss
+
+    monkeypatch.setattr("sonoloop_training.steps.joint_loss", spoiled)
+    with pytest.raises(
+        TrainingError,
+        match=r"the gradient is not finite in epoch 2, batch 2 \((busi/case \d, ){3}busi/case \d\); the",
+    ):
+        run_fit(tiny(), tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_weights_that_are_not_finite_are_never_kept(tmp_path, tiny, run_fit, monkeypatch):
+    run_fit(tiny(), tmp_path, stop_after=1)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def spoil(fitting, *_):
+        fitting.network.get_buffer("encoder.model.bn1.running_var").fill_(math.inf)
+
+    monkeypatch.setattr("sonoloop_training.steps.draw_back", spoil)
+    with pytest.raises(
+        TrainingError,
+        match=r"after epoch 2 weights are NaN or infinite, the first in encoder\.model\.bn1\.running_var",
+    ):
+        run_fit(tiny(), tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 1
+
+
 def test_the_first_epochs_see_smaller_images(tmp_path, tiny, run_fit, monkeypatch):
-    from sonoloop_training import loop
+    from sonoloop_training import steps
 
     sizes = []
-    real = loop.make_batch
+    real = steps.make_batch
     monkeypatch.setattr(
-        loop, "make_batch", lambda cache, *a, **k: sizes.append(cache.size) or real(cache, *a, **k)
+        steps, "make_batch", lambda cache, *a, **k: sizes.append(cache.size) or real(cache, *a, **k)
     )
     run_fit(tiny("epochs=3", "small_epochs=2"), tmp_path)
     assert sizes == [32, 32, 32, 32, 64, 64]
@@ -265,7 +313,7 @@ def test_a_batch_too_large_for_the_memory_goes_in_parts_and_teaches_the_same(
             raise torch.OutOfMemoryError("too much")
         return joint_loss(lesion, classes, batch, config)
 
-    monkeypatch.setattr("sonoloop_training.loop.joint_loss", scarce)
+    monkeypatch.setattr("sonoloop_training.steps.joint_loss", scarce)
     parts = run_fit(recipe, tmp_path / "parts")
     notices = [event.message for event in parts if isinstance(event, Notice)]
     assert notices == [f"out of memory; going on with batches in {n} parts" for n in (2, 4)]
@@ -276,7 +324,7 @@ def test_a_single_image_too_large_for_the_memory_is_an_error(tmp_path, tiny, run
     def never(*_):
         raise torch.OutOfMemoryError("too much")
 
-    monkeypatch.setattr("sonoloop_training.loop.joint_loss", never)
+    monkeypatch.setattr("sonoloop_training.steps.joint_loss", never)
     with pytest.raises(TrainingError, match="not enough memory for 1 images at once"):
         run_fit(tiny("epochs=1"), tmp_path)
 
@@ -292,6 +340,20 @@ def test_a_step_in_half_precision_on_cuda_is_finite(tmp_path, tiny, run_fit, pre
     assert all(tensor.isfinite().all() for tensor in state["network"].values())
     kernel = state["network"]["segmentation_head.0.weight"]
     assert kernel.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.cuda
+def test_a_scaler_leaves_out_a_step_in_float16(tmp_path, tiny, run_fit, monkeypatch):
+    calls = itertools.count(1)
+
+    def spoiled(lesion, classes, batch, config):
+        loss = joint_loss(lesion, classes, batch, config)
+        return loss + (lesion.float().mean((1, 2, 3)) * 0).sqrt() if next(calls) == 2 else loss
+
+    monkeypatch.setattr("sonoloop_training.steps.joint_loss", spoiled)
+    assert len(epochs_of(run_fit(tiny("precision=float16"), tmp_path, device="cuda"))) == 2
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True, map_location="cpu")
+    assert all(tensor.isfinite().all() for tensor in state["network"].values())
 
 
 @pytest.mark.cuda

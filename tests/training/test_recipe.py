@@ -118,6 +118,13 @@ def test_a_setting_that_is_wrong_is_named(setting, message):
         ({"name": "a", "final": {"epochs": -1}}, "table final is wrong: epochs must be 0 or more"),
         ({"name": "a", "augment": {"blur": 1.5}}, r"blur must be in \[0, 1\], got 1\.5"),
         ({"name": "a", "augment": {"scale": [1.3, 0.7]}}, "scale must be two positive numbers in order"),
+        ({"name": "a", "augment": {"scale": [0.5, float("inf")]}}, "scale must be two positive numbers"),
+        (
+            {"name": "a", "augment": {"rotation": -5.0}},
+            r"augment is wrong: rotation must be in \[0, 180\], got -5",
+        ),
+        ({"name": "a", "augment": {"shear": 90.0}}, r"shear must be in \[0, 90\), got 90"),
+        ({"name": "a", "augment": {"translation": 2.0}}, r"translation must be in \[0, 1\], got 2"),
         ({"name": "a", "model": {"size": 33}}, "multiple of 32"),
         ({"name": "a", "model": {"library": "keras"}}, "library must be one of smp, timm"),
         ({"name": "a", "model": {"library": "timm"}}, "only networks of smp have an encoder"),
@@ -131,7 +138,11 @@ def test_a_wrong_recipe_is_refused(values, message):
 
 
 def test_what_is_no_recipe_is_named(tmp_path):
-    with pytest.raises(TrainingError, match=r"there is no recipe 'defualt'; there are: .*default, "):
+    with pytest.raises(
+        TrainingError,
+        match=r"there is no recipe 'defualt'; there are: .*default, "
+        r".*unetplusplus, and finetune for `sonoloop finetune` alone$",
+    ):
         read_recipe("defualt")
     with pytest.raises(TrainingError, match=r"there is no recipe \S*gone\.toml"):
         read_recipe(str(tmp_path / "gone.toml"))

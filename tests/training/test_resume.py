@@ -7,7 +7,6 @@ import itertools
 import json
 import multiprocessing
 import random
-import resource
 import time
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
@@ -80,9 +79,9 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(tmp_path, tiny, 
 def test_an_epoch_that_broke_off_begins_again(tmp_path, tiny, run_fit, monkeypatch):
     recipe = tiny("epochs=2")
     whole = epochs_of(run_fit(recipe, tmp_path / "whole"))
-    from sonoloop_training import loop
+    from sonoloop_training import steps
 
-    real, calls = loop.make_batch, []
+    real, calls = steps.make_batch, []
 
     def interrupted(*given, **named):
         calls.append(named["epoch"])
@@ -90,7 +89,7 @@ def test_an_epoch_that_broke_off_begins_again(tmp_path, tiny, run_fit, monkeypat
             raise KeyboardInterrupt
         return real(*given, **named)
 
-    monkeypatch.setattr(loop, "make_batch", interrupted)
+    monkeypatch.setattr(steps, "make_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_fit(recipe, tmp_path / "broken")
     assert calls == [0, 0, 1, 1]
@@ -116,6 +115,25 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, tiny, run_fit, ch
         run_fit(tiny(), tmp_path)
     assert str(path) in str(refused.value)
     assert path.read_bytes() == before
+
+
+def test_a_run_goes_on_in_the_precision_it_began_with(tmp_path, tiny, run_fit, monkeypatch):
+    recipe = tiny("precision=auto")
+    # the trial on this machine may come to another answer each time
+    monkeypatch.setattr("sonoloop_training.fabric.autocast_dtype", lambda _: torch.bfloat16)
+    run_fit(recipe, tmp_path, stop_after=1)
+    monkeypatch.setattr("sonoloop_training.fabric.autocast_dtype", lambda _: None)
+    resumed = run_fit(recipe, tmp_path)
+    assert (resumed[0].precision, resumed[0].epoch) == ("bf16-mixed", 1)
+    assert run_fit(recipe, tmp_path / "anew", stop_after=1)[0].precision == "32-true"
+
+
+def test_a_precision_that_the_device_lacks_is_refused(tmp_path, tiny, run_fit):
+    recipe = tiny("precision=auto")
+    run_fit(recipe, tmp_path, stop_after=1)
+    torch.save(load(tmp_path) | {"precision": "16-mixed"}, tmp_path / "checkpoint.pt")
+    with pytest.raises(TrainingError, match="was computed in 16-mixed, this run in "):
+        run_fit(recipe, tmp_path)
 
 
 def test_another_seed_or_another_split_is_another_training(tmp_path, tiny, run_fit):
@@ -165,6 +183,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, tiny, run_fit, mon
 
 
 def test_a_file_that_may_grow_no_further_is_a_full_disk(tmp_path, tiny, run_fit):
+    resource = pytest.importorskip("resource", reason="Windows limits no file's size")
     recipe = tiny("epochs=2")
     run_fit(recipe, tmp_path, stop_after=1)
     before = (tmp_path / "checkpoint.pt").read_bytes()
@@ -177,6 +196,24 @@ def test_a_file_that_may_grow_no_further_is_a_full_disk(tmp_path, tiny, run_fit)
         resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert not (tmp_path / "checkpoint.tmp").exists()
+
+
+def test_a_disk_that_is_full_for_the_history_keeps_the_new_checkpoint(tmp_path, tiny, run_fit, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    recipe = tiny("epochs=1")
+    with monkeypatch.context() as patched:
+        patched.setattr("sonoloop_training.checkpoint.write_whole", full)
+        with pytest.raises(
+            TrainingError,
+            match=r"history\.jsonl cannot be written \(No space .*\); epoch 1 is kept in checkpoint\.pt",
+        ):
+            run_fit(recipe, tmp_path)
+    assert load(tmp_path)["epoch"] == 1
+    # there is nothing left to learn, and the history is complete all the same
+    assert epochs_of(run_fit(recipe, tmp_path)) == []
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 1
 
 
 def describe(out: Path) -> dict[str, object]:
@@ -201,7 +238,7 @@ def start(arguments: list[str], out: Path) -> BaseProcess:
 def train_killed(arguments: list[str], out: Path, *, kills: int, waits: Iterator[float]) -> list[float]:
     """Train in processes that are killed, until one ends; give after how many seconds each was."""
     killed: list[float] = []
-    while not (out / "results.json").exists():
+    while not (out / "bundle").exists():
         process = start(arguments, out)
         wait = next(waits) if len(killed) < kills else 120.0
         process.join(wait)

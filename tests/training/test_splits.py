@@ -65,6 +65,35 @@ def test_data_that_are_added_move_nobody_in_a_split_that_grows():
     assert groups(closed)[2] != groups(split(many, validation=0.1, test=0.2, key="k"))[2] & groups(closed)[2]
 
 
+def test_groups_that_were_computed_grow_only_from_an_earlier_split(tmp_path):
+    def computed(name, group):
+        return Sample(
+            name=name, dataset="own", image=Path(name), masks=(), label="benign", group=group, computed=True
+        )
+
+    before = [computed(f"case{n:03}", f"own/case{n:03}") for n in range(100)]
+    config = SplitConfig(method="grows", validation=0.1, test=0.2)
+    with pytest.raises(TrainingError, match=r"near-duplicates of own are computed, .* could move others"):
+        apply_split(config, before)
+    first = apply_split(SplitConfig(validation=0.1, test=0.2), before)
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps(names(first)))
+    # a twin that comes first renames each group: by its name it would be dealt anew
+    after = [computed(f"a{n:03}", f"own/a{n:03}") for n in range(100)]
+    after += [computed(f"case{n:03}", f"own/a{n:03}") for n in range(100)]
+    kept = SplitConfig(method="grows", validation=0.1, test=0.2, file=str(path))
+    grown = apply_split(kept, [*after, computed("new", "own/new")])
+    assert_apart(grown)
+    for part in PARTS:
+        assert set(names(first)[part]) == {n for n in names(grown)[part] if n.startswith("own/case")}
+    assert sum("own/new" in names(grown)[part] for part in PARTS) == 1
+    # one that looks like an image that trains and like one that tests
+    train, test = first["train"][0].name, first["test"][0].name
+    bridged = [computed(s.name, "own/x" if s.name in (train, test) else s.group) for s in before]
+    with pytest.raises(TrainingError, match=r"group own/x joins .* in two parts; .* them: own/bridge"):
+        apply_split(kept, [*bridged, computed("bridge", "own/x")])
+
+
 def test_the_leaky_split_leaks():
     parts = split_leaky(make_samples(), validation=0.1, test=0.2, key="k")
     train, _, test = groups(parts)

@@ -19,7 +19,8 @@ from sonoloop.models.bundle import read_bundle
 from sonoloop.models.predictor import Predictor
 from sonoloop.models.spec import ModelSpec
 from sonoloop_training.__main__ import main
-from sonoloop_training.events import Evaluated, Event, Finished, Progress, Started
+from sonoloop_training.atomic import write_whole
+from sonoloop_training.events import EpochDone, Evaluated, Event, Finished, Progress, Started, Step
 from sonoloop_training.fitting import begin
 from sonoloop_training.run import train
 from sonoloop_training.showing import show_augmentation
@@ -69,7 +70,14 @@ def test_a_training_tells_what_it_does(made):
     ]
     assert [e.part for e in events if isinstance(e, Evaluated)] == ["validation", "test"]
     stages = list(dict.fromkeys(e.stage for e in events if isinstance(e, Progress)))
-    assert stages == ["Listing", "Reading", "Calibrating", "Evaluating on validation", "Evaluating on test"]
+    assert stages == [
+        "Trying the network",
+        "Listing",
+        "Reading",
+        "Calibrating",
+        "Evaluating on validation",
+        "Evaluating on test",
+    ]
     started = next(e for e in events if isinstance(e, Started))
     # three phantoms train beside the images
     assert started.train + started.validation + started.test == 38 + 3
@@ -190,7 +198,7 @@ def test_told_to_end_twice_it_ends_once(capsys, monkeypatch, datasets, recipe_fi
             os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr("sonoloop_training.loop.joint_loss", told_twice)
+    monkeypatch.setattr("sonoloop_training.steps.joint_loss", told_twice)
     code, events = run_main(capsys, recipe_file, "--data", datasets, "--out", tmp_path / "out")
     assert code == 130
     assert events[-1] == {"event": "failed", "error": "interrupted"}
@@ -268,6 +276,32 @@ def test_a_run_that_ends_while_the_model_is_written_keeps_its_results(tiny, data
     list(train(recipe, datasets, out, device="cpu"))
     after = json.loads((out / "results.json").read_text())
     assert before["version"] == after["version"] == read_bundle(out / "bundle").version
+
+
+def test_a_disk_that_is_full_for_the_results_keeps_what_was_learned(tiny, datasets, tmp_path, monkeypatch):
+    def full(path, text):
+        if path.name == "results.json":
+            raise OSError(28, "No space left on device")
+        write_whole(path, text)
+
+    recipe, out = tiny("epochs=1", "draws=4"), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("sonoloop_training.run.write_whole", full)
+        with pytest.raises(
+            TrainingError,
+            match=r"results\.json cannot be written \(No space .*; what was learned is kept: make room on",
+        ):
+            list(train(recipe, datasets, out, device="cpu"))
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoint.pt", "history.jsonl", "split.json"]
+    events = list(train(recipe, datasets, out, device="cpu"))
+    assert not [event for event in events if isinstance(event, EpochDone)]
+    assert results(out)["model"] == read_bundle(out / "bundle").model
+
+
+def test_a_training_tells_how_long_the_last_fit_takes_too(final, made):
+    left = [[e.seconds_left for e in events if isinstance(e, Step)] for _, events in (made, final)]
+    # two epochs, and three more in the end
+    assert left[1][0] > 1.5 * left[0][0]
 
 
 def test_folds_are_written_and_read_back_as_the_same_split(tiny, datasets, tmp_path):

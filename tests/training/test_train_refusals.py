@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -123,7 +125,7 @@ def test_a_device_that_is_not_there_is_refused_before_data_are_read(tiny, tmp_pa
 
 def test_a_file_in_the_place_of_the_folder_is_named(tiny, datasets, tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(TrainingError, match=r"out/split\.json cannot be written \(.*\); give another --out"):
+    with pytest.raises(TrainingError, match=r"out/split\.json cannot be written \(.*\); make room, or give"):
         list(train(tiny(), datasets, tmp_path / "out", device="cpu"))
     assert (tmp_path / "out").read_text() == "mine"
 
@@ -139,6 +141,23 @@ def test_a_refused_checkpoint_keeps_its_own_split(tiny, datasets, tmp_path):
     with pytest.raises(TrainingError, match="learned from other data or another split"):
         list(train(tiny(), data, out, device="cpu"))
     assert (out / "split.json").read_bytes() == before
+
+
+def test_a_disk_that_is_full_when_a_run_goes_on_keeps_its_split(tiny, datasets, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "out"
+    for event in train(tiny(), datasets, out, device="cpu"):
+        if isinstance(event, EpochDone):
+            break
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        TrainingError, match=r"split\.json cannot be written \(No space left on device\); make room"
+    ):
+        list(train(tiny(), datasets, out, device="cpu"))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_a_test_image_that_cannot_be_used_is_named_before_anything_is_learned(tiny, datasets, tmp_path):

@@ -93,6 +93,22 @@ def count_draws(cache: Cache, config: FitConfig) -> int:
     return fresh + round(config.replay * fresh)
 
 
+def count_steps(config: FitConfig, draws: int, *, processes: int = 1) -> int:
+    """Count the steps of an epoch.
+
+    Raises
+    ------
+    TrainingError
+        If not even one batch is drawn.
+    """
+    # the last batch may be smaller, unless it has to be shared; one image has no batch statistics
+    rest = processes == 1 and draws % config.batch > 1
+    steps = draws // config.batch + rest
+    if steps == 0:
+        raise TrainingError(f"{draws} images an epoch are less than a batch of {config.batch}; set fit.batch")
+    return steps
+
+
 def draw_epoch(
     weights: torch.Tensor, config: FitConfig, epoch: int, *, draws: int = 0, replayed: int = 0
 ) -> torch.Tensor:

@@ -63,6 +63,11 @@ class Cache:
         return replace(self, images=images, masks=masks)
 
 
+def small_size(size: int) -> int:
+    """Side of the images of the small epochs: three quarters, as a multiple of 32."""
+    return max(32, size * 3 // 4 // 32 * 32)
+
+
 def cache_samples(
     samples: Sequence[Sample], *, phantoms: int, size: int, stage: str
 ) -> Generator[Progress, None, Cache]:

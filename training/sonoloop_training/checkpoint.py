@@ -14,6 +14,7 @@ from lightning.fabric.plugins.precision import Precision
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
+from sonoloop_training.atomic import write_whole
 from sonoloop_training.device_faults import is_device_fault
 from sonoloop_training.fitting import Fitting
 from sonoloop_training.recipe import Recipe, parse_recipe
@@ -70,12 +71,13 @@ class Checkpoint:
         return str(self.plugin.precision)
 
     def save(self, fitting: Fitting) -> None:
-        """Write everything an epoch's boundary holds, atomically.
+        """Write everything an epoch's boundary holds, atomically, then the history.
 
         Raises
         ------
         TrainingError
-            If it cannot be written; the one before it stays.
+            If a weight is not finite or the checkpoint cannot be written, where the one before it stays; or
+            if the history cannot be written.
         """
         state = {
             "recipe": self.recipe.to_dict(),
@@ -86,6 +88,7 @@ class Checkpoint:
             "average": fitting.average.state_dict(),
             "scaling": self.plugin.state_dict(),
         } | {name: getattr(fitting, name) for name in _PLAIN}
+        self._check_finite(state["network"] | state["average"], fitting.epoch)
         temporary = self.path.with_suffix(".tmp")
         try:
             with temporary.open("wb") as file:
@@ -94,8 +97,6 @@ class Checkpoint:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path)
-            lines = "".join(json.dumps(entry) + "\n" for entry in fitting.history)
-            self.history.write_text(lines, encoding="utf-8")
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
             if isinstance(error, RuntimeError) and is_device_fault(error):
@@ -105,6 +106,23 @@ class Checkpoint:
             raise TrainingError(
                 f"{self.path} cannot be written ({cause}); the checkpoint of the epoch before is kept: "
                 "make room on the disk and run the same command again"
+            ) from error
+        self.write_history(fitting)
+
+    def write_history(self, fitting: Fitting) -> None:
+        """Write the figures of all epochs that are in the checkpoint.
+
+        Raises
+        ------
+        TrainingError
+            If they cannot be written; those that are there stay.
+        """
+        try:
+            write_whole(self.history, "".join(json.dumps(entry) + "\n" for entry in fitting.history))
+        except OSError as error:
+            raise TrainingError(
+                f"{self.history} cannot be written ({error.strerror}); epoch {fitting.epoch} is kept in "
+                f"{self.path.name}: make room on the disk and run the same command again"
             ) from error
 
     def resume(self, fitting: Fitting) -> bool:
@@ -142,6 +160,14 @@ class Checkpoint:
             setattr(fitting, name, state[name])
         return True
 
+    def _check_finite(self, weights: Mapping[str, torch.Tensor], epoch: int) -> None:
+        bad = [name for name, value in weights.items() if not value.isfinite().all()]
+        if bad:
+            raise TrainingError(
+                f"after epoch {epoch} weights are NaN or infinite, the first in {bad[0]}; {self.path.name} "
+                "is left as it was: lower fit.learning_rate"
+            )
+
     def _read(self) -> Mapping[str, Any]:
         try:
             state: Mapping[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -153,6 +179,16 @@ class Checkpoint:
                 "to start anew"
             )
         return state
+
+
+def held_precision(path: Path) -> str | None:
+    """Tell in which precision a checkpoint was computed, by Lightning's name; None where there is none."""
+    try:
+        # mapped, so that its tensors are not read
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return str(state["precision"])
+    except Exception:  # `Checkpoint.resume` says what is wrong with it
+        return None
 
 
 def _is_of(stored: Mapping[str, Any], recipe: Recipe) -> bool:

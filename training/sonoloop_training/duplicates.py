@@ -67,11 +67,20 @@ class Pair:
     mirrored: bool
 
 
-def match_sketches(sketches: Sequence[Sketch]) -> Generator[Progress, None, list[Pair]]:
+def match_sketches(
+    sketches: Sequence[Sketch], homes: Sequence[int] | None = None
+) -> Generator[Progress, None, list[Pair]]:
     """Find the near-duplicates among sketches.
 
     Hashes are compared all with all, as matrix products; images only where hashes are near, and each with its
     forty nearest.
+
+    Parameters
+    ----------
+    sketches : sequence of Sketch
+        Of all images.
+    homes : sequence of int, optional
+        Where each is from: then only images from two places are compared.
 
     Yields
     ------
@@ -85,7 +94,7 @@ def match_sketches(sketches: Sequence[Sketch]) -> Generator[Progress, None, list
     """
     stage = "Comparing images"
     yield Progress(stage=stage, done=0, total=1)
-    candidates = _candidates(sketches)
+    candidates = _candidates(sketches, homes)
     found = []
     for done, (one, other) in enumerate(candidates):
         if done % 200 == 0:
@@ -173,7 +182,7 @@ def _sketch_samples(samples: Sequence[Sample]) -> tuple[list[int], list[Sketch]]
     return places, sketches
 
 
-def _candidates(sketches: Sequence[Sketch]) -> list[tuple[int, int]]:
+def _candidates(sketches: Sequence[Sketch], homes: Sequence[int] | None) -> list[tuple[int, int]]:
     """Return the pairs whose hashes are near, the nearest first; none more than forty times."""
     if len(sketches) < 2:
         return []
@@ -188,7 +197,7 @@ def _candidates(sketches: Sequence[Sketch]) -> list[tuple[int, int]]:
         apart = (BITS - (even + np.abs(odd))) / 2
         for row, column in np.argwhere(apart <= CANDIDATE):
             one, other = sorted((int(row) + start, int(column)))
-            if one != other:
+            if one != other if homes is None else homes[one] != homes[other]:
                 bits = int(apart[row, column])
                 nearest[one, other] = min(bits, nearest.get((one, other), bits))
     used: Counter[int] = Counter()

@@ -164,8 +164,8 @@ class Promoted(Event):
 class Imported(Event):
     """Existing masks are in the store as corrections.
 
-    Of `images` there are `new` ones; `known` had the same correction before, `kept` another one by that
-    annotator, which stays, and `unreadable` could not be used. `roles` counts the frames by role, `groups`
+    Of `images` there are `new` ones; `known` had the same correction before, `kept` another one by a person,
+    which stays, and `unreadable` could not be used. `roles` counts the frames by role, `groups`
     the groups.
     """
 

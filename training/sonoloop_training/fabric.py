@@ -38,11 +38,21 @@ def settle_precision(config: FitConfig, device: str) -> Precision:
     return next(name for name, kind in _DTYPES.items() if kind == dtype)
 
 
-def make_fabric(config: FitConfig, device: str) -> Fabric:
+def make_fabric(config: FitConfig, device: str, *, held: str | None = None) -> Fabric:
     """Set up the device, the precision and, under ``torchrun``, the other processes.
 
     On several processes the precision is not tried out, since each might come to another answer: "auto" is
     then float32 on CPUs and bfloat16 (or float16) on GPUs.
+
+    Parameters
+    ----------
+    config : FitConfig
+        For its precision and batch.
+    device : str
+        See `sonoloop.models.devices.choose_device`.
+    held : str, optional
+        In which precision, by Lightning's name, what is to be gone on with was computed: "auto" is then that
+        wherever the device has it, since a trial could come to another answer.
 
     Raises
     ------
@@ -59,6 +69,8 @@ def make_fabric(config: FitConfig, device: str) -> Fabric:
         raise TrainingError(f"a batch of {config.batch} cannot be shared by {world} processes; set fit.batch")
     if config.precision != "auto":
         dtype = _DTYPES[config.precision]
+    elif held in (there := {_PRECISIONS[dtype]: dtype for dtype in _dtypes_of(chosen)}):
+        dtype = there[held]
     elif world == 1:
         dtype = autocast_dtype(chosen)
     else:
@@ -75,3 +87,10 @@ def make_fabric(config: FitConfig, device: str) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def _dtypes_of(device: torch.device) -> list[torch.dtype | None]:
+    if device.type == "cuda":
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return [None, torch.float16, *([torch.bfloat16] if bf16 else [])]
+    return [None, torch.bfloat16] if device.type == "cpu" else [None]

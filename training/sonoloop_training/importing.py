@@ -10,15 +10,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from sqlalchemy import select
 
 from sonoloop.errors import ImageError, TrainingError
 from sonoloop.labels import CorrectionStore
-from sonoloop.labels.groups import place_frame
+from sonoloop.labels.groups import place_frame, was_withdrawn
 from sonoloop.labels.masks import hash_pixels
 from sonoloop.labels.places import Places
-from sonoloop.labels.references import set_reference
-from sonoloop.labels.revisions import has_withdrawn_pixels
+from sonoloop.labels.references import offer_reference
 from sonoloop.values import CLASSES, Correction, Frame
 from sonoloop_training.datasets import Sample, load_busbra, load_busi
 from sonoloop_training.events import Event, Imported, Progress, Unreadable
@@ -44,8 +42,9 @@ def import_dataset(
 ) -> Iterator[Event]:
     """Store the masks of a dataset as corrections that were made without a prediction.
 
-    What is done stays when it breaks off, and the same command goes on. Nothing is stored twice, and an image
-    that the annotator has corrected otherwise stays as they left it.
+    What is done stays when it breaks off, and the same command goes on. Nothing is stored twice, whatever
+    file its pixels come from. An image that a person, the annotator or another, has corrected otherwise stays
+    as they left it, and so does a reference from another source.
 
     Parameters
     ----------
@@ -94,14 +93,19 @@ def import_dataset(
                 outcomes["unreadable"] += 1
                 yield Unreadable(image=sample.image.name, error=str(error))
                 continue
-            if _is_withdrawn(opened, frame):
+            patient = patient_number(sample) or None
+            gone = was_withdrawn(opened, frame, patient=patient)
+            # also where it is gone: its pixels may be here without the patient's number
+            placed = place_frame(opened, frame, patient=patient, role=role)
+            if gone:
                 outcomes["unreadable"] += 1
                 yield Unreadable(image=sample.image.name, error="it was withdrawn from the store")
                 continue
-            placed = place_frame(opened, frame, patient=patient_number(sample) or None, role=role)
             places.remember(frame.id, sample.image, index=0, pixels_hash=frame.pixels_hash)
-            outcomes[_store(opened, sample, frame, mask, annotator)] += 1
-            set_reference(opened, frame.id, sample.label, source=form)
+            outcome = _store(opened, sample, frame, mask, annotator)
+            outcomes[outcome] += 1
+            if outcome != "kept":
+                offer_reference(opened, frame.id, sample.label, source=form)
             classes[sample.label] += 1
             roles[placed.role] += 1
             if placed.role != "neither":
@@ -126,10 +130,11 @@ def _store(
     store: CorrectionStore, sample: Sample, frame: Frame, mask: NDArray[np.bool_], annotator: str
 ) -> Outcome:
     numbered = number_regions(mask)
-    head = store.head(frame.id, annotator)
+    # of another file of the same pixels too; and the newest head counts, so that one more would replace it
+    head = store.head(frame.id, annotator) or store.newest(frame.id, pixels_hash=frame.pixels_hash)
     if head is not None:
         same = head.mask_sha256 == hash_pixels(numbered) and head.correction.label == sample.label
-        # what a person made of it since is theirs
+        # what a person made of it is theirs
         return "known" if same else "kept"
     store.accept(
         Correction(
@@ -153,8 +158,3 @@ def number_regions(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     numbers[1 + np.argsort(-areas, kind="stable")] = np.minimum(np.arange(1, count + 1), 255)
     numbered: NDArray[np.uint8] = numbers[regions]
     return numbered
-
-
-def _is_withdrawn(store: CorrectionStore, frame: Frame) -> bool:
-    with store.reading() as connection:
-        return bool(connection.scalar(select(has_withdrawn_pixels(frame.pixels_hash))))

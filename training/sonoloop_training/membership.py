@@ -10,7 +10,7 @@ from typing import Any
 from sonoloop_training.datasets import Sample
 from sonoloop_training.duplicates import fingerprint
 from sonoloop_training.events import Progress
-from sonoloop_training.splits import PARTS, Part
+from sonoloop_training.splits import LEFT_OUT, PARTS, Part
 
 SPLIT = "split.json"
 
@@ -18,9 +18,16 @@ Members = dict[Part, list[dict[str, str]]]
 _EVERY = 50
 
 
-def describe_split(parts: Mapping[Part, Sequence[Sample]]) -> dict[str, list[str]]:
-    """List who is where, as "dataset/name"."""
-    return {part: sorted(f"{s.dataset}/{s.name}" for s in parts[part]) for part in PARTS}
+def describe_split(
+    parts: Mapping[Part, Sequence[Sample]], samples: Sequence[Sample] = ()
+) -> dict[str, list[str]]:
+    """List who is where, and who of `samples` is nowhere if there are any, as "dataset/name"."""
+    listing: dict[str, list[str]] = {
+        part: sorted(f"{s.dataset}/{s.name}" for s in parts[part]) for part in PARTS
+    }
+    placed = {name for names in listing.values() for name in names}
+    left_out = sorted({f"{s.dataset}/{s.name}" for s in samples} - placed)
+    return listing | {LEFT_OUT: left_out} if left_out else listing
 
 
 def hash_split(listing: Mapping[Any, Any]) -> str:

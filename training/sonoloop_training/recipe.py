@@ -18,6 +18,9 @@ from sonoloop_training.splits import SplitConfig
 
 T = TypeVar("T")
 
+# it replays images beside corrections, and makes nothing from the beginning
+TUNING = "finetune"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -103,8 +106,10 @@ def _read_tables(name_or_path: str, above: tuple[str, ...]) -> dict[str, Any]:
     else:
         resource = _shipped() / f"{name_or_path}.toml"
         if not resource.is_file():
+            names = [name for name in recipe_names() if name != TUNING]
             raise TrainingError(
-                f"there is no recipe {name_or_path!r}; there are: {', '.join(recipe_names())}"
+                f"there is no recipe {name_or_path!r}; there are: {', '.join(names)}, and {TUNING} for "
+                "`sonoloop finetune` alone"
             )
         content = resource.read_bytes()
     try:

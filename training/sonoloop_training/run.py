@@ -18,9 +18,10 @@ from sonoloop.models.bundle import Bundle, Card, save_bundle, seal
 from sonoloop.models.devices import choose_device
 from sonoloop.models.networks import build_network
 from sonoloop.models.predictor import Predictor
-from sonoloop.models.spec import Head
+from sonoloop_training.atomic import write_whole
 from sonoloop_training.cache import cache_samples
 from sonoloop_training.calibrate import calibrate
+from sonoloop_training.copies import leave_out_copies
 from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.evaluation.assess import assess
 from sonoloop_training.evaluation.cases import Case, read_case
@@ -32,6 +33,7 @@ from sonoloop_training.fitting import Fitting, Weights
 from sonoloop_training.lineage import inherit, merge
 from sonoloop_training.loop import fit
 from sonoloop_training.membership import SPLIT, describe_split, hash_split, list_members
+from sonoloop_training.preflight import check_recipe
 from sonoloop_training.recipe import Recipe
 from sonoloop_training.splits import PARTS, Part, apply_split, describe_folds, write_folds
 
@@ -77,10 +79,11 @@ def train(
     _blank_card(recipe, leaked=False)
     samples = find_datasets(data)
     parts = apply_split(recipe.split, samples)
-    check_parts(parts, heads=recipe.model.heads)
-    listing = describe_split(parts)
+    yield from check_recipe(recipe, parts)
     # every image is read once before anything is written or learned: what cannot be used is told now
     members = yield from list_members(parts)
+    parts, members = yield from leave_out_copies(recipe, parts, members)
+    listing = describe_split(parts, samples)
     inherited: list[dict[str, str]] = []
     leaked = recipe.split.method == "leaky"
     if recipe.fit.start:
@@ -99,13 +102,14 @@ def train(
         device=device,
         test=len(parts["test"]),
         max_minutes=_share(recipe, max_minutes),
+        follows=_final_epochs(recipe, parts),
     )
     # under torchrun the others only learn
     speaks = int(os.environ.get("RANK", "0")) == 0
     started = next(fitting)
     if speaks:
         # not sooner: beside the checkpoint of another split, its own list stays
-        _write(out / SPLIT, listing)
+        _write(out / SPLIT, listing, "make room, or give another --out")
         if (folds := describe_folds(recipe.split, samples)) is not None:
             write_folds(out / FOLDS, folds)
     yield started
@@ -157,6 +161,7 @@ def train(
             "metrics": metrics,
             "history": fitted.history,
         },
+        "what was learned is kept: make room on the disk, then the same command again",
     )
     beside = {
         SPLIT: json.dumps(members, indent=1).encode(),
@@ -177,38 +182,6 @@ def evaluate(
     for dataset in sorted({s.dataset for s in scores}):
         summary[dataset] = summarise([s for s in scores if s.dataset == dataset], heads=heads)
     return summary
-
-
-def check_parts(parts: Mapping[Part, Sequence[Sample]], *, heads: Sequence[Head]) -> None:
-    """Refuse data that teach nothing, before anything is read or written.
-
-    Raises
-    ------
-    TrainingError
-        If a part is empty, all images that train are of one class or, where a mask is learned, none of them
-        has a mask file or all that validate are normal.
-    """
-    for part in PARTS:
-        if not parts[part]:
-            raise TrainingError(f"the data leave nothing for {part}; give more, or change the recipe's split")
-    training = parts["train"]
-    labels = {sample.label for sample in training}
-    if len(labels) == 1:
-        raise TrainingError(
-            f"all {len(training)} images that train are {labels.pop()}: a class cannot be learned from one; "
-            "give images of another class too"
-        )
-    if "lesion" not in heads:
-        return
-    if all(sample.label == "normal" for sample in parts["validation"]):
-        raise TrainingError(
-            "no validation image has a lesion, so that no threshold can be fitted; give more data, or change "
-            "the recipe's split"
-        )
-    if not any(sample.masks for sample in training):
-        raise TrainingError(
-            "none of the images that train has a mask file; put them beside the images as NAME_mask.png"
-        )
 
 
 def _judge(
@@ -239,6 +212,12 @@ def _share(recipe: Recipe, minutes: float | None) -> float | None:
     """Of the time allowed, what the judged fit may take; the last one takes the rest."""
     epochs = recipe.fit.epochs
     return None if minutes is None else minutes * epochs / (epochs + recipe.final.epochs)
+
+
+def _final_epochs(recipe: Recipe, parts: Mapping[Part, Sequence[Sample]]) -> float:
+    """Count the last fit's epochs, as so many of the judged one's: all images may take more steps."""
+    more = 1.0 if recipe.fit.draws else sum(map(len, parts.values())) / len(parts["train"])
+    return recipe.final.epochs * more
 
 
 def _final_fit(recipe: Recipe) -> FitConfig:
@@ -282,12 +261,12 @@ def _snapshot(recipe: Recipe, parts: Mapping[Part, Sequence[Sample]], fitted: Fi
     }
 
 
-def _write(path: Path, values: object) -> None:
+def _write(path: Path, values: object, what_to_do: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(values, indent=1), encoding="utf-8")
+        write_whole(path, json.dumps(values, indent=1))
     except OSError as error:
-        raise TrainingError(f"{path} cannot be written ({error.strerror}); give another --out") from error
+        raise TrainingError(f"{path} cannot be written ({error.strerror}); {what_to_do}") from error
 
 
 def library_versions() -> dict[str, str]:

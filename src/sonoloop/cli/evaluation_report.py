@@ -87,9 +87,10 @@ def _figures(results: Mapping[str, Any]) -> Table:
 
 
 def _comparison(comparison: Mapping[str, Any], titles: Mapping[str, str]) -> Table:
+    mark = " (leaked)" * comparison["leaked"]
     left_out = f", {comparison['left_out']} that trained left out" if comparison["left_out"] else ""
     table = Table(
-        f"{comparison['other']} less {comparison['one']} ({comparison['images']} images{left_out})",
+        f"{comparison['other']} less {comparison['one']}{mark} ({comparison['images']} images{left_out})",
         "difference",
         f"{comparison['other']} is",
         box=None,

@@ -93,7 +93,7 @@ def _summarise(event: dict[str, Any]) -> None:
     rows = {
         "new corrections": event["new"],
         "known already": event["known"],
-        "corrected otherwise since, left as they are": event["kept"],
+        "corrected otherwise by a person, left as they are": event["kept"],
         "could not be used": event["unreadable"],
         **event["by_class"],
         f"train ({event['groups']['train']} groups)": event["roles"]["train"],

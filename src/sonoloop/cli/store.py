@@ -70,11 +70,14 @@ def withdraw(
 ) -> None:
     """Erase an image's masks from the store, or those of all images of a patient; for ever.
 
-    The fact and the reason stay, and the snapshots and models that used them are listed. Image files, models,
-    exports and backups are not touched. You are asked first; without a terminal it takes --yes.
+    The fact and the reason stay, and the snapshots and models that used them are listed; a second time they
+    are listed again. Image files, models, exports and backups are not touched. You are asked first; without a
+    terminal it takes --yes.
     """
-    from sonoloop.cli.store_report import print_withdrawn  # noqa: PLC0415 - `--help` loads none of these
+    from sonoloop.cli.store_report import print_withdrawal  # noqa: PLC0415 - `--help` loads none of these
     from sonoloop.labels import withdrawal  # noqa: PLC0415
+    from sonoloop.models.library import Library  # noqa: PLC0415
+    from sonoloop.models.taught import find_taught  # noqa: PLC0415
 
     with open_store(place) as opened:
         if not yes:
@@ -84,7 +87,18 @@ def withdraw(
                 raise StoreError(f"this erases all masks of {images} for ever: if you mean it, add --yes")
             if not typer.confirm(f"Erase all masks of {images} for ever?", err=True):
                 raise typer.Exit(130)
-        print_withdrawn(withdrawal.withdraw(opened, what, why=why, who=who), as_json=as_json)
+        done = withdrawal.withdraw(opened, what, why=why, who=who)
+    print_withdrawal(done, find_taught(Library(), done.keys), as_json=as_json)
+
+
+@store.command()
+def withdrawn(*, place: Store = None, as_json: AsJson = False) -> None:
+    """List what was withdrawn: which images, when, why and by whom."""
+    from sonoloop.cli.store_report import print_withdrawn  # noqa: PLC0415 - `--help` loads none of these
+    from sonoloop.labels.withdrawal import list_withdrawn  # noqa: PLC0415
+
+    with open_store(place) as opened:
+        print_withdrawn(list_withdrawn(opened), as_json=as_json)
 
 
 @store.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sonoloop.cli.console import ProgressConsole, result_console
-from sonoloop.labels.groups import count_groups
+from sonoloop.labels.group_counts import count_groups
 from sonoloop.labels.location import describe
 from sonoloop.labels.pointer import incumbent
 from sonoloop.labels.relinking import Relinked, Searching
@@ -21,7 +21,7 @@ from sonoloop.labels.settings import StoreSettings, read_settings
 from sonoloop.labels.snapshots import Snapshot, SnapshotRow, list_snapshots
 from sonoloop.labels.store import CorrectionStore
 from sonoloop.labels.versions import find_model
-from sonoloop.labels.withdrawal import Withdrawn
+from sonoloop.labels.withdrawal import Tombstone, Withdrawn
 
 # an image's id before people; 12 of 64 digits tell any two apart
 _DIGITS = 12
@@ -62,7 +62,7 @@ def print_status(store: CorrectionStore, *, as_json: bool) -> None:
     if counts.unplaced_frames:
         rows.append(("unplaced", f"{_images(counts.unplaced_frames)}; the next snapshot places them"))
     if counts.withdrawn_frames:
-        rows.append(("withdrawn", _images(counts.withdrawn_frames)))
+        rows.append(("withdrawn", f"{_images(counts.withdrawn_frames)}; see: sonoloop store withdrawn"))
     newest = f"{len(snapshots)}, the newest {snapshots[-1].name}" if snapshots else "none"
     rows += [("snapshots", newest), ("model in use", model or "the one that ships with Sonoloop")]
     _print_rows(rows)
@@ -112,28 +112,62 @@ def print_snapshots(snapshots: Sequence[SnapshotRow], *, as_json: bool) -> None:
     console.print(table)
 
 
-def print_withdrawn(withdrawn: Withdrawn, *, as_json: bool) -> None:
-    """Print what was erased and who had used it."""
+def print_withdrawal(withdrawn: Withdrawn, taught: Mapping[str, str], *, as_json: bool) -> None:
+    """Print what was erased and who had used it.
+
+    Parameters
+    ----------
+    withdrawn : Withdrawn
+        What the store knows of it.
+    taught : mapping
+        By version the id of each model on this machine that says so itself.
+    as_json : bool
+        A JSON object on standard output, and no table.
+    """
+    models = {row.version: row.model for row in withdrawn.models} | dict(taught)
     if as_json:
-        models = [{"version": row.version, "model": row.model} for row in withdrawn.models]
         _print_json(
-            {"frames": withdrawn.frames, "snapshots": withdrawn.snapshots, "models": models},
+            {
+                "frames": withdrawn.frames,
+                "before": withdrawn.before,
+                "snapshots": withdrawn.snapshots,
+                "models": [{"version": version, "model": model} for version, model in models.items()],
+            },
         )
         return
-    ids = [frame_id[:_DIGITS] for frame_id in withdrawn.frames]
+    rows = [("erased", _name_images(withdrawn.frames) if withdrawn.frames else "nothing that was left")]
+    if withdrawn.before:
+        rows.append(("withdrawn before", _name_images(withdrawn.before)))
     _print_rows(
         [
-            ("erased", f"{_images(len(ids))}: {_list(ids)}"),
+            *rows,
             ("snapshots that hold them", ", ".join(withdrawn.snapshots) or "none"),
-            ("models that learned from them", ", ".join(row.model for row in withdrawn.models) or "none"),
+            ("models that learned from them", ", ".join(models.values()) or "none"),
         ]
     )
-    if withdrawn.models:
+    if models:
         result_console().print(
             "\nA model keeps what it learned. To be rid of one, go back to another and delete it: "
             "sonoloop models delete MODEL --why REASON",
             soft_wrap=True,
         )
+
+
+def print_withdrawn(stones: Sequence[Tombstone], *, as_json: bool) -> None:
+    """Print what was withdrawn from a store, ever."""
+    if as_json:
+        _print_json([{**asdict(stone), "created": stone.created.isoformat()} for stone in stones])
+        return
+    console = result_console()
+    if not stones:
+        console.print("nothing was withdrawn", soft_wrap=True)
+        return
+    table = Table("image", "withdrawn", "by", "why", box=None)
+    table.columns[3].overflow = "fold"
+    for stone in stones:
+        day = f"{stone.created:%Y-%m-%d %H:%M} UTC"
+        table.add_row(stone.frame_id[:_DIGITS], day, Text(stone.who), Text(stone.why))
+    console.print(table)
 
 
 class RelinkReport(ProgressConsole):
@@ -212,6 +246,10 @@ def _print_rows(rows: Sequence[tuple[str, str]]) -> None:
 def _list(ids: Sequence[str]) -> str:
     more = f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
     return ", ".join(ids[:_LISTED]) + more
+
+
+def _name_images(ids: Sequence[str]) -> str:
+    return f"{_images(len(ids))}: {_list([frame_id[:_DIGITS] for frame_id in ids])}"
 
 
 def _images(number: int) -> str:

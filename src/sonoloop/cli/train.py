@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 def train(
     *,
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a TOML file.")
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Name of a shipped recipe, such as unet (docs/training.md lists them), or a TOML file.",
+        ),
     ],
     data: Annotated[
         Path, typer.Option("--data", help="Folder with one dataset or several; see docs/datasets.md.")

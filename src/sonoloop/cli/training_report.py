@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ FIGURES = {
     "auc": "AUC, malignant against benign",
     "accuracy": "accuracy, three classes",
 }
+# the first steps are slower than the rest, so that the time left is told from this one on
+_STEADY = 30
+# told once more after an epoch, if by then it differs by more than this share
+_OTHERWISE = 0.25
 
 
 class TrainingReport(ProgressConsole):
@@ -34,7 +39,9 @@ class TrainingReport(ProgressConsole):
     def __init__(self, out: Path, *, as_json: bool) -> None:
         self._out = out
         self._metrics: dict[str, dict[str, Any]] = {}
-        self._estimated = False
+        # when the training would end by what was told of it, and in which epoch that was
+        self._ends: float | None = None
+        self._told_in = 0
         super().__init__(TextColumn("{task.fields[note]}"), quiet=as_json)
 
     def tell(self, event: dict[str, Any]) -> None:
@@ -59,7 +66,7 @@ class TrainingReport(ProgressConsole):
                 self._finished(event)
 
     def _started(self, event: dict[str, Any]) -> None:
-        self._estimated = False
+        self._ends = None
         resumed = f", going on after epoch {event['epoch']}" if event["epoch"] else ""
         many = f" on {event['processes']} processes" if event["processes"] > 1 else ""
         self.notice(
@@ -70,12 +77,23 @@ class TrainingReport(ProgressConsole):
 
     def _step(self, event: dict[str, Any]) -> None:
         done = (event["epoch"] - 1) * event["steps"] + event["step"]
-        left = f"about {timedelta(seconds=round(event['seconds_left']))} left"
-        if not self._estimated:
-            self._estimated = True
-            self.notice(left)
-        told = f"epoch {event['epoch']}/{event['epochs']}, loss {event['loss']:.3f}, {left}"
+        told = f"epoch {event['epoch']}/{event['epochs']}, loss {event['loss']:.3f}"
+        if event["step"] >= min(_STEADY, event["steps"]):
+            self._estimate(event["epoch"], event["seconds_left"])
+        if self._ends is not None:
+            told += f", {_about(event['seconds_left'])} left"
         self.advance("Training", done, event["epochs"] * event["steps"], note=told)
+
+    def _estimate(self, epoch: int, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        if self._ends is None:
+            self._ends, self._told_in = ends, epoch
+            self.notice(f"{_about(seconds)} left")
+        elif epoch == self._told_in + 1:
+            # nothing more is told after this
+            self._told_in = 0
+            if abs(ends - self._ends) > _OTHERWISE * seconds:
+                self.notice(f"after a whole epoch: {_about(seconds)} left")
 
     def _epoch(self, event: dict[str, Any]) -> None:
         figures = [
@@ -95,14 +113,20 @@ class TrainingReport(ProgressConsole):
         if not event["model"]:
             console.print(f"wrote {event['path']}", soft_wrap=True)
             return
+        # the name says it, before the version's digits
+        mark = " (leaked)" if event["model"].rpartition("-")[0].endswith("-leaked") else ""
         for name, figures in self._metrics.get("test", {}).items():
             if name != "all" or len(self._metrics["test"]) > 2:
-                console.print(_table(f"{name}: {figures['images']} test images", figures))
+                console.print(_table(f"{name}: {figures['images']} test images{mark}", figures))
         console.print(
             f"{event['model']} is in {event['path']}, made in {event['minutes']:.0f} min; all figures are in "
             f"{self._out / 'results.json'}",
             soft_wrap=True,
         )
+
+
+def _about(seconds: float) -> str:
+    return f"about {timedelta(seconds=round(seconds))}"
 
 
 def _table(title: str, figures: dict[str, Any]) -> Table:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sonoloop.errors import StoreError
-from sonoloop.labels.tables import FRAMES, HEADS, PREDICTIONS, REVISIONS, TOMBSTONES
+from sonoloop.labels.tables import FRAMES, HEADS, PREDICTIONS, REVISIONS
 from sonoloop.values import Correction
 
 
@@ -70,35 +69,6 @@ def add_frame(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
         connection.execute(sqlite.insert(FRAMES).values(row).on_conflict_do_nothing())
     query = select(FRAMES).where(FRAMES.c.id == row["id"]).with_for_update()
     return dict(connection.execute(query).one()._mapping)
-
-
-def check_not_withdrawn(connection: Connection, frame: Mapping[str, Any]) -> None:
-    """Refuse to store anything of a frame that was withdrawn, from whatever file its pixels came.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In a writing transaction that has entered the frame: nobody withdraws it meanwhile.
-    frame : mapping
-        The frame's row.
-
-    Raises
-    ------
-    StoreError
-        If it was withdrawn; the error says when.
-    """
-    query = (
-        select(TOMBSTONES.c.created)
-        .join(FRAMES, FRAMES.c.id == TOMBSTONES.c.frame_id)
-        .where(or_(FRAMES.c.id == frame["id"], FRAMES.c.pixels_hash == frame["pixels_hash"]))
-        .order_by(TOMBSTONES.c.number)
-        .limit(1)
-    )
-    created = connection.scalar(query)
-    if created is not None:
-        raise StoreError(
-            f"this image was withdrawn on {created[:10]}: nothing more is stored of it; open another"
-        )
 
 
 def check_parent(connection: Connection, row: dict[str, Any]) -> None:

@@ -10,31 +10,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from sqlalchemy import Connection, Row, func, not_, select
+from sqlalchemy import Connection, Row
 
 from sonoloop.errors import StoreError, UnsupportedImageError
 from sonoloop.imaging.fingerprints import Sketch, sketch
 from sonoloop.imaging.grey import check_frame
-from sonoloop.labels.drawing import (
-    GroupRole,
-    Role,
-    count_lesion_tests,
-    draws_first,
-    hash_alone,
-    hash_patient,
-)
+from sonoloop.labels.drawing import GroupRole, Role, draws_first, hash_alone, hash_patient
 from sonoloop.labels.model_rows import hold
 from sonoloop.labels.placing import Homes, add_member, add_outsider, read_member, revise_member
-from sonoloop.labels.revisions import has_withdrawn_pixels, is_withdrawn
-from sonoloop.labels.settings import secret_in, settings_in
+from sonoloop.labels.settings import secret_in, settings_in, store_secret
 from sonoloop.labels.sketches import count_change, write_sketch
-from sonoloop.labels.tables import FRAMES, GROUPS, MEMBERS
+from sonoloop.labels.tables import GROUPS
+from sonoloop.labels.tombstones import find_withdrawal, is_refused, set_apart
 from sonoloop.values import Frame
 
 if TYPE_CHECKING:
     from sonoloop.labels.store import CorrectionStore
 
-__all__ = ["GroupCounts", "GroupRole", "Placement", "Role", "count_groups", "place_frame", "placement"]
+__all__ = [
+    "GroupRole",
+    "Placement",
+    "Role",
+    "place_frame",
+    "placement",
+    "set_aside",
+    "was_withdrawn",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,8 @@ class Placement:
     group_id : str
         64 hex digits.
     role : str
-        "train", "test", or "neither" for a frame that belongs to both sides or was withdrawn.
+        "train", "test", or "neither" for a frame that belongs to both sides, or that was withdrawn or its
+        patient.
     patient : str, optional
         Keyed hash of the patient's number, where that is known.
     draw_first : bool
@@ -61,34 +63,6 @@ class Placement:
     role: Role
     patient: str | None
     draw_first: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupCounts:
-    """How the frames of a store are divided.
-
-    Parameters
-    ----------
-    train_groups, test_groups : int
-        Groups by role.
-    test_groups_with_lesion : int
-        Those kept for testing in which somebody marked a lesion.
-    train_frames, test_frames, neither_frames : int
-        Frames by role, without those that were withdrawn.
-    withdrawn_frames : int
-        Those.
-    unplaced_frames : int
-        Frames that an earlier Sonoloop stored; the next snapshot places them.
-    """
-
-    train_groups: int
-    test_groups: int
-    test_groups_with_lesion: int
-    train_frames: int
-    test_frames: int
-    neither_frames: int
-    withdrawn_frames: int
-    unplaced_frames: int
 
 
 def place_frame(
@@ -114,7 +88,9 @@ def place_frame(
     Returns
     -------
     Placement
-        As stored, on disk. Nothing is stored of a new file that has the pixels of a frame that was withdrawn.
+        As stored, on disk. Nothing is stored of a new file that has the pixels of a frame that was withdrawn,
+        nor of a new frame of a patient of whom one was; and a frame that turns out to be of such a patient
+        takes no part.
 
     Raises
     ------
@@ -130,7 +106,7 @@ def place_frame(
         member = read_member(connection, frame.id)
         if member is not None and (member.withdrawn or _knows_all(connection, member, patient)):
             return _read_placement(connection, member)
-        if member is None and _is_gone(connection, frame):
+        if member is None and _is_gone(store, connection, frame):
             return _refuse(connection, frame)
     seen = _try_sketch(frame)
     index = store.sketches
@@ -139,21 +115,46 @@ def place_frame(
             hold(connection, GROUPS)
             index.refresh(connection)
             member = read_member(connection, frame.id)
-            if member is None and _is_gone(connection, frame):
-                return _refuse(connection, frame)
-            news = seen is not None and (member is None or not (member.seen or member.withdrawn))
-            if member is None or not member.withdrawn:
-                hashed = None if patient is None else hash_patient(secret_in(connection), patient)
-                homes = Homes.of(connection, index, frame, seen=seen, hashed=hashed, member=member)
-                if member is None:
-                    add_member(connection, index, frame, homes, hashed, forced=role, seen=seen)
-                else:
-                    revise_member(connection, index, frame, member, homes, hashed=hashed, seen=seen)
+            hashed = None if patient is None else hash_patient(secret_in(connection), patient)
+            if is_refused(connection, member, frame.pixels_hash, hashed):
+                return _turn_away(store, connection, frame, hashed)
+            news = seen is not None and (member is None or not member.seen)
+            homes = Homes.of(connection, index, frame, seen=seen, hashed=hashed, member=member)
+            if member is None:
+                add_member(connection, index, frame, homes, hashed, forced=role, seen=seen)
+            else:
+                revise_member(connection, index, frame, member, homes, hashed=hashed, seen=seen)
             changes = count_change(connection) if news else None
             placed = _read_placement(connection, _known_member(connection, frame.id))
         if seen is not None and changes is not None:
             index.add(frame.id, write_sketch(seen)[1], changes)
     return placed
+
+
+def was_withdrawn(store: CorrectionStore, frame: Frame, *, patient: str | None = None) -> bool:
+    """Tell whether nothing is stored of a frame, since it was withdrawn or its patient was.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Open.
+    frame : Frame
+        The frame.
+    patient : str, optional
+        The patient's number, as for `place_frame`.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+    """
+    secret = store_secret(store)
+    with store.reading() as connection:
+        member = read_member(connection, frame.id)
+        hashed = hash_patient(secret, patient) if patient else None
+        return frame.pixels_hash in store.turned_away or is_refused(
+            connection, member, frame.pixels_hash, hashed
+        )
 
 
 def set_aside(store: CorrectionStore, frame: Frame) -> None:
@@ -175,7 +176,7 @@ def set_aside(store: CorrectionStore, frame: Frame) -> None:
     """
     with store.writing() as connection:
         hold(connection, GROUPS)
-        if read_member(connection, frame.id) is None and not _is_gone(connection, frame):
+        if read_member(connection, frame.id) is None and not _is_gone(store, connection, frame):
             add_outsider(connection, frame)
 
 
@@ -192,45 +193,6 @@ def placement(store: CorrectionStore, frame_id: str) -> Placement | None:
         return None if member is None else _read_placement(connection, member)
 
 
-def count_groups(store: CorrectionStore) -> GroupCounts:
-    """Count groups and frames by what they are for.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
-    with store.reading() as connection:
-        by_role = select(GROUPS.c.role, func.count().label("number")).group_by(GROUPS.c.role)
-        groups = {row.role: row.number for row in connection.execute(by_role)}
-        withdrawn = is_withdrawn(MEMBERS.c.frame_id)
-        frames = {
-            (row.role, row.bridges): row.number
-            for row in connection.execute(
-                select(GROUPS.c.role, MEMBERS.c.bridges, func.count().label("number"))
-                .join(MEMBERS, MEMBERS.c.group_id == GROUPS.c.id)
-                .where(not_(withdrawn))
-                .group_by(GROUPS.c.role, MEMBERS.c.bridges)
-            )
-        }
-        unplaced = FRAMES.outerjoin(MEMBERS, MEMBERS.c.frame_id == FRAMES.c.id)
-        counts = {
-            "withdrawn_frames": select(func.count()).select_from(FRAMES).where(is_withdrawn(FRAMES.c.id)),
-            "unplaced_frames": select(func.count())
-            .select_from(unplaced)
-            .where(MEMBERS.c.frame_id.is_(None), not_(is_withdrawn(FRAMES.c.id))),
-        }
-        return GroupCounts(
-            train_groups=groups.get("train", 0),
-            test_groups=groups.get("test", 0),
-            test_groups_with_lesion=count_lesion_tests(connection),
-            train_frames=frames.get(("train", False), 0),
-            test_frames=frames.get(("test", False), 0),
-            neither_frames=frames.get(("train", True), 0) + frames.get(("test", True), 0),
-            **{name: connection.scalar(query) or 0 for name, query in counts.items()},
-        )
-
-
 def _try_sketch(frame: Frame) -> Sketch | None:
     try:
         return sketch(check_frame(frame).pixels)
@@ -238,8 +200,18 @@ def _try_sketch(frame: Frame) -> Sketch | None:
         return None
 
 
-def _is_gone(connection: Connection, frame: Frame) -> bool:
-    return bool(connection.scalar(select(has_withdrawn_pixels(frame.pixels_hash))))
+def _is_gone(store: CorrectionStore, connection: Connection, frame: Frame) -> bool:
+    return frame.pixels_hash in store.turned_away or is_refused(connection, None, frame.pixels_hash, None)
+
+
+def _turn_away(store: CorrectionStore, connection: Connection, frame: Frame, hashed: str | None) -> Placement:
+    """Place nothing, and have what is stored of a withdrawn patient's pixels already take no part."""
+    created = None if hashed is None else find_withdrawal(connection, hashed)
+    if hashed is not None and created is not None:
+        set_apart(connection, frame.pixels_hash, hashed)
+        store.turned_away[frame.pixels_hash] = created
+    member = read_member(connection, frame.id)
+    return _refuse(connection, frame) if member is None else _read_placement(connection, member)
 
 
 def _refuse(connection: Connection, frame: Frame) -> Placement:

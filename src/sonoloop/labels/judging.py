@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from sqlalchemy import Connection, func, insert, select
 
@@ -17,15 +17,16 @@ from sonoloop.labels.looks import (
     Look,
     VerdictName,
     looks,
+    note_known,
     read_scores,
     record_look,
     write_scores,
 )
 from sonoloop.labels.model_rows import hold, now
+from sonoloop.labels.references import references_in
 from sonoloop.labels.tables import (
     LOOKS,
     MEMBERS,
-    REFERENCES,
     REVISIONS,
     TEST_SET_MEMBERS,
     TEST_SETS,
@@ -45,11 +46,16 @@ __all__ = [
     "freeze_test_set",
     "looks",
     "newest_test_set",
+    "note_known",
     "read_scores",
     "read_test_set",
     "record_look",
+    "true_labels",
     "write_scores",
 ]
+
+# SQLite takes 999 parameters a statement in its older versions
+_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +147,7 @@ def read_test_set(store: CorrectionStore, number: int) -> TestSet:
     Raises
     ------
     StoreError
-        If there is none of that number.
+        If there is none of that number, or it was meddled with.
     """
     with store.reading() as connection:
         return _read_set(connection, number)
@@ -177,8 +183,28 @@ def newest_test_set(store: CorrectionStore) -> TestSet | None:
         return replace(found, members=tuple(one for one in found.members if one.frame_id not in gone))
 
 
+def true_labels(store: CorrectionStore, test_set: TestSet) -> dict[str, str]:
+    """Give the class of every frame of a test set: the reference standard, else the reader's.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+    """
+    wanted = [judge.revision_id for judge in test_set.members]
+    labels: dict[str, str] = {}
+    with store.reading() as connection:
+        for start in range(0, len(wanted), _BATCH):
+            some = REVISIONS.c.id.in_(wanted[start : start + _BATCH])
+            rows = connection.execute(select(REVISIONS.c.id, REVISIONS.c.label).where(some))
+            labels.update({row.id: row.label for row in rows})
+    return {judge.frame_id: judge.reference or labels[judge.revision_id] for judge in test_set.members}
+
+
 def _hash(members: tuple[Judge, ...]) -> str:
-    content = json.dumps([asdict(judge) for judge in members], sort_keys=True)
+    # sorted here: databases differ in how they order text
+    by_frame = sorted(members, key=lambda judge: judge.frame_id)
+    content = json.dumps([asdict(judge) for judge in by_frame], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -189,20 +215,16 @@ def _select_judges(connection: Connection) -> tuple[Judge, ...]:
         .order_by(None)
         .order_by(REVISIONS.c.frame_id)
     )
-    known = {
-        row.frame_id: cast("ClassName", row.label)
-        for row in connection.execute(
-            select(REFERENCES.c.frame_id, REFERENCES.c.label).order_by(REFERENCES.c.number)
-        )
-    }
+    rows = connection.execute(query).all()
+    references = references_in(connection, [row.frame_id for row in rows])
     return tuple(
         Judge(
             frame_id=row.frame_id,
             revision_id=row.id,
             group_id=row.group_id,
-            reference=known.get(row.frame_id),
+            reference=references.get(row.frame_id),
         )
-        for row in connection.execute(query)
+        for row in rows
     )
 
 
@@ -215,17 +237,20 @@ def _read_set(connection: Connection, number: int) -> TestSet:
         .where(TEST_SET_MEMBERS.c.test_set == number)
         .order_by(TEST_SET_MEMBERS.c.frame_id)
     )
+    judges = tuple(
+        Judge(
+            frame_id=member.frame_id,
+            revision_id=member.revision_id,
+            group_id=member.group_id,
+            reference=member.reference,
+        )
+        for member in members
+    )
+    if _hash(judges) != row.sha256:
+        raise StoreError(f"test set {number} is not what it was when it was frozen: restore a backup")
     return TestSet(
         number=row.number,
         sha256=row.sha256,
         created=datetime.fromisoformat(row.created),
-        members=tuple(
-            Judge(
-                frame_id=member.frame_id,
-                revision_id=member.revision_id,
-                group_id=member.group_id,
-                reference=member.reference,
-            )
-            for member in members
-        ),
+        members=judges,
     )

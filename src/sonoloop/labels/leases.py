@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import getnode, uuid4
 
 from sqlalchemy import Connection, Row, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 # a holder that was not heard of for so long is taken for gone
 EXPIRY = timedelta(seconds=120)
+# no host name holds it
+_MARK = "/"
+_DIGITS = 8
 
 
 class LeaseError(StoreError):
@@ -111,7 +115,7 @@ def take_lease(store: CorrectionStore, name: str, *, what: str) -> Lease:
     values = {
         "name": name,
         "holder": held.holder,
-        "host": socket.gethostname(),
+        "host": _name_machine(),
         "pid": os.getpid(),
         "what": what,
         "taken": now,
@@ -125,7 +129,7 @@ def take_lease(store: CorrectionStore, name: str, *, what: str) -> Lease:
                 continue  # given back since it was found
             if not _is_gone(other):
                 raise LeaseError(
-                    f"{other.what} is under way: process {other.pid} on {other.host} has held {name} "
+                    f"{other.what} is under way: process {other.pid} on {_host(other.host)} has held {name} "
                     f"since {other.taken[:16].replace('T', ' ')} UTC; wait until it ends, or stop it"
                 )
             connection.execute(update(LEASES).where(LEASES.c.name == name).values(values))
@@ -140,8 +144,21 @@ def _add(connection: Connection, values: dict[str, Any]) -> bool:
     return connection.scalar(add) is not None
 
 
+def _name_machine() -> str:
+    """Name this machine: two that share a store may have one host name."""
+    node = getnode()
+    # without a network card it is drawn anew by each process, which this bit tells
+    drawn = node >> 40 & 1
+    digits = "" if drawn else hashlib.sha256(str(node).encode()).hexdigest()[:_DIGITS]
+    return f"{socket.gethostname()}{_MARK}{digits}"
+
+
+def _host(machine: str) -> str:
+    return machine.partition(_MARK)[0]
+
+
 def _is_gone(holder: Row[Any]) -> bool:
-    if holder.host == socket.gethostname() and not _is_running(holder.pid):
+    if holder.host == _name_machine() and not _is_running(holder.pid):
         return True
     return datetime.now(UTC) - datetime.fromisoformat(holder.renewed) > EXPIRY
 

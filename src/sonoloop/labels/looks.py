@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from sonoloop.errors import StoreError
-from sonoloop.labels.model_rows import check_who, known_model, now
+from sonoloop.labels.model_rows import PASSED, REFUSED, add_mark, check_who, hold, known_model, now
 from sonoloop.labels.tables import LOOKS, SCORES, TEST_SETS
 
 if TYPE_CHECKING:
@@ -66,8 +66,12 @@ def record_look(
     reason: str,
     figures: Mapping[str, Any],
     who: str,
+    resumed: bool = False,
 ) -> Look:
     """Put a comparison on record; whatever came out of it, it counts as a look at the set.
+
+    A candidate that was refused is marked in the same transaction, and one that is found better after it was
+    refused is not refused any longer.
 
     Parameters
     ----------
@@ -75,6 +79,9 @@ def record_look(
         Where.
     test_set, candidate, incumbent, verdict, reason, figures, who
         See `Look`.
+    resumed : bool
+        Whether this goes on where the same work was interrupted: where the last look at the set was of these
+        two and said the very same, it is that look, and is not counted twice.
 
     Returns
     -------
@@ -104,8 +111,15 @@ def record_look(
     with store.writing() as connection:
         if connection.scalar(select(TEST_SETS.c.number).where(TEST_SETS.c.number == test_set)) is None:
             raise StoreError(f"there is no test set {test_set}: freeze one first")
-        for version in (candidate, incumbent):
-            known_model(connection, version)
+        known_model(connection, incumbent)
+        judged = known_model(connection, candidate)
+        hold(connection, LOOKS)
+        if resumed and (same := _find_same(connection, row)) is not None:
+            return same
+        if verdict == "refuse":
+            add_mark(connection, candidate, REFUSED, why=reason, who=who)
+        elif verdict == "promote" and REFUSED in judged.standing:
+            add_mark(connection, candidate, PASSED, why=reason, who=who)
         return _read_look(connection.execute(insert(LOOKS).values(row).returning(*LOOKS.c)).one())
 
 
@@ -164,6 +178,7 @@ def write_scores(store: CorrectionStore, version: str, scores: Mapping[str, Mapp
     texts = {key: json.dumps(dict(score), allow_nan=False) for key, score in scores.items()}
     with store.writing() as connection:
         known_model(connection, version)
+        hold(connection, SCORES)
         query = select(SCORES.c.revision_id).where(SCORES.c.version == version)
         there = set(connection.scalars(query))
         rows = [
@@ -173,6 +188,45 @@ def write_scores(store: CorrectionStore, version: str, scores: Mapping[str, Mapp
         ]
         if rows:
             connection.execute(insert(SCORES), rows)
+
+
+def note_known(store: CorrectionStore, version: str, known: Mapping[str, bool]) -> None:
+    """Note beside a model's scores which frames it knows; a patient's number that came later may tell.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Where.
+    version : str
+        Of a registered model.
+    known : mapping
+        By the revision that counts as true; those without a score are passed over.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be written to.
+    """
+    stale = {
+        key: {**score, "known": known[key]}
+        for key, score in read_scores(store, version).items()
+        if key in known and bool(score.get("known")) != known[key]
+    }
+    if not stale:
+        return
+    with store.writing() as connection:
+        for key, score in stale.items():
+            own = (SCORES.c.version == version, SCORES.c.revision_id == key)
+            connection.execute(update(SCORES).where(*own).values(score=json.dumps(score)))
+
+
+def _find_same(connection: Connection, row: Mapping[str, Any]) -> Look | None:
+    last = select(LOOKS).where(LOOKS.c.test_set == row["test_set"]).order_by(LOOKS.c.number.desc()).limit(1)
+    found = connection.execute(last).one_or_none()
+    same = ("candidate", "incumbent", "verdict", "reason", "figures")
+    if found is None or any(found._mapping[key] != row[key] for key in same):
+        return None
+    return _read_look(found)
 
 
 def _read_look(row: Any) -> Look:  # noqa: ANN401 - a database's row

@@ -16,7 +16,7 @@ from sonoloop.labels.tables import MARKS, MODELS, PROMOTIONS
 Origin = Literal["shipped", "tuned", "trained", "imported"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
-REFUSED = "refused"  # by the gate
+REFUSED, PASSED = "refused", "passed"  # by the gate; the second only after the first
 LEAKED = "leaked"  # it trained on a frame that judges
 DELETED, RESTORED = "deleted", "restored"  # its bundle, on purpose
 LOCKED, UNLOCKED = "locked", "unlocked"  # the project, to it
@@ -87,9 +87,12 @@ class ModelRow:
 
     @property
     def standing(self) -> tuple[str, ...]:
-        """Its marks that hold today, each once: a model that was brought back is not deleted."""
+        """Its marks that hold today, each once.
+
+        A model that was brought back is not deleted, and one that was found better later is not refused.
+        """
         words = dict.fromkeys(mark.mark for mark in self.marks)
-        for made, undone in ((DELETED, RESTORED), (LOCKED, UNLOCKED)):
+        for made, undone in ((REFUSED, PASSED), (DELETED, RESTORED), (LOCKED, UNLOCKED)):
             words.pop(undone, None)
             if self._last_of(made, undone) == undone:
                 words.pop(made, None)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sonoloop.labels.figures import Figures, summarise_scores
-from sonoloop.labels.judging import TestSet, looks, newest_test_set, read_scores
+from sonoloop.labels.judging import TestSet, looks, newest_test_set, read_scores, true_labels
 from sonoloop.labels.locking import locked_version
 from sonoloop.labels.pointer import incumbent
 from sonoloop.labels.versions import ModelRow, list_models
@@ -81,12 +82,13 @@ def compare_models(store: CorrectionStore) -> Overview:
         If the store cannot be read.
     """
     rows, used, test_set = list_models(store), incumbent(store), newest_test_set(store)
+    labels = {} if test_set is None else true_labels(store, test_set)
     names = {row.version: row.model for row in rows}
     lines = [
         Line(
             row=row,
             parent=None if row.parent is None else names.get(row.parent, row.parent[:8]),
-            figures=_judge(store, row.version, test_set),
+            figures=_judge(store, row.version, test_set, labels),
             in_use=used is not None and used.version == row.version,
         )
         for row in reversed(rows)
@@ -99,10 +101,16 @@ def compare_models(store: CorrectionStore) -> Overview:
     )
 
 
-def _judge(store: CorrectionStore, version: str, test_set: TestSet | None) -> Figures | None:
+def _judge(
+    store: CorrectionStore, version: str, test_set: TestSet | None, labels: Mapping[str, str]
+) -> Figures | None:
     if test_set is None:
         return None
     scores = read_scores(store, version)
-    found = (scores.get(judge.revision_id) for judge in test_set.members)
-    judged = [score for score in found if score is not None and not score.get("known")]
+    judged = [
+        # what is true is asked of the set: a score may be older than a histology or a patient's number
+        {**score, "frame": judge.frame_id, "group": judge.group_id, "label": labels[judge.frame_id]}
+        for judge in test_set.members
+        if (score := scores.get(judge.revision_id)) is not None and not score.get("known")
+    ]
     return summarise_scores(judged) if judged else None

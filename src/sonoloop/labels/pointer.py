@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import ConflictError, StoreError
 from sonoloop.labels.locking import check_lock, lock, locked_version, unlock
 from sonoloop.labels.model_rows import (
-    ModelRow,
     check_who,
     check_why,
     hold,
     known_model,
-    now,
     read_in_use,
-    select_models,
 )
+from sonoloop.labels.promotions import KINDS, Kind, Promotion, all_moves, last_move, move_pointer
+from sonoloop.labels.rolling_back import rollback, rollback_target
 from sonoloop.labels.tables import LOOKS, PROMOTIONS
 from sonoloop.labels.versions import add_model
 
@@ -43,43 +39,6 @@ __all__ = [
     "unlock",
 ]
 
-Kind = Literal["first", "gate", "use", "rollback"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-
-_LAST = select(PROMOTIONS).order_by(PROMOTIONS.c.number.desc()).limit(1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Promotion:
-    """One move of the pointer.
-
-    Parameters
-    ----------
-    number : int
-        Their order.
-    version : str
-        The model in use from then on.
-    previous : str, optional
-        The one that was in use before.
-    kind : str
-        "first", "gate" (it was found better), "use" (a person decided) or "rollback".
-    look : int, optional
-        The look at a test set that decided; see `sonoloop.labels.judging.Look`.
-    why, who : str
-        The reason, and the pseudonym of the person.
-    created : datetime.datetime
-        When, in UTC.
-    """
-
-    number: int
-    version: str
-    previous: str | None
-    kind: Kind
-    look: int | None
-    why: str
-    who: str
-    created: datetime
-
 
 def incumbent(store: CorrectionStore) -> Promotion | None:
     """Tell which model is in use, and since when.
@@ -90,7 +49,7 @@ def incumbent(store: CorrectionStore) -> Promotion | None:
         If the store cannot be read.
     """
     with store.reading() as connection:
-        return _last(connection)
+        return last_move(connection)
 
 
 def history(store: CorrectionStore) -> tuple[Promotion, ...]:
@@ -102,7 +61,7 @@ def history(store: CorrectionStore) -> tuple[Promotion, ...]:
         If the store cannot be read.
     """
     with store.reading() as connection:
-        return _all(connection)
+        return all_moves(connection)
 
 
 def ensure_incumbent(store: CorrectionStore, *, version: str, model: str, who: str) -> Promotion:
@@ -132,11 +91,11 @@ def ensure_incumbent(store: CorrectionStore, *, version: str, model: str, who: s
         return last
     with store.writing() as connection:
         hold(connection, PROMOTIONS)
-        last = _last(connection)
+        last = last_move(connection)
         if last is not None:
             return last
         add_model(connection, version=version, model=model, origin="shipped", who=who)
-        return _move(connection, version, kind="first", look=None, why="ships with Sonoloop", who=who)
+        return move_pointer(connection, version, kind="first", look=None, why="ships with Sonoloop", who=who)
 
 
 def promote(
@@ -195,117 +154,11 @@ def promote(
             raise StoreError(f"{known.model} is in use already")
         check_lock(connection, known)
         _check_look(connection, look, kind=kind, version=version, incumbent=expected)
-        moved = _move(connection, version, kind=kind, look=look, why=why, who=who)
+        moved = move_pointer(connection, version, kind=kind, look=look, why=why, who=who)
         # written, and not committed
         crash_here("before-promote")
     crash_here("after-promote")
     return moved
-
-
-def rollback_target(store: CorrectionStore) -> ModelRow | None:
-    """Tell which model `rollback` would put back into use; None where there is none before.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
-    with store.reading() as connection:
-        return _before(connection)
-
-
-def rollback(store: CorrectionStore, *, who: str, why: str, to: str | None = None) -> Promotion:
-    """Put the model back into use that was before the present one; again for the one before that.
-
-    Verify its bundle first, as for `promote`.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where.
-    who, why : str
-        Pseudonym of the person, and the reason.
-    to : str, optional
-        The version that `rollback_target` told the caller.
-
-    Returns
-    -------
-    Promotion
-        As it is stored.
-
-    Raises
-    ------
-    ConflictError
-        If it would be another model than `to` by now.
-    StoreError
-        If no model was in use before that is still there, the project is locked, or no reason is given. The
-        pointer stays.
-    ValueError
-        If nobody is named.
-    """
-    check_who(who)
-    check_why(why)
-    with store.writing() as connection:
-        hold(connection, PROMOTIONS)
-        target = _before(connection)
-        if target is None:
-            raise StoreError("no model was in use before this one that is still there: nothing to go back to")
-        if to is not None and target.version != to:
-            raise ConflictError("the model in use was changed meanwhile: look which one it is, and try again")
-        check_lock(connection, target)
-        return _move(connection, target.version, kind="rollback", look=None, why=why, who=who)
-
-
-def _move(
-    connection: Connection, version: str, *, kind: Kind, look: int | None, why: str, who: str
-) -> Promotion:
-    row = {
-        "version": version,
-        "previous": read_in_use(connection),
-        "kind": kind,
-        "look": look,
-        "why": why,
-        "who": who,
-        "created": now(),
-    }
-    connection.execute(insert(PROMOTIONS).values(row))
-    return _read(connection.execute(_LAST).one())
-
-
-def _last(connection: Connection) -> Promotion | None:
-    row = connection.execute(_LAST).one_or_none()
-    return None if row is None else _read(row)
-
-
-def _all(connection: Connection) -> tuple[Promotion, ...]:
-    return tuple(_read(row) for row in connection.execute(select(PROMOTIONS).order_by(PROMOTIONS.c.number)))
-
-
-def _read(row: Any) -> Promotion:  # noqa: ANN401 - a database's row
-    values = dict(row._mapping)
-    return Promotion(**{**values, "created": datetime.fromisoformat(values["created"])})
-
-
-def _before(connection: Connection) -> ModelRow | None:
-    models = {row.version: row for row in select_models(connection)}
-    way = _unwind(_all(connection))
-    for version in reversed(way[:-1]):
-        if version != way[-1] and not models[version].is_deleted:
-            return models[version]
-    return None
-
-
-def _unwind(moves: Sequence[Promotion]) -> list[str]:
-    """List the versions that lead to the one in use; what was rolled back is off the way."""
-    way: list[str] = []
-    for move in moves:
-        if move.kind == "rollback" and move.version in way[:-1]:
-            way.pop()
-            while way[-1] != move.version:
-                way.pop()
-        else:
-            way.append(move.version)
-    return way
 
 
 def _check_unmoved(connection: Connection, expected: str | None) -> None:
@@ -327,5 +180,15 @@ def _check_look(
     row = connection.execute(select(LOOKS).where(LOOKS.c.number == look)).one_or_none()
     if row is None or (row.candidate, row.incumbent) != (version, incumbent):
         raise StoreError(f"look {look} did not compare this model with the one in use: judge it again")
-    if kind == "gate" and row.verdict != "promote":
-        raise StoreError(f"look {look} said {row.verdict}, not promote: {row.reason}")
+    if kind != "gate":
+        return
+    last = connection.execute(
+        select(LOOKS)
+        .where(LOOKS.c.candidate == version, LOOKS.c.incumbent == incumbent)
+        .order_by(LOOKS.c.number.desc())
+        .limit(1)
+    ).one()
+    if last.verdict != "promote":
+        raise StoreError(f"look {last.number} said {last.verdict}, not promote: {last.reason}")
+    if last.number != look:
+        raise StoreError(f"the two were compared again since look {look}: go by look {last.number}")

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sonoloop.errors import StoreError
+from sonoloop.labels.model_rows import hold
 from sonoloop.labels.tables import SETTINGS
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def change_settings(store: CorrectionStore, **changes: object) -> StoreSettings:
     if unknown:
         raise StoreError(f"there is no setting {unknown[0]!r}; there are {', '.join(SETTING_NAMES)}")
     with store.writing() as connection:
+        hold(connection, SETTINGS)
         settings = _build({**_stored(connection), **changes})
         for key in changes:
             connection.execute(delete(SETTINGS).where(SETTINGS.c.key == key))

@@ -22,7 +22,6 @@ from sqlalchemy import URL, Connection, Engine, Select, func, insert, not_, or_,
 from sonoloop.errors import StoreError
 from sonoloop.labels.accepting import (
     add_prediction,
-    check_not_withdrawn,
     check_parent,
     enter_frame,
     move_head,
@@ -45,6 +44,7 @@ from sonoloop.labels.revisions import (
 from sonoloop.labels.schema import ensure_schema
 from sonoloop.labels.sketches import SketchIndex
 from sonoloop.labels.tables import FRAMES, HEADS, REVISIONS
+from sonoloop.labels.tombstones import check_not_withdrawn
 from sonoloop.values import Correction
 
 _log = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ class CorrectionStore:
         self._url = read_location(url)
         self._name = describe(self._url)
         self._sketches = SketchIndex()
+        self._turned_away: dict[str, str] = {}
         prepare_file(self._url)
         with explained(self._name):
             ensure_schema(self._url)
@@ -113,8 +114,8 @@ class CorrectionStore:
             A `ConflictError`: the head is another one by now. The correction is stored beside it, on disk,
             and the error holds both.
         StoreError
-            If the size differs, the frame was withdrawn, the parent is no revision of that frame by that
-            annotator, or the database cannot be written; nothing was stored.
+            If the size differs, the frame or its patient was withdrawn, the parent is no revision of that
+            frame by that annotator, or the database cannot be written; nothing was stored.
         ValueError
             If an id is no SHA-256, the annotator has no name, the mask has no pixels, or the prediction has
             values out of range; nothing was stored.
@@ -125,7 +126,7 @@ class CorrectionStore:
         )
         with self.writing() as connection:
             frame = enter_frame(connection, correction)
-            check_not_withdrawn(connection, frame)
+            check_not_withdrawn(connection, frame, self._turned_away)
             check_parent(connection, row)
             head = select_head(connection, row)
             if prediction is not None:
@@ -262,6 +263,11 @@ class CorrectionStore:
     def sketches(self) -> SketchIndex:
         """What `sonoloop.labels.groups` keeps in memory of this store's frames."""
         return self._sketches
+
+    @property
+    def turned_away(self) -> dict[str, str]:
+        """The pixels of new frames of withdrawn patients, with the date: nothing of them is in the store."""
+        return self._turned_away
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -14,6 +14,7 @@ from sonoloop.labels.model_rows import (
     LEAKED,
     LOCKED,
     ORIGINS,
+    PASSED,
     REFUSED,
     RESTORED,
     UNLOCKED,
@@ -39,6 +40,7 @@ __all__ = [
     "LEAKED",
     "LOCKED",
     "ORIGINS",
+    "PASSED",
     "REFUSED",
     "RESTORED",
     "UNLOCKED",
@@ -117,6 +119,7 @@ def add_model(
     if origin not in ORIGINS:
         raise ValueError(f"origin must be one of {', '.join(ORIGINS)}, got {origin!r}")
     check_who(who)
+    hold(connection, MODELS)
     known = select_model(connection, version)
     if known is None:
         row = {

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, Connection, insert, not_, select, text, update
+from sqlalchemy import URL, Connection, Row, insert, select, text, update
 
 from sonoloop.errors import StoreError
 from sonoloop.labels.drawing import hash_patient
@@ -37,16 +37,22 @@ class Withdrawn:
     Parameters
     ----------
     frames : tuple of str
-        Ids of the frames that were erased.
+        Ids of the frames that were erased now.
+    before : tuple of str
+        Ids of those that answer to it too, and were erased before.
     snapshots : tuple of str
-        Names of the snapshots that hold revisions of them.
+        Names of the snapshots that hold revisions of any of them.
     models : tuple of ModelRow
         The models that learned from those snapshots, and those tuned from such a model.
+    keys : frozenset of str
+        Ids and pixel hashes of all of these frames: a model's own list of who trained it has them.
     """
 
     frames: tuple[str, ...]
+    before: tuple[str, ...]
     snapshots: tuple[str, ...]
     models: tuple[ModelRow, ...]
+    keys: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +81,8 @@ def withdraw(store: CorrectionStore, frame_or_patient: str, *, why: str, who: st
     Masks, predictions' maps and what knows the frames again become empty in one transaction; rows, hashes and
     decisions stay. The frames no longer count anywhere, and nothing more is stored of them. The pictures of
     past comparisons of models are removed from this machine. The images themselves, models, exports and
-    backups are elsewhere and are not touched.
+    backups are elsewhere and are not touched. What was withdrawn before stays so, under its first reason, and
+    who had used it is told again.
 
     Parameters
     ----------
@@ -97,8 +104,8 @@ def withdraw(store: CorrectionStore, frame_or_patient: str, *, why: str, who: st
     Raises
     ------
     StoreError
-        If nothing or more than one frame answers to that, all of it was withdrawn before, no reason is
-        given, or the store cannot be written; nothing was erased.
+        If nothing or more than one frame answers to that, no reason is given, or the store cannot be
+        written; nothing was erased.
     ValueError
         If nobody is named.
     """
@@ -110,15 +117,15 @@ def withdraw(store: CorrectionStore, frame_or_patient: str, *, why: str, who: st
             connection.execute(text("PRAGMA secure_delete=ON"))
         hold(connection, GROUPS)
         found = _find(connection, frame_or_patient.strip(), secret_in(connection))
-        query = select(FRAMES.c.id).where(FRAMES.c.id.in_(found), not_(is_withdrawn(FRAMES.c.id)))
-        frames = sorted(connection.scalars(query))
+        rows = _read_found(connection, found)
+        frames = sorted(row.id for row in rows if not row.withdrawn)
         for start in range(0, len(frames), _BATCH):
             _erase(connection, frames[start : start + _BATCH], why=why, who=who)
         if frames:
             count_change(connection)
-        snapshots = snapshots_with(connection, frames)
+        snapshots = snapshots_with(connection, found)
         # where it only judged, nothing was learned of it
-        learned = models_from(connection, snapshots_with(connection, frames, role="train"))
+        learned = models_from(connection, snapshots_with(connection, found, role="train"))
         models = tuple(known_model(connection, version) for version in learned)
     try:
         # once more where an earlier withdrawal was cut short here
@@ -126,9 +133,13 @@ def withdraw(store: CorrectionStore, frame_or_patient: str, *, why: str, who: st
         _remove_pictures(store.url)
     except StoreError as error:
         raise StoreError(f"it is erased from the store; but {error}; then withdraw it again") from error
-    if not frames:
-        raise StoreError(f"{frame_or_patient} was withdrawn before: nothing was left to erase")
-    return Withdrawn(frames=tuple(frames), snapshots=tuple(snapshots), models=models)
+    return Withdrawn(
+        frames=tuple(frames),
+        before=tuple(sorted(row.id for row in rows if row.withdrawn)),
+        snapshots=tuple(snapshots),
+        models=models,
+        keys=frozenset(key for row in rows for key in (row.id, row.pixels_hash)),
+    )
 
 
 def frames_of(store: CorrectionStore, frame_or_patient: str) -> list[str]:
@@ -174,6 +185,14 @@ def _remove_pictures(url: URL) -> None:
             raise StoreError(
                 f"{picture} may show it and cannot be removed ({error.strerror}): remove it"
             ) from error
+
+
+def _read_found(connection: Connection, found: Sequence[str]) -> list[Row[Any]]:
+    columns = (FRAMES.c.id, FRAMES.c.pixels_hash, is_withdrawn(FRAMES.c.id).label("withdrawn"))
+    batches = (found[start : start + _BATCH] for start in range(0, len(found), _BATCH))
+    return [
+        row for batch in batches for row in connection.execute(select(*columns).where(FRAMES.c.id.in_(batch)))
+    ]
 
 
 def _find(connection: Connection, wanted: str, secret: bytes) -> list[str]:

@@ -17,7 +17,7 @@ from torch import nn
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.models.card import CARD, MAX_WEIGHTS_BYTES, WEIGHTS, Card, read_bundle_file, read_card
-from sonoloop.models.networks import build_network
+from sonoloop.models.networks import build_network, outline_network
 
 __all__ = ["CARD", "WEIGHTS", "Bundle", "Card", "read_bundle", "save_bundle", "seal"]
 
@@ -43,7 +43,7 @@ class Bundle:
 def save_bundle(
     folder: Path, network: nn.Module, card: Card, *, beside: Mapping[str, bytes] | None = None
 ) -> Bundle:
-    """Write a bundle: complete, or not at all.
+    """Write a bundle: complete and read back, or not at all.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def save_bundle(
     Raises
     ------
     BundleError
-        If the folder exists or cannot be written, or a weight is not finite.
+        If the folder exists, cannot be written or what was written not be read, or a weight is not finite.
     """
     if folder.exists():
         raise BundleError(f"{folder} exists; a bundle is never overwritten: give another folder")
@@ -76,13 +76,19 @@ def save_bundle(
                 file.flush()
                 os.fsync(file.fileno())
             crash_here("bundle-half-written")
+        # before it is in its place, which a bundle that cannot be read would block
+        bundle = read_bundle(temporary)
         temporary.rename(folder)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise BundleError(
             f"{folder} cannot be written ({error.strerror}); make room, or give another folder"
         ) from error
-    return read_bundle(folder)
+    except BundleError as error:
+        told = str(error).replace(temporary.name, folder.name)
+        raise BundleError(f"{folder} is not written, since it could not be read back: {told}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return bundle
 
 
 def seal(card: Card, network: nn.Module) -> Card:
@@ -133,8 +139,7 @@ def read_bundle(folder: Path) -> Bundle:
     _check_finite(state, name)
     try:
         # no memory is taken before the shapes are known to fit
-        with torch.device("meta"):
-            network = build_network(card.spec)
+        network = outline_network(card.spec)
         state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
         if others := set(state) ^ set(network.state_dict()):
             raise ModelError(f"{len(others)} tensors too many or too few, such as {min(others)}")

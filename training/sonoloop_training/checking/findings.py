@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sonoloop.values import CLASSES
 from sonoloop_training.checking.inspect_sample import FaultKind
 from sonoloop_training.checking.sources import Source
-from sonoloop_training.checking.survey import Survey
+from sonoloop_training.checking.survey import SharedPair, Survey
 
 Severity = Literal["mend", "heed", "note"]
 
@@ -78,6 +78,29 @@ def findings_of(survey: Survey) -> list[Finding]:
         *_notes(survey),
     ]
     return sort_findings(found)
+
+
+def shared_images(surveys: Sequence[Survey], pairs: Iterable[SharedPair]) -> list[Finding]:
+    """Say which images of one dataset are in another too; no group keeps them together."""
+    by_datasets: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for pair in pairs:
+        places = (pair.one, pair.other)
+        names = [
+            f"{surveys[home].source.dataset}/{surveys[home].inspections[place].sample.name}"
+            for home, place in places
+        ]
+        by_datasets[pair.one[0], pair.other[0]].append(", ".join(names) + " (mirrored)" * pair.mirrored)
+    return [
+        Finding(
+            severity="mend",
+            dataset=" and ".join(surveys[home].source.dataset for home in homes),
+            what="images are near-duplicates of images of the other dataset",
+            advice="one may train and the other test, and training leaves out only copies that it knows by "
+            "their fingerprints; keep each image in one dataset",
+            names=tuple(names),
+        )
+        for homes, names in sorted(by_datasets.items())
+    ]
 
 
 def sort_findings(findings: Iterable[Finding]) -> list[Finding]:

@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from sonoloop.errors import TrainingError
-from sonoloop_training.checking.findings import Finding, findings_of, not_listed, sort_findings
+from sonoloop_training.checking.findings import (
+    Finding,
+    findings_of,
+    not_listed,
+    shared_images,
+    sort_findings,
+)
 from sonoloop_training.checking.report import build_report
 from sonoloop_training.checking.sources import find_sources
 from sonoloop_training.checking.summary import summarise, summary_rows
-from sonoloop_training.checking.survey import Survey, survey_source
+from sonoloop_training.checking.survey import Survey, find_shared, survey_source
 from sonoloop_training.events import Checked, Event, Progress
 
 REPORT = "report.html"
@@ -51,8 +57,13 @@ def check(data: Path, out: Path | None = None) -> Iterator[Event]:
             survey = yield from survey_source(source)
             surveys.append(survey)
     refused = [source for source in sources if not source.samples]
+    shared = yield from find_shared(surveys)
     findings = sort_findings(
-        [*map(not_listed, refused), *(finding for survey in surveys for finding in findings_of(survey))]
+        [
+            *map(not_listed, refused),
+            *(finding for survey in surveys for finding in findings_of(survey)),
+            *shared_images(surveys, shared),
+        ]
     )
     yield Progress(stage="Writing the report", done=0, total=1)
     files = {folder / REPORT: build_report(data, surveys, findings, refused=[s.dataset for s in refused])}

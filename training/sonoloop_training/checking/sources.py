@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sonoloop.errors import SonoloopError, TrainingError
+from sonoloop.errors import SonoloopError
 from sonoloop_training.datasets import (
     Sample,
     find_datasets,
@@ -16,7 +16,7 @@ from sonoloop_training.datasets import (
     load_huggingface,
     load_udiat,
 )
-from sonoloop_training.datasets.find import Reader, dataset_folders, find_reader
+from sonoloop_training.datasets.find import Reader, check_folder, dataset_folders, find_reader
 from sonoloop_training.datasets.folder import has_groups
 from sonoloop_training.datasets.groups import find_group_list
 
@@ -62,10 +62,9 @@ def find_sources(data: Path) -> list[Source]:
     Raises
     ------
     TrainingError
-        If there is none.
+        If there is none, or `data` is no folder.
     """
-    if not data.is_dir():
-        raise TrainingError(f"there is no folder {data}; give the folder with the dataset")
+    check_folder(data)
     sources = [_list(folder, reader) for folder in dataset_folders(data) if (reader := find_reader(folder))]
     if not sources:
         # says which layouts are known

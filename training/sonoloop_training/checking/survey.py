@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from sonoloop_training.checking.inspect_sample import Inspection, inspect_sample
@@ -43,6 +43,51 @@ class Survey:
     def readable(self) -> tuple[Inspection, ...]:
         """The samples whose image could be read."""
         return tuple(item for item in self.inspections if item.shape is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedPair:
+    """Two near-duplicates in two datasets.
+
+    Parameters
+    ----------
+    one, other : tuple of int
+        The survey's place, and the image's in its `inspections`; the lower first.
+    mirrored : bool
+        Whether one is the mirror image of the other.
+    """
+
+    one: tuple[int, int]
+    other: tuple[int, int]
+    mirrored: bool
+
+
+def find_shared(surveys: Sequence[Survey]) -> Generator[Progress, None, list[SharedPair]]:
+    """Find the near-duplicates that lie in two datasets.
+
+    Yields
+    ------
+    Progress
+        While pairs are compared; nothing for a single dataset.
+
+    Returns
+    -------
+    list of SharedPair
+        In order of places.
+    """
+    if len(surveys) < 2:
+        return []
+    places = [
+        (home, place, item.sketch)
+        for home, survey in enumerate(surveys)
+        for place, item in enumerate(survey.inspections)
+        if item.sketch
+    ]
+    pairs = yield from match_sketches([item for _, _, item in places], [home for home, _, _ in places])
+    return [
+        SharedPair(one=places[pair.one][:2], other=places[pair.other][:2], mirrored=pair.mirrored)
+        for pair in pairs
+    ]
 
 
 def survey_source(source: Source) -> Generator[Progress, None, Survey]:

@@ -27,6 +27,8 @@ _LAYOUTS = (
     "BUSI (benign, malignant, normal, or train with these), BUS-BRA (bus_data.csv), "
     "Dataset B (original, GT) or images, masks and a CSV"
 )
+_PACKED = frozenset({".zip", ".parquet"})
+_GIVE = "give the folder with the datasets"
 
 
 def find_datasets(data: Path, *, find_groups: FindGroups | None = None) -> list[Sample]:
@@ -44,8 +46,7 @@ def find_datasets(data: Path, *, find_groups: FindGroups | None = None) -> list[
     TrainingError
         If there is none, two have one name, or one is not whole.
     """
-    if not data.is_dir():
-        raise TrainingError(f"there is no folder {data}; give the folder with the datasets")
+    check_folder(data)
     samples: list[Sample] = []
     homes: dict[str, Path] = {}
     for folder in dataset_folders(data):
@@ -64,6 +65,21 @@ def find_datasets(data: Path, *, find_groups: FindGroups | None = None) -> list[
     return samples
 
 
+def check_folder(data: Path) -> None:
+    """Refuse what is no folder; a packed dataset is to be unpacked first.
+
+    Raises
+    ------
+    TrainingError
+        Saying what to do.
+    """
+    if data.is_file():
+        packed = data.suffix.lower() in _PACKED
+        raise TrainingError(f"{data} is a file; {_unpacking(data) if packed else _GIVE}")
+    if not data.is_dir():
+        raise TrainingError(f"there is no folder {data}; {_GIVE}")
+
+
 def dataset_folders(data: Path) -> list[Path]:
     """Return the folders that may hold a dataset: `data` if it does, else those one folder below."""
     return [data] if find_reader(data) else _children(data)
@@ -79,7 +95,10 @@ def find_reader(folder: Path) -> Reader | None:
         return load_udiat
     if subfolder(folder, "images") and subfolder(folder, "masks"):
         return load_folder
-    return load_huggingface if part_folders(folder) else None
+    if part_folders(folder):
+        return load_huggingface
+    # not whole: it says which folder is missing
+    return load_busi if len(class_folders(folder)) == len(CLASSES) - 1 else None
 
 
 def _load_busbra(root: Path, *, find_groups: FindGroups | None) -> list[Sample]:
@@ -95,4 +114,8 @@ def _advise(data: Path) -> str:
     """Say what to unpack, where nothing but packed datasets was found."""
     packed = [path for path in sorted(data.iterdir()) if path.suffix.lower() == ".zip"]
     packed += [path for path in (data, *_children(data)) if parquet_files(path)]
-    return f"; unpack it first: sonoloop data unpack {packed[0]} --out FOLDER" if packed else ""
+    return f"; {_unpacking(packed[0])}" if packed else ""
+
+
+def _unpacking(packed: Path) -> str:
+    return f"unpack it first: sonoloop data unpack {packed} --out FOLDER"

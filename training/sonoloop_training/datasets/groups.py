@@ -72,8 +72,15 @@ def group_samples(
         listed = read_groups(path)
         placed = [_apply(sample, listed) for sample in samples]
         return _drop_contradictions(placed, listed.conflicting)
+    if find_groups is None:
+        # loading is no job with events of its own, and this takes a while
+        logger.warning(
+            "%s has no list of near-duplicates: its %d images are compared with each other",
+            root.name,
+            len(samples),
+        )
     found = (find_groups or _compute_groups)(samples)
-    placed = [replace(s, group=f"{s.dataset}/{found.get(s.name, s.name)}") for s in samples]
+    placed = [replace(s, group=f"{s.dataset}/{found.get(s.name, s.name)}", computed=True) for s in samples]
     kept = _drop_contradictions(placed, frozenset())
     if find_groups is None:
         logger.warning(

@@ -34,6 +34,8 @@ class Sample:
         The class.
     group : str
         Patient, or near-duplicates: never split between training and test.
+    computed : bool
+        Whether the group was computed from the images: then its name and members change with what is added.
     patient : str
         As the dataset numbers its patients; empty where it does not.
     scanner : str
@@ -52,6 +54,7 @@ class Sample:
     masks: tuple[Path, ...]
     label: ClassName
     group: str
+    computed: bool = False
     patient: str = ""
     scanner: str = ""
     overlay: bool | None = None

@@ -68,6 +68,11 @@ def unpack(source: Path, out: Path, *, limits: Limits | None = None) -> Iterator
 def _write(source: Path, folder: Path, limits: Limits) -> Iterator[Event]:
     if source.is_dir():
         paths = sorted(source.rglob("*.parquet"))
+        if not paths and any(source.rglob("*.arrow")):
+            raise TrainingError(
+                f"{source} was saved by the library datasets in its own form; load it there with "
+                "load_from_disk, write it with to_parquet, and unpack that"
+            )
         if not paths:
             raise TrainingError(
                 f"{source} holds no Parquet files; give a zip file, or train on the folder as it is"

@@ -138,7 +138,10 @@ def evaluate(wanted: Evaluation) -> Iterator[Event]:
     write_out(
         out,
         results,
-        [(model.bundle.model, scores) for model, scores in zip(models, found.scores, strict=True)],
+        [
+            (model.bundle.model, scores, _leaked_images(model, scores, entry))
+            for model, scores, entry in zip(models, found.scores, judged, strict=True)
+        ],
         page,
     )
     yield EvaluationDone(out=str(out), results=results)
@@ -178,6 +181,13 @@ def _judge(
     }
 
 
+def _leaked_images(model: Judged, scores: Sequence[Score], entry: dict[str, Any]) -> frozenset[str] | None:
+    """Name the images that say nothing of the model; None where that cannot be known."""
+    if model.leaky_by_design:
+        return frozenset(score.key for score in scores)
+    return None if model.split is None else frozenset(leak["image"] for leak in entry["leaks"])
+
+
 def _figures(scores: Sequence[Score], heads: Sequence[Head]) -> dict[str, Any]:
     figures = summarise(scores, heads=heads)
     return figures | {"confusion": confusion(scores)} if "classes" in heads else figures
@@ -198,6 +208,8 @@ def _compare(
         "other": other.bundle.model,
         "images": len(kept[0]),
         "left_out": left_out,
+        # nothing can be left out that would make such a model's figures honest
+        "leaked": any(model.leaky_by_design for model in models),
         "differences": differences,
         "in_words": describe_differences(one.bundle.model, other.bundle.model, differences),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,11 @@ def check_out(out: Path) -> None:
         )
 
 
-def write_out(
-    out: Path, results: dict[str, Any], models: Sequence[tuple[str, Sequence[Score]]], page: str
-) -> None:
+# id and scores of a model, and which images had trained it, as far as that is known
+Scored = tuple[str, Sequence[Score], Collection[str] | None]
+
+
+def write_out(out: Path, results: dict[str, Any], models: Sequence[Scored], page: str) -> None:
     """Write the three files beside their places and move them there together.
 
     Parameters
@@ -46,7 +48,7 @@ def write_out(
     results : dict
         What JSON can hold.
     models : sequence of tuple
-        Id and scores of each model.
+        Of each its id and scores, and the images that are leaked; None where that is not known.
     page : str
         The report.
 
@@ -75,21 +77,22 @@ def write_out(
             path.unlink(missing_ok=True)
 
 
-def cases_table(models: Sequence[tuple[str, Sequence[Score]]]) -> str:
+def cases_table(models: Sequence[Scored]) -> str:
     """Return the scores as CSV, a row an image and model; what does not exist is empty."""
     text = io.StringIO()
-    rows = [_row(model, score) for model, scores in models for score in scores]
+    rows = [_row(model, score, leaked) for model, scores, leaked in models for score in scores]
     table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     return text.getvalue()
 
 
-def _row(model: str, score: Score) -> dict[str, object]:
+def _row(model: str, score: Score, leaked: Collection[str] | None) -> dict[str, object]:
     pixels, millimetres = score.pixels, score.millimetres
     values: dict[str, object] = {
         "image": score.key,
         "model": model,
+        "leaked": "" if leaked is None else int(score.key in leaked),
         "dataset": score.dataset,
         "group": score.group,
         "scanner": score.scanner,

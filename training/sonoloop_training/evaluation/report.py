@@ -72,16 +72,17 @@ def write_report(
         zip(models, predictors, scores, results["models"], strict=True)
     ):
         heads = model.bundle.card.spec.heads
-        page.heading(f"{model.bundle.model}: where it holds")
-        _write_strata(page, entry["strata"])
+        name = _marked(entry)
+        page.heading(f"{name}: where it holds")
+        _write_strata(page, name, entry["strata"])
         yield Progress(stage="Drawing the report", done=3 * place, total=steps)
-        _draw_figures(page, model, own)
+        _draw_figures(page, name, model, own)
         yield Progress(stage="Drawing the report", done=3 * place + 1, total=steps)
         if "lesion" in heads:
-            _show_worst(page, predictor, own, by_key)
+            _show_worst(page, name, predictor, own, by_key)
         yield Progress(stage="Drawing the report", done=3 * place + 2, total=steps)
         if "classes" in heads:
-            _show_attention(page, model, own, by_key)
+            _show_attention(page, name, model, own, by_key)
     if results["failures"]:
         page.heading("Images that could not be judged")
         page.table(["image", "why"], [[failed["image"], failed["error"]] for failed in results["failures"]])
@@ -89,11 +90,16 @@ def write_report(
     return page.to_html()
 
 
+def _marked(entry: Mapping[str, Any]) -> str:
+    """Name a judged model; the mark goes wherever its figures go."""
+    return f"{entry['model']} (leaked)" if entry["leaked"] else str(entry["model"])
+
+
 def _write_figures(page: Page, results: Mapping[str, Any]) -> None:
     page.heading("Figures")
     header, columns = ["figure"], []
     for entry in results["models"]:
-        header.append(entry["model"] + (" (leaked)" if entry["leaked"] else ""))
+        header.append(_marked(entry))
         columns.append(entry["figures"])
         if entry["figures_without_leaks"]:
             header.append(f"{entry['model']} without leaked images")
@@ -109,12 +115,13 @@ def _write_figures(page: Page, results: Mapping[str, Any]) -> None:
             page.table(
                 ["class", *(f"called {name}" for name in CLASSES)],
                 [[true, *(confusion[true][name] for name in CLASSES)] for true in CLASSES],
-                caption=f"Images by true class and by the class that {entry['model']} gives.",
+                caption=f"Images by true class and by the class that {_marked(entry)} gives.",
             )
 
 
 def _write_comparison(page: Page, comparison: Mapping[str, Any]) -> None:
-    page.heading(f"{comparison['other']} against {comparison['one']}")
+    mark = " (leaked)" * comparison["leaked"]
+    page.heading(f"{comparison['other']} against {comparison['one']}{mark}")
     left_out = comparison["left_out"]
     page.paragraph(
         f"On the same {comparison['images']} images"
@@ -130,11 +137,11 @@ def _write_comparison(page: Page, comparison: Mapping[str, Any]) -> None:
             for key, found in comparison["differences"].items()
             if found
         ],
-        caption=f"{comparison['other']} less {comparison['one']}. {_INTERVALS}",
+        caption=f"{comparison['other']} less {comparison['one']}{mark}. {_INTERVALS}",
     )
 
 
-def _write_strata(page: Page, strata: Mapping[str, Mapping[str, Any]]) -> None:
+def _write_strata(page: Page, name: str, strata: Mapping[str, Mapping[str, Any]]) -> None:
     shown = [
         key for key in TITLES if any(part.get(key) for parts in strata.values() for part in parts.values())
     ]
@@ -146,11 +153,11 @@ def _write_strata(page: Page, strata: Mapping[str, Mapping[str, Any]]) -> None:
     page.table(
         ["by", "part", "images", *(TITLES[key] for key in shown)],
         rows,
-        caption=f"Sizes are shares of the image: small below 3.5 %, large from 9 % on. {_INTERVALS}",
+        caption=f"{name}. Sizes are shares of the image: small below 3.5 %, large from 9 % on. {_INTERVALS}",
     )
 
 
-def _draw_figures(page: Page, model: Judged, scores: Sequence[Score]) -> None:
+def _draw_figures(page: Page, name: str, model: Judged, scores: Sequence[Score]) -> None:
     columns, heads = to_columns(scores), model.bundle.card.spec.heads
     history = read_history(model.folder)
     if history:
@@ -177,13 +184,13 @@ def _draw_figures(page: Page, model: Judged, scores: Sequence[Score]) -> None:
         ]
     for figure, caption in drawn:
         if figure is not None:
-            page.figure(figure, caption)
+            page.figure(figure, f"{name}. {caption}")
 
 
 def _show_worst(
-    page: Page, predictor: Predictor, scores: Sequence[Score], by_key: Mapping[str, Sample]
+    page: Page, name: str, predictor: Predictor, scores: Sequence[Score], by_key: Mapping[str, Sample]
 ) -> None:
-    page.heading(f"{predictor.model}: the worst cases")
+    page.heading(f"{name}: the worst cases")
     shown = []
     for score in worst_cases(scores):
         case = read_case(by_key[score.key])
@@ -193,8 +200,10 @@ def _show_worst(
     page.images(shown, caption=LEGEND)
 
 
-def _show_attention(page: Page, model: Judged, scores: Sequence[Score], by_key: Mapping[str, Sample]) -> None:
-    page.heading(f"{model.bundle.model}: where it looked")
+def _show_attention(
+    page: Page, name: str, model: Judged, scores: Sequence[Score], by_key: Mapping[str, Sample]
+) -> None:
+    page.heading(f"{name}: where it looked")
     shown = []
     for score in telling_cases(scores):
         heat = looked_at(model.bundle, read_case(by_key[score.key]), CLASSES.index(score.predicted))

@@ -157,6 +157,8 @@ def _judge(
                 who=job.who,
                 device=device,
                 library=library,
+                # it may have been killed between the look and telling of it
+                resumed=True,
             )
             look = judgement.look
         wanted = job.plan.promote or read_settings(store).promote == "automatic"

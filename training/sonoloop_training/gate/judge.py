@@ -11,7 +11,7 @@ from sonoloop.errors import TrainingError
 from sonoloop.labels.judging import Look, TestSet, freeze_test_set, looks, record_look
 from sonoloop.labels.settings import read_settings
 from sonoloop.labels.store import CorrectionStore
-from sonoloop.labels.versions import LEAKED, REFUSED, find_model, mark
+from sonoloop.labels.versions import LEAKED, find_model, mark
 from sonoloop.models.library import Library
 from sonoloop_training.events import Event, Gate, Notice
 from sonoloop_training.gate.decide import Verdict, decide
@@ -56,6 +56,7 @@ def judge(
     who: str,
     device: str = "auto",
     library: Library | None = None,
+    resumed: bool = False,
 ) -> Generator[Event, None, Judgement]:
     """Judge a candidate against the incumbent on the frames of a store that judge today.
 
@@ -76,6 +77,9 @@ def judge(
         See `sonoloop.models.devices.choose_device`.
     library : Library, optional
         Where the models are.
+    resumed : bool
+        Whether this goes on where a job was interrupted, so that a look which it had taken is not counted
+        twice.
 
     Yields
     ------
@@ -102,8 +106,16 @@ def judge(
     names = (find_model(store, candidate).model, find_model(store, incumbent).model)
     test_set = freeze_test_set(store)
     versions = (candidate, incumbent)
-    known = yield from _find_known(store, test_set, versions, names, who=who, library=library)
-    scored = yield from score_models(store, test_set, versions, device=device, library=library)
+    trained = yield from _find_trained(store, test_set, versions, names, who=who, library=library)
+    known = {
+        judge.frame_id: model
+        for version, model in zip(versions, names, strict=True)
+        for judge in test_set.members
+        if judge.group_id in trained[version]
+    }
+    scored = yield from score_models(
+        store, test_set, versions, device=device, library=library, trained=trained
+    )
     ours, theirs = (one.outcomes for one in scored)
     read = [judge.frame_id for judge in test_set.members if judge.frame_id in ours.keys() & theirs.keys()]
     kept = [frame for frame in read if frame not in known]
@@ -123,9 +135,8 @@ def judge(
         reason=verdict.reason,
         figures=asdict(verdict),
         who=who,
+        resumed=resumed,
     )
-    if verdict.verdict == "refuse":
-        mark(store, candidate, REFUSED, why=verdict.reason, who=who)
     crash_here("after-look")
     show = Show(store, test_set, versions, names, device=device, library=library)
     pictures = yield from show.draw(*pairs, out=out)
@@ -140,7 +151,7 @@ def judge(
     return judgement
 
 
-def _find_known(
+def _find_trained(
     store: CorrectionStore,
     test_set: TestSet,
     versions: Sequence[str],
@@ -148,21 +159,20 @@ def _find_known(
     *,
     who: str,
     library: Library,
-) -> Generator[Event, None, dict[str, str]]:
-    """Find the frames that a model knows, with all of their groups, and which model it is."""
+) -> Generator[Event, None, dict[str, set[str]]]:
+    """Find, by version, the groups of frames that a model knows; it is marked once."""
     group_of = {judge.frame_id: judge.group_id for judge in test_set.members}
-    known: dict[str, str] = {}
+    trained: dict[str, set[str]] = {}
     for version, model in zip(versions, names, strict=True):
         leaks = yield from find_trained(store, test_set, version, model, library)
-        groups = {group_of[leak.image] for leak in leaks}
-        known |= {frame: model for frame, group in group_of.items() if group in groups}
+        trained[version] = {group_of[leak.image] for leak in leaks}
         if leaks and LEAKED not in find_model(store, version).standing:
             first = leaks[0]
             why = (
                 f"{len(leaks)} of {len(group_of)} frames that judge trained it, such as {short(first.image)}"
             )
             mark(store, version, LEAKED, why=f"{why} ({first.kind})", who=who)
-    return known
+    return trained
 
 
 def _margins(store: CorrectionStore) -> Margins:

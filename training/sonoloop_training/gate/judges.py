@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
 
 from sonoloop.errors import ImageError, TrainingError
 from sonoloop.imaging.grey import check_frame
-from sonoloop.labels.judging import Judge, TestSet
+from sonoloop.labels.judging import Judge
 from sonoloop.labels.places import Places
 from sonoloop.labels.revisions import read_revision, select_revisions
 from sonoloop.labels.store import CorrectionStore
@@ -73,17 +72,6 @@ def read_judged(store: CorrectionStore, places: Places, judge: Judge) -> Judged:
     )
 
 
-def read_labels(store: CorrectionStore, test_set: TestSet) -> dict[str, str]:
-    """Read the class of every frame of a test set: the reference standard, else the reader's."""
-    wanted = {judge.revision_id for judge in test_set.members}
-    labels: dict[str, str] = {}
-    with store.reading() as connection:
-        for some in _by_hundreds(sorted(wanted)):
-            query = select(REVISIONS.c.id, REVISIONS.c.label).where(REVISIONS.c.id.in_(some))
-            labels.update({row.id: row.label for row in connection.execute(query)})
-    return {judge.frame_id: judge.reference or labels[judge.revision_id] for judge in test_set.members}
-
-
 def as_outcome(judge: Judge, label: str, score: Mapping[str, Any]) -> Outcome:
     """Turn a stored score into an outcome; the class and the group are those of the test set."""
     return Outcome(
@@ -100,7 +88,3 @@ def as_outcome(judge: Judge, label: str, score: Mapping[str, Any]) -> Outcome:
 def short(frame_id: str) -> str:
     """Give the digits by which a frame is named before people."""
     return frame_id[:_SHORT]
-
-
-def _by_hundreds(ids: list[str]) -> Iterable[list[str]]:
-    return (ids[start : start + 100] for start in range(0, len(ids), 100))

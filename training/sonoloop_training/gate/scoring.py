@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sonoloop.errors import TrainingError
-from sonoloop.labels.judging import Judge, TestSet, read_scores, write_scores
+from sonoloop.labels.judging import Judge, TestSet, note_known, read_scores, true_labels, write_scores
 from sonoloop.labels.places import Places
 from sonoloop.labels.store import CorrectionStore
 from sonoloop.labels.versions import find_model
@@ -17,10 +17,12 @@ from sonoloop.models.library import Library
 from sonoloop.models.predictor import Predictor
 from sonoloop.values import Prediction
 from sonoloop_training.evaluation.masks import dice
+from sonoloop_training.evaluation.split_list import read_split_list
 from sonoloop_training.events import Event, Notice, Progress, Unreadable
-from sonoloop_training.gate.judges import Judged, as_outcome, read_judged, read_labels, short
+from sonoloop_training.gate.judges import Judged, as_outcome, read_judged, short
 from sonoloop_training.gate.outcomes import Outcome
-from sonoloop_training.gate.trained import find_trained
+from sonoloop_training.gate.trained import find_relatives, find_trained, list_frames
+from sonoloop_training.membership import SPLIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +71,11 @@ def score_models(
     *,
     device: str = "auto",
     library: Library | None = None,
+    trained: Mapping[str, Collection[str]] | None = None,
 ) -> Generator[Event, None, list[Scored]]:
     """Score models on a test set; what was scored before is read, and nothing is a look.
+
+    Which frames a model knows is noted anew beside its scores: a patient's number may have come since.
 
     Each batch is kept as soon as it is there, so that little is lost if the process ends.
 
@@ -86,6 +91,8 @@ def score_models(
         See `sonoloop.models.devices.choose_device`.
     library : Library, optional
         Where the models are.
+    trained : mapping, optional
+        By version the groups that trained the model, where the caller has looked for them.
 
     Yields
     ------
@@ -107,17 +114,19 @@ def score_models(
         If the store cannot be read or written.
     """
     library, places = library or Library(), Places(store.url)
-    labels = read_labels(store, test_set)
+    labels = true_labels(store, test_set)
     told: set[str] = set()
     found = []
     for version in versions:
         known = read_scores(store, version)
         missing = [judge for judge in test_set.members if judge.revision_id not in known]
+        model = find_model(store, version).model
+        taught: Collection[str] | None = (trained or {}).get(version)
         if missing:
-            model = find_model(store, version).model
             notices: list[str] = []
             predictor = load_predictor(library, version, model, device, on_notice=notices.append)
-            trained = yield from _find_trained(store, test_set, version, model, library)
+            if taught is None:
+                taught = yield from _find_trained(store, test_set, version, model, library)
             stage = f"Judging {model}"
             yield Progress(stage=stage, done=0, total=len(missing))
             for first in range(0, len(missing), predictor.batch):
@@ -127,15 +136,18 @@ def score_models(
                 told |= {event.image for event in refused}
                 predictions = predictor.predict_batch([one.frame for one in batch])
                 scores = {
-                    one.judge.revision_id: _score(one, prediction, known=one.judge.group_id in trained)
+                    one.judge.revision_id: _score(one, prediction, known=one.judge.group_id in taught)
                     for one, prediction in zip(batch, predictions, strict=True)
                 }
                 write_scores(store, version, scores)
                 yield Progress(stage=stage, done=min(first + len(some), len(missing)), total=len(missing))
             for text in notices:
                 yield Notice(message=text)
-            # read back: another process may have been quicker, and all looks are at the same figures
-            known = read_scores(store, version)
+        elif taught is None:
+            taught = _find_again(store, test_set, version, library, known)
+        note_known(store, version, {one.revision_id: one.group_id in taught for one in test_set.members})
+        # read back: another process may have been quicker, and all looks are at the same figures
+        known = read_scores(store, version)
         found.append(Scored(version=version, outcomes=_outcomes(test_set.members, labels, known)))
     return found
 
@@ -166,6 +178,24 @@ def _find_trained(
             return {group_of[leak.image] for leak in end.value}
         if isinstance(event, Progress):
             yield event
+
+
+def _find_again(
+    store: CorrectionStore,
+    test_set: TestSet,
+    version: str,
+    library: Library,
+    scores: Mapping[str, Mapping[str, Any]],
+) -> set[str]:
+    """Find again the groups that trained a model; its list says the same, and who is whose may be news."""
+    noted = {one.group_id for one in test_set.members if scores[one.revision_id].get("known")}
+    folder = library.versions().get(version)
+    if folder is None or not (folder / SPLIT).is_file():
+        return noted
+    trained = read_split_list(folder / SPLIT)["train"]
+    group_of = {judge.frame_id: judge.group_id for judge in test_set.members}
+    leaks = find_relatives(store, list_frames(store, test_set), trained)
+    return noted | {group_of[leak.image] for leak in leaks}
 
 
 def _score(one: Judged, prediction: Prediction, *, known: bool) -> dict[str, Any]:

@@ -58,12 +58,21 @@ def find_trained(
         yield Progress(stage=f"Looking for what trained {model}", done=first, total=len(frames))
         leaks += find_leaks(frames[first : first + _EVERY], trained)
     found = {leak.image for leak in leaks}
-    return leaks + [leak for leak in _find_relatives(store, frames, trained) if leak.image not in found]
+    return leaks + [leak for leak in find_relatives(store, frames, trained) if leak.image not in found]
 
 
-def _find_relatives(
-    store: CorrectionStore, frames: Sequence[Listed], trained: Sequence[Listed]
-) -> list[Leak]:
+def find_relatives(store: CorrectionStore, frames: Sequence[Listed], trained: Sequence[Listed]) -> list[Leak]:
+    """Find the frames of whose patient or group one trained, as the store knows it by now.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Where.
+    frames : sequence of Listed
+        From `list_frames`.
+    trained : sequence of Listed
+        Who trained the model.
+    """
     names = {key: one.name for one in trained for key in (one.id, one.pixels_hash) if key}
     query = select(MEMBERS.c.frame_id, MEMBERS.c.group_id, MEMBERS.c.patient, FRAMES.c.pixels_hash).join(
         FRAMES, FRAMES.c.id == MEMBERS.c.frame_id

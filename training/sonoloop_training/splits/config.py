@@ -11,7 +11,7 @@ from sonoloop_training.datasets import Sample
 from sonoloop_training.splits.folds import make_folds, published_folds, split_by_fold
 from sonoloop_training.splits.hashed import split, split_growing, split_leaky
 from sonoloop_training.splits.leave_out import leave_out
-from sonoloop_training.splits.listed import has_folds, read_folds, read_parts
+from sonoloop_training.splits.listed import has_folds, read_earlier, read_folds, read_parts
 from sonoloop_training.splits.parts import Part, check_shares
 
 Method = Literal["hashed", "folds", "leave-scanner", "leave-dataset", "file", "grows", "leaky"]
@@ -27,8 +27,8 @@ class SplitConfig:
     method : str
         "hashed": groups of a closed dataset in the order of a keyed hash. "folds": one of `folds` stratified
         group folds is tested. "leave-scanner", "leave-dataset": `left_out` is tested. "file": `file` says it.
-        "grows": each group for itself by a keyed hash, for data that are added to. "leaky": image by image,
-        to measure what that hides.
+        "grows": each group for itself by a keyed hash, for data that are added to; whose part `file` has
+        stays there. "leaky": image by image, to measure what that hides.
     validation, test : float
         Shares in [0, 1), together below 1. `test` counts for "hashed", "grows" and "leaky" only; "file" with
         parts needs neither.
@@ -40,7 +40,7 @@ class SplitConfig:
         The scanner or dataset.
     file : str
         Folds or parts as JSON or CSV; see `sonoloop_training.splits.listed`. Where it is empty, "file" takes
-        the folds that the dataset was published with.
+        the folds that the dataset was published with. For "grows" parts alone, those of an earlier split.
     """
 
     method: Method = "hashed"
@@ -82,7 +82,10 @@ def apply_split(config: SplitConfig, samples: Sequence[Sample]) -> dict[Part, li
         return leave_out(samples, scanner=config.left_out, validation=validation, key=key)
     if config.method == "leave-dataset":
         return leave_out(samples, dataset=config.left_out, validation=validation, key=key)
-    methods = {"hashed": split, "grows": split_growing, "leaky": split_leaky}
+    if config.method == "grows":
+        earlier = read_earlier(Path(config.file), samples) if config.file else None
+        return split_growing(samples, validation=validation, test=config.test, key=key, earlier=earlier)
+    methods = {"hashed": split, "leaky": split_leaky}
     return methods[config.method](samples, validation=validation, test=config.test, key=key)
 
 

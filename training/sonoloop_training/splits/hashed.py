@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from sonoloop.errors import TrainingError
 from sonoloop_training.datasets import Sample
 from sonoloop_training.splits.parts import (
     PARTS,
@@ -52,28 +53,49 @@ def split(samples: Sequence[Sample], *, validation: float, test: float, key: str
 
 
 def split_growing(
-    samples: Sequence[Sample], *, validation: float, test: float, key: str
+    samples: Sequence[Sample],
+    *,
+    validation: float,
+    test: float,
+    key: str,
+    earlier: Mapping[str, Part] | None = None,
 ) -> dict[Part, list[Sample]]:
-    """Split by group for ever: a group's part depends on the key and its name alone.
+    """Split by group for ever: a group's part depends on the key and its name alone, or on who was where.
 
-    Data that are added later move nobody. The price: shares hold on average only, and classes are not
-    balanced.
+    Data that are added later move nobody, as long as no group changes its name. The price: shares hold on
+    average only, and classes are not balanced.
 
     Parameters
     ----------
     samples, validation, test, key
         As in `split`.
+    earlier : mapping, optional
+        The part of each "dataset/name" that had one: its group stays there, whatever it is called now.
 
     Raises
     ------
-    ValueError, TrainingError
+    ValueError
         As `split`.
+    TrainingError
+        As `split`; also if groups were computed and `earlier` is not given, or a group joins images that
+        were in two parts.
     """
     check_shares(validation, test)
+    computed = sorted({s.dataset for s in samples if s.computed})
+    if computed and earlier is None:
+        # a group is named after its first image: a twin that comes before it would move them all
+        raise TrainingError(
+            f"the near-duplicates of {', '.join(computed)} are computed, so that images that are added could "
+            "move others to another part; give patients or groups in the table, or a list of the "
+            "near-duplicates, or as split.file the split.json of an earlier training, whose parts then stay"
+        )
     parts: dict[Part, list[Sample]] = {part: [] for part in PARTS}
     for group, inside in by_group(samples).items():
-        place = int(digest(key, group)[:16], 16) / 2**64
-        parts["test" if place < test else "validation" if place < test + validation else "train"] += inside
+        part = _earlier_part(group, inside, earlier or {})
+        if part is None:
+            place = int(digest(key, group)[:16], 16) / 2**64
+            part = "test" if place < test else "validation" if place < test + validation else "train"
+        parts[part] += inside
     return check_filled_and_apart(parts, expected=expected_parts(validation, test))
 
 
@@ -104,6 +126,18 @@ def split_leaky(
         for sample, part in zip(ordered, _places(len(ordered), validation, test), strict=True):
             parts[part].append(sample)
     return check_filled_and_apart(parts, expected=expected_parts(validation, test), by_group=False)
+
+
+def _earlier_part(group: str, inside: Sequence[Sample], earlier: Mapping[str, Part]) -> Part | None:
+    names = [f"{s.dataset}/{s.name}" for s in inside]
+    known = {earlier[name]: name for name in names if name in earlier}
+    if len(known) > 1:
+        told = " and ".join(f"{name} (for {part})" for part, name in known.items())
+        raise TrainingError(
+            f"group {group} joins {told}, which were in two parts; remove what joins them: "
+            f"{', '.join(name for name in names if name not in earlier) or 'one of the two'}"
+        )
+    return next(iter(known), None)
 
 
 def _places(count: int, validation: float, test: float) -> list[Part]:

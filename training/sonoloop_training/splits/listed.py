@@ -16,6 +16,8 @@ from sonoloop_training.splits.parts import PARTS, Part, check_filled_and_apart
 
 _WHO = ("group", "name", "image", "id")
 _FOLD = ("fold", "kfold")
+# in `split.json` beside the parts: who has none, such as copies of images that judge
+LEFT_OUT = "left_out"
 
 
 def read_folds(path: Path, samples: Sequence[Sample]) -> dict[str, int]:
@@ -51,8 +53,8 @@ def read_parts(path: Path, samples: Sequence[Sample]) -> dict[Part, list[Sample]
     ----------
     path : pathlib.Path
         ``split.json`` of a training (under train, validation and test each a list of "dataset/name", or of
-        objects with that as their "name"); or CSV with a column part and one of those that `read_folds`
-        takes.
+        objects with that as their "name"; under left_out those that had no part); or CSV with a column part
+        and one of those that `read_folds` takes.
     samples : sequence of Sample
         All of them; each must be listed.
 
@@ -69,10 +71,32 @@ def read_parts(path: Path, samples: Sequence[Sample]) -> dict[Part, list[Sample]
         word = listed.get(name)
         if word is None:
             raise TrainingError(f"{name} is not in {path.name}; say whether it is for {', '.join(PARTS)}")
+        if word == LEFT_OUT and is_json:
+            continue
         if word not in PARTS:
             raise TrainingError(f"{name} is for {word!r} in {path.name}; use one of {', '.join(PARTS)}")
         parts[PARTS[PARTS.index(word)]].append(sample)
     return check_filled_and_apart(parts)
+
+
+def read_earlier(path: Path, samples: Sequence[Sample]) -> dict[str, Part]:
+    """Read who was in which part, by "dataset/name"; a sample may be missing.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Parts, as `read_parts` takes them.
+    samples : sequence of Sample
+        All of them, whose names those of a CSV are completed by.
+
+    Raises
+    ------
+    TrainingError
+        If the file cannot be read.
+    """
+    is_json = path.suffix.lower() == ".json"
+    listed = _read_lists(path) if is_json else _read_column(path, samples, ("part",))
+    return {name: PARTS[PARTS.index(word)] for name, word in listed.items() if word in PARTS}
 
 
 def has_folds(path: Path) -> bool:
@@ -95,8 +119,8 @@ def _read_json(path: Path) -> Mapping[str, object]:
 def _read_lists(path: Path) -> dict[str, str]:
     content = _read_json(path)
     listed: dict[str, str] = {}
-    for part in PARTS:
-        names = content.get(part)
+    for part in (*PARTS, LEFT_OUT):
+        names = content.get(part, [] if part == LEFT_OUT else None)
         if not isinstance(names, list):
             raise TrainingError(f"{path} has no list {part!r}; it should list {', '.join(PARTS)}")
         for entry in names:

@@ -4,6 +4,6 @@ Each takes (B, 1, S, S) in [-1, 1] and gives lesion logits (B, 1, S, S), or None
 class logits (B, 3). Each has its part that may start from ImageNet as the submodule ``encoder``.
 """
 
-from sonoloop.models.networks.build import build_network
+from sonoloop.models.networks.build import build_network, outline_network
 
-__all__ = ["build_network"]
+__all__ = ["build_network", "outline_network"]

@@ -40,3 +40,21 @@ def build_network(spec: ModelSpec) -> nn.Module:
         on = f" on {spec.encoder}" if spec.encoder else ""
         raise ModelError(f"cannot build {spec.architecture}{on} of {spec.library}: {error}") from error
     return network.to(memory_format=torch.channels_last)
+
+
+def outline_network(spec: ModelSpec) -> nn.Module:
+    """Build a network for its names and shapes: without memory, on the meta device, where it can be.
+
+    Raises
+    ------
+    ModelError
+        If the library knows no such architecture or encoder.
+    """
+    try:
+        with torch.device("meta"):
+            return build_network(spec)
+    except ModelError as error:
+        # some compute with numbers while they are built, as smp's MixTransformer does: there it has none
+        if not isinstance(error.__cause__, RuntimeError):
+            raise
+    return build_network(spec)

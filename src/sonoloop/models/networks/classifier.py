@@ -15,7 +15,7 @@ class Classifier(nn.Module):
     Parameters
     ----------
     encoder : torch.nn.Module
-        Gives pooled features (B, F) with ``num_features`` = F.
+        Gives pooled features (B, F) with ``head_hidden_size`` = F.
     dropout : float
         Before the head, in [0, 1).
     """
@@ -24,7 +24,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(int(encoder.num_features), len(CLASSES))  # type: ignore[arg-type]
+        # some have a layer between their last features and their head, so that `num_features` is another
+        self.head = nn.Linear(int(encoder.head_hidden_size), len(CLASSES))  # type: ignore[arg-type]
 
     def forward(self, images: torch.Tensor) -> tuple[None, torch.Tensor]:
         """Classify (B, 1, S, S); there is no lesion map."""
