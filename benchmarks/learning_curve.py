@@ -1,15 +1,15 @@
 """What a few corrections teach at another hospital, and what they cost at home.
 
-python benchmarks/learning_curve.py run --data FOLDER --base BUNDLE --both BUNDLE --work FOLDER
-python benchmarks/learning_curve.py summarise --work FOLDER
+python benchmarks/learning_curve.py --data FOLDER --base-data FOLDER --base BUNDLE --both BUNDLE --work FOLDER
 
-FOLDER of `run` holds BUSI and BUS-BRA. The base was trained on BUSI alone, the other model on both sets, each
+--data holds BUSI and BUS-BRA. The base was trained on BUSI alone, the other model on both sets, each
 by the same split, so that BUS-BRA's validation and test patients and BUSI's test groups are new to both.
 BUS-BRA's masks of training patients stand for an annotator's corrections: they go into a store, one image a
 patient, and `sonoloop finetune` runs on it as it does for a user. The patients come in random order, or as a
 review lists them: of a random pool those first of which the base expects the lowest Dice.
 
 A run is a line in WORK/runs.jsonl, with the Dice of every image; what is there is not made again.
+`learning_curve_results.py` sums them up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from sonoloop.labels.bootstrap import draw_groups, percentile_interval
 from sonoloop.labels.groups import place_frame
 from sonoloop.labels.places import Places
 from sonoloop.labels.store import CorrectionStore
@@ -43,40 +42,27 @@ from sonoloop_training.splits import Part, SplitConfig, apply_split
 COUNTS = (5, 10, 20, 40, 80)
 ORDERS = ("random", "review")
 POOL = 200
-RESULTS = Path(__file__).parent / "results" / "learning_curve.json"
-PLOT = Path(__file__).parents[1] / "docs" / "images" / "learning-curve.png"
 SPLIT = SplitConfig(validation=0.08, test=0.1, key="sonoloop")
 
 
 def main() -> None:
-    """Run what is missing, or sum up what is there."""
+    """Make the runs that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run")
-    run.add_argument("--data", type=Path, required=True)
-    run.add_argument("--base-data", type=Path, required=True, help="BUSI alone")
-    run.add_argument("--base", type=Path, required=True)
-    run.add_argument("--both", type=Path, required=True)
-    run.add_argument("--counts", type=int, nargs="+", default=COUNTS)
-    run.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
-    run.add_argument("--orders", nargs="+", default=ORDERS, choices=ORDERS)
-    run.add_argument("--arm", default="default", help="what to call these settings")
-    run.add_argument("--set", action="append", default=[], dest="settings")
-    run.add_argument("--no-replay", action="store_true", help="as where the base's data are not at hand")
-    run.add_argument("--threads", type=int, default=1)
-    run.add_argument("--work", type=Path, required=True)
-    summary = commands.add_parser("summarise")
-    summary.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--base-data", type=Path, required=True, help="BUSI alone")
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--both", type=Path, required=True)
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
+    parser.add_argument("--orders", nargs="+", default=ORDERS, choices=ORDERS)
+    parser.add_argument("--arm", default="default", help="what to call these settings")
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--no-replay", action="store_true", help="as where the base's data are not at hand")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--work", type=Path, required=True)
     options = parser.parse_args()
-    if options.command == "run":
-        torch.set_num_threads(options.threads)
-        make_runs(options)
-    else:
-        results = summarise(read_runs(options.work))
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        print(table(results))
-        plot(results)
+    torch.set_num_threads(options.threads)
+    make_runs(options)
 
 
 def make_runs(options: argparse.Namespace) -> None:
@@ -199,108 +185,6 @@ def read_runs(work: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Give each point of each curve with its interval over patients, seeds averaged."""
-    ends = {run["name"]: run for run in runs if run["arm"] in ("base", "both")}
-    floor, ceiling = (lesion_dice([ends[name]], "away")[0] for name in ("base", "both"))
-    points = []
-    for key in sorted({_point(run) for run in runs}):
-        same = [run for run in runs if _point(run) == key]
-        arm, order, count = key
-        point: dict[str, Any] = {"arm": arm, "order": order, "count": count, "seeds": len(same)}
-        for place in ("away", "home"):
-            value, interval = lesion_dice(same, place)
-            point[place] = {"dice": round(value, 4), "ci95": interval}
-        point["home_change"] = change(same, ends["base"], "home")
-        point["gap_closed"] = round((point["away"]["dice"] - floor) / (ceiling - floor), 3)
-        if seconds := [run["seconds"] for run in same if "seconds" in run]:
-            point["seconds"] = round(float(np.mean(seconds)), 1)
-        points.append(point)
-    return {"points": points}
-
-
-def lesion_dice(runs: Sequence[Mapping[str, Any]], place: str) -> tuple[float, list[float] | None]:
-    """Mean Dice over images with a lesion, seeds averaged, and its interval over groups."""
-    groups, dices = _matrix(runs, place)
-    return _mean_and_interval(groups, dices.mean(0))
-
-
-def change(runs: Sequence[Mapping[str, Any]], base: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Mean change of Dice against the base on the same images, and its interval over groups."""
-    groups, dices = _matrix(runs, place)
-    _, before = _matrix([base], place)
-    value, interval = _mean_and_interval(groups, dices.mean(0) - before[0])
-    return {"dice": round(value, 4), "ci95": interval}
-
-
-def table(results: Mapping[str, Any]) -> str:
-    """Write the points as a Markdown table."""
-    head = "| settings | order | corrections | seeds | Dice there | gap closed | change at home | seconds |"
-    rows = [head, "|" + "---|" * head.count(" | ") + "---|"]
-    for p in results["points"]:
-        low, high = p["away"]["ci95"]
-        cells = [p["arm"], p["order"], p["count"], p["seeds"]]
-        cells.append(f"{p['away']['dice']:.3f} [{low:.3f}, {high:.3f}]")
-        cells.append(f"{p['gap_closed']:.0%}")
-        low, high = p["home_change"]["ci95"]
-        cells.append(f"{p['home_change']['dice']:+.3f} [{low:+.3f}, {high:+.3f}]")
-        cells.append(p.get("seconds", "-"))
-        rows.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(rows)
-
-
-def plot(results: Mapping[str, Any]) -> None:
-    """Draw Dice at the other hospital and at home over the number of corrections."""
-    import matplotlib as mpl  # noqa: PLC0415
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt  # noqa: PLC0415
-
-    points = results["points"]
-    ends = {p["arm"]: p for p in points if p["arm"] in ("base", "both")}
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True, layout="constrained")
-    styles = {"random": ("#0072b2", "o", "-"), "review": ("#d55e00", "s", "--")}
-    for axis, place, title in zip(axes, ("away", "home"), ("the other hospital", "home"), strict=True):
-        for name, words in (("base", "no correction"), ("both", "trained on both")):
-            height = ends[name][place]["dice"]
-            axis.axhline(height, color="0.5", lw=1, ls=":" if name == "base" else "-.")
-            beside = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
-            axis.annotate(words, (1, height), fontsize=8, color="0.35", **beside)
-        for shift, (order, (colour, marker, line)) in enumerate(styles.items()):
-            curve = [p for p in points if p["arm"] == "default" and p["order"] == order]
-            if not curve:
-                continue
-            x = np.array([p["count"] for p in curve]) * (1 + 0.02 * shift)
-            y = np.array([p[place]["dice"] for p in curve])
-            spread = np.abs(np.array([p[place]["ci95"] for p in curve]).T - y)
-            axis.errorbar(
-                x, y, spread, color=colour, marker=marker, ls=line, capsize=2, label=f"{order} order"
-            )
-        axis.set(xscale="log", xlabel="corrections (patients)", title=f"Dice at {title}")
-        axis.set_xticks(COUNTS, [str(count) for count in COUNTS])
-        axis.minorticks_off()
-        axis.grid(alpha=0.25)
-    axes[0].set_ylabel("mean Dice over images with a lesion")
-    axes[0].legend(loc="lower right", fontsize=8)
-    figure.savefig(PLOT, dpi=150)
-
-
-def _point(run: Mapping[str, Any]) -> tuple[str, str, int]:
-    return run["arm"], run.get("order", ""), run["count"]
-
-
-def _matrix(runs: Sequence[Mapping[str, Any]], place: str) -> tuple[np.ndarray, np.ndarray]:
-    rows = [[s for s in run[place] if s["lesion"]] for run in runs]
-    names = [[s["frame"] for s in row] for row in rows]
-    assert all(name == names[0] for name in names), "the runs were scored on different images"
-    return np.array([s["group"] for s in rows[0]]), np.array([[s["dice"] for s in row] for row in rows])
-
-
-def _mean_and_interval(groups: np.ndarray, values: np.ndarray) -> tuple[float, list[float] | None]:
-    counts = draw_groups(groups)
-    return float(values.mean()), percentile_interval(counts @ values / counts.sum(1))
 
 
 if __name__ == "__main__":

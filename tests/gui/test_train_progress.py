@@ -42,6 +42,14 @@ def test_a_resumed_job_draws_no_epoch_twice():
     assert len(progress.losses) == fake_training.EPOCHS * fake_training.STEPS
 
 
+def test_the_model_it_starts_from_is_on_the_curve_once():
+    start = [{"event": "start_watched", "dice": 0.65}]
+    progress = advance(JobProgress(), [*start, {"event": "failed", "error": "interrupted"}, *start])
+    assert advance(progress, fake_training.events(0)).dices[:2] == ((0, 0.65), (1, pytest.approx(0.72)))
+    nothing = [{"event": "start_watched", "dice": None}]
+    assert advance(JobProgress(), nothing).dices == ()
+
+
 def test_what_it_put_into_use_is_said():
     done = [
         {"event": "promoted", "model": "ft-1", "version": "c" * 64},

@@ -255,7 +255,7 @@ def test_a_finetuning_replays_and_says_so(place, datasets):
 @pytest.mark.parametrize(
     ("changes", "blend", "told"),
     [
-        ((), 0.3, "a share of 0.3 of its weights is kept"),
+        ((), 0.5, "a share of 0.5 of its weights is kept"),
         (("blend_alone=0.0",), 0.0, "may forget some of what it knew"),
         (("blend=0.5",), 0.5, None),
         (("l2sp=1.0",), 0.0, None),

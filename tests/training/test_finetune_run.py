@@ -35,6 +35,7 @@ from sonoloop_training.events import (
     Promoted,
     Selected,
     Started,
+    StartWatched,
     Step,
 )
 
@@ -178,6 +179,10 @@ def test_twenty_groups_are_watched_in_part(tmp_path):
     assert started.train + started.validation == 30
     done = [event for event in events if isinstance(event, EpochDone)]
     assert all(event.dice is not None or event.accuracy is not None for event in done)
+    # what the curve is compared with: the first event after `Started`
+    start = only(events, StartWatched)
+    assert events.index(start) == events.index(started) + 1
+    assert (start.dice is None) == (done[0].dice is None)
     split = json.loads((Path(only(events, Finished).path) / "split.json").read_text())
     assert len(split["validation"]) == started.validation
     assert not {m["group"] for m in split["train"]} & {m["group"] for m in split["validation"]}

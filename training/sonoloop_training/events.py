@@ -66,6 +66,13 @@ class Step(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StartWatched(Event):
+    """How the weights that are started from do on the images that are watched; None without a lesion."""
+
+    dice: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpochDone(Event):
     """An epoch is done, validated and checkpointed; the figures are those of `sonoloop_training.watching`."""
 

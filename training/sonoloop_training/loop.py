@@ -13,7 +13,7 @@ from sonoloop_training.batches import count_draws, count_steps, draw_epoch, draw
 from sonoloop_training.cache import Cache, small_size
 from sonoloop_training.checkpoint import Checkpoint, held_precision
 from sonoloop_training.device_faults import device_watched
-from sonoloop_training.events import EpochDone, Event, Started
+from sonoloop_training.events import EpochDone, Event, Started, StartWatched
 from sonoloop_training.fabric import make_fabric
 from sonoloop_training.fitting import JUDGED, Fitting, Weights, begin
 from sonoloop_training.pace import Pace
@@ -40,6 +40,7 @@ def fit(
     start_name: str = JUDGED,
     max_minutes: float | None = None,
     follows: float = 0.0,
+    watch_start: bool = False,
     on_batch: Callable[[], None] | None = None,
 ) -> Generator[Event, None, Fitting]:
     """Train, epoch by epoch, with a checkpoint after each.
@@ -68,13 +69,15 @@ def fit(
         Time for all; from the pace of the first steps follows how many epochs fit into it.
     follows : float
         Epochs that another fit will make afterwards; only for the time that is told.
+    watch_start : bool
+        Whether to tell how the weights that are started from do, to compare the epochs with.
     on_batch : callable, optional
         Called before each batch; what it raises ends the training there, its last checkpoint kept.
 
     Yields
     ------
     Event
-        `Started`, then `Step` and `EpochDone`.
+        `Started`, `StartWatched` where it is asked for, then `Step` and `EpochDone`.
 
     Returns
     -------
@@ -135,6 +138,10 @@ def fit(
         watched=0 if validation is None else len(validation),
         follows=follows,
     )
+    if watch_start and validation is not None and not resumed:
+        with device_watched(fabric.device):
+            figures = watch(fitting.average.module, validation, fabric.device, fabric.autocast, on_batch)
+        yield StartWatched(dice=figures["dice"])
     learning = Learning(fabric, network, optimizer, fitting, config, pace, on_batch)
     while fitting.epoch < fitting.epochs and not fitting.has_waited(config.patience):
         started = time.monotonic()

@@ -209,6 +209,9 @@ def _read(
             losses.append((event["epoch"] - 1 + event["step"] / event["steps"], float(event["loss"])))
             changes.update(epoch=int(event["epoch"]), epochs=int(event["epochs"]), doing="")
             changes["seconds_left"] = float(event["seconds_left"])
+        case "start_watched":
+            # once, unless it broke off before its first epoch was done
+            dices[:] = [] if event["dice"] is None else [(0, float(event["dice"]))]
         case "epoch_done":
             changes.update(epoch=int(event["epoch"]), epochs=int(event["epochs"]), doing="")
             changes["unwatched"] = event["dice"] is None

@@ -95,6 +95,7 @@ def learn(
             start=base.network.state_dict(),
             start_name=base.model,
             max_minutes=_time_left(plan.max_minutes, began, job),
+            watch_start=True,
             on_batch=on_batch,
         )
     except OtherTrainingError as error:
