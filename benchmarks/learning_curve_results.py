@@ -61,8 +61,13 @@ def main() -> None:
 
 
 def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Give each point of each curve with its interval over patients, seeds averaged."""
+    """Give each point of each curve, seeds averaged; and what other settings make of 20 corrections."""
     ends = {run["name"]: run for run in runs if run["arm"] in ("base", "both")}
+    compared = [run for run in runs if (run.get("order"), run.get("seed"), run["count"]) == ("random", 0, 20)]
+    return {"points": _points(runs, ends), "settings": _points(compared, ends)}
+
+
+def _points(runs: Sequence[Mapping[str, Any]], ends: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     floor, ceiling = (lesion_dice([ends[name]], "away")[0] for name in ("base", "both"))
     points = []
     for key in sorted({_point(run) for run in runs}):
@@ -77,7 +82,7 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if seconds := [run["seconds"] for run in same if "seconds" in run]:
             point["seconds"] = round(float(np.mean(seconds)), 1)
         points.append(point)
-    return {"points": points}
+    return points
 
 
 def lesion_dice(runs: Sequence[Mapping[str, Any]], place: str) -> tuple[float, list[float] | None]:
@@ -106,8 +111,7 @@ def curve(results: Mapping[str, Any]) -> str:
 
 def settings(results: Mapping[str, Any]) -> str:
     """Write what other settings make of 20 corrections as a Markdown table."""
-    wanted = ("random", 20)
-    points = {p["arm"]: p for p in results["points"] if (p["order"], p["count"]) == wanted}
+    points = {point["arm"]: point for point in results["settings"]}
     there = [arm for arm in SETTINGS if arm in points]
     return table("settings", [SETTINGS[arm] for arm in there], [points[arm] for arm in there])
 
@@ -127,7 +131,7 @@ def table(title: str, names: Sequence[str], points: Sequence[Mapping[str, Any]])
 
 
 def plot(results: Mapping[str, Any]) -> None:
-    """Draw Dice at the other hospital and at home over the number of corrections."""
+    """Draw Dice at the other hospital, and its change at home, over the number of corrections."""
     import matplotlib as mpl  # noqa: PLC0415
 
     mpl.use("Agg")
@@ -136,34 +140,35 @@ def plot(results: Mapping[str, Any]) -> None:
     points = results["points"]
     ends = {p["arm"]: p for p in points if p["arm"] in ("base", "both")}
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True, layout="constrained")
-    styles = {"random": ("#0072b2", "o", "-"), "review": ("#d55e00", "s", "--")}
-    for axis, place, title in zip(axes, ("away", "home"), ("the other hospital", "home"), strict=True):
-        for name, words in (("base", "no correction"), ("both", "trained on both")):
-            height = ends[name][place]["dice"]
+    styles = {
+        ("default", "random"): ("tuned, random order", {"color": "#0072b2", "marker": "o"}),
+        ("default", "review"): ("tuned, review order", {"color": "#d55e00", "marker": "s", "ls": "--"}),
+        ("retrained", "random"): ("trained anew", {"color": "#009e73", "marker": "D", "ls": ""}),
+    }
+    for axis, figure_of, title in (
+        (axes[0], "away", "Dice at the other hospital"),
+        (axes[1], "home_change", "Change of Dice at home"),
+    ):
+        for name, words in (("base", "no correction"), ("both", "trained on all of both")):
+            height = ends[name][figure_of]["dice"]
             axis.axhline(height, color="0.5", lw=1, ls=":" if name == "base" else "-.")
-            beside = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
-            axis.annotate(words, (1, height), fontsize=8, color="0.35", **beside)
-        for shift, (order, (colour, marker, line)) in enumerate(styles.items()):
-            curve = [p for p in points if p["arm"] == "default" and p["order"] == order]
+            beside = {"xycoords": ("axes fraction", "data"), "va": "bottom"}
+            if figure_of == "away":
+                axis.annotate(words, (0.01, height), fontsize=8, color="0.35", **beside)
+        for shift, (key, (label, style)) in enumerate(styles.items()):
+            curve = [p for p in points if (p["arm"], p["order"]) == key]
             if not curve:
                 continue
-            x = np.array([p["count"] for p in curve]) * (1 + 0.02 * shift)
-            y = np.array([p[place]["dice"] for p in curve])
-            spread = np.abs(np.array([p[place]["ci95"] for p in curve]).T - y)
-            axis.errorbar(
-                x, y, spread, color=colour, marker=marker, ls=line, capsize=2, label=f"{order} order"
-            )
-        for p in points:
-            if p["arm"] == "retrained":
-                shape = {"marker": "D", "ls": "", "color": "#009e73", "capsize": 2}
-                y, ends_y = p[place]["dice"], np.array([p[place]["ci95"]]).T
-                axis.errorbar(p["count"], y, np.abs(ends_y - y), label="trained anew", **shape)
-        axis.set(xscale="log", xlabel="corrections (patients)", title=f"Dice at {title}")
+            x = np.array([p["count"] for p in curve]) * (1 + 0.03 * shift)
+            y = np.array([p[figure_of]["dice"] for p in curve])
+            spread = np.abs(np.array([p[figure_of]["ci95"] for p in curve]).T - y)
+            axis.errorbar(x, y, spread, capsize=2, label=label, **style)
+        axis.set(xscale="log", xlabel="corrections (patients)", title=title)
         axis.set_xticks(COUNTS, [str(count) for count in COUNTS])
         axis.minorticks_off()
         axis.grid(alpha=0.25)
-    axes[0].set_ylabel("mean Dice over images with a lesion")
-    axes[0].legend(loc="lower right", fontsize=8)
+    axes[0].set_ylabel("mean over images with a lesion")
+    axes[0].legend(loc="center right", bbox_to_anchor=(1, 0.3), fontsize=8)
     figure.savefig(PLOT, dpi=150)
 
 
