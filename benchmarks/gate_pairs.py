@@ -1,22 +1,26 @@
 """Really trained pairs of models for the gate: better, equal, worse, and taught by spoilt corrections.
 
-python benchmarks/gate_pairs.py --data FOLDER --base-data FOLDER --base BUNDLE --work FOLDER
+python benchmarks/gate_pairs.py --data FOLDER --base-data FOLDER --base BUNDLE --work FOLDER [--curve FOLDER]
 
 Each model but the base is the base fine-tuned on the same 80 corrections of BUS-BRA patients, as
-`learning_curve.py` does it. Writes WORK/scores/MODEL.jsonl, a line an image of patients that trained none of
-them, and WORK/scores/pairs.json, which `gate_error_rates.py` reads. What is there is not made again.
+`learning_curve.py` does it. With --curve, the folder of its runs, the models that it tuned on 80 corrections
+each, of other patients by another seed, are pairs too, both ways. Writes WORK/scores/MODEL.jsonl, a line an
+image of patients that trained none of them, and WORK/scores/pairs.json, which `gate_error_rates.py` reads.
+What is there is not made again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from learning_curve import SPLIT, divide, ordered, score, tune
+from learning_curve import SPLIT, divide, ordered, read_runs, score, tune
 from scipy import ndimage
 from score_models import mislabel
 
@@ -30,7 +34,8 @@ Correct = Callable[[int, np.ndarray, ClassName], Said]
 
 PAIRS = [
     {"incumbent": "base", "candidate": "clean", "kind": "better"},
-    {"incumbent": "clean", "candidate": "seed", "kind": "equal"},
+    {"incumbent": "clean", "candidate": "seed", "kind": "another seed"},
+    {"incumbent": "seed", "candidate": "clean", "kind": "another seed"},
     {"incumbent": "clean", "candidate": "base", "kind": "worse"},
     {
         "incumbent": "clean",
@@ -42,7 +47,7 @@ PAIRS = [
     {"incumbent": "clean", "candidate": "flipped", "kind": "benign and malignant exchanged"},
     # judged by test labels a fifth of which are another image's
     {"incumbent": "base", "candidate": "clean", "kind": "better", "labels": "swapped"},
-    {"incumbent": "clean", "candidate": "seed", "kind": "equal", "labels": "swapped"},
+    {"incumbent": "clean", "candidate": "seed", "kind": "another seed", "labels": "swapped"},
     {"incumbent": "clean", "candidate": "base", "kind": "worse", "labels": "swapped"},
 ]
 SHARE = 0.2
@@ -56,6 +61,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--curve", type=Path, help="where learning_curve.py worked")
     parser.add_argument("--set", action="append", default=[], dest="settings")
     options = parser.parse_args()
     options.no_replay = False
@@ -72,7 +78,8 @@ def main() -> None:
     }
     scores = options.work / "scores"
     scores.mkdir(parents=True, exist_ok=True)
-    (scores / "pairs.json").write_text(json.dumps(PAIRS, indent=1) + "\n", encoding="utf-8")
+    pairs = PAIRS if options.curve is None else PAIRS + pair_curve(scores, read_runs(options.curve))
+    (scores / "pairs.json").write_text(json.dumps(pairs, indent=1) + "\n", encoding="utf-8")
     for name in ("base", *spoilers):
         endings = {""} | {pair["labels"] for pair in PAIRS if name in pair.values() and "labels" in pair}
         paths = {ending: scores / f"{name}{ending and '.'}{ending}.jsonl" for ending in sorted(endings)}
@@ -84,10 +91,25 @@ def main() -> None:
             bundle, _ = tune(name, chosen, seed, options, correct=correct)
         for ending, path in paths.items():
             places = [mislabel(some, ending, SHARE, 0) if ending else some for some in (judges, home)]
-            figures = score(bundle, *places)
-            lines = [json.dumps(row) for place in ("away", "home") for row in figures[place]]
-            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            write_scores(path, score(bundle, *places))
         print(name, flush=True)
+
+
+def write_scores(path: Path, figures: Mapping[str, Any]) -> None:
+    """Write what a model did, an image a line."""
+    lines = [json.dumps(row) for place in ("away", "home") for row in figures[place]]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def pair_curve(scores: Path, runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Write the scores of the curve's models, and pair them both ways."""
+    wanted = ("default", "random", COUNT)
+    found = [run for run in runs if (run["arm"], run.get("order"), run["count"]) == wanted]
+    for run in found:
+        write_scores(scores / f"{run['name']}.jsonl", run)
+    names = sorted(run["name"] for run in found)
+    kind = "other patients, another seed"
+    return [{"incumbent": a, "candidate": b, "kind": kind} for a, b in permutations(names, 2)]
 
 
 def a_fifth_spoilt(masks: list[np.ndarray]) -> Correct:
