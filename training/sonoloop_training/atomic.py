@@ -14,7 +14,7 @@ def write_whole(path: Path, text: str) -> None:
     OSError
         If it cannot be written; nothing is left of it then.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f".{path.name}.part")
     try:
         with part.open("w", encoding="utf-8") as file:
             file.write(text)

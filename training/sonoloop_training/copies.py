@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 
 from sonoloop.errors import TrainingError
 from sonoloop_training.datasets import Sample
-from sonoloop_training.evaluation.leaks import Leak, find_leaks
+from sonoloop_training.evaluation.leaks import Leak, find_leaks_in_steps
 from sonoloop_training.evaluation.split_list import Listed
 from sonoloop_training.events import Event, Notice, Progress
 from sonoloop_training.membership import Members
@@ -90,9 +90,7 @@ def _find_copies(
 ) -> Generator[Progress, None, list[Leak]]:
     """Find the members that judge too, one leak each; `trained` names the image that judges."""
     mine, theirs = [Listed(**entry) for entry in members], [Listed(**entry) for entry in judging]
-    copies: list[Leak] = []
-    for first in range(0, len(mine), _EVERY):
-        if first:
-            yield Progress(stage="Looking for copies", done=first, total=len(mine))
-        copies += find_leaks(mine[first : first + _EVERY], theirs)
-    return copies
+    steps = find_leaks_in_steps(mine, theirs, stage="Looking for copies", every=_EVERY)
+    # the beginning is not told: mostly there is no more to tell
+    next(steps)
+    return (yield from steps)

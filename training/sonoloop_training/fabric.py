@@ -74,7 +74,7 @@ def make_fabric(config: FitConfig, device: str, *, held: str | None = None) -> F
     elif world == 1:
         dtype = autocast_dtype(chosen)
     else:
-        bf16 = chosen.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        bf16 = torch.bfloat16 in _dtypes_of(chosen)
         dtype = None if chosen.type == "cpu" else torch.bfloat16 if bf16 else torch.float16
     # it tells at every start what `Started` tells too
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)

@@ -7,8 +7,8 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sonoloop.errors import StoreError, TrainingError
-from sonoloop_training.events import Event, Notice, Promoted
+from sonoloop.errors import TrainingError
+from sonoloop_training.events import Event, Notice
 
 if TYPE_CHECKING:
     from sonoloop.labels.store import CorrectionStore
@@ -46,6 +46,7 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
     from sonoloop.models.library import Library  # noqa: PLC0415
     from sonoloop_training.device_faults import device_watched  # noqa: PLC0415
     from sonoloop_training.gate.every import score_every  # noqa: PLC0415
+    from sonoloop_training.gate.promoting import promote_found, promote_if_free  # noqa: PLC0415
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -72,11 +73,15 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
             judgement = yield from _judge(store, library, candidate, against, options)
             if judgement.verdict.verdict == "promote":
                 if options.promote:
-                    yield _promote(store, library, judgement, options.who)
+                    yield promote_found(store, library, judgement.look, who=options.who)
                 elif against == in_use.version and read_settings(store).promote == "automatic":
-                    yield _promote_if_free(store, library, judgement, options.who)
+                    yield promote_if_free(store, library, judgement.look, who=options.who, called="it")
             yield from score_every(
-                store, judgement.test_set, device=options.device, library=library, after_verdict=True
+                store,
+                judgement.test_set,
+                device=options.device,
+                library=library,
+                judged=(candidate, against),
             )
 
 
@@ -115,29 +120,6 @@ def _judge(
             library=library,
         )
     )
-
-
-def _promote(store: CorrectionStore, library: Library, found: Judgement, who: str) -> Promoted:
-    from sonoloop.labels.pointer import promote  # noqa: PLC0415
-
-    bundle = library.load(found.look.candidate)
-    promote(
-        store,
-        bundle.version,
-        kind="gate",
-        who=who,
-        why=found.verdict.reason,
-        look=found.look.number,
-        expected=found.look.incumbent,
-    )
-    return Promoted(model=bundle.model, version=bundle.version)
-
-
-def _promote_if_free(store: CorrectionStore, library: Library, found: Judgement, who: str) -> Event:
-    try:
-        return _promote(store, library, found, who)
-    except StoreError as error:
-        return Notice(message=f"it passed and is not in use: {error}")
 
 
 def _score_all(store: CorrectionStore, library: Library, device: str) -> Iterator[Event]:

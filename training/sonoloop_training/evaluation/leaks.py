@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sonoloop_training.evaluation.cases import Case
 from sonoloop_training.evaluation.split_list import Listed
+from sonoloop_training.events import Progress
 
 Kind = Literal["same image", "near copy", "same patient or group"]
 
@@ -33,6 +34,17 @@ def identify(case: Case) -> Listed:
         pixels_hash=case.frame.pixels_hash,
         fingerprint=fingerprint(case.frame.pixels),
     )
+
+
+def find_leaks_in_steps(
+    evaluated: Sequence[Listed], trained: Sequence[Listed], *, stage: str, every: int
+) -> Generator[Progress, None, list[Leak]]:
+    """Do what `find_leaks` does, and tell before each so many images how far it is."""
+    leaks: list[Leak] = []
+    for first in range(0, len(evaluated), every):
+        yield Progress(stage=stage, done=first, total=len(evaluated))
+        leaks += find_leaks(evaluated[first : first + every], trained)
+    return leaks
 
 
 def find_leaks(

@@ -22,8 +22,8 @@ from sonoloop.models.places import DEFAULT, shipped_card
 from sonoloop.models.registry import bundle_folder
 from sonoloop_training.fabric import settle_precision
 from sonoloop_training.finetune.jobs import JobFolder, Plan, create_job, name_job
-from sonoloop_training.finetune.request import RECIPE, Request, read_finetune_recipe
-from sonoloop_training.recipe import parse_recipe
+from sonoloop_training.finetune.request import Request, read_finetune_recipe
+from sonoloop_training.recipe import TUNING, parse_recipe
 
 
 def find_store(request: Request, job: JobFolder) -> str:
@@ -65,7 +65,7 @@ def begin_job(request: Request, store: CorrectionStore, library: Library, who: s
     SonoloopError
         If it cannot be done; nothing was made then.
     """
-    recipe = read_finetune_recipe(request.recipe or RECIPE, request.settings)
+    recipe = read_finetune_recipe(request.recipe or TUNING, request.settings)
     device = request.device or "auto"
     precision = settle_precision(recipe.fit, device)
     recipe = replace(recipe, fit=replace(recipe.fit, precision=precision))
@@ -110,7 +110,7 @@ def check_same(request: Request, plan: Plan, store: CorrectionStore, library: Li
         "--from": request.start is not None and _find_base(request.start, store, library, who) != plan.base,
     }
     if request.recipe is not None or request.settings:
-        recipe = read_finetune_recipe(request.recipe or RECIPE, request.settings)
+        recipe = read_finetune_recipe(request.recipe or TUNING, request.settings)
         if recipe.fit.precision == "auto":
             recipe = replace(recipe, fit=replace(recipe.fit, precision=plan.recipe["fit"]["precision"]))
         differs["--set" if request.recipe is None else "--recipe or --set"] = (

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sonoloop.errors import TrainingError
+from sonoloop_training.atomic import write_whole
 from sonoloop_training.events import Event
 
 JOB, EVENTS, STOP = "job.json", "events.jsonl", "stop"
@@ -104,17 +105,12 @@ class JobFolder:
             "what": f"fine-tuning on {self.plan.snapshot}",
             "plan": asdict(self.plan),
         }
-        temporary = self.path / f".{JOB}.tmp"
         try:
             (self.path / STOP).unlink(missing_ok=True)
             # what a process that was killed left half written
             for left in self.path.glob(f".{BUNDLE}.*.tmp"):
                 shutil.rmtree(left, ignore_errors=True)
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(state, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path / JOB)
+            write_whole(self.path / JOB, json.dumps(state, indent=1))
         except OSError as error:
             raise _not_writable(self.path, error) from error
 

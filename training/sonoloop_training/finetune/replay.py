@@ -14,7 +14,7 @@ from sonoloop.values import CLASSES
 from sonoloop_training.batches import image_weight
 from sonoloop_training.cache import Cache, letterbox_pair
 from sonoloop_training.datasets import Sample, find_datasets
-from sonoloop_training.evaluation.leaks import find_leaks
+from sonoloop_training.evaluation.leaks import find_leaks_in_steps
 from sonoloop_training.evaluation.split_list import Listed, is_other, read_split_list
 from sonoloop_training.events import Notice, Progress
 from sonoloop_training.finetune.test_side import TestSide
@@ -83,11 +83,11 @@ def choose_replay(
     if not found:
         yield Notice(message=f"none of the images in {data} trained the model; nothing is replayed")
         return []
-    spoilt: set[str] = set()
-    for first in range(0, len(found), _COMPARED):
-        yield Progress(stage="Comparing with the images that judge", done=first, total=len(found))
-        some = [listed for _, listed in found[first : first + _COMPARED]]
-        spoilt |= {leak.image for leak in find_leaks(some, test_side.listed)}
+    stage = "Comparing with the images that judge"
+    leaks = yield from find_leaks_in_steps(
+        [listed for _, listed in found], test_side.listed, stage=stage, every=_COMPARED
+    )
+    spoilt = {leak.image for leak in leaks}
     gone = {sample.group for sample, listed in found if test_side.is_gone(listed, patient_number(sample))}
     groups = {
         sample.group

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sonoloop.errors import TrainingError
-from sonoloop_training.recipe import Recipe, read_recipe
-
-RECIPE = "finetune"
+from sonoloop_training.recipe import TUNING, Recipe, read_recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +29,7 @@ class Request:
     base_data : pathlib.Path, optional
         Folder with the data that trained it.
     recipe : str, optional
-        A shipped recipe's name, or a TOML file; `RECIPE` unless given.
+        A shipped recipe's name, or a TOML file; `sonoloop_training.recipe.TUNING` unless given.
     settings : sequence of str
         What to change in the recipe; see `sonoloop_training.recipe.read_recipe`.
     max_minutes : float, optional
@@ -60,7 +58,7 @@ class Request:
     who: str | None = None
 
 
-def read_finetune_recipe(name_or_path: str = RECIPE, settings: Sequence[str] = ()) -> Recipe:
+def read_finetune_recipe(name_or_path: str = TUNING, settings: Sequence[str] = ()) -> Recipe:
     """Read the recipe of a fine-tuning.
 
     Raises

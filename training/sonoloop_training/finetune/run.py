@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 
 from sonoloop.crash_points import crash_here
-from sonoloop.errors import SonoloopError, StoreError, TrainingError
+from sonoloop.errors import SonoloopError, TrainingError
 from sonoloop.labels import CorrectionStore
 from sonoloop.labels.judging import read_test_set
 from sonoloop.labels.leases import lease
 from sonoloop.labels.location import read_existing
 from sonoloop.labels.looks import Look, looks
-from sonoloop.labels.pointer import incumbent, promote
+from sonoloop.labels.pointer import incumbent
 from sonoloop.labels.settings import read_settings
 from sonoloop.labels.versions import find_model, register
 from sonoloop.models.bundle import Bundle
@@ -26,7 +26,7 @@ from sonoloop.models.devices import choose_device
 from sonoloop.models.library import Library
 from sonoloop_training.checkpoint import OtherTrainingError
 from sonoloop_training.device_faults import device_watched
-from sonoloop_training.events import Event, Failed, Finished, Job, Notice, Promoted
+from sonoloop_training.events import Event, Failed, Finished, Job, Notice
 from sonoloop_training.finetune.beginning import begin_job, check_same, find_store
 from sonoloop_training.finetune.jobs import GATE, JobFolder, is_free, open_job
 from sonoloop_training.finetune.keeping import renewed
@@ -34,6 +34,7 @@ from sonoloop_training.finetune.learning import HISTORY, learn
 from sonoloop_training.finetune.request import Request
 from sonoloop_training.gate.every import score_every
 from sonoloop_training.gate.judge import judge
+from sonoloop_training.gate.promoting import promote_if_free
 from sonoloop_training.loop import CHECKPOINT
 
 LEASE = "finetune"
@@ -163,10 +164,11 @@ def _judge(
             look = judgement.look
         wanted = job.plan.promote or read_settings(store).promote == "automatic"
         if look.verdict == "promote" and wanted:
-            yield _promote(job, store, library, look)
+            yield promote_if_free(store, library, look, who=job.who, called=bundle.model)
         # the table of models compares them on today's test set, the old ones too
         test_set = read_test_set(store, look.test_set)
-        yield from score_every(store, test_set, device=device, library=library, after_verdict=True)
+        judged = (look.candidate, look.incumbent)
+        yield from score_every(store, test_set, device=device, library=library, judged=judged)
 
 
 def _find_look(job: JobFolder, store: CorrectionStore, candidate: str, against: str) -> Look | None:
@@ -175,23 +177,6 @@ def _find_look(job: JobFolder, store: CorrectionStore, candidate: str, against: 
     if told is None or (told["candidate"], told["incumbent"]) != (candidate, against):
         return None
     return next((one for one in looks(store, told["test_set"]) if one.number == told["look"]), None)
-
-
-def _promote(job: JobFolder, store: CorrectionStore, library: Library, look: Look) -> Event:
-    bundle = library.load(look.candidate)
-    try:
-        promote(
-            store,
-            bundle.version,
-            kind="gate",
-            who=job.who,
-            why=look.reason,
-            look=look.number,
-            expected=look.incumbent,
-        )
-    except StoreError as error:
-        return Notice(message=f"{bundle.model} passed and is not in use: {error}")
-    return Promoted(model=bundle.model, version=bundle.version)
 
 
 def _heed(job: JobFolder, check_lease: Callable[[], None]) -> None:

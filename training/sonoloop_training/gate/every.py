@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 
 from sonoloop.errors import ModelError, TrainingError
 from sonoloop.labels.judging import TestSet
@@ -14,7 +14,12 @@ from sonoloop_training.gate.scoring import score_models
 
 
 def score_every(
-    store: CorrectionStore, test_set: TestSet, *, device: str, library: Library, after_verdict: bool = False
+    store: CorrectionStore,
+    test_set: TestSet,
+    *,
+    device: str,
+    library: Library,
+    judged: Collection[str] = (),
 ) -> Generator[Event, None, int]:
     """Score every model that was not deleted; what was scored before is read, and nothing is a look.
 
@@ -28,9 +33,9 @@ def score_every(
         See `sonoloop.models.devices.choose_device`.
     library : Library
         Where the models are.
-    after_verdict : bool
-        Whether a verdict has told already which frames cannot be read; models that are not on this machine
-        are passed over then.
+    judged : collection of str
+        Versions that a verdict on this set was just about: they are scored, and it told which frames cannot
+        be read. Models that are not on this machine are passed over then too.
 
     Yields
     ------
@@ -50,12 +55,12 @@ def score_every(
     scored = 0
     here, told = library.versions(), set[str]()
     for row in list_models(store):
-        if row.is_deleted or (after_verdict and row.version not in here):
+        if row.is_deleted or row.version in judged or (judged and row.version not in here):
             continue
         try:
             for event in score_models(store, test_set, [row.version], device=device, library=library):
                 if isinstance(event, Unreadable):
-                    if after_verdict or event.image in told:
+                    if judged or event.image in told:
                         continue
                     told.add(event.image)
                 yield event

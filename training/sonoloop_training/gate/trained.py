@@ -11,7 +11,7 @@ from sonoloop.labels.judging import TestSet
 from sonoloop.labels.store import CorrectionStore
 from sonoloop.labels.tables import FRAMES, MEMBERS
 from sonoloop.models.library import Library
-from sonoloop_training.evaluation.leaks import Leak, find_leaks
+from sonoloop_training.evaluation.leaks import Leak, find_leaks_in_steps
 from sonoloop_training.evaluation.split_list import Listed, read_split_list
 from sonoloop_training.events import Notice, Progress
 from sonoloop_training.membership import SPLIT
@@ -53,10 +53,8 @@ def find_trained(
         return []
     trained = read_split_list(path)["train"]
     frames = list_frames(store, test_set)
-    leaks: list[Leak] = []
-    for first in range(0, len(frames), _EVERY):
-        yield Progress(stage=f"Looking for what trained {model}", done=first, total=len(frames))
-        leaks += find_leaks(frames[first : first + _EVERY], trained)
+    stage = f"Looking for what trained {model}"
+    leaks = yield from find_leaks_in_steps(frames, trained, stage=stage, every=_EVERY)
     found = {leak.image for leak in leaks}
     return leaks + [leak for leak in find_relatives(store, frames, trained) if leak.image not in found]
 

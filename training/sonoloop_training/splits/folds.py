@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sonoloop.errors import TrainingError
+from sonoloop_training.atomic import write_whole
 from sonoloop_training.datasets import Sample
 from sonoloop_training.splits.hashed import split
 from sonoloop_training.splits.parts import (
@@ -86,15 +86,9 @@ def published_folds(samples: Sequence[Sample], *, folds: int = 5) -> dict[str, i
 
 def write_folds(path: Path, folds: Mapping[str, int]) -> None:
     """Write folds as ``{"folds": {group: fold}}``; whole or not at all."""
-    part = path.with_name(path.name + ".part")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            json.dump({"folds": dict(sorted(folds.items()))}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_whole(path, json.dumps({"folds": dict(sorted(folds.items()))}, indent=1))
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise TrainingError(f"{path} cannot be written ({error.strerror}); give another place") from error
 
 
