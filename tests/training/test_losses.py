@@ -20,15 +20,34 @@ def test_losses_prefer_what_is_right():
     right, nothing = (masks * 2 - 1) * 12, torch.full_like(masks, -12.0)
     claimed = nothing.clone()
     claimed[1, :, :4, :4] = 12
-    good, empty, false = (segmentation_loss(x, masks, empty_weight=1.0) for x in (right, nothing, claimed))
+    loss = "cross-entropy + dice"
+    good, empty, false = (
+        segmentation_loss(x, masks, loss=loss, empty_weight=1.0) for x in (right, nothing, claimed)
+    )
     assert good.shape == (2,)
     assert good[0] < 0.1 < empty[0]
     assert good[1] < 0.1 < false[1]
     # a small false mask costs about all that a large one does
     assert false[1] > 0.8
-    plain = segmentation_loss(claimed, masks, empty_weight=1.0, dice=False)
+    plain = segmentation_loss(claimed, masks, loss="cross-entropy", empty_weight=1.0)
     assert plain[1] == pytest.approx(12 * 16 / 1024, rel=0.01)
     assert class_loss(torch.tensor([[5.0, 0, 0]]), torch.tensor([0]), smoothing=0.05) < 0.6
+
+
+def test_the_focal_tversky_loss_minds_what_is_missed_more_than_what_is_claimed():
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[:, :, 8:24, 8:24] = 1
+    said = (masks * 2 - 1) * 12
+    said[0, :, 8:24, 8:16] = -12  # half of it is missed
+    said[1, :, 8:24, 24:32] = 12  # half as much again is claimed
+    plain = segmentation_loss(said, masks, loss="cross-entropy", empty_weight=1.0)
+    whole = segmentation_loss(said, masks, loss="cross-entropy + focal tversky", empty_weight=1.0)
+    missed, claimed = (whole - plain).tolist()
+    assert missed == pytest.approx((1 - 129 / (128 + 0.7 * 128 + 1)) ** 0.75, rel=1e-3)
+    assert claimed == pytest.approx((1 - 257 / (256 + 0.3 * 128 + 1)) ** 0.75, rel=1e-3)
+    right = ((masks * 2 - 1) * 12).requires_grad_()
+    segmentation_loss(right, masks, loss="cross-entropy + focal tversky", empty_weight=1.0).sum().backward()
+    assert right.grad.isfinite().all()
 
 
 def test_the_heads_are_weighed_and_one_that_is_not_there_costs_nothing():

@@ -11,7 +11,7 @@ from sonoloop.values import CLASSES
 
 Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["cosine", "constant"]
-SegmentationLoss = Literal["cross-entropy + dice", "cross-entropy"]
+SegmentationLoss = Literal["cross-entropy + dice", "cross-entropy + focal tversky", "cross-entropy"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Layers = Literal["all", "encoder", "decoder", "shallow"]
 
@@ -65,7 +65,8 @@ class FitConfig:
     freeze_norm : bool
         Whether batch normalisation keeps its running statistics.
     loss : str
-        Of the mask: "cross-entropy + dice" or "cross-entropy".
+        Of the mask: "cross-entropy + dice", "cross-entropy + focal tversky" (which minds missed pixels more
+        than claimed ones; Abraham and Khan, ISBI 2019) or "cross-entropy".
     lesion_weight, class_weight : float
         Of the two heads' losses.
     empty_weight, label_smoothing : float
