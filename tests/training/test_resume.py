@@ -98,6 +98,27 @@ def test_an_epoch_that_broke_off_begins_again(tmp_path, tiny, run_fit, monkeypat
     assert_same(load(tmp_path / "whole"), load(tmp_path / "broken"))
 
 
+def test_whoever_stops_in_the_first_epoch_has_a_checkpoint_to_go_on_from(
+    tmp_path, tiny, run_fit, monkeypatch
+):
+    recipe = tiny(*EVERYTHING)
+    whole = epochs_of(run_fit(recipe, tmp_path / "whole"))
+    from sonoloop_training import steps
+
+    def interrupted(*_, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "make_batch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_fit(recipe, tmp_path / "broken")
+    assert load(tmp_path / "broken")["epoch"] == 0
+    assert not (tmp_path / "broken" / "history.jsonl").exists()
+    resumed = epochs_of(run_fit(recipe, tmp_path / "broken"))
+    assert [e.loss for e in resumed] == [e.loss for e in whole]
+    assert_same(load(tmp_path / "whole"), load(tmp_path / "broken"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -162,12 +183,18 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path, tiny, run_fit, held):
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, tiny, run_fit, monkeypatch):
     recipe = tiny("epochs=2")
-    run_fit(recipe, tmp_path / "full", stop_after=1)
-    before = (tmp_path / "full" / "checkpoint.pt").read_bytes()
 
     def save(state, file):
         file.write(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", save)
+        with pytest.raises(TrainingError, match=r"No space left on device\); nothing was learned yet: make "):
+            run_fit(recipe, tmp_path / "full")
+    assert list((tmp_path / "full").iterdir()) == []
+    run_fit(recipe, tmp_path / "full", stop_after=1)
+    before = (tmp_path / "full" / "checkpoint.pt").read_bytes()
 
     with monkeypatch.context() as patched:
         patched.setattr(torch, "save", save)

@@ -103,11 +103,15 @@ class Checkpoint:
                 raise
             # torch's writer hides a full disk behind an error of its own
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            kept = (
+                "the checkpoint of the epoch before is kept" if fitting.epoch else "nothing was learned yet"
+            )
             raise TrainingError(
-                f"{self.path} cannot be written ({cause}); the checkpoint of the epoch before is kept: "
-                "make room on the disk and run the same command again"
+                f"{self.path} cannot be written ({cause}); {kept}: make room on the disk and run the same "
+                "command again"
             ) from error
-        self.write_history(fitting)
+        if fitting.history:
+            self.write_history(fitting)
 
     def write_history(self, fitting: Fitting) -> None:
         """Write the figures of all epochs that are in the checkpoint.

@@ -43,7 +43,7 @@ def fit(
     watch_start: bool = False,
     on_batch: Callable[[], None] | None = None,
 ) -> Generator[Event, None, Fitting]:
-    """Train, epoch by epoch, with a checkpoint after each.
+    """Train, epoch by epoch, with a checkpoint before the first and after each.
 
     Parameters
     ----------
@@ -142,6 +142,9 @@ def fit(
         with device_watched(fabric.device):
             figures = watch(fitting.average.module, validation, fabric.device, fabric.autocast, on_batch)
         yield StartWatched(dice=figures["dice"])
+    if not resumed and fabric.is_global_zero:
+        # whoever stops in the first epoch goes on from its beginning
+        on_disk.save(fitting)
     learning = Learning(fabric, network, optimizer, fitting, config, pace, on_batch)
     while fitting.epoch < fitting.epochs and not fitting.has_waited(config.patience):
         started = time.monotonic()
