@@ -314,3 +314,17 @@ def test_a_reader_that_leaves_does_not_end_it(project):
     assert process.returncode == 0, errors
     lines = (Path(job["folder"]) / "events.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["event"] == "finished"
+
+
+def test_a_finetuning_goes_on_where_its_project_was_moved_to(project, tmp_path):
+    folder = break_off(project, after=EpochDone)
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    for name in (project.url.name, project.url.with_suffix(".sonoloop").name):
+        (project.url.parent / name).rename(place / name)
+    moved, job = place / project.url.name, place / folder.relative_to(project.url.parent)
+    events = list(finetune(Request(store=str(moved), job=job, judged=False), library=project.library))
+    assert only(events, Started).epoch == 1
+    assert only(events, Finished)
+    # from now on it is known there
+    assert open_job(job).plan.store == str(moved)

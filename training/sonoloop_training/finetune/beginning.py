@@ -29,6 +29,9 @@ from sonoloop_training.recipe import TUNING, parse_recipe
 def find_store(request: Request, job: JobFolder) -> str:
     """Give the store that a fine-tuning began with, as it was named now or then.
 
+    A file that is not where it was may have been moved: then the one that is named now is taken, and
+    `check_same` sees by the snapshot whether it is the same.
+
     Raises
     ------
     TrainingError
@@ -41,8 +44,9 @@ def find_store(request: Request, job: JobFolder) -> str:
                 f"the corrections of the fine-tuning in {job.path} are in {began}: give it with --store"
             )
         return began
-    here = read_location(request.store)
-    if not _is_same(here, read_location(began)):
+    here, there = read_location(request.store), read_location(began)
+    moved = is_file(there) and not Path(str(there.database)).exists() and job.plan.snapshot_sha256
+    if not _is_same(here, there) and not (moved and is_file(here)):
         raise TrainingError(
             f"the fine-tuning in {job.path} began with another --store, {began}, and not {describe(here)}: "
             "give that one to go on, or another --job to begin anew"

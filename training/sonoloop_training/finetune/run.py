@@ -16,7 +16,7 @@ from sonoloop.errors import SonoloopError, TrainingError
 from sonoloop.labels import CorrectionStore
 from sonoloop.labels.judging import read_test_set
 from sonoloop.labels.leases import lease
-from sonoloop.labels.location import read_existing
+from sonoloop.labels.location import describe, read_existing
 from sonoloop.labels.looks import Look, looks
 from sonoloop.labels.pointer import incumbent
 from sonoloop.labels.settings import read_settings
@@ -78,6 +78,8 @@ def finetune(request: Request, *, library: Library | None = None) -> Iterator[Ev
             check_same(request, job.plan, store, library, who)
             job.plan = replace(
                 job.plan,
+                # it may have been moved
+                store=describe(store.url),
                 promote=job.plan.promote or request.promote,
                 # what it says when files are gone is to try again with it
                 skip_missing=job.plan.skip_missing or request.skip_missing,
