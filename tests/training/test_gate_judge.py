@@ -20,6 +20,7 @@ from sonoloop.labels.pointer import incumbent
 from sonoloop.labels.settings import change_settings
 from sonoloop.labels.versions import find_model
 from sonoloop.models.predictor import Predictor
+from sonoloop_training.duplicates import fingerprint
 from sonoloop_training.evaluation.masks import dice
 from sonoloop_training.events import Gate, Notice, Progress, Unreadable
 from sonoloop_training.gate.judge import judge
@@ -191,6 +192,42 @@ def test_frames_that_trained_a_model_do_not_judge_it_and_it_is_marked(store, tmp
     assert any(isinstance(event, Notice) and "does not say who trained it" in event.message for event in told)
     run(project, tmp_path / "gate")
     assert len(find_model(store, project.candidate).marks) == 1
+
+
+def test_frames_that_a_models_numbers_were_fitted_on_do_not_judge_it(store, tmp_path):
+    project = make_project(store, tmp_path)
+    member = judging.freeze_test_set(store).members[0]
+    split = json.dumps({"train": [], "validation": [{"name": "a", "id": member.frame_id}], "test": []})
+    (project.library.find(project.candidate) / "split.json").write_text(split)
+    _, found = run(project, tmp_path / "gate")
+    assert found.verdict.judged == 5
+
+
+def test_a_near_copy_of_another_image_of_a_patient_gives_the_patient_away(store, tmp_path):
+    project = make_project(store, tmp_path)
+    made = phantom("benign", seed=901, shape=(96, 128))
+    path = tmp_path / "sister.png"
+    Image.fromarray(made.image).save(path)
+    sister = read_frame(path)
+    # of the patient of the first frame that judges
+    assert place_frame(store, sister, patient="0").role == "test"
+    # what trained is another file with other pixels, and looks like the sister that does not judge
+    entry = {"name": "copy", "id": "f" * 64, "fingerprint": fingerprint(sister.pixels)}
+    split = json.dumps({"train": [entry], "validation": [], "test": []})
+    (project.library.find(project.candidate) / "split.json").write_text(split)
+    _, found = run(project, tmp_path / "gate")
+    assert found.verdict.judged == 5
+    assert "(same patient or group)" in find_model(store, project.candidate).marks[0].why
+
+
+def test_a_model_that_lists_names_alone_is_told(store, tmp_path):
+    project = make_project(store, tmp_path)
+    split = json.dumps({"train": ["busi/benign (1)", "busi/benign (2)"], "validation": [], "test": []})
+    (project.library.find(project.candidate) / "split.json").write_text(split)
+    told, _ = run(project, tmp_path / "gate")
+    model = find_model(store, project.candidate).model
+    words = f"{model} lists 2 of the 2 images that trained it by name alone; frames that judge it may be"
+    assert any(isinstance(event, Notice) and event.message.startswith(words) for event in told)
 
 
 def test_a_patient_who_became_known_later_does_not_judge_what_learned_from_them(store, tmp_path):

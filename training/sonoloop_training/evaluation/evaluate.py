@@ -12,7 +12,7 @@ from sonoloop.models.predictor import Predictor
 from sonoloop.models.spec import Head
 from sonoloop_training.datasets import find_datasets
 from sonoloop_training.evaluation.assess import assess
-from sonoloop_training.evaluation.leaks import Leak, find_leaks
+from sonoloop_training.evaluation.leaks import Leak, find_leaks_in_steps
 from sonoloop_training.evaluation.masks import MIN_LESION_IOU, NSD_TOLERANCE_MM, NSD_TOLERANCE_PX
 from sonoloop_training.evaluation.model import Judged, load_judged
 from sonoloop_training.evaluation.output import check_out, write_out
@@ -149,13 +149,10 @@ def evaluate(wanted: Evaluation) -> Iterator[Event]:
 
 def _look_for_leaks(model: Judged, listed: Sequence[Listed]) -> Generator[Event, None, list[Leak]]:
     """Compare with the model's training images, if they are known."""
-    leaks: list[Leak] = []
-    if model.split is not None:
-        for first in range(0, len(listed), _EVERY):
-            leaks += find_leaks(listed[first : first + _EVERY], model.split["train"])
-            done = min(first + _EVERY, len(listed))
-            yield Progress(stage="Looking for training images", done=done, total=len(listed))
-    return leaks
+    if model.split is None:
+        return []
+    stage = "Looking for training images"
+    return (yield from find_leaks_in_steps(listed, model.split["train"], stage=stage, every=_EVERY))
 
 
 def _judge(

@@ -144,6 +144,6 @@ def _find_base(start: str | None, store: CorrectionStore, library: Library, who:
         start = shipped.version
     if any(row.version.startswith(start) or row.model.startswith(start) for row in list_models(store)):
         return find_model(store, start).version
-    card = read_card(library.add(bundle_folder(start)))
+    card = read_card(library.import_(bundle_folder(start)))
     register(store, version=card.version, model=card.model, origin="imported", who=who, parent=card.parent)
     return card.version

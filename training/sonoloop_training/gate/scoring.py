@@ -17,11 +17,10 @@ from sonoloop.models.library import Library
 from sonoloop.models.predictor import Predictor
 from sonoloop.values import Prediction
 from sonoloop_training.evaluation.masks import dice
-from sonoloop_training.evaluation.split_list import read_split_list
 from sonoloop_training.events import Event, Notice, Progress, Unreadable
 from sonoloop_training.gate.judges import Judged, as_outcome, read_judged, short
 from sonoloop_training.gate.outcomes import Outcome
-from sonoloop_training.gate.trained import find_relatives, find_trained, list_frames
+from sonoloop_training.gate.trained import find_relatives, find_trained, read_known
 from sonoloop_training.membership import SPLIT
 
 
@@ -192,9 +191,8 @@ def _find_again(
     folder = library.versions().get(version)
     if folder is None or not (folder / SPLIT).is_file():
         return noted
-    trained = read_split_list(folder / SPLIT)["train"]
     group_of = {judge.frame_id: judge.group_id for judge in test_set.members}
-    leaks = find_relatives(store, list_frames(store, test_set), trained)
+    leaks = find_relatives(store, test_set, read_known(folder / SPLIT))
     return noted | {group_of[leak.image] for leak in leaks}
 
 

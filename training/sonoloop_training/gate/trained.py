@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from sonoloop.imaging.fingerprints import BITS
 from sonoloop.labels.judging import TestSet
 from sonoloop.labels.store import CorrectionStore
-from sonoloop.labels.tables import FRAMES, MEMBERS
+from sonoloop.labels.tables import FRAMES, MEMBERS, TEST_SET_MEMBERS
 from sonoloop.models.library import Library
-from sonoloop_training.evaluation.leaks import Leak, find_leaks_in_steps
+from sonoloop_training.evaluation.leaks import Leak, find_leaks, find_leaks_in_steps
 from sonoloop_training.evaluation.split_list import Listed, read_split_list
 from sonoloop_training.events import Notice, Progress
 from sonoloop_training.membership import SPLIT
@@ -20,20 +22,39 @@ _EVERY = 50
 _FINGERPRINT_BYTES = BITS // 8
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """The frames of a test set, and the others of their groups and patients.
+
+    Parameters
+    ----------
+    frames : list of Listed
+        All of them as a split lists them, named by their ids.
+    keys : mapping
+        By a frame's id its group, and its patient where that is known.
+    judging : list of str
+        Ids of those that judge.
+    """
+
+    frames: list[Listed]
+    keys: Mapping[str, tuple[str, ...]]
+    judging: list[str]
+
+
 def find_trained(
     store: CorrectionStore, test_set: TestSet, version: str, model: str, library: Library
 ) -> Generator[Progress | Notice, None, list[Leak]]:
-    """Find the frames of a test set that a model knows.
+    """Find the frames of a test set that a model knows: from training, or from fitting its numbers.
 
-    Its list says what was known when it trained; whether one of its frames has the patient or the group of
-    one that judges is looked up as the store knows it by now.
+    Its list says what was known when it trained; whether one of its frames is, or is a near copy of, one that
+    has the patient or the group of a frame that judges, is looked up as the store knows it by now.
 
     Yields
     ------
     Progress
         Every fifty frames.
     Notice
-        If the model does not say who trained it.
+        If the model does not say who trained it, or says it of some by name alone.
 
     Returns
     -------
@@ -51,56 +72,75 @@ def find_trained(
     if not path.is_file():
         yield Notice(message=f"{model} does not say who trained it; frames that judge it may be among them")
         return []
-    trained = read_split_list(path)["train"]
-    frames = list_frames(store, test_set)
+    known = read_known(path)
+    nameless = sum(not (one.id or one.pixels_hash or one.fingerprint) for one in known)
+    if nameless:
+        yield Notice(
+            message=f"{model} lists {nameless} of the {len(known)} images that trained it by name alone; "
+            "frames that judge it may be among them"
+        )
+    family = read_family(store, test_set)
     stage = f"Looking for what trained {model}"
-    leaks = yield from find_leaks_in_steps(frames, trained, stage=stage, every=_EVERY)
-    found = {leak.image for leak in leaks}
-    return leaks + [leak for leak in find_relatives(store, frames, trained) if leak.image not in found]
+    leaks = yield from find_leaks_in_steps(family.frames, known, stage=stage, every=_EVERY)
+    return to_judging(family, leaks)
 
 
-def find_relatives(store: CorrectionStore, frames: Sequence[Listed], trained: Sequence[Listed]) -> list[Leak]:
-    """Find the frames of whose patient or group one trained, as the store knows it by now.
+def find_relatives(store: CorrectionStore, test_set: TestSet, known: Sequence[Listed]) -> list[Leak]:
+    """Do what `find_trained` does, but for near copies, which take longer to find."""
+    family = read_family(store, test_set)
+    return to_judging(family, find_leaks(family.frames, [replace(one, fingerprint="") for one in known]))
 
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where.
-    frames : sequence of Listed
-        From `list_frames`.
-    trained : sequence of Listed
-        Who trained the model.
+
+def read_known(path: Path) -> list[Listed]:
+    """Read who trained a model, and who its threshold and its other numbers were fitted on.
+
+    Raises
+    ------
+    TrainingError
+        See `sonoloop_training.evaluation.split_list.read_split_list`.
     """
-    names = {key: one.name for one in trained for key in (one.id, one.pixels_hash) if key}
-    query = select(MEMBERS.c.frame_id, MEMBERS.c.group_id, MEMBERS.c.patient, FRAMES.c.pixels_hash).join(
-        FRAMES, FRAMES.c.id == MEMBERS.c.frame_id
-    )
-    kin: dict[str, tuple[str, ...]] = {}
+    split = read_split_list(path)
+    return [*split["train"], *split["validation"]]
+
+
+def to_judging(family: Family, leaks: Sequence[Leak]) -> list[Leak]:
+    """Say of each frame that judges what gives it away: itself, or another of its group or patient."""
+    own = {leak.image: leak for leak in leaks}
     taught: dict[str, str] = {}
-    with store.reading() as connection:
-        for row in connection.execute(query.order_by(MEMBERS.c.frame_id)):
-            own = tuple(key for key in (row.group_id, row.patient) if key)
-            kin[row.frame_id] = own
-            name = names.get(row.frame_id) or names.get(row.pixels_hash)
-            if name is not None:
-                taught |= {key: name for key in own if key not in taught}
-    shared = ((frame.name, next((key for key in kin[frame.id] if key in taught), None)) for frame in frames)
-    return [
-        Leak(image=image, trained=taught[key], kind="same patient or group")
-        for image, key in shared
-        if key is not None
-    ]
+    for leak in leaks:
+        for key in family.keys[leak.image]:
+            taught.setdefault(key, leak.trained)
+    found = []
+    for image in family.judging:
+        relatives = [taught[key] for key in family.keys[image] if key in taught]
+        if image in own:
+            found.append(own[image])
+        elif relatives:
+            found.append(Leak(image=image, trained=relatives[0], kind="same patient or group"))
+    return found
 
 
-def list_frames(store: CorrectionStore, test_set: TestSet) -> list[Listed]:
-    """Describe the frames of a test set as a split lists them, named by their ids."""
-    wanted = {judge.frame_id for judge in test_set.members}
-    query = select(MEMBERS.c.frame_id, MEMBERS.c.group_id, MEMBERS.c.bits, FRAMES.c.pixels_hash).join(
-        FRAMES, FRAMES.c.id == MEMBERS.c.frame_id
+def read_family(store: CorrectionStore, test_set: TestSet) -> Family:
+    """Read the frames of a test set, and the others of their groups and patients.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+    """
+    judging = {judge.frame_id for judge in test_set.members}
+    judged = select(TEST_SET_MEMBERS.c.frame_id).where(TEST_SET_MEMBERS.c.test_set == test_set.number)
+    theirs = MEMBERS.c.frame_id.in_(judged)
+    related = or_(
+        MEMBERS.c.group_id.in_(select(MEMBERS.c.group_id).where(theirs)),
+        MEMBERS.c.patient.in_(select(MEMBERS.c.patient).where(theirs)),
     )
+    query = select(
+        MEMBERS.c.frame_id, MEMBERS.c.group_id, MEMBERS.c.patient, MEMBERS.c.bits, FRAMES.c.pixels_hash
+    ).join(FRAMES, FRAMES.c.id == MEMBERS.c.frame_id)
     with store.reading() as connection:
-        rows = connection.execute(query.order_by(MEMBERS.c.frame_id)).all()
-    return [
+        rows = connection.execute(query.where(related).order_by(MEMBERS.c.frame_id)).all()
+    frames = [
         Listed(
             name=row.frame_id,
             group=row.group_id,
@@ -110,5 +150,9 @@ def list_frames(store: CorrectionStore, test_set: TestSet) -> list[Listed]:
             fingerprint=row.bits[:_FINGERPRINT_BYTES].hex(),
         )
         for row in rows
-        if row.frame_id in wanted
     ]
+    return Family(
+        frames=frames,
+        keys={row.frame_id: tuple(filter(None, (row.group_id, row.patient))) for row in rows},
+        judging=[row.frame_id for row in rows if row.frame_id in judging],
+    )
