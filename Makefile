@@ -9,7 +9,8 @@ VENV = .venv
 BIN = $(VENV)/bin
 IMAGES =
 OUT = demo-out
-PYTEST_ARGS =
+# two processes; each takes one thread, all windows are in one of them
+PYTEST_ARGS = -n 2 --dist loadgroup
 
 help:
 	@echo 'make demo                 open napari with the sample study, predicted; without a display'

@@ -43,6 +43,8 @@ SETTINGS = {
     "alone-blend-0.5": "the same, averaged with 0.5 of the start",
     "alone-l2sp-10": "the same, L2-SP of 10",
 }
+# three times as many steps
+LONGER = "longer-random-0-80"
 
 
 def main() -> None:
@@ -64,7 +66,11 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Give each point of each curve, seeds averaged; and what other settings make of 20 corrections."""
     ends = {run["name"]: run for run in runs if run["arm"] in ("base", "both")}
     compared = [run for run in runs if (run.get("order"), run.get("seed"), run["count"]) == ("random", 0, 20)]
-    return {"points": _points(runs, ends), "settings": _points(compared, ends)}
+    results: dict[str, Any] = {"points": _points(runs, ends), "settings": _points(compared, ends)}
+    by_name = {run["name"]: run for run in runs}
+    if LONGER in by_name:
+        results["longer"] = change([by_name[LONGER]], by_name[LONGER.replace("longer", "default")], "away")
+    return results
 
 
 def _points(runs: Sequence[Mapping[str, Any]], ends: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -92,7 +98,7 @@ def lesion_dice(runs: Sequence[Mapping[str, Any]], place: str) -> tuple[float, l
 
 
 def change(runs: Sequence[Mapping[str, Any]], base: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Mean change of Dice against the base on the same images, and its interval over groups."""
+    """Mean change of Dice against another model on the same images, and its interval over groups."""
     groups, dices = _matrix(runs, place)
     _, before = _matrix([base], place)
     value, interval = _mean_and_interval(groups, dices.mean(0) - before[0])

@@ -66,10 +66,10 @@ Both public sets; a tenth of the groups of each is the test. `default-base` lear
 `default-unblended` goes on from it for eight epochs with the whole augmentation and strips: on new images of
 the same hospitals it is no better. `default` is the mean of the two (WiSE-FT; Wortsman et al., CVPR 2022).
 After it was judged, it was fitted once more on all images. That last fit is what ships, and nothing is left
-here to judge it with. `default-lite2` (`benchmarks/default-lite2.toml`) is a larger encoder with the whole
-augmentation from the first of 25 epochs on: its masks on BUSI are better and its classes on both sets worse,
-with intervals that overlap throughout; it does not ship. Minutes are those of the epochs, on one CPU thread
-beside other work, pauses among them.
+here to judge it with. `default-lite2` (`benchmarks/default-lite2.toml`) is a larger encoder that learned for
+25 epochs with augmentation between the two: fewer lesions missed on BUSI, worse classes on both sets, all
+with intervals that overlap; it does not ship. Minutes are those of the epochs, on one CPU thread beside other
+work, pauses among them.
 """
 
 IDEAS_TEXT = """
@@ -77,9 +77,11 @@ IDEAS_TEXT = """
 
 One change at a time, on a small budget that is the same for all: `default-base` at 192 pixels for eight
 epochs of 1,040 images (`benchmarks/ideas.py`). The row *unchanged* is its figures, the others are
-differences from it, image by image, on the groups that train neither, with paired bootstrap intervals over
-groups. Bold: the interval leaves out zero. Each was trained once; *another seed* says how much of a
-difference is chance, and that a bold figure may be chance too.
+differences from it, image by image, on the groups that train neither, validation and test, with paired
+bootstrap intervals over groups. Threshold, temperature and gate were fitted on the validation half, each
+model's own; ideas without minutes needed no training and keep those of the unchanged recipe. Bold: the
+interval leaves out zero. Each was trained once; *another seed* says how much of a difference is chance, and a
+bold figure may be chance too.
 
 """
 IDEAS_HEAD = "| idea | BUSI Dice | BUSI missed | BUSI AUC | BUS-BRA Dice | BUS-BRA AUC | minutes |"
@@ -91,8 +93,8 @@ IDEAS_FIGURES = (
     ("busbra", "auc"),
 )
 SCANNERS = """
-Trained without one of BUS-BRA's scanners, on the same budget, and judged on that scanner's images which train
-the unchanged recipe neither:
+Trained without one of BUS-BRA's scanners, on the small budget of the ideas below, and judged on those images
+of that scanner that train the unchanged recipe neither (near half of them are its validation):
 
 | scanner left out | images | Dice, unchanged | Dice, left out | difference | AUC, unchanged | AUC, left out |
 |---|---|---|---|---|---|---|

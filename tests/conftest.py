@@ -11,6 +11,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
 
+# workers of pytest-xdist, and what they start, slow each other down many times over with all cores each
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell pytest-xdist what belongs to one worker: all windows, since one is in front, and else a file."""
+    for item in items:
+        windows = item.path.is_relative_to(ROOT / "tests" / "gui")
+        item.add_marker(pytest.mark.xdist_group("windows" if windows else item.path.stem))
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:

@@ -435,7 +435,11 @@ def test_go_on_is_offered_after_a_failure_only_with_something_kept(panel, qtbot,
     wait(panel, qtbot, Stage.FAILED)
     assert not button(panel, "Go on").isVisibleTo(panel)
     (folder,) = (path.parent for path in panel.watch._find_jobs(None).glob("*/job.json"))
-    (folder / "checkpoint.pt").touch()
+    (folder / "checkpoint.pt").touch()  # of before the first epoch
+    panel.watch.look_for(None)
+    wait(panel, qtbot, Stage.FAILED)
+    assert not button(panel, "Go on").isVisibleTo(panel)
+    (folder / "history.jsonl").touch()
     panel.watch.look_for(None)
     wait(panel, qtbot, Stage.FAILED)
     assert button(panel, "Go on").isVisibleTo(panel)

@@ -188,6 +188,16 @@ def test_twenty_groups_are_watched_in_part(tmp_path):
     assert not {m["group"] for m in split["train"]} & {m["group"] for m in split["validation"]}
 
 
+def test_what_the_base_models_numbers_were_fitted_on_is_known_of_the_new_one_too(project):
+    entry = {"name": "a", "id": "f" * 64}
+    split = json.dumps({"train": [], "validation": [entry], "test": []})
+    (project.library.find(project.base.version) / "split.json").write_text(split)
+    made = only(tune(project, judged=False), Finished)
+    # its threshold is the base's
+    (fitted,) = json.loads((Path(made.path) / "split.json").read_text())["validation"]
+    assert (fitted["name"], fitted["id"]) == ("a", "f" * 64)
+
+
 def test_forty_watched_lesions_fit_the_models_numbers_anew(tmp_path, monkeypatch):
     monkeypatch.setattr("sonoloop_training.finetune.learning.LESIONS_TO_CALIBRATE", 2)
     project = make_project(tmp_path / "many", train=30, test=0)

@@ -184,8 +184,9 @@ def test_frames_that_trained_a_model_do_not_judge_it_and_it_is_marked(store, tmp
     assert found.verdict.judged == 5
     model = find_model(store, project.candidate)
     assert model.standing == ("leaked",)
-    assert "1 of 6 frames that judge trained it" in model.marks[0].why
-    words = f"1 frame did not judge, since {model.model} trained on it, on copies or on the same patient."
+    assert "1 of 6 frames that judge trained it or fitted its numbers" in model.marks[0].why
+    known = f"since {model.model} trained or was fitted on it, on copies or on the same patient."
+    words = f"1 frame did not judge, {known}"
     assert words in found.verdict.reason
     assert any(isinstance(event, Notice) and event.message == words for event in told)
     # the other model says nothing of who trained it
@@ -226,7 +227,7 @@ def test_a_model_that_lists_names_alone_is_told(store, tmp_path):
     (project.library.find(project.candidate) / "split.json").write_text(split)
     told, _ = run(project, tmp_path / "gate")
     model = find_model(store, project.candidate).model
-    words = f"{model} lists 2 of the 2 images that trained it by name alone; frames that judge it may be"
+    words = f"{model} lists 2 of the 2 images that it knows by name alone; frames that judge it may be"
     assert any(isinstance(event, Notice) and event.message.startswith(words) for event in told)
 
 

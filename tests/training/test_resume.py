@@ -98,25 +98,39 @@ def test_an_epoch_that_broke_off_begins_again(tmp_path, tiny, run_fit, monkeypat
     assert_same(load(tmp_path / "whole"), load(tmp_path / "broken"))
 
 
-def test_whoever_stops_in_the_first_epoch_has_a_checkpoint_to_go_on_from(
-    tmp_path, tiny, run_fit, monkeypatch
-):
-    recipe = tiny(*EVERYTHING)
-    whole = epochs_of(run_fit(recipe, tmp_path / "whole"))
-    from sonoloop_training import steps
+def stop_at_once(recipe, folder, run_fit, monkeypatch):
+    """Break off in the first batch."""
 
     def interrupted(*_, **named):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "make_batch", interrupted)
+        patch.setattr("sonoloop_training.steps.make_batch", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run_fit(recipe, tmp_path / "broken")
+            run_fit(recipe, folder)
+
+
+def test_whoever_stops_in_the_first_epoch_has_a_checkpoint_to_go_on_from(
+    tmp_path, tiny, run_fit, monkeypatch
+):
+    recipe = tiny(*EVERYTHING)
+    whole = epochs_of(run_fit(recipe, tmp_path / "whole"))
+    stop_at_once(recipe, tmp_path / "broken", run_fit, monkeypatch)
     assert load(tmp_path / "broken")["epoch"] == 0
     assert not (tmp_path / "broken" / "history.jsonl").exists()
     resumed = epochs_of(run_fit(recipe, tmp_path / "broken"))
     assert [e.loss for e in resumed] == [e.loss for e in whole]
     assert_same(load(tmp_path / "whole"), load(tmp_path / "broken"))
+
+
+def test_what_learned_nothing_yet_may_begin_anew_in_another_way(tmp_path, tiny, run_fit, monkeypatch):
+    stop_at_once(tiny("epochs=1"), tmp_path, run_fit, monkeypatch)
+    # such as what it was told to do when memory ran out in the first batch
+    changed = run_fit(tiny("epochs=1", "batch=2"), tmp_path, learns_from="b")
+    assert changed[0].epoch == 0
+    anew = run_fit(tiny("epochs=1", "batch=2"), tmp_path / "anew", learns_from="b")
+    assert [e.loss for e in epochs_of(changed)] == [e.loss for e in epochs_of(anew)]
+    assert_same(load(tmp_path), load(tmp_path / "anew"))
 
 
 @pytest.mark.parametrize(

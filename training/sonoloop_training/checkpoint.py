@@ -110,17 +110,18 @@ class Checkpoint:
                 f"{self.path} cannot be written ({cause}); {kept}: make room on the disk and run the same "
                 "command again"
             ) from error
-        if fitting.history:
-            self.write_history(fitting)
+        self.write_history(fitting)
 
     def write_history(self, fitting: Fitting) -> None:
-        """Write the figures of all epochs that are in the checkpoint.
+        """Write the figures of all epochs that are in the checkpoint; no file where there are none.
 
         Raises
         ------
         TrainingError
             If they cannot be written; those that are there stay.
         """
+        if not fitting.history:
+            return
         try:
             write_whole(self.history, "".join(json.dumps(entry) + "\n" for entry in fitting.history))
         except OSError as error:
@@ -131,6 +132,8 @@ class Checkpoint:
 
     def resume(self, fitting: Fitting) -> bool:
         """Go on from the file where there is one; whether there was.
+
+        One in which nothing was learned yet binds nobody: a training that differs begins anew.
 
         Raises
         ------
@@ -152,6 +155,8 @@ class Checkpoint:
             ),
         }
         for what, is_so in wrong.items():
+            if is_so and not state["epoch"]:
+                return False
             if is_so:
                 raise OtherTrainingError(
                     f"{self.path} {what}; give another --out, or delete it to start anew", what=what
@@ -186,11 +191,11 @@ class Checkpoint:
 
 
 def held_precision(path: Path) -> str | None:
-    """Tell in which precision a checkpoint was computed, by Lightning's name; None where there is none."""
+    """Tell in which precision a checkpoint was computed, by Lightning's name; None where nothing was."""
     try:
         # mapped, so that its tensors are not read
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return str(state["precision"])
+        return str(state["precision"]) if state["epoch"] else None
     except Exception:  # `Checkpoint.resume` says what is wrong with it
         return None
 

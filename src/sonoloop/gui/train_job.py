@@ -20,8 +20,8 @@ from sonoloop.errors import TrainingError
 JOBS = "jobs"
 PACKAGE = "sonoloop_training"
 _JOB, _EVENTS, _STOP, OUTPUT = "job.json", "events.jsonl", "stop", "output.log"
-# what a job can be gone on with from
-_KEPT = ("checkpoint.pt", "bundle")
+# where one of them is, something was learned
+_KEPT = ("history.jsonl", "bundle")
 
 # of a long training a panel that is opened late reads the rest at the next look
 _MOST_BYTES = 1 << 20

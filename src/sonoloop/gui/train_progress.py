@@ -210,7 +210,7 @@ def _read(
             changes.update(epoch=int(event["epoch"]), epochs=int(event["epochs"]), doing="")
             changes["seconds_left"] = float(event["seconds_left"])
         case "start_watched":
-            # once, unless it broke off before its first epoch was done
+            # once, unless it broke off before its first epoch began
             dices[:] = [] if event["dice"] is None else [(0, float(event["dice"]))]
         case "epoch_done":
             changes.update(epoch=int(event["epoch"]), epochs=int(event["epochs"]), doing="")

@@ -45,8 +45,8 @@ def find_store(request: Request, job: JobFolder) -> str:
             )
         return began
     here, there = read_location(request.store), read_location(began)
-    moved = is_file(there) and not Path(str(there.database)).exists() and job.plan.snapshot_sha256
-    if not _is_same(here, there) and not (moved and is_file(here)):
+    moved = is_file(here) and is_file(there) and _is_gone(there) and bool(job.plan.snapshot_sha256)
+    if not _is_same(here, there) and not moved:
         raise TrainingError(
             f"the fine-tuning in {job.path} began with another --store, {began}, and not {describe(here)}: "
             "give that one to go on, or another --job to begin anew"
@@ -59,6 +59,13 @@ def _is_same(here: URL, there: URL) -> bool:
         return Path(str(here.database)).resolve() == Path(str(there.database)).resolve()
     # what is kept has no password
     return here._replace(password=None) == there._replace(password=None)
+
+
+def _is_gone(url: URL) -> bool:
+    try:
+        return not Path(str(url.database)).exists()
+    except OSError:  # in a folder that is closed to us
+        return False
 
 
 def begin_job(request: Request, store: CorrectionStore, library: Library, who: str) -> JobFolder:

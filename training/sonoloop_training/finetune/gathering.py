@@ -109,7 +109,8 @@ def gather(
     TrainingError
         If there is too little to learn from, or files are gone or changed; they are named.
     """
-    trained = read_split_list(base_folder / SPLIT)["train"] if (base_folder / SPLIT).is_file() else ()
+    known_to_base = read_split_list(base_folder / SPLIT) if (base_folder / SPLIT).is_file() else {}
+    trained = known_to_base.get("train", ())
     seen = frozenset(key for listed in trained for key in (listed.id, listed.pixels_hash) if key)
     snapshot = read_snapshot(store, plan.snapshot)
     test_side = read_test_side(store)
@@ -177,7 +178,11 @@ def gather(
         watched=watched.cache,
         members={
             "train": [*taught.members, *_inherit(trained, taught.members)],
-            "validation": list(watched.members),
+            # the numbers of the card may still be the base's
+            "validation": [
+                *watched.members,
+                *_inherit(known_to_base.get("validation", ()), (*taught.members, *watched.members)),
+            ],
             "test": [],
         },
         replayed=() if replayed is None else replayed.names,

@@ -26,7 +26,7 @@ from sonoloop_training.finetune.reading import read_cases
 from sonoloop_training.finetune.replay import count_by_dataset
 from sonoloop_training.finetune.selecting import Lesson
 from sonoloop_training.fitting import Fitting
-from sonoloop_training.loop import CHECKPOINT, fit
+from sonoloop_training.loop import fit
 from sonoloop_training.membership import SPLIT, hash_split
 from sonoloop_training.recipe import Recipe, parse_recipe
 from sonoloop_training.run import as_shipped, library_versions
@@ -170,5 +170,5 @@ def _time_left(minutes: float | None, began: float, job: JobFolder) -> float | N
     """Say what is left of the time allowed; when going on, the epochs of earlier count by themselves."""
     if minutes is None:
         return None
-    spent = 0.0 if (job.path / CHECKPOINT).exists() else (time.monotonic() - began) / 60
+    spent = 0.0 if job.last("epoch_done") is not None else (time.monotonic() - began) / 60
     return max(0.05, minutes - spent)

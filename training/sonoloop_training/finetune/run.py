@@ -214,6 +214,6 @@ def _log_failure(job: JobFolder, message: str) -> None:
 def _how_to_go_on(job: JobFolder, error: SonoloopError) -> str:
     if isinstance(error, OtherTrainingError):
         return ""
-    if job.bundle.exists() or (job.path / CHECKPOINT).exists():
+    if job.bundle.exists() or job.last("epoch_done") is not None:
         return f". What is done is kept; go on with: sonoloop finetune --job {job.path}"
     return ""

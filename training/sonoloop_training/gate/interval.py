@@ -1,8 +1,8 @@
 """An interval that keeps its word with few groups and with rare, large differences.
 
-The bootstrap's percentile interval does not: with ten groups it leaves out the truth twice as often as it
-says, and where one group in thirty goes badly wrong, most small samples hold none of these and call a model
-better that is not. ``docs/decisions/0006-the-gates-interval.md`` has the figures.
+The bootstrap's percentile interval does not: where a group goes badly wrong now and then, many small samples
+hold none of these and call a model better that is not. ``docs/decisions/0006-the-gates-interval.md`` has the
+figures.
 """
 
 from __future__ import annotations

@@ -168,9 +168,8 @@ def _find_trained(
         trained[version] = {group_of[leak.image] for leak in leaks}
         if leaks and LEAKED not in find_model(store, version).standing:
             first = leaks[0]
-            why = (
-                f"{len(leaks)} of {len(group_of)} frames that judge trained it, such as {short(first.image)}"
-            )
+            share = f"{len(leaks)} of {len(group_of)} frames that judge"
+            why = f"{share} trained it or fitted its numbers, such as {short(first.image)}"
             mark(store, version, LEAKED, why=f"{why} ({first.kind})", who=who)
     return trained
 
@@ -189,7 +188,7 @@ def _describe_missing(known: Mapping[str, str], *, unread: int) -> list[str]:
     for model in dict.fromkeys(known.values()):
         count = sum(name == model for name in known.values())
         told.append(
-            f"{count} frame{'' if count == 1 else 's'} did not judge, since {model} trained on "
+            f"{count} frame{'' if count == 1 else 's'} did not judge, since {model} trained or was fitted on "
             f"{'it' if count == 1 else 'them'}, on copies or on the same patient."
         )
     if unread:

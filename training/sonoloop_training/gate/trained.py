@@ -76,7 +76,7 @@ def find_trained(
     nameless = sum(not (one.id or one.pixels_hash or one.fingerprint) for one in known)
     if nameless:
         yield Notice(
-            message=f"{model} lists {nameless} of the {len(known)} images that trained it by name alone; "
+            message=f"{model} lists {nameless} of the {len(known)} images that it knows by name alone; "
             "frames that judge it may be among them"
         )
     family = read_family(store, test_set)
