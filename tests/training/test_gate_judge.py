@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from sonoloop.labels.pointer import incumbent
 from sonoloop.labels.settings import change_settings
 from sonoloop.labels.versions import find_model
 from sonoloop.models.predictor import Predictor
+from sonoloop.values import Frame
 from sonoloop_training.duplicates import fingerprint
 from sonoloop_training.evaluation.masks import dice
 from sonoloop_training.events import Gate, Notice, Progress, Unreadable
@@ -49,6 +50,18 @@ def run(project: Project, out: Path, **changes: object):
             told.append(next(events))
         except StopIteration as end:
             return told, end.value
+
+
+def knows(project: Project, *, train: Sequence[object] = (), validation: Sequence[object] = ()) -> None:
+    """Have the candidate say who trained it, and who its numbers were fitted on."""
+    split = json.dumps({"train": list(train), "validation": list(validation), "test": []})
+    (project.library.find(project.candidate) / "split.json").write_text(split)
+
+
+def phantom_frame(path: Path, seed: int) -> Frame:
+    """Read a phantom from a file of its own."""
+    Image.fromarray(phantom("benign", seed=seed, shape=(96, 128)).image).save(path)
+    return read_frame(path)
 
 
 def pretend(project: Project, version: str, dices: list[float]) -> None:
@@ -178,8 +191,7 @@ def test_frames_that_trained_a_model_do_not_judge_it_and_it_is_marked(store, tmp
     project = make_project(store, tmp_path)
     member = judging.freeze_test_set(store).members[0]
     entry = {"name": "a", "id": member.frame_id}
-    split = json.dumps({"train": [entry], "validation": [], "test": []})
-    (project.library.find(project.candidate) / "split.json").write_text(split)
+    knows(project, train=[entry])
     told, found = run(project, tmp_path / "gate")
     assert found.verdict.judged == 5
     model = find_model(store, project.candidate)
@@ -198,24 +210,19 @@ def test_frames_that_trained_a_model_do_not_judge_it_and_it_is_marked(store, tmp
 def test_frames_that_a_models_numbers_were_fitted_on_do_not_judge_it(store, tmp_path):
     project = make_project(store, tmp_path)
     member = judging.freeze_test_set(store).members[0]
-    split = json.dumps({"train": [], "validation": [{"name": "a", "id": member.frame_id}], "test": []})
-    (project.library.find(project.candidate) / "split.json").write_text(split)
+    knows(project, validation=[{"name": "a", "id": member.frame_id}])
     _, found = run(project, tmp_path / "gate")
     assert found.verdict.judged == 5
 
 
 def test_a_near_copy_of_another_image_of_a_patient_gives_the_patient_away(store, tmp_path):
     project = make_project(store, tmp_path)
-    made = phantom("benign", seed=901, shape=(96, 128))
-    path = tmp_path / "sister.png"
-    Image.fromarray(made.image).save(path)
-    sister = read_frame(path)
+    sister = phantom_frame(tmp_path / "sister.png", 901)
     # of the patient of the first frame that judges
     assert place_frame(store, sister, patient="0").role == "test"
     # what trained is another file with other pixels, and looks like the sister that does not judge
     entry = {"name": "copy", "id": "f" * 64, "fingerprint": fingerprint(sister.pixels)}
-    split = json.dumps({"train": [entry], "validation": [], "test": []})
-    (project.library.find(project.candidate) / "split.json").write_text(split)
+    knows(project, train=[entry])
     _, found = run(project, tmp_path / "gate")
     assert found.verdict.judged == 5
     assert "(same patient or group)" in find_model(store, project.candidate).marks[0].why
@@ -223,8 +230,7 @@ def test_a_near_copy_of_another_image_of_a_patient_gives_the_patient_away(store,
 
 def test_a_model_that_lists_names_alone_is_told(store, tmp_path):
     project = make_project(store, tmp_path)
-    split = json.dumps({"train": ["busi/benign (1)", "busi/benign (2)"], "validation": [], "test": []})
-    (project.library.find(project.candidate) / "split.json").write_text(split)
+    knows(project, train=["busi/benign (1)", "busi/benign (2)"])
     told, _ = run(project, tmp_path / "gate")
     model = find_model(store, project.candidate).model
     words = f"{model} lists 2 of the 2 images that it knows by name alone; frames that judge it may be"
@@ -233,14 +239,10 @@ def test_a_model_that_lists_names_alone_is_told(store, tmp_path):
 
 def test_a_patient_who_became_known_later_does_not_judge_what_learned_from_them(store, tmp_path):
     project = make_project(store, tmp_path)
-    made = phantom("benign", seed=900, shape=(96, 128))
-    path = tmp_path / "learned.png"
-    Image.fromarray(made.image).save(path)
-    frame = read_frame(path)
+    frame = phantom_frame(tmp_path / "learned.png", 900)
     place_frame(store, frame, role="train")
     entry = {"name": "a", "id": frame.id, "group": "then", "pixels_hash": frame.pixels_hash}
-    split = json.dumps({"train": [entry], "validation": [], "test": []})
-    (project.library.find(project.candidate) / "split.json").write_text(split)
+    knows(project, train=[entry])
     assert run(project, tmp_path / "gate")[1].verdict.judged == 6
     # it is the patient of the first frame that judges
     assert place_frame(store, frame, patient="0").role == "neither"
