@@ -81,7 +81,8 @@ differences from it, image by image, on the groups that train neither, validatio
 bootstrap intervals over groups. Threshold, temperature and gate were fitted on the validation half, each
 model's own; ideas without minutes needed no training and keep those of the unchanged recipe. Bold: the
 interval leaves out zero. Each was trained once; *another seed* says how much of a difference is chance, and a
-bold figure may be chance too.
+bold figure may be chance too. The averaged weights of two seeds draw nothing, since their decoders began at
+random each; `default` averages a model with its own start.
 
 """
 IDEAS_HEAD = "| idea | BUSI Dice | BUSI missed | BUSI AUC | BUS-BRA Dice | BUS-BRA AUC | minutes |"
