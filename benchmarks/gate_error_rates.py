@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -82,9 +82,21 @@ def main() -> None:
 
 def read_scores(folder: Path, name: str) -> list[Outcome]:
     """Read what a model did, an image a line; further keys do not matter."""
-    keys = Outcome.__dataclass_fields__
     lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [Outcome(**{key: json.loads(line)[key] for key in keys}) for line in lines]
+    return [read_outcome(json.loads(line)) for line in lines]
+
+
+def read_outcome(row: Mapping[str, Any]) -> Outcome:
+    """Take what the gate asks for from what is known of an image."""
+    return Outcome(**{key: row[key] for key in Outcome.__dataclass_fields__})
+
+
+def by_group(outcomes: Sequence[Outcome]) -> list[list[int]]:
+    """Give the places of each group's images."""
+    places: dict[str, list[int]] = {}
+    for place, one in enumerate(outcomes):
+        places.setdefault(one.group, []).append(place)
+    return list(places.values())
 
 
 def pair_up(folder: Path, pair: dict[str, Any], labels: str = "") -> tuple[list[Outcome], list[Outcome]]:
@@ -101,10 +113,7 @@ def measure_pairs(folder: Path, counts: Sequence[int], subsamples: int, seed: in
     for pair in json.loads((folder / "pairs.json").read_text("utf-8")):
         truth = decide(*pair_up(folder, pair))
         candidate, incumbent = pair_up(folder, pair, pair.get("labels", ""))
-        places: dict[str, list[int]] = {}
-        for place, one in enumerate(candidate):
-            places.setdefault(one.group, []).append(place)
-        groups = list(places.values())
+        groups = by_group(candidate)
         rng = np.random.default_rng(seed)
         rates = []
         for count in (count for count in counts if count <= len(groups) * 2 / 3):

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gate_error_rates import FOUND, passes
+from gate_error_rates import FOUND, by_group, passes, read_outcome
 from learning_curve import read_runs
 from numpy.typing import NDArray
 from scipy import stats
@@ -101,14 +101,13 @@ def measure_pairs(curve: Path, pairs: int, draws: int, rng: np.random.Generator)
             for number, (old, new) in enumerate(chosen):
                 sys.stderr.write(f"\r{kind}: {count} groups, pair {number + 1} of {len(chosen)}   ")
                 ours, theirs, mixed = models[new], models[old], kind == EXCHANGED
-                said.append([ask(ours, theirs, count, rng, exchange=mixed) for _ in range(draws)])
+                groups = by_group(ours)
+                said.append([ask(ours, theirs, groups, count, rng, exchange=mixed) for _ in range(draws)])
             rates.append({"groups": count} | average(np.array(said), chosen, rng))
         measured["kinds"][kind] = {
             "pairs": len(chosen),
             "of": len(members),
-            "difference": None
-            if kind == EXCHANGED
-            else round(float(np.mean([truths[p] for p in chosen])), 4),
+            "difference": None if kind == EXCHANGED else mean([truths[pair] for pair in chosen]),
             "rates": rates,
         }
     sys.stderr.write("\n")
@@ -122,9 +121,8 @@ def mean(values: Sequence[float]) -> float:
 
 def read_models(curve: Path) -> dict[str, list[Outcome]]:
     """Read what the base and the models tuned by the default recipe did, image by image."""
-    keys = Outcome.__dataclass_fields__
     return {
-        run["name"]: [Outcome(**{key: row[key] for key in keys}) for row in [*run["away"], *run["home"]]]
+        run["name"]: [read_outcome(row) for row in [*run["away"], *run["home"]]]
         for run in read_runs(curve)
         if run["arm"] in ("base", "default")
     }
@@ -133,16 +131,13 @@ def read_models(curve: Path) -> dict[str, list[Outcome]]:
 def ask(
     candidate: Sequence[Outcome],
     incumbent: Sequence[Outcome],
+    groups: Groups,
     count: int,
     rng: np.random.Generator,
     *,
     exchange: bool,
 ) -> tuple[bool, bool, bool, bool]:
     """Draw groups; tell whether the gate promotes, refuses, passes Dice alone, and minds the AUC."""
-    places: dict[str, list[int]] = {}
-    for place, one in enumerate(candidate):
-        places.setdefault(one.group, []).append(place)
-    groups = list(places.values())
     new: list[Outcome] = []
     old: list[Outcome] = []
     for number, group in enumerate(rng.integers(len(groups), size=count)):

@@ -35,6 +35,7 @@ from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.evaluation.assess import assess
 from sonoloop_training.evaluation.summary import compare, summarise
 from sonoloop_training.events import drain
+from sonoloop_training.fitting import mix
 from sonoloop_training.splits import SplitConfig, apply_split
 
 RESULTS = Path(__file__).parent / "results" / "ideas.json"
@@ -186,11 +187,12 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     measured: dict[str, Any] = {"minutes": bundle.card.snapshot.get("minutes")}
     for dataset in sorted({score.dataset for score in old}):
         pair = [[score for score in scores if score.dataset == dataset] for scores in (old, new)]
+        before, after = (summarise(scores, keys=KEYS) for scores in pair)
         differences = compare(*pair)
         measured[dataset] = {
             "images": len(pair[0]),
-            "reference": {key: summarise(pair[0], keys=KEYS)[key] for key in KEYS},
-            "idea": {key: summarise(pair[1], keys=KEYS)[key] for key in KEYS},
+            "reference": {key: before[key] for key in KEYS},
+            "idea": {key: after[key] for key in KEYS},
             "difference": {key: differences[key] for key in KEYS},
         }
     return measured
@@ -205,14 +207,8 @@ def find_bundle(name: str, work: Path, reference: Bundle) -> Bundle:
     other = read_bundle(work / SEED / "bundle")
     if name == "ensemble":
         return Bundle(reference.card, Ensemble(reference.network, other.network).eval())
-    second = other.network.state_dict()
     soup = read_bundle(work / REFERENCE / "bundle").network
-    soup.load_state_dict(
-        {
-            key: tensor.lerp(second[key], 0.5) if tensor.is_floating_point() else tensor
-            for key, tensor in soup.state_dict().items()
-        }
-    )
+    soup.load_state_dict(mix(soup.state_dict(), other.network.state_dict(), 0.5))
     return Bundle(reference.card, soup.eval())
 
 

@@ -83,10 +83,7 @@ class Fitting:
         learned = self.averaged if self.best is None else self.best
         if self.first is None or not self.blend:
             return learned
-        return {
-            name: tensor.lerp(self.first[name].cpu(), self.blend) if tensor.is_floating_point() else tensor
-            for name, tensor in learned.items()
-        }
+        return mix(learned, self.first, self.blend)
 
     def has_waited(self, patience: int) -> bool:
         """Whether there was no better epoch for as long as there is patience; 0 waits for ever."""
@@ -98,6 +95,17 @@ class Fitting:
             self.best_score, self.best_epoch = score, self.epoch
             if keep:
                 self.best = self.averaged
+
+
+def mix(weights: Weights, others: Weights, share: float) -> Weights:
+    """Average weights on the CPU with those of another network, which count by `share`, in [0, 1].
+
+    What counts, such as the batches that a normalisation has seen, is left as it is.
+    """
+    return {
+        name: tensor.lerp(others[name].cpu(), share) if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+    }
 
 
 def begin(recipe: Recipe, start: Weights | None = None, start_name: str = JUDGED) -> Fitting:
