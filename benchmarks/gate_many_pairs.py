@@ -32,7 +32,7 @@ from learning_curve import read_runs
 from numpy.typing import NDArray
 from scipy import stats
 
-from sonoloop.labels.bootstrap import percentile_interval
+from sonoloop.store.bootstrap import percentile_interval
 from sonoloop_training.gate import Outcome, decide
 
 RESULTS = Path(__file__).parent / "results" / "gate_many_pairs.json"

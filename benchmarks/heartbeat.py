@@ -25,8 +25,8 @@ from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QPushButton
 
 from sonoloop.gui.preferences import Preferences
-from sonoloop.gui.train import TrainPanel
-from sonoloop.gui.train_progress import Stage
+from sonoloop.gui.train.panel import TrainPanel
+from sonoloop.gui.train.progress import Stage
 
 BEAT_MS = 20
 TARGET = 1.5

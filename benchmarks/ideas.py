@@ -28,14 +28,14 @@ from typing import Any
 
 import torch
 
+from sonoloop.atomic import write_whole
+from sonoloop.jobs.events import drain
 from sonoloop.models.bundle import Bundle, read_bundle
 from sonoloop.models.predictor import Predictor
-from sonoloop_training.atomic import write_whole
 from sonoloop_training.datasets import Sample, find_datasets
-from sonoloop_training.evaluation.assess import assess
+from sonoloop_training.evaluation.cases import assess
 from sonoloop_training.evaluation.summary import compare, summarise
-from sonoloop_training.events import drain
-from sonoloop_training.fitting import mix
+from sonoloop_training.fit.fitting import mix
 from sonoloop_training.splits import SplitConfig, apply_split
 
 RESULTS = Path(__file__).parent / "results" / "ideas.json"

@@ -27,16 +27,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from sonoloop.labels.groups import place_frame
-from sonoloop.labels.places import Places
-from sonoloop.labels.store import CorrectionStore
+from sonoloop.jobs.events import drain
 from sonoloop.models.bundle import read_bundle
-from sonoloop.models.lesions import number_lesions
+from sonoloop.models.postprocess import number_lesions
 from sonoloop.models.predictor import Predictor
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.file_index import Places
+from sonoloop.store.groups import place_frame
 from sonoloop.values import ClassName, Correction
 from sonoloop_training.datasets import Sample, find_datasets
-from sonoloop_training.evaluation.assess import assess
-from sonoloop_training.events import drain
+from sonoloop_training.evaluation.cases import assess
 from sonoloop_training.splits import Part, SplitConfig, apply_split
 
 COUNTS = (5, 10, 20, 40, 80)

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from sonoloop.imaging.images import read_study
+from sonoloop.imaging.io import read_study
 from sonoloop.imaging.phantom import phantom
-from sonoloop.labels import CorrectionStore
-from sonoloop.labels.groups import place_frame
-from sonoloop.labels.places import Places
+from sonoloop.store import CorrectionStore
+from sonoloop.store.file_index import Places
+from sonoloop.store.groups import place_frame
 from sonoloop.values import CLASSES, Correction
 
 RIM = 7  # pixels

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from sonoloop.labels.groups import place_frame
-from sonoloop.labels.store import CorrectionStore
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.groups import place_frame
 from sonoloop.values import Frame
 
 

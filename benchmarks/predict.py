@@ -23,7 +23,7 @@ from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
 from sonoloop.models.predictor import Predictor
 from sonoloop.models.registry import load_bundle
-from sonoloop.models.views import make_views
+from sonoloop.models.tta import make_views
 from sonoloop.values import CLASSES, Frame
 
 _HELP = """

@@ -19,12 +19,12 @@ import napari
 from napari.settings import get_settings
 from qtpy.QtWidgets import QApplication, QPushButton, QSpinBox, QWidget
 
-from sonoloop.gui.annotate import AnnotatePanel
+from sonoloop.gui.annotate.panel import AnnotatePanel
 from sonoloop.gui.launch import PANEL
-from sonoloop.gui.models_panel import ModelsPanel
+from sonoloop.gui.models.panel import ModelsPanel
 from sonoloop.gui.preferences import PLUGIN, Preferences
-from sonoloop.gui.train import TrainPanel
-from sonoloop.gui.train_progress import Stage
+from sonoloop.gui.train.panel import TrainPanel
+from sonoloop.gui.train.progress import Stage
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from phantom_project import make_project

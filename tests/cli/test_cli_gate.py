@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sonoloop.imaging.images import read_study
+from sonoloop.imaging.io import read_study
 from sonoloop.imaging.phantom import phantom
-from sonoloop.labels import CorrectionStore, judging
-from sonoloop.labels.groups import place_frame
-from sonoloop.labels.places import Places
-from sonoloop.labels.pointer import incumbent, lock, promote, unlock
-from sonoloop.labels.settings import change_settings
-from sonoloop.labels.versions import register
 from sonoloop.models.card import read_card
 from sonoloop.models.library import Library
+from sonoloop.store import CorrectionStore
+from sonoloop.store import test_sets as judging
+from sonoloop.store.file_index import Places
+from sonoloop.store.groups import place_frame
+from sonoloop.store.model_registry import register
+from sonoloop.store.promotions import incumbent, lock, promote, unlock
+from sonoloop.store.settings import change_settings
 from sonoloop.values import CLASSES, Correction
 
 COUNT = 15

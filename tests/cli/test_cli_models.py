@@ -12,13 +12,14 @@ from typing import NamedTuple
 import pytest
 
 from sonoloop.cli import main
-from sonoloop.labels import CorrectionStore, pointer
-from sonoloop.labels.exchange.predictions import read_predictions
-from sonoloop.labels.judging import freeze_test_set, record_look
-from sonoloop.labels.versions import find_model, list_models, register
+from sonoloop.formats.predictions import read_predictions
 from sonoloop.models.card import WEIGHTS, read_card
 from sonoloop.models.library import Library
 from sonoloop.models.places import shipped_card
+from sonoloop.store import CorrectionStore
+from sonoloop.store import promotions as pointer
+from sonoloop.store.model_registry import find_model, list_models, register
+from sonoloop.store.test_sets import freeze_test_set, record_look
 
 SHIPPED = shipped_card().model
 

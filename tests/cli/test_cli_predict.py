@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sonoloop.labels.exchange.palette_png import read_mask
-from sonoloop.labels.exchange.predictions import read_predictions
+from sonoloop.formats.mask_png import read_mask
+from sonoloop.formats.predictions import read_predictions
 
 IMAGES = {
     "benign/benign (2).png": (128, 96, "benign/benign (2)"),

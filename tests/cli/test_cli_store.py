@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sonoloop.imaging.images import read_study
+from sonoloop.imaging.io import read_study
 from sonoloop.imaging.phantom import phantom
-from sonoloop.labels import CorrectionStore, withdrawal
-from sonoloop.labels.groups import place_frame
-from sonoloop.labels.places import Places
 from sonoloop.models.library import Library
 from sonoloop.models.places import models_folder
+from sonoloop.store import CorrectionStore, withdrawal
+from sonoloop.store.file_index import Places
+from sonoloop.store.groups import place_frame
 from sonoloop.values import Correction
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sonoloop.cli import batches
-from sonoloop.cli.batches import Failed, Predicted, predict_images
+from sonoloop import batch as batches
+from sonoloop.batch import Failed, Predicted, predict_images
 from sonoloop.cli.interrupts import interrupts_held
 from sonoloop.errors import ImageMissingError, ModelError, UnsupportedImageError
 from sonoloop.imaging.files import FoundImage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sonoloop.cli.training_report import TrainingReport
+from sonoloop.cli.train import TrainingReport
 
 STARTED = {
     "event": "started", "recipe": "tiny", "device": "cuda:0", "precision": "bf16-mixed", "train": 9,
@@ -58,7 +58,7 @@ def told_of_steps(tmp_path, capsys, *steps: tuple[int, int, float]) -> list[str]
 
 
 def test_the_time_left_is_not_told_from_the_slow_first_steps(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("sonoloop.cli.training_report.time.monotonic", lambda: 1000.0)
+    monkeypatch.setattr("sonoloop.cli.train.time.monotonic", lambda: 1000.0)
     assert told_of_steps(tmp_path, capsys, (1, 10, 900.0), (1, 20, 600.0)) == []
     assert told_of_steps(tmp_path, capsys, (1, 20, 600.0), (1, 30, 500.0), (1, 40, 490.0)) == [
         "about 0:08:20 left"
@@ -66,7 +66,7 @@ def test_the_time_left_is_not_told_from_the_slow_first_steps(monkeypatch, capsys
 
 
 def test_the_time_left_is_told_again_after_an_epoch_if_it_is_another(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("sonoloop.cli.training_report.time.monotonic", lambda: 1000.0)
+    monkeypatch.setattr("sonoloop.cli.train.time.monotonic", lambda: 1000.0)
     nearly, longer = (
         [(1, 30, 500.0), (2, 30, left), (2, 40, left), (3, 30, 99.0)] for left in (420.0, 700.0)
     )

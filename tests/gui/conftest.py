@@ -9,8 +9,8 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication
 
-from sonoloop.labels.settings import change_settings
-from sonoloop.labels.store import CorrectionStore
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.settings import change_settings
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from napari.layers import Image
 from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication
 
-from sonoloop.gui.annotate import AnnotatePanel
+from sonoloop.gui.annotate.panel import AnnotatePanel
 from sonoloop.gui.preferences import Preferences
 from sonoloop.values import Frame, Prediction
 

@@ -11,7 +11,7 @@ from napari.utils.action_manager import action_manager
 from napari.utils.key_bindings import KeymapHandler, coerce_keybinding
 from napari.utils.shortcuts import default_shortcuts
 
-from sonoloop.gui.keys import KEYS, describe_keys
+from sonoloop.gui.annotate.keys import KEYS, describe_keys
 
 # Qt shortcuts of napari's menus, which its table of shortcuts does not list
 MENU_KEYS = [

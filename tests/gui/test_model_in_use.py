@@ -6,8 +6,8 @@ import pytest
 from desk import FakePredictor, picture
 from napari.layers import Image
 
-from sonoloop.labels.pointer import ensure_incumbent, incumbent, promote
-from sonoloop.labels.versions import register
+from sonoloop.store.model_registry import register
+from sonoloop.store.promotions import ensure_incumbent, incumbent, promote
 
 SHIPPED, TUNED = "a" * 64, "b" * 64
 
@@ -62,7 +62,7 @@ def test_the_header_shows_the_model_in_use_as_soon_as_it_is_known(desk, store):
 
 
 def test_another_panel_can_tell_that_the_model_moved(desk, store):
-    from sonoloop.gui.docking import tell_model_moved
+    from sonoloop.gui.widgets import tell_model_moved
 
     use_tuned(store)
     tell_model_moved(desk.viewer)

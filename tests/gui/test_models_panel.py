@@ -11,18 +11,18 @@ from napari.components import ViewerModel
 from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication, QLabel, QLineEdit, QPushButton
 
-from sonoloop.gui.models_panel import ModelsPanel
+from sonoloop.gui.models.panel import ModelsPanel
 from sonoloop.gui.models_shelf import ModelsDesk
 from sonoloop.gui.preferences import Preferences
-from sonoloop.labels.judging import freeze_test_set, write_scores
-from sonoloop.labels.pointer import history, incumbent
-from sonoloop.labels.store import CorrectionStore
-from sonoloop.labels.versions import list_models, mark
 from sonoloop.models.bundle import Bundle, Card, save_bundle
 from sonoloop.models.library import Library
 from sonoloop.models.networks import build_network
 from sonoloop.models.places import shipped_card
 from sonoloop.models.spec import ModelSpec
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.model_registry import list_models, mark
+from sonoloop.store.promotions import history, incumbent
+from sonoloop.store.test_sets import freeze_test_set, write_scores
 
 SPEC = ModelSpec(
     encoder="tu-test_efficientnet", size=64, dropout=0.0, arguments={"decoder_channels": [32, 16, 8, 8, 4]}
@@ -210,8 +210,8 @@ def test_figures_are_those_on_the_newest_test_set(with_tuned, tuned, qtbot, stor
     import numpy as np
 
     from sonoloop.imaging.grey import frame_from_array
-    from sonoloop.labels.groups import place_frame
-    from sonoloop.labels.settings import change_settings
+    from sonoloop.store.groups import place_frame
+    from sonoloop.store.settings import change_settings
     from sonoloop.values import Correction
 
     change_settings(store, test_cap=300)

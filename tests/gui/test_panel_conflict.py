@@ -10,9 +10,9 @@ from desk import box, picture
 from napari.layers import Image
 from qtpy.QtWidgets import QMessageBox
 
-from sonoloop.gui.view import count_lesions
+from sonoloop.gui.annotate.view import count_lesions
 from sonoloop.imaging.grey import hash_pixels
-from sonoloop.labels.store import CorrectionStore
+from sonoloop.store.corrections import CorrectionStore
 
 FRAME = hash_pixels(picture())
 

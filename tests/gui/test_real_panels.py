@@ -10,9 +10,9 @@ from qtpy.QtWidgets import QApplication, QDockWidget, QScrollArea
 
 import sonoloop
 from sonoloop.gui.launch import dock_panel
-from sonoloop.labels.pointer import ensure_incumbent, incumbent, promote
-from sonoloop.labels.store import CorrectionStore
-from sonoloop.labels.versions import register
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.model_registry import register
+from sonoloop.store.promotions import ensure_incumbent, incumbent, promote
 
 pytestmark = pytest.mark.gui
 

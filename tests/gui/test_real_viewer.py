@@ -16,10 +16,10 @@ from qtpy.QtWidgets import QApplication, QPushButton, QScrollArea, QToolButton
 
 import sonoloop
 import sonoloop.models
-from sonoloop.gui.deciding import Question
+from sonoloop.gui.annotate.deciding import Question
 from sonoloop.gui.launch import dock_panel, prepare_viewer
 from sonoloop.imaging.phantom import sample_study
-from sonoloop.labels.settings import change_settings
+from sonoloop.store.settings import change_settings
 
 pytestmark = pytest.mark.gui
 
@@ -161,7 +161,7 @@ def test_a_stored_correction_is_shown_instead_of_a_first_prediction(
 
 
 def test_a_store_named_at_the_start_is_used(plugin, make_napari_viewer_proxy, qtbot, tmp_path):
-    from sonoloop.labels.store import CorrectionStore
+    from sonoloop.store.corrections import CorrectionStore
 
     viewer = make_napari_viewer_proxy()
     prepare_viewer(viewer, store=str(tmp_path / "study.sqlite"))
@@ -206,7 +206,7 @@ def test_closing_the_window_while_a_prediction_runs_ends_the_program(tmp_path):
 import time
 import napari
 from qtpy.QtCore import QTimer
-from sonoloop.gui.annotate import AnnotatePanel
+from sonoloop.gui.annotate.panel import AnnotatePanel
 from sonoloop.gui.preferences import Preferences
 from sonoloop.imaging.phantom import sample_study
 
@@ -239,7 +239,7 @@ def test_the_shipped_model_predicts_in_a_window(tmp_path):
     code = f"""
 import napari
 from qtpy.QtCore import QTimer
-from sonoloop.gui.annotate import AnnotatePanel
+from sonoloop.gui.annotate.panel import AnnotatePanel
 from sonoloop.gui.preferences import Preferences
 
 viewer = napari.Viewer()

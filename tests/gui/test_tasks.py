@@ -8,7 +8,7 @@ import warnings
 
 from qtpy.QtCore import QEventLoop, QThreadPool, QTimer
 
-from sonoloop.gui.tasks import JobQueue
+from sonoloop.gui.workers import JobQueue
 
 
 class Answers(list):
@@ -112,7 +112,7 @@ def test_a_warning_of_a_library_is_logged_while_a_worker_runs(qtbot, caplog):
     gate, begun = threading.Event(), threading.Event()
     answers.ask(queue, lambda: begun.set() or gate.wait(10))
     assert begun.wait(10)
-    with caplog.at_level("INFO", logger="sonoloop.gui.tasks"):
+    with caplog.at_level("INFO", logger="sonoloop.gui.workers"):
         # in the GUI thread: it would be told, and warned of, without end
         warnings.warn_explicit("a socket was left open", ResourceWarning, "library.py", 12)
     gate.set()

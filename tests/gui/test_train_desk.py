@@ -7,9 +7,9 @@ from PIL import Image
 
 from sonoloop.gui.train_desk import TrainDesk
 from sonoloop.imaging.grey import frame_from_array
-from sonoloop.labels.groups import place_frame
-from sonoloop.labels.places import Places
-from sonoloop.labels.settings import change_settings
+from sonoloop.store.file_index import Places
+from sonoloop.store.groups import place_frame
+from sonoloop.store.settings import change_settings
 from sonoloop.values import Correction
 
 

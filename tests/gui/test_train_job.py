@@ -13,9 +13,9 @@ import fake_training
 import psutil
 import pytest
 
-from sonoloop.gui import train_start
-from sonoloop.gui.train_job import Job, JobReader, ask_to_stop, find_job, is_running, terminate
-from sonoloop.gui.train_start import Request, start_job
+from sonoloop.jobs import process as train_start
+from sonoloop.jobs.folder import Job, JobReader, ask_to_stop, find_job, is_running, terminate
+from sonoloop.jobs.process import Request, start_job
 
 FAKE = Path(fake_training.__file__)
 

@@ -15,12 +15,12 @@ from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication, QComboBox, QLabel, QLineEdit, QPushButton, QToolButton
 
 from sonoloop.errors import ConflictError
-from sonoloop.gui import train_start
 from sonoloop.gui.desks import Outlook
 from sonoloop.gui.preferences import Preferences
-from sonoloop.gui.train import TrainPanel
-from sonoloop.gui.train_progress import Stage
-from sonoloop.labels.news import News
+from sonoloop.gui.train.panel import TrainPanel
+from sonoloop.gui.train.progress import Stage
+from sonoloop.jobs import process as train_start
+from sonoloop.store.news import News
 
 NEWS = News(
     version="a" * 64,
@@ -185,7 +185,7 @@ def test_stop_ends_it_and_go_on_finishes_it(panel, qtbot, mode):
 
 
 def test_what_does_not_stop_by_itself_is_ended(panel, qtbot, mode, monkeypatch):
-    monkeypatch.setattr("sonoloop.gui.train_watch.ask_to_stop", lambda _job: None)  # nobody hears it
+    monkeypatch.setattr("sonoloop.gui.train.watcher.ask_to_stop", lambda _job: None)  # nobody hears it
     mode[0].append("slow")
     panel.watch._patience.setInterval(100)
     button(panel, "Fine-tune").click()

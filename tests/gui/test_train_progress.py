@@ -7,8 +7,8 @@ from pathlib import Path
 import fake_training
 import pytest
 
-from sonoloop.gui.train_gate import describe_figures, describe_reason
-from sonoloop.gui.train_progress import (
+from sonoloop.gui.train.gate_view import describe_figures, describe_reason
+from sonoloop.gui.train.progress import (
     JobProgress,
     Stage,
     advance,

@@ -20,8 +20,8 @@ from sonoloop.errors import (
     ImageTruncatedError,
     NotAnImageError,
 )
-from sonoloop.imaging import images
-from sonoloop.imaging.images import read_frame, read_study
+from sonoloop.imaging import io as images
+from sonoloop.imaging.io import read_frame, read_study
 
 GREY = np.random.default_rng(7).integers(0, 256, (40, 50), dtype=np.uint8)
 

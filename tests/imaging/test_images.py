@@ -17,7 +17,7 @@ from sonoloop.errors import (
     UnsupportedImageError,
 )
 from sonoloop.imaging.grey import check_frame, frame_from_array
-from sonoloop.imaging.images import read_frame, read_study
+from sonoloop.imaging.io import read_frame, read_study
 
 RNG = np.random.default_rng(7)
 GREY = RNG.integers(0, 256, (40, 50), dtype=np.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sonoloop.models.lesions import number_lesions
+from sonoloop.models.postprocess import number_lesions
 
 
 def blank() -> np.ndarray:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sonoloop.imaging.grey import to_unit
-from sonoloop.models.letterbox import Letterbox
-from sonoloop.models.views import agreement, make_views, undo_views
+from sonoloop.models.preprocess import Letterbox
+from sonoloop.models.tta import agreement, make_views, undo_views
 
 sides = st.integers(1, 700)
 

@@ -14,20 +14,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sonoloop.imaging.images import read_frame
+from sonoloop.imaging.io import read_frame
 from sonoloop.imaging.phantom import phantom
-from sonoloop.labels import CorrectionStore
-from sonoloop.labels.groups import place_frame
-from sonoloop.labels.judging import freeze_test_set, record_look
-from sonoloop.labels.places import Places
-from sonoloop.labels.pointer import ensure_incumbent
+from sonoloop.jobs.events import Progress
 from sonoloop.models.bundle import Bundle, Card, save_bundle
 from sonoloop.models.library import Library
 from sonoloop.models.networks import build_network
 from sonoloop.models.spec import ModelSpec
+from sonoloop.store import CorrectionStore
+from sonoloop.store.file_index import Places
+from sonoloop.store.groups import place_frame
+from sonoloop.store.promotions import ensure_incumbent
+from sonoloop.store.test_sets import freeze_test_set, record_look
 from sonoloop.values import CLASSES, Correction, Prediction
 from sonoloop_training.__main__ import main
-from sonoloop_training.events import Progress
 from sonoloop_training.finetune import run
 
 SPEC = ModelSpec(

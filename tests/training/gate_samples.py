@@ -10,15 +10,15 @@ import numpy as np
 from evaluation_models import save_model
 from PIL import Image
 
-from sonoloop.imaging.images import read_study
+from sonoloop.imaging.io import read_study
 from sonoloop.imaging.phantom import phantom
-from sonoloop.labels import CorrectionStore
-from sonoloop.labels.groups import place_frame
-from sonoloop.labels.places import Places
-from sonoloop.labels.pointer import ensure_incumbent
-from sonoloop.labels.versions import register
 from sonoloop.models.card import read_card
 from sonoloop.models.library import Library
+from sonoloop.store import CorrectionStore
+from sonoloop.store.file_index import Places
+from sonoloop.store.groups import place_frame
+from sonoloop.store.model_registry import register
+from sonoloop.store.promotions import ensure_incumbent
 from sonoloop.values import CLASSES, Correction
 from sonoloop_training.gate import Outcome
 

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from sonoloop_training.atomic import write_whole
+from sonoloop.atomic import write_whole
 
 
 def test_a_file_is_replaced(tmp_path):

@@ -10,7 +10,7 @@ from sonoloop.errors import TrainingError
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.models.bundle import Card
 from sonoloop.models.spec import ModelSpec
-from sonoloop_training.calibrate import Case, calibrate
+from sonoloop_training.fit.calibration import Case, calibrate
 
 # grey levels that `Bright` calls lesion with a probability near 0.56, and for certain
 HALO, CORE = 129, 255

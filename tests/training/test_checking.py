@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw
 
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.phantom import phantom
+from sonoloop.jobs.events import Checked, Progress
 from sonoloop.values import CLASSES
 from sonoloop_training.checking.run import check
 from sonoloop_training.datasets import load_busi
-from sonoloop_training.events import Checked, Progress
 
 SHAPE = (240, 300)
 

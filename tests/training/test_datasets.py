@@ -145,7 +145,7 @@ def test_without_a_list_groups_are_computed_and_contradictions_left_out(
         return {s.name: twins.get(s.name, s.name) for s in samples}
 
     detector = SimpleNamespace(near_duplicate_groups=find_groups)
-    monkeypatch.setitem(sys.modules, "sonoloop_training.duplicates", detector)
+    monkeypatch.setitem(sys.modules, "sonoloop_training.datasets.groups", detector)
     samples = find_datasets(tmp_path)
     group = {s.name: s.group for s in samples}
     assert group["benign (4)"] == group["benign (2)"] == "busi/benign (2)"

@@ -13,11 +13,11 @@ import pytest
 from pyarrow import parquet
 
 from sonoloop.errors import TrainingError
+from sonoloop.jobs.events import Progress, Unpacked
 from sonoloop_training.__main__ import main
 from sonoloop_training.datasets import find_datasets
 from sonoloop_training.datasets.archive import Limits
 from sonoloop_training.datasets.unpack import unpack
-from sonoloop_training.events import Progress, Unpacked
 
 CLASSES = ("benign", "malignant", "normal")
 

@@ -13,7 +13,7 @@ from sonoloop.imaging.fingerprints import correlate, distance, fingerprint, sket
 from sonoloop.imaging.phantom import phantom
 from sonoloop_training.checking.sources import find_sources
 from sonoloop_training.datasets import Sample
-from sonoloop_training.duplicates import NEAR, Pair, find_pairs, group_pairs, near_duplicate_groups
+from sonoloop_training.datasets.groups import NEAR, Pair, find_pairs, group_pairs, near_duplicate_groups
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from scipy.stats import spearmanr
 from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 
-from sonoloop.labels.bootstrap import draw_groups, percentile_interval
+from sonoloop.store.bootstrap import draw_groups, percentile_interval
 from sonoloop.values import CLASSES
 from sonoloop_training.evaluation.columns import to_columns
 from sonoloop_training.evaluation.ranking import (

@@ -12,7 +12,7 @@ from evaluation_models import copy_small, members, run, save_model
 from PIL import Image
 
 from sonoloop.errors import TrainingError
-from sonoloop_training.events import Notice
+from sonoloop.jobs.events import Notice
 
 
 @pytest.fixture(scope="module")

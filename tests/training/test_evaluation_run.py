@@ -12,10 +12,10 @@ from evaluation_models import copy_small, members, run, save_model
 from PIL import Image
 
 from sonoloop.errors import TrainingError
+from sonoloop.jobs.events import EvaluationDone, Event, Notice, Progress, Unreadable
 from sonoloop.models.spec import ModelSpec
 from sonoloop_training.evaluation.measures import MEASURES
 from sonoloop_training.evaluation.model import read_history
-from sonoloop_training.events import EvaluationDone, Event, Notice, Progress, Unreadable
 
 
 @pytest.fixture(scope="module")

@@ -12,19 +12,19 @@ import torch
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
+from sonoloop.jobs.events import EpochDone, Started
 from sonoloop.models.card import Card
 from sonoloop.models.networks import build_network
-from sonoloop_training.batches import Batch, count_draws, draw_epoch, make_batch
-from sonoloop_training.cache import Cache
-from sonoloop_training.calibrate import calibrate
-from sonoloop_training.device_faults import device_watched
-from sonoloop_training.evaluation.cases import Case
-from sonoloop_training.events import EpochDone, Started
-from sonoloop_training.fit_config import FitConfig
-from sonoloop_training.fitting import begin
-from sonoloop_training.layers import choose_layers, shallow_half
-from sonoloop_training.losses import joint_loss
-from sonoloop_training.watching import watch
+from sonoloop_training.evaluation.cases_ import Case
+from sonoloop_training.fit.batches import Batch, count_draws, draw_epoch, make_batch
+from sonoloop_training.fit.cache import Cache
+from sonoloop_training.fit.calibration import calibrate
+from sonoloop_training.fit.device_faults import device_watched
+from sonoloop_training.fit.fitting import begin
+from sonoloop_training.fit.layers import choose_layers, shallow_half
+from sonoloop_training.fit.losses import joint_loss
+from sonoloop_training.fit.recipe import FitConfig
+from sonoloop_training.fit.validation import watch
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_a_device_that_fails_is_told_and_the_checkpoint_stays(tmp_path, tiny, ru
     def lost(*_):
         raise error
 
-    monkeypatch.setattr("sonoloop_training.steps.joint_loss", lost)
+    monkeypatch.setattr("sonoloop_training.fit.steps.joint_loss", lost)
     with pytest.raises(
         TrainingError, match=r"the device cpu failed \(.*\); the checkpoint of the last epoch is"
     ):

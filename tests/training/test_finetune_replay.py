@@ -11,21 +11,21 @@ import torch
 from corrected import make_project
 from PIL import Image
 
-from sonoloop.imaging.images import read_frame
+from sonoloop.imaging.io import read_frame
 from sonoloop.imaging.phantom import phantom
-from sonoloop.labels import CorrectionStore
-from sonoloop.labels.groups import place_frame
-from sonoloop.labels.withdrawal import withdraw
+from sonoloop.jobs.events import Finished, Notice, Selected, Started, drain
+from sonoloop.store import CorrectionStore
+from sonoloop.store.groups import place_frame
+from sonoloop.store.withdrawal import withdraw
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets import find_datasets
-from sonoloop_training.duplicates import fingerprint
-from sonoloop_training.events import Finished, Notice, Selected, Started, drain
-from sonoloop_training.finetune.gathering import plan_draws
+from sonoloop_training.datasets.groups import fingerprint
+from sonoloop_training.finetune.learn import plan_draws
 from sonoloop_training.finetune.replay import choose_replay, read_replay, with_replay, without_classes
 from sonoloop_training.finetune.request import Request
 from sonoloop_training.finetune.run import finetune
-from sonoloop_training.finetune.test_side import read_test_side
-from sonoloop_training.fit_config import FitConfig
+from sonoloop_training.fit.recipe import FitConfig
+from sonoloop_training.leakage import read_test_side
 
 NOBODY = frozenset()
 

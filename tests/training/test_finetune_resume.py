@@ -18,25 +18,17 @@ from corrected import Project, add
 from tuning import QUICK, only, request, tune
 
 from sonoloop.errors import StoreError, TrainingError
-from sonoloop.labels import CorrectionStore
-from sonoloop.labels.judging import freeze_test_set, read_scores
-from sonoloop.labels.leases import LeaseError
-from sonoloop.labels.looks import looks
-from sonoloop.labels.snapshots import list_snapshots, read_snapshot
-from sonoloop.labels.versions import DELETED, find_model, list_models, mark
-from sonoloop.labels.withdrawal import withdraw
+from sonoloop.jobs.events import EpochDone, Event, Finished, Gate, Job, Selected, Started
+from sonoloop.jobs.jobs import open_job
+from sonoloop.store import CorrectionStore
+from sonoloop.store.leases import LeaseError
+from sonoloop.store.looks import looks
+from sonoloop.store.model_registry import DELETED, find_model, list_models, mark
+from sonoloop.store.snapshots import list_snapshots, read_snapshot
+from sonoloop.store.test_sets import freeze_test_set, read_scores
+from sonoloop.store.withdrawal import withdraw
 from sonoloop_training.commands.finetune import add_arguments
 from sonoloop_training.commands.finetune import run as run_command
-from sonoloop_training.events import (
-    EpochDone,
-    Event,
-    Finished,
-    Gate,
-    Job,
-    Selected,
-    Started,
-)
-from sonoloop_training.finetune.jobs import open_job
 from sonoloop_training.finetune.keeping import renewed
 from sonoloop_training.finetune.request import Request
 from sonoloop_training.finetune.run import finetune
@@ -108,7 +100,7 @@ def test_a_stopped_finetuning_goes_on_to_the_same_model(project, made):
 
 
 def test_a_stop_between_two_batches_is_heeded(project, monkeypatch):
-    from sonoloop_training import steps
+    from sonoloop_training.fit import steps
 
     real, calls = steps.make_batch, []
 
@@ -216,7 +208,7 @@ def test_it_goes_on_with_the_threads_it_began_with_unless_others_are_named(proje
 
 
 def test_a_lost_device_says_how_to_go_on(project, monkeypatch):
-    from sonoloop_training import steps
+    from sonoloop_training.fit import steps
 
     real, calls = steps.joint_loss, []
 
@@ -290,7 +282,7 @@ def test_the_command_lowers_its_priority(project, monkeypatch):
 
 
 def test_the_precision_is_settled_when_it_begins(project, monkeypatch):
-    monkeypatch.setattr("sonoloop_training.fabric.autocast_dtype", lambda device: None)
+    monkeypatch.setattr("sonoloop_training.fit.devices.autocast_dtype", lambda device: None)
     events = tune(project, settings=("steps=2", "epochs=1", "batch=4"), judged=False)
     plan = open_job(Path(only(events, Job).folder)).plan
     assert plan.recipe["fit"]["precision"] == "float32"

@@ -13,19 +13,9 @@ from PIL import Image
 from tuning import QUICK, notices, only, tune
 
 from sonoloop.errors import StoreError
-from sonoloop.imaging.images import read_frame
+from sonoloop.imaging.io import read_frame
 from sonoloop.imaging.phantom import phantom
-from sonoloop.labels import CorrectionStore
-from sonoloop.labels.groups import set_aside
-from sonoloop.labels.places import Places
-from sonoloop.labels.pointer import incumbent, lock
-from sonoloop.labels.references import set_reference
-from sonoloop.labels.settings import change_settings
-from sonoloop.labels.snapshots import list_snapshots, take_snapshot
-from sonoloop.labels.versions import find_model
-from sonoloop.models.bundle import read_bundle
-from sonoloop.values import Correction
-from sonoloop_training.events import (
+from sonoloop.jobs.events import (
     EpochDone,
     Finished,
     Gate,
@@ -38,6 +28,16 @@ from sonoloop_training.events import (
     StartWatched,
     Step,
 )
+from sonoloop.models.bundle import read_bundle
+from sonoloop.store import CorrectionStore
+from sonoloop.store.file_index import Places
+from sonoloop.store.groups import set_aside
+from sonoloop.store.model_registry import find_model
+from sonoloop.store.promotions import incumbent, lock
+from sonoloop.store.references import set_reference
+from sonoloop.store.settings import change_settings
+from sonoloop.store.snapshots import list_snapshots, take_snapshot
+from sonoloop.values import Correction
 
 
 def test_a_finetuning_tells_what_it_does(made):

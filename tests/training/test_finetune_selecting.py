@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from sonoloop.errors import TrainingError
-from sonoloop.labels.revisions import Revision
-from sonoloop.labels.snapshots import Entry
+from sonoloop.store.revisions import Revision
+from sonoloop.store.snapshots import Entry
 from sonoloop.values import Correction, Prediction
 from sonoloop_training.finetune.learning import count_to_calibrate
-from sonoloop_training.finetune.selecting import GROUPS_TO_WATCH, check_classes, check_enough, select
-from sonoloop_training.fit_config import FitConfig
+from sonoloop_training.finetune.samples import GROUPS_TO_WATCH, check_classes, check_enough, select
+from sonoloop_training.fit.recipe import FitConfig
 from sonoloop_training.splits import SplitConfig
 
 CONFIG = FitConfig(accepted_weight=0.5)

@@ -15,11 +15,11 @@ import pytest
 from corrected import Project, copy_project, make_project, tune_in_process
 
 from sonoloop.crash_points import POINTS, VARIABLE, crash_here
-from sonoloop.labels import CorrectionStore
-from sonoloop.labels.pointer import incumbent
-from sonoloop.labels.versions import list_models
+from sonoloop.jobs.jobs import open_job
 from sonoloop.models.library import Library
-from sonoloop_training.finetune.jobs import open_job
+from sonoloop.store import CorrectionStore
+from sonoloop.store.model_registry import list_models
+from sonoloop.store.promotions import incumbent
 
 # three stand for all where time is short
 QUICK = ("mid-epoch", "bundle-half-written", "before-promote")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sonoloop.labels.bootstrap import draw_groups, percentile_interval
+from sonoloop.store.bootstrap import draw_groups, percentile_interval
 from sonoloop_training.evaluation.ranking import auc
 from sonoloop_training.gate.interval import effective_groups, estimate, groups_to_tell
 

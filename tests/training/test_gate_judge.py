@@ -11,20 +11,21 @@ from gate_samples import Project, add_frames, make_project
 from PIL import Image
 
 from sonoloop.errors import ModelError, StoreError, TrainingError
-from sonoloop.imaging.images import read_frame
+from sonoloop.imaging.io import read_frame
 from sonoloop.imaging.phantom import phantom
-from sonoloop.labels import CorrectionStore, judging
-from sonoloop.labels.groups import place_frame
-from sonoloop.labels.places import Places
-from sonoloop.labels.pointer import incumbent
-from sonoloop.labels.settings import change_settings
-from sonoloop.labels.versions import find_model
+from sonoloop.jobs.events import Gate, Notice, Progress, Unreadable
 from sonoloop.models.predictor import Predictor
+from sonoloop.store import CorrectionStore
+from sonoloop.store import test_sets as judging
+from sonoloop.store.file_index import Places
+from sonoloop.store.groups import place_frame
+from sonoloop.store.model_registry import find_model
+from sonoloop.store.promotions import incumbent
+from sonoloop.store.settings import change_settings
 from sonoloop.values import Frame
-from sonoloop_training.duplicates import fingerprint
-from sonoloop_training.evaluation.masks import dice
-from sonoloop_training.events import Gate, Notice, Progress, Unreadable
-from sonoloop_training.gate.judge import judge
+from sonoloop_training.datasets.groups import fingerprint
+from sonoloop_training.evaluation.scores import dice
+from sonoloop_training.gate.comparison import judge
 from sonoloop_training.gate.judges import read_judged
 from sonoloop_training.gate.scoring import score_models
 

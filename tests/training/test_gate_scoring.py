@@ -8,9 +8,10 @@ from gate_samples import make_project
 
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
-from sonoloop.labels import CorrectionStore, judging
-from sonoloop.labels.groups import place_frame
-from sonoloop.labels.overview import compare_models
+from sonoloop.store import CorrectionStore
+from sonoloop.store import test_sets as judging
+from sonoloop.store.groups import place_frame
+from sonoloop.store.overview import compare_models
 from sonoloop_training.gate.scoring import score_models
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sonoloop_training.report.figures import image_to_uri, new_figure
-from sonoloop_training.report.html import Page
+from sonoloop_training.figures import image_to_uri, new_figure
+from sonoloop_training.page import Page
 
 
 def test_every_text_is_escaped():

@@ -11,18 +11,18 @@ from PIL import Image
 from sqlalchemy import func, select
 
 from sonoloop.errors import TrainingError
-from sonoloop.imaging.images import read_frame
-from sonoloop.labels import CorrectionStore
-from sonoloop.labels.group_counts import count_groups
-from sonoloop.labels.groups import place_frame, placement
-from sonoloop.labels.judging import freeze_test_set
-from sonoloop.labels.places import Places
-from sonoloop.labels.references import reference_of, set_reference
-from sonoloop.labels.snapshots import take_snapshot
-from sonoloop.labels.tables import REFERENCES
-from sonoloop.labels.withdrawal import withdraw
+from sonoloop.imaging.io import read_frame
+from sonoloop.jobs.events import Imported, Progress, Unreadable
+from sonoloop.store import CorrectionStore
+from sonoloop.store.file_index import Places
+from sonoloop.store.group_counts import count_groups
+from sonoloop.store.groups import place_frame, placement
+from sonoloop.store.references import reference_of, set_reference
+from sonoloop.store.snapshots import take_snapshot
+from sonoloop.store.tables import REFERENCES
+from sonoloop.store.test_sets import freeze_test_set
+from sonoloop.store.withdrawal import withdraw
 from sonoloop.values import Correction
-from sonoloop_training.events import Imported, Progress, Unreadable
 from sonoloop_training.importing import import_dataset, number_regions
 
 

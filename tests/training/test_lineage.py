@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sonoloop.errors import TrainingError
-from sonoloop_training.events import Finished, Notice
-from sonoloop_training.run import train
+from sonoloop.jobs.events import Finished, Notice
+from sonoloop_training.fit.train import train
 
 QUICK = ("epochs=1", "draws=4")
 

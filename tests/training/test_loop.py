@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from sonoloop.errors import ModelError, TrainingError
+from sonoloop.jobs.events import EpochDone, Notice, Started, Step, drain
 from sonoloop.models.bundle import Card, save_bundle
 from sonoloop.models.networks import build_network
-from sonoloop_training.events import EpochDone, Notice, Started, Step, drain
-from sonoloop_training.fabric import make_fabric
-from sonoloop_training.fit_config import FitConfig
-from sonoloop_training.fitting import begin, set_rate, set_training
-from sonoloop_training.loop import fit
-from sonoloop_training.losses import joint_loss
+from sonoloop_training.fit.devices import make_fabric
+from sonoloop_training.fit.fitting import begin, set_rate, set_training
+from sonoloop_training.fit.loop import fit
+from sonoloop_training.fit.losses import joint_loss
+from sonoloop_training.fit.recipe import FitConfig
 
 
 def epochs_of(events) -> list[EpochDone]:
@@ -94,7 +94,7 @@ def test_patience_ends_a_fit_and_keeps_the_best_epoch(tmp_path, tiny, run_fit, m
         kept.append(copy.deepcopy(network.state_dict()))
         return {"dice": 0.5, "missed": 0.0, "false_alarms": None, "accuracy": 0.5, "score": next(scores)}
 
-    monkeypatch.setattr("sonoloop_training.loop.watch", scored)
+    monkeypatch.setattr("sonoloop_training.fit.loop.watch", scored)
     done = epochs_of(run_fit(tiny("epochs=6", "patience=2"), tmp_path))
     # 0.6 again is no better
     assert [(e.epoch, e.best_epoch) for e in done] == [(1, 1), (2, 2), (3, 2), (4, 2)]
@@ -119,7 +119,7 @@ def test_without_patience_the_last_weights_are_kept(tiny):
 def test_too_little_time_makes_fewer_epochs_and_says_so(tmp_path, tiny, run_fit, monkeypatch):
     ticks = itertools.count()
     # every look at the clock is a second later, so that thirty epochs do not fit into half a minute
-    monkeypatch.setattr("sonoloop_training.loop.time.monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr("sonoloop_training.fit.loop.time.monotonic", lambda: float(next(ticks)))
     events = run_fit(tiny("epochs=30"), tmp_path, max_minutes=0.5)
     notices = [event.message for event in events if isinstance(event, Notice)]
     done = epochs_of(events)
@@ -131,7 +131,7 @@ def test_too_little_time_makes_fewer_epochs_and_says_so(tmp_path, tiny, run_fit,
 
 def test_too_little_time_for_one_epoch_is_told_and_it_is_made(tmp_path, tiny, run_fit, monkeypatch):
     ticks = itertools.count()
-    monkeypatch.setattr("sonoloop_training.loop.time.monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr("sonoloop_training.fit.loop.time.monotonic", lambda: float(next(ticks)))
     events = run_fit(tiny("epochs=30"), tmp_path, max_minutes=0.01)
     (notice,) = (event.message for event in events if isinstance(event, Notice))
     assert notice.startswith("the time allowed does not suffice for one epoch, which takes about 0.0 min")
@@ -153,7 +153,7 @@ def test_a_loss_that_is_not_finite_names_its_images_and_keeps_the_checkpoint(
     def spoiled(lesion, classes, batch, config):
         return joint_loss(lesion, classes, batch, config) * math.nan
 
-    monkeypatch.setattr("sonoloop_training.steps.joint_loss", spoiled)
+    monkeypatch.setattr("sonoloop_training.fit.steps.joint_loss", spoiled)
     with pytest.raises(TrainingError, match=r"nan in epoch 2, batch 1 \((busi/case \d, ){3}busi/case \d\)"):
         run_fit(tiny(), tmp_path)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
@@ -164,9 +164,11 @@ def test_nothing_is_learned_from_a_loss_that_is_not_finite(tmp_path, tiny, tiny_
     recipe = tiny("epochs=1")
     seen = []
     monkeypatch.setattr(
-        "sonoloop_training.steps.joint_loss", lambda lesion, *_: lesion.mean((1, 2, 3)) * math.inf
+        "sonoloop_training.fit.steps.joint_loss", lambda lesion, *_: lesion.mean((1, 2, 3)) * math.inf
     )
-    monkeypatch.setattr("sonoloop_training.loop.begin", lambda *given: seen.append(begin(*given)) or seen[-1])
+    monkeypatch.setattr(
+        "sonoloop_training.fit.loop.begin", lambda *given: seen.append(begin(*given)) or seen[-1]
+    )
     with pytest.raises(TrainingError, match="the loss is"):
         list(fit(recipe, tiny_cache(), tiny_cache(4), out=tmp_path, learns_from="a", device="cpu"))
     trained, untouched = seen[0].network, begin(recipe).network
@@ -186,7 +188,7 @@ def test_a_gradient_that_is_not_finite_names_its_images_and_keeps_the_checkpoint
         # in the last step the square root of nothing: itself finite, its slope not
         return loss + (lesion.mean((1, 2, 3)) * 0).sqrt() if next(calls) == 2 else loss
 
-    monkeypatch.setattr("sonoloop_training.steps.joint_loss", spoiled)
+    monkeypatch.setattr("sonoloop_training.fit.steps.joint_loss", spoiled)
     with pytest.raises(
         TrainingError,
         match=r"the gradient is not finite in epoch 2, batch 2 \((busi/case \d, ){3}busi/case \d\); the",
@@ -202,7 +204,7 @@ def test_weights_that_are_not_finite_are_never_kept(tmp_path, tiny, run_fit, mon
     def spoil(fitting, *_):
         fitting.network.get_buffer("encoder.model.bn1.running_var").fill_(math.inf)
 
-    monkeypatch.setattr("sonoloop_training.steps.draw_back", spoil)
+    monkeypatch.setattr("sonoloop_training.fit.steps.draw_back", spoil)
     with pytest.raises(
         TrainingError,
         match=r"after epoch 2 weights are NaN or infinite, the first in encoder\.model\.bn1\.running_var",
@@ -213,7 +215,7 @@ def test_weights_that_are_not_finite_are_never_kept(tmp_path, tiny, run_fit, mon
 
 
 def test_the_first_epochs_see_smaller_images(tmp_path, tiny, run_fit, monkeypatch):
-    from sonoloop_training import steps
+    from sonoloop_training.fit import steps
 
     sizes = []
     real = steps.make_batch
@@ -313,7 +315,7 @@ def test_a_batch_too_large_for_the_memory_goes_in_parts_and_teaches_the_same(
             raise torch.OutOfMemoryError("too much")
         return joint_loss(lesion, classes, batch, config)
 
-    monkeypatch.setattr("sonoloop_training.steps.joint_loss", scarce)
+    monkeypatch.setattr("sonoloop_training.fit.steps.joint_loss", scarce)
     parts = run_fit(recipe, tmp_path / "parts")
     notices = [event.message for event in parts if isinstance(event, Notice)]
     assert notices == [f"out of memory; going on with batches in {n} parts" for n in (2, 4)]
@@ -324,7 +326,7 @@ def test_a_single_image_too_large_for_the_memory_is_an_error(tmp_path, tiny, run
     def never(*_):
         raise torch.OutOfMemoryError("too much")
 
-    monkeypatch.setattr("sonoloop_training.steps.joint_loss", never)
+    monkeypatch.setattr("sonoloop_training.fit.steps.joint_loss", never)
     with pytest.raises(TrainingError, match="not enough memory for 1 images at once"):
         run_fit(tiny("epochs=1"), tmp_path)
 
@@ -350,7 +352,7 @@ def test_a_scaler_leaves_out_a_step_in_float16(tmp_path, tiny, run_fit, monkeypa
         loss = joint_loss(lesion, classes, batch, config)
         return loss + (lesion.float().mean((1, 2, 3)) * 0).sqrt() if next(calls) == 2 else loss
 
-    monkeypatch.setattr("sonoloop_training.steps.joint_loss", spoiled)
+    monkeypatch.setattr("sonoloop_training.fit.steps.joint_loss", spoiled)
     assert len(epochs_of(run_fit(tiny("precision=float16"), tmp_path, device="cuda"))) == 2
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True, map_location="cpu")
     assert all(tensor.isfinite().all() for tensor in state["network"].values())

@@ -8,10 +8,10 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from sonoloop_training.batches import Batch
-from sonoloop_training.fit_config import FitConfig
-from sonoloop_training.losses import class_loss, joint_loss, segmentation_loss
-from sonoloop_training.watching import watch
+from sonoloop_training.fit.batches import Batch
+from sonoloop_training.fit.losses import class_loss, joint_loss, segmentation_loss
+from sonoloop_training.fit.recipe import FitConfig
+from sonoloop_training.fit.validation import watch
 
 
 def test_losses_prefer_what_is_right():

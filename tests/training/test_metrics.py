@@ -7,10 +7,10 @@ import pytest
 import torch
 from evaluation_scores import a_score
 
-from sonoloop_training.calibrate import fit_line, fit_temperature, lowest_gate
-from sonoloop_training.evaluation.masks import LesionCounts
-from sonoloop_training.evaluation.scores import confusion
+from sonoloop_training.evaluation.scores import LesionCounts
+from sonoloop_training.evaluation.scores_ import confusion
 from sonoloop_training.evaluation.summary import summarise
+from sonoloop_training.fit.calibration import fit_line, fit_temperature, lowest_gate
 
 
 def test_normals_count_as_false_alarms_and_never_in_the_lesion_dice():

@@ -9,8 +9,8 @@ import torch
 
 from sonoloop.errors import SonoloopError, TrainingError
 from sonoloop.models.spec import ModelSpec
-from sonoloop_training.preflight import try_network
-from sonoloop_training.run import train
+from sonoloop_training.fit.preflight import try_network
+from sonoloop_training.fit.train import train
 
 # of one block
 VIT = "vit_tiny_patch16_224"
@@ -63,8 +63,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*_):
         raise AssertionError("an image was read")
 
-    monkeypatch.setattr("sonoloop_training.pretrained._from_hub", unreachable)
-    monkeypatch.setattr("sonoloop_training.run.list_members", read)
+    monkeypatch.setattr("sonoloop_training.fit.pretrained._from_hub", unreachable)
+    monkeypatch.setattr("sonoloop_training.fit.train.list_members", read)
 
 
 @pytest.mark.parametrize(

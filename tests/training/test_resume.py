@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from sonoloop.errors import TrainingError
+from sonoloop.jobs.events import EpochDone, Started
 from sonoloop.models.bundle import read_bundle
 from sonoloop_training.__main__ import main
-from sonoloop_training.events import EpochDone, Started
 
 # every part that has a state between two epochs, and more draws than fit into whole batches
 EVERYTHING = (
@@ -79,7 +79,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(tmp_path, tiny, 
 def test_an_epoch_that_broke_off_begins_again(tmp_path, tiny, run_fit, monkeypatch):
     recipe = tiny("epochs=2")
     whole = epochs_of(run_fit(recipe, tmp_path / "whole"))
-    from sonoloop_training import steps
+    from sonoloop_training.fit import steps
 
     real, calls = steps.make_batch, []
 
@@ -105,7 +105,7 @@ def stop_at_once(recipe, folder, run_fit, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("sonoloop_training.steps.make_batch", interrupted)
+        patch.setattr("sonoloop_training.fit.steps.make_batch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_fit(recipe, folder)
 
@@ -155,9 +155,9 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, tiny, run_fit, ch
 def test_a_run_goes_on_in_the_precision_it_began_with(tmp_path, tiny, run_fit, monkeypatch):
     recipe = tiny("precision=auto")
     # the trial on this machine may come to another answer each time
-    monkeypatch.setattr("sonoloop_training.fabric.autocast_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr("sonoloop_training.fit.devices.autocast_dtype", lambda _: torch.bfloat16)
     run_fit(recipe, tmp_path, stop_after=1)
-    monkeypatch.setattr("sonoloop_training.fabric.autocast_dtype", lambda _: None)
+    monkeypatch.setattr("sonoloop_training.fit.devices.autocast_dtype", lambda _: None)
     resumed = run_fit(recipe, tmp_path)
     assert (resumed[0].precision, resumed[0].epoch) == ("bf16-mixed", 1)
     assert run_fit(recipe, tmp_path / "anew", stop_after=1)[0].precision == "32-true"
@@ -245,7 +245,7 @@ def test_a_disk_that_is_full_for_the_history_keeps_the_new_checkpoint(tmp_path, 
 
     recipe = tiny("epochs=1")
     with monkeypatch.context() as patched:
-        patched.setattr("sonoloop_training.checkpoint.write_whole", full)
+        patched.setattr("sonoloop_training.fit.checkpoint.write_whole", full)
         with pytest.raises(
             TrainingError,
             match=r"history\.jsonl cannot be written \(No space .*\); epoch 1 is kept in checkpoint\.pt",
@@ -270,7 +270,7 @@ def describe(out: Path) -> dict[str, object]:
 def start(arguments: list[str], out: Path) -> BaseProcess:
     """Train in a process forked from a server that has loaded torch: it starts in a moment."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sonoloop_training.run", "segmentation_models_pytorch"])
+    context.set_forkserver_preload(["sonoloop_training.fit.train", "segmentation_models_pytorch"])
     process = context.Process(target=main, args=([*arguments, "--out", str(out)],))
     process.start()
     return process

@@ -13,17 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
+from sonoloop.atomic import write_whole
 from sonoloop.errors import BundleError, TrainingError
-from sonoloop.imaging.images import read_study
+from sonoloop.imaging.io import read_study
+from sonoloop.jobs.events import EpochDone, Evaluated, Event, Finished, Progress, Started, Step
 from sonoloop.models.bundle import read_bundle
 from sonoloop.models.predictor import Predictor
 from sonoloop.models.spec import ModelSpec
 from sonoloop_training.__main__ import main
-from sonoloop_training.atomic import write_whole
-from sonoloop_training.events import EpochDone, Evaluated, Event, Finished, Progress, Started, Step
-from sonoloop_training.fitting import begin
-from sonoloop_training.run import train
-from sonoloop_training.showing import show_augmentation
+from sonoloop_training.fit.fitting import begin
+from sonoloop_training.fit.showing import show_augmentation
+from sonoloop_training.fit.train import train
 
 Made = tuple[Path, list[Event]]
 
@@ -198,7 +198,7 @@ def test_told_to_end_twice_it_ends_once(capsys, monkeypatch, datasets, recipe_fi
             os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr("sonoloop_training.steps.joint_loss", told_twice)
+    monkeypatch.setattr("sonoloop_training.fit.steps.joint_loss", told_twice)
     code, events = run_main(capsys, recipe_file, "--data", datasets, "--out", tmp_path / "out")
     assert code == 130
     assert events[-1] == {"event": "failed", "error": "interrupted"}
@@ -269,7 +269,7 @@ def test_a_run_that_ends_while_the_model_is_written_keeps_its_results(tiny, data
 
     recipe, out = tiny("epochs=1", "draws=4"), tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("sonoloop_training.run.save_bundle", full)
+        patch.setattr("sonoloop_training.fit.train.save_bundle", full)
         with pytest.raises(BundleError, match="no room"):
             list(train(recipe, datasets, out, device="cpu"))
     before = json.loads((out / "results.json").read_text())
@@ -286,7 +286,7 @@ def test_a_disk_that_is_full_for_the_results_keeps_what_was_learned(tiny, datase
 
     recipe, out = tiny("epochs=1", "draws=4"), tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("sonoloop_training.run.write_whole", full)
+        patch.setattr("sonoloop_training.fit.train.write_whole", full)
         with pytest.raises(
             TrainingError,
             match=r"results\.json cannot be written \(No space .*; what was learned is kept: make room on",

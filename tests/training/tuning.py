@@ -6,10 +6,7 @@ import dataclasses
 
 from corrected import Project
 
-from sonoloop_training.events import (
-    Event,
-    Notice,
-)
+from sonoloop.jobs.events import Event, Notice
 from sonoloop_training.finetune.request import Request
 from sonoloop_training.finetune.run import finetune
 

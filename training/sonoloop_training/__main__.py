@@ -15,7 +15,7 @@ from keyword import iskeyword
 from types import FrameType, ModuleType
 
 from sonoloop.errors import SonoloopError
-from sonoloop_training.events import Failed
+from sonoloop.jobs.events import Failed
 
 COMMANDS = ("train", "finetune", "gate", "evaluate", "import", "unpack", "check")
 

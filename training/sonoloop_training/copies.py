@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 
 from sonoloop.errors import TrainingError
+from sonoloop.jobs.events import Event, Notice, Progress
 from sonoloop_training.datasets import Sample
-from sonoloop_training.evaluation.leaks import Leak, find_leaks_in_steps
 from sonoloop_training.evaluation.split_list import Listed
-from sonoloop_training.events import Event, Notice, Progress
+from sonoloop_training.fit.preflight import check_parts
+from sonoloop_training.fit.recipe_ import Recipe
+from sonoloop_training.leaks import Leak, find_leaks_in_steps
 from sonoloop_training.membership import Members
-from sonoloop_training.preflight import check_parts
-from sonoloop_training.recipe import Recipe
 from sonoloop_training.splits import Part
 
 _EVERY = 100
@@ -51,7 +51,7 @@ def leave_out_copies(
     ------
     TrainingError
         If nothing is left of a part, or what is left teaches nothing; see
-        `sonoloop_training.preflight.check_parts`.
+        `sonoloop_training.fit.preflight.check_parts`.
     """
     kept, listed = {part: list(samples) for part, samples in parts.items()}, dict(members)
     if recipe.split.method == "leaky":

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sonoloop.errors import ImageError, TrainingError
-from sonoloop.labels import CorrectionStore
-from sonoloop.labels.groups import place_frame, was_withdrawn
-from sonoloop.labels.masks import hash_pixels
-from sonoloop.labels.places import Places
-from sonoloop.labels.references import offer_reference
+from sonoloop.jobs.events import Event, Imported, Progress, Unreadable
+from sonoloop.store import CorrectionStore
+from sonoloop.store.file_index import Places
+from sonoloop.store.groups import place_frame, was_withdrawn
+from sonoloop.store.masks import hash_pixels
+from sonoloop.store.references import offer_reference
 from sonoloop.values import CLASSES, Correction, Frame
 from sonoloop_training.datasets import Sample, load_busbra, load_busi
-from sonoloop_training.events import Event, Imported, Progress, Unreadable
 from sonoloop_training.finetune.replay import patient_number
 
 Outcome = Literal["new", "known", "kept"]

@@ -6,11 +6,11 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict
 
 from sonoloop.errors import TrainingError
+from sonoloop.jobs.events import Notice
 from sonoloop.models.bundle import read_bundle
 from sonoloop.models.registry import bundle_folder
-from sonoloop_training.evaluation.leaks import find_leaks
 from sonoloop_training.evaluation.split_list import Listed, read_split_list
-from sonoloop_training.events import Notice
+from sonoloop_training.leaks import find_leaks
 from sonoloop_training.membership import SPLIT, Members
 from sonoloop_training.splits import Part
 

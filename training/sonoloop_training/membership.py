@@ -7,9 +7,9 @@ import json
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
+from sonoloop.jobs.events import Progress
 from sonoloop_training.datasets import Sample
-from sonoloop_training.duplicates import fingerprint
-from sonoloop_training.events import Progress
+from sonoloop_training.datasets.groups import fingerprint
 from sonoloop_training.splits import LEFT_OUT, PARTS, Part
 
 SPLIT = "split.json"
@@ -49,7 +49,7 @@ def list_members(
     -------
     Members
         For each part a list of ``name`` ("dataset/name"), ``group``, ``id`` and ``pixels_hash`` (see
-        `sonoloop.values.Frame`) and ``fingerprint`` (see `sonoloop_training.duplicates.fingerprint`).
+        `sonoloop.values.Frame`) and ``fingerprint`` (see `sonoloop_training.datasets.groups.fingerprint`).
 
     Raises
     ------

@@ -80,7 +80,7 @@ def finetune(
     and --promote is given, or the project's setting says promote = automatic.
     """
     from sonoloop.cli.finetune_report import FinetuneReport  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.cli.training import training_events  # noqa: PLC0415
+    from sonoloop.jobs.training import training_events  # noqa: PLC0415
 
     arguments: list[object] = []
     for name, value in (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sonoloop.cli.console import result_console
-from sonoloop.cli.training_report import TrainingReport
+from sonoloop.cli.train import TrainingReport
 
 _LISTED = 10
 
@@ -33,7 +33,7 @@ class FinetuneReport(TrainingReport):
         return f"; sonoloop finetune --job {self._folder} goes on from the last epoch" if self._folder else ""
 
     def tell(self, event: dict[str, Any]) -> None:
-        """Tell of an event; see `sonoloop_training.events`."""
+        """Tell of an event; see `sonoloop.jobs.events`."""
         match event["event"]:
             case "job":
                 self._folder = event["folder"]

@@ -57,8 +57,8 @@ def import_masks(
 
     Nothing is stored twice: the same command again adds what is new, and goes on where it broke off.
     """
-    from sonoloop.cli.training import training_events  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.cli.training_report import TrainingReport  # noqa: PLC0415
+    from sonoloop.cli.train import TrainingReport  # noqa: PLC0415
+    from sonoloop.jobs.training import training_events  # noqa: PLC0415 - `--help` loads none of these
 
     arguments: list[object] = [folder, "--format", layout.value, "--split", split.value]
     if annotator is not None:

@@ -14,9 +14,9 @@ from sonoloop.cli.project import DEFAULT_WHO, AsJson, Store, Who, Why, open_stor
 from sonoloop.errors import BundleError, ModelError
 
 if TYPE_CHECKING:
-    from sonoloop.labels.pointer import Promotion
-    from sonoloop.labels.store import CorrectionStore
     from sonoloop.models.library import Library
+    from sonoloop.store.corrections import CorrectionStore
+    from sonoloop.store.promotions import Promotion
 
 models = typer.Typer(help="See a project's models, use another one, go back.", no_args_is_help=True)
 
@@ -31,7 +31,7 @@ Model = Annotated[
 def list_models(*, store: Store = None, as_json: AsJson = False) -> None:
     """List every model of a project with its figures on the newest test set; * is in use."""
     from sonoloop.cli.models_report import print_list  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.labels.overview import compare_models  # noqa: PLC0415
+    from sonoloop.store.overview import compare_models  # noqa: PLC0415
 
     with open_store(store) as opened:
         _ensure_in_use(opened, DEFAULT_WHO)
@@ -42,9 +42,9 @@ def list_models(*, store: Store = None, as_json: AsJson = False) -> None:
 def show(*, model: Model, store: Store = None, as_json: AsJson = False) -> None:
     """Show one model: where it comes from, how it did, who put it into use and why."""
     from sonoloop.cli.models_report import print_model  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.labels.versions import find_model  # noqa: PLC0415
     from sonoloop.models.card import read_card  # noqa: PLC0415
     from sonoloop.models.library import Library  # noqa: PLC0415
+    from sonoloop.store.model_registry import find_model  # noqa: PLC0415
 
     with open_store(store) as opened:
         _ensure_in_use(opened, DEFAULT_WHO)
@@ -60,9 +60,9 @@ def show(*, model: Model, store: Store = None, as_json: AsJson = False) -> None:
 @models.command()
 def use(*, model: Model, why: Why, store: Store = None, who: Who = DEFAULT_WHO) -> None:
     """Use a model, whatever the gate said of it; who and why are kept."""
-    from sonoloop.labels.pointer import promote  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.labels.versions import find_model  # noqa: PLC0415
     from sonoloop.models.library import Library  # noqa: PLC0415
+    from sonoloop.store.model_registry import find_model  # noqa: PLC0415
+    from sonoloop.store.promotions import promote  # noqa: PLC0415 - `--help` loads none of these
 
     with open_store(store) as opened:
         before = _ensure_in_use(opened, who)
@@ -79,8 +79,8 @@ def use(*, model: Model, why: Why, store: Store = None, who: Who = DEFAULT_WHO) 
 @models.command()
 def rollback(*, why: Why, store: Store = None, who: Who = DEFAULT_WHO) -> None:
     """Go back to the model that was in use before; again for the one before that."""
-    from sonoloop.labels import pointer  # noqa: PLC0415 - `--help` loads none of these
     from sonoloop.models.library import Library  # noqa: PLC0415
+    from sonoloop.store import promotions as pointer  # noqa: PLC0415 - `--help` loads none of these
 
     with open_store(store) as opened:
         before = _ensure_in_use(opened, who)
@@ -105,8 +105,8 @@ def lock(
     who: Who = DEFAULT_WHO,
 ) -> None:
     """Keep the model in use for a study: nothing else is promoted until `unlock`."""
-    from sonoloop.labels import pointer  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.labels.versions import find_model  # noqa: PLC0415
+    from sonoloop.store import promotions as pointer  # noqa: PLC0415 - `--help` loads none of these
+    from sonoloop.store.model_registry import find_model  # noqa: PLC0415
 
     with open_store(store) as opened:
         used = _ensure_in_use(opened, who).version
@@ -118,7 +118,7 @@ def lock(
 @models.command()
 def unlock(*, why: Why, store: Store = None, who: Who = DEFAULT_WHO) -> None:
     """Let other models be promoted again."""
-    from sonoloop.labels import pointer  # noqa: PLC0415 - `--help` loads none of these
+    from sonoloop.store import promotions as pointer  # noqa: PLC0415 - `--help` loads none of these
 
     with open_store(store) as opened:
         row = pointer.unlock(opened, who=who, why=why)
@@ -135,9 +135,9 @@ def import_(
     who: Who = DEFAULT_WHO,
 ) -> None:
     """Bring a model in from elsewhere; it is checked, and not used until you say so."""
-    from sonoloop.labels.versions import register  # noqa: PLC0415 - `--help` loads none of these
     from sonoloop.models.card import read_card  # noqa: PLC0415
     from sonoloop.models.library import Library  # noqa: PLC0415
+    from sonoloop.store.model_registry import register  # noqa: PLC0415 - `--help` loads none of these
 
     with open_store(store) as opened:
         _ensure_in_use(opened, who)
@@ -159,8 +159,8 @@ def export(
     store: Store = None,
 ) -> None:
     """Write a model to a zip file, for another machine or project; it holds no names of images."""
-    from sonoloop.labels.versions import find_model  # noqa: PLC0415 - `--help` loads none of these
     from sonoloop.models.library import Library  # noqa: PLC0415
+    from sonoloop.store.model_registry import find_model  # noqa: PLC0415 - `--help` loads none of these
 
     with open_store(store) as opened:
         _ensure_in_use(opened, DEFAULT_WHO)
@@ -184,8 +184,8 @@ def delete(
     The projects on this machine share their models: another one that uses it loses it too. On a terminal you
     are asked first.
     """
-    from sonoloop.labels.versions import DELETED, find_model, mark  # noqa: PLC0415 - `--help` loads none
     from sonoloop.models.library import Library  # noqa: PLC0415
+    from sonoloop.store.model_registry import DELETED, find_model, mark  # noqa: PLC0415 - `--help` loads none
 
     with open_store(store) as opened:
         _ensure_in_use(opened, who)
@@ -211,9 +211,9 @@ def version_in_use(store: str | None, *, who: str = DEFAULT_WHO) -> str:
 
 
 def _ensure_in_use(store: CorrectionStore, who: str) -> Promotion:
-    from sonoloop.labels.pointer import ensure_incumbent  # noqa: PLC0415 - `--help` loads none of these
     from sonoloop.models.library import Library  # noqa: PLC0415
     from sonoloop.models.places import shipped_card  # noqa: PLC0415
+    from sonoloop.store.promotions import ensure_incumbent  # noqa: PLC0415 - `--help` loads none of these
 
     try:
         card = Library().keep_shipped()
@@ -232,7 +232,7 @@ def _verify(library: Library, version: str, model: str) -> None:
 
 
 def _name(store: CorrectionStore, version: str) -> str:
-    from sonoloop.labels.versions import find_model  # noqa: PLC0415 - `--help` loads none of these
+    from sonoloop.store.model_registry import find_model  # noqa: PLC0415 - `--help` loads none of these
 
     return find_model(store, version).model
 

@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from sonoloop.cli.console import result_console
-from sonoloop.labels import pointer
-from sonoloop.labels.figures import Figure
-from sonoloop.labels.judging import Look, looks
-from sonoloop.labels.overview import Line, Overview, compare_models
-from sonoloop.labels.store import CorrectionStore
-from sonoloop.labels.versions import ModelRow
+from sonoloop.store import promotions as pointer
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.metrics import Figure
+from sonoloop.store.model_registry import ModelRow
+from sonoloop.store.overview import Line, Overview, compare_models
+from sonoloop.store.test_sets import Look, looks
 
 if TYPE_CHECKING:
     from sonoloop.models.card import Card

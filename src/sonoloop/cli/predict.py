@@ -74,13 +74,13 @@ def predict(
     Writes OUT/masks/..._mask.png (value = number of the lesion) and OUT/predictions.csv. Masks beside the
     images (..._mask.png) are not predicted. Exit code 1: an image could not be predicted; 2: none was tried.
     """
-    from sonoloop.cli.batches import Failed, predict_images  # noqa: PLC0415 - `--help` loads none of these
+    from sonoloop.batch import Failed, predict_images  # noqa: PLC0415 - `--help` loads none of these
     from sonoloop.cli.interrupts import interrupts_held  # noqa: PLC0415
     from sonoloop.cli.models import version_in_use  # noqa: PLC0415
     from sonoloop.cli.report import Report  # noqa: PLC0415
-    from sonoloop.imaging.images import read_frame  # noqa: PLC0415
-    from sonoloop.labels.exchange.prediction_folder import PredictionFolder, plan_stems  # noqa: PLC0415
-    from sonoloop.labels.exchange.predictions import describe  # noqa: PLC0415
+    from sonoloop.formats.prediction_folder import PredictionFolder, plan_stems  # noqa: PLC0415
+    from sonoloop.formats.predictions import describe  # noqa: PLC0415
+    from sonoloop.imaging.io import read_frame  # noqa: PLC0415
 
     start = time.perf_counter()
     if model is not None and store is not None:
@@ -132,8 +132,8 @@ def predict(
 
 
 def _find(paths: list[Path]) -> list[FoundImage]:
+    from sonoloop.formats.prediction_folder import tell_apart  # noqa: PLC0415
     from sonoloop.imaging.files import find_images  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.labels.exchange.prediction_folder import tell_apart  # noqa: PLC0415
 
     images = find_images(paths)
     if not images:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from sonoloop.labels.store import CorrectionStore
+    from sonoloop.store.corrections import CorrectionStore
 
 
 def not_blank(value: str | None) -> str | None:
@@ -35,8 +35,8 @@ def open_store(place: str | None) -> CorrectionStore:
     StoreError
         If there is none, or it cannot be opened.
     """
-    from sonoloop.labels import CorrectionStore  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.labels.location import read_existing  # noqa: PLC0415
+    from sonoloop.store import CorrectionStore  # noqa: PLC0415 - `--help` loads none of these
+    from sonoloop.store.database import read_existing  # noqa: PLC0415
 
     read_existing(place)
     return CorrectionStore(place)

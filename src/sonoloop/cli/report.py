@@ -14,7 +14,7 @@ from rich.text import Text
 
 from sonoloop.cli.console import ProgressConsole, result_console
 from sonoloop.errors import SonoloopError
-from sonoloop.labels.exchange.predictions import PredictionRow
+from sonoloop.formats.predictions import PredictionRow
 from sonoloop.values import CLASSES
 
 MAX_TABLE_ROWS = 30

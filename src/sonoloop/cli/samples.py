@@ -18,8 +18,8 @@ def samples(
     """Write the sample study: three simulated images, each with its true mask beside it."""
     from PIL import Image  # noqa: PLC0415 - only what this command needs
 
+    from sonoloop.formats.mask_png import write_mask, write_png  # noqa: PLC0415
     from sonoloop.imaging.phantom import sample_study  # noqa: PLC0415
-    from sonoloop.labels.exchange.palette_png import write_mask, write_png  # noqa: PLC0415
 
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -1,170 +1,264 @@
-"""`sonoloop store`: what a project's store holds, snapshots, withdrawals, settings, and lost files found."""
+"""What `sonoloop store` shows: tables for people, or JSON."""
 
 from __future__ import annotations
 
+import json
 import sys
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
-import typer
+from rich.progress import MofNCompleteColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
-from sonoloop.cli.project import DEFAULT_WHO, AsJson, Store, Who, not_blank, open_store
-from sonoloop.errors import StoreError
+from sonoloop.cli.console import ProgressConsole, result_console
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.database import describe
+from sonoloop.store.group_counts import count_groups
+from sonoloop.store.model_registry import find_model
+from sonoloop.store.promotions import incumbent
+from sonoloop.store.relinking import Relinked, Searching
+from sonoloop.store.settings import StoreSettings, read_settings
+from sonoloop.store.snapshots import Snapshot, SnapshotRow, list_snapshots
+from sonoloop.store.withdrawal import Tombstone, Withdrawn
 
-store = typer.Typer(help="Look after a project's corrections.", no_args_is_help=True)
-
-
-@store.command()
-def status(*, place: Store = None, as_json: AsJson = False) -> None:
-    """Say what the store holds: corrections, what trains and what judges, snapshots, the model in use."""
-    from sonoloop.cli.store_report import print_status  # noqa: PLC0415 - `--help` loads none of these
-
-    with open_store(place) as opened:
-        print_status(opened, as_json=as_json)
-
-
-@store.command()
-def snapshot(
-    *,
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="What to call it; snapshot-1, -2 ... if not given.")
-    ] = None,
-    place: Store = None,
-    who: Who = DEFAULT_WHO,
-    as_json: AsJson = False,
-) -> None:
-    """Name what was last said of every image, for ever: what a training learns from."""
-    from sonoloop.cli.store_report import print_snapshot  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.labels.snapshots import take_snapshot  # noqa: PLC0415
-
-    with open_store(place) as opened:
-        print_snapshot(take_snapshot(opened, name, who=who), as_json=as_json)
+# an image's id before people; 12 of 64 digits tell any two apart
+_DIGITS = 12
+_LISTED = 10
 
 
-@store.command()
-def snapshots(*, place: Store = None, as_json: AsJson = False) -> None:
-    """List the snapshots."""
-    from sonoloop.cli.store_report import print_snapshots  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.labels.snapshots import list_snapshots  # noqa: PLC0415
-
-    with open_store(place) as opened:
-        print_snapshots(list_snapshots(opened), as_json=as_json)
-
-
-@store.command()
-def withdraw(
-    *,
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="PATIENT|FRAME",
-            help="A patient's number, as 47 or busbra/47, or 8 or more digits of an image's id.",
-            show_default=False,
+def print_status(store: CorrectionStore, *, as_json: bool) -> None:
+    """Print what a store holds."""
+    counts, revisions, snapshots = count_groups(store), store.count(), list_snapshots(store)
+    settings, used = read_settings(store), incumbent(store)
+    model = None if used is None else find_model(store, used.version).model
+    if as_json:
+        newest = snapshots[-1].name if snapshots else None
+        _print_json(
+            {
+                "store": describe(store.url),
+                "revisions": revisions,
+                **asdict(counts),
+                "snapshots": len(snapshots),
+                "newest_snapshot": newest,
+                "model": model,
+                "settings": asdict(settings),
+            }
+        )
+        return
+    rows = [
+        ("store", describe(store.url)),
+        ("corrections", f"{revisions} revisions"),
+        ("trains", f"{_images(counts.train_frames)} in {_groups(counts.train_groups)}"),
+        (
+            "judges",
+            f"{_images(counts.test_frames)} in {_groups(counts.test_groups)} of at most {settings.test_cap}, "
+            f"{counts.test_groups_with_lesion} with a lesion",
         ),
-    ],
-    why: Annotated[str, typer.Option("--why", callback=not_blank, help="The reason; it names nobody.")],
-    place: Store = None,
-    who: Who = DEFAULT_WHO,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Erase an image's masks from the store, or those of all images of a patient; for ever.
+    ]
+    if counts.neither_frames:
+        rows.append(("neither", f"{_images(counts.neither_frames)} that belong to both sides"))
+    if counts.unplaced_frames:
+        rows.append(("unplaced", f"{_images(counts.unplaced_frames)}; the next snapshot places them"))
+    if counts.withdrawn_frames:
+        rows.append(("withdrawn", f"{_images(counts.withdrawn_frames)}; see: sonoloop store withdrawn"))
+    newest = f"{len(snapshots)}, the newest {snapshots[-1].name}" if snapshots else "none"
+    rows += [("snapshots", newest), ("model in use", model or "the one that ships with Sonoloop")]
+    _print_rows(rows)
 
-    The fact and the reason stay, and the snapshots and models that used them are listed; a second time they
-    are listed again. Image files, models, exports and backups are not touched. You are asked first; without a
-    terminal it takes --yes.
+
+def print_snapshot(snapshot: Snapshot, *, as_json: bool) -> None:
+    """Print a snapshot that was taken."""
+    roles = {
+        role: sum(entry.role == role for entry in snapshot.entries) for role in ("train", "test", "neither")
+    }
+    if as_json:
+        _print_json(
+            {
+                "name": snapshot.name,
+                "sha256": snapshot.sha256,
+                "created": snapshot.created.isoformat(),
+                "who": snapshot.who,
+                **roles,
+            }
+        )
+        return
+    neither = f", {roles['neither']} do neither" if roles["neither"] else ""
+    result_console().print(
+        f"snapshot {snapshot.name} holds {len(snapshot.entries)} corrections: {roles['train']} train, "
+        f"{roles['test']} judge{neither}; its hash is {snapshot.sha256[:_DIGITS]}",
+        soft_wrap=True,
+    )
+
+
+def print_snapshots(snapshots: Sequence[SnapshotRow], *, as_json: bool) -> None:
+    """Print the snapshots of a store."""
+    if as_json:
+        _print_json([{**asdict(row), "created": row.created.isoformat()} for row in snapshots])
+        return
+    console = result_console()
+    if not snapshots:
+        console.print("there is no snapshot yet; to take one: sonoloop store snapshot", soft_wrap=True)
+        return
+    table = Table("name", "taken", "by", "train", "test", "neither", "withdrawn", "hash", box=None)
+    for column in table.columns[3:7]:
+        column.justify = "right"
+    table.columns[0].overflow = "fold"
+    for row in snapshots:
+        counts = [str(number) for number in (row.train, row.test, row.neither, row.withdrawn)]
+        taken = f"{row.created:%Y-%m-%d %H:%M} UTC"
+        table.add_row(Text(row.name), taken, Text(row.who), *counts, row.sha256[:_DIGITS])
+    console.print(table)
+
+
+def print_withdrawal(withdrawn: Withdrawn, taught: Mapping[str, str], *, as_json: bool) -> None:
+    """Print what was erased and who had used it.
+
+    Parameters
+    ----------
+    withdrawn : Withdrawn
+        What the store knows of it.
+    taught : mapping
+        By version the id of each model on this machine that says so itself.
+    as_json : bool
+        A JSON object on standard output, and no table.
     """
-    from sonoloop.cli.store_report import print_withdrawal  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.labels import withdrawal  # noqa: PLC0415
-    from sonoloop.models.library import Library  # noqa: PLC0415
-    from sonoloop.models.taught import find_taught  # noqa: PLC0415
+    models = {row.version: row.model for row in withdrawn.models} | dict(taught)
+    if as_json:
+        _print_json(
+            {
+                "frames": withdrawn.frames,
+                "before": withdrawn.before,
+                "snapshots": withdrawn.snapshots,
+                "models": [{"version": version, "model": model} for version, model in models.items()],
+            },
+        )
+        return
+    rows = [("erased", _name_images(withdrawn.frames) if withdrawn.frames else "nothing that was left")]
+    if withdrawn.before:
+        rows.append(("withdrawn before", _name_images(withdrawn.before)))
+    _print_rows(
+        [
+            *rows,
+            ("snapshots that hold them", ", ".join(withdrawn.snapshots) or "none"),
+            ("models that learned from them", ", ".join(models.values()) or "none"),
+        ]
+    )
+    if models:
+        result_console().print(
+            "\nA model keeps what it learned. To be rid of one, go back to another and delete it: "
+            "sonoloop models delete MODEL --why REASON",
+            soft_wrap=True,
+        )
 
-    with open_store(place) as opened:
-        if not yes:
-            count = len(withdrawal.frames_of(opened, what))
-            images = "1 image" if count == 1 else f"{count} images"
-            if not sys.stdin.isatty():
-                raise StoreError(f"this erases all masks of {images} for ever: if you mean it, add --yes")
-            if not typer.confirm(f"Erase all masks of {images} for ever?", err=True):
-                raise typer.Exit(130)
-        done = withdrawal.withdraw(opened, what, why=why, who=who)
-    print_withdrawal(done, find_taught(Library(), done.keys), as_json=as_json)
+
+def print_withdrawn(stones: Sequence[Tombstone], *, as_json: bool) -> None:
+    """Print what was withdrawn from a store, ever."""
+    if as_json:
+        _print_json([{**asdict(stone), "created": stone.created.isoformat()} for stone in stones])
+        return
+    console = result_console()
+    if not stones:
+        console.print("nothing was withdrawn", soft_wrap=True)
+        return
+    table = Table("image", "withdrawn", "by", "why", box=None)
+    table.columns[3].overflow = "fold"
+    for stone in stones:
+        day = f"{stone.created:%Y-%m-%d %H:%M} UTC"
+        table.add_row(stone.frame_id[:_DIGITS], day, Text(stone.who), Text(stone.why))
+    console.print(table)
 
 
-@store.command()
-def withdrawn(*, place: Store = None, as_json: AsJson = False) -> None:
-    """List what was withdrawn: which images, when, why and by whom."""
-    from sonoloop.cli.store_report import print_withdrawn  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.labels.withdrawal import list_withdrawn  # noqa: PLC0415
+class RelinkReport(ProgressConsole):
+    """Follows a search for lost files; standard output carries the result alone.
 
-    with open_store(place) as opened:
-        print_withdrawn(list_withdrawn(opened), as_json=as_json)
-
-
-@store.command()
-def relink(
-    *,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to look, with its subfolders.")],
-    place: Store = None,
-    as_json: AsJson = False,
-) -> None:
-    """Find the files of corrected images again after they were moved, renamed, saved anew or changed.
-
-    Images are known by their content. Where they are is kept on this machine, beside the store.
+    Parameters
+    ----------
+    as_json : bool
+        The result as one JSON object on standard output, and no words.
     """
-    from sonoloop.cli.store_report import RelinkReport  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.labels import relinking  # noqa: PLC0415
-    from sonoloop.labels.places import Places  # noqa: PLC0415
 
-    with open_store(place) as opened:
-        places = Places(opened.url)
-        known = relinking.known_frames(opened)
-        report = RelinkReport(as_json=as_json)
-        try:
-            with report:
-                for step in relinking.relink(places, folder, known):
-                    report.tell(step)
-        except KeyboardInterrupt:
-            report.notice("sonoloop: interrupted; what was found until now is kept")
-            raise typer.Exit(130) from None
-    report.finish()
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._result: Relinked | None = None
+        super().__init__(MofNCompleteColumn(), TimeRemainingColumn(), quiet=as_json)
 
+    def tell(self, step: Searching | Relinked) -> None:
+        """Take the next step of the search."""
+        if isinstance(step, Relinked):
+            self._result = step
+        else:
+            self.advance("Searching", step.done, step.total)
 
-@store.command()
-def verify(*, place: Store = None, as_json: AsJson = False) -> None:
-    """Check the database, its guards, and that every mask is still what was accepted.
-
-    The exit code is 1 where something is wrong.
-    """
-    from sonoloop.cli.console import ProgressConsole  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.cli.store_report import print_problems  # noqa: PLC0415
-
-    with open_store(place) as opened:
-        with ProgressConsole(quiet=as_json) as console:
-            console.show("Checking", 0, 1)
-            problems = opened.verify()
-        print_problems(problems, revisions=opened.count(), as_json=as_json)
-    if problems:
-        raise typer.Exit(1)
+    def finish(self) -> None:
+        """Give the result."""
+        if self._result is None:
+            return
+        result = self._result
+        if self._as_json:
+            _print_json(asdict(result))
+            return
+        resaved = f", {len(result.resaved)} of them saved anew" if result.resaved else ""
+        lines = [f"{len(result.found)} lost files found among {result.images} images{resaved}"]
+        if result.unreadable:
+            lines.append(f"{_images(result.unreadable)} could not be read")
+        if result.missing:
+            ids = [frame_id[:_DIGITS] for frame_id in result.missing]
+            lines.append(f"{len(ids)} are not there: {_list(ids)}")
+        result_console().print("; ".join(lines), soft_wrap=True)
 
 
-@store.command("set")
-def set_(
-    *,
-    changes: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="None to see all settings.", show_default=False),
-    ] = None,
-    place: Store = None,
-    as_json: AsJson = False,
-) -> None:
-    """Change a project's settings, or see them; see docs/store.md for what they mean."""
-    from sonoloop.cli.store_report import print_settings  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.labels.settings import change_settings, parse_changes, read_settings  # noqa: PLC0415
+def print_problems(problems: Sequence[str], *, revisions: int, as_json: bool) -> None:
+    """Print what a check found."""
+    if as_json:
+        _print_json({"revisions": revisions, "problems": problems})
+        return
+    console = result_console()
+    for problem in problems:
+        console.print(problem, soft_wrap=True)
+    verdict = (
+        f"{len(problems)} problems; keep a copy of the store and restore a backup"
+        if problems
+        else "all is well"
+    )
+    console.print(f"{revisions} revisions checked: {verdict}", soft_wrap=True)
 
-    parsed = parse_changes(changes or [])
-    if "locked_model" in parsed:
-        raise StoreError("a project is locked to a model by: sonoloop models lock --why REASON")
-    with open_store(place) as opened:
-        settings = change_settings(opened, **parsed) if parsed else read_settings(opened)
-        print_settings(settings, as_json=as_json)
+
+def print_settings(settings: StoreSettings, *, as_json: bool) -> None:
+    """Print the settings of a store, those with their defaults too."""
+    values = asdict(settings)
+    if as_json:
+        _print_json(values)
+        return
+    _print_rows([(key, "none" if value is None else str(value)) for key, value in values.items()])
+
+
+def _print_rows(rows: Sequence[tuple[str, str]]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    result_console().print(table)
+
+
+def _list(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
+    return ", ".join(ids[:_LISTED]) + more
+
+
+def _name_images(ids: Sequence[str]) -> str:
+    return f"{_images(len(ids))}: {_list([frame_id[:_DIGITS] for frame_id in ids])}"
+
+
+def _images(number: int) -> str:
+    return "1 image" if number == 1 else f"{number} images"
+
+
+def _groups(number: int) -> str:
+    return "1 group" if number == 1 else f"{number} groups"
+
+
+def _print_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    sys.stdout.write(json.dumps(value) + "\n")

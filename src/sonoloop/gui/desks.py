@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from sonoloop.gui.models_shelf import Shelf
-    from sonoloop.gui.train_progress import GateResult
-    from sonoloop.labels.news import News
+    from sonoloop.gui.train.progress import GateResult
+    from sonoloop.store.news import News
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from sonoloop.gui.preferences import PLUGIN
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-    from sonoloop.gui.annotate import AnnotatePanel
+    from sonoloop.gui.annotate.panel import AnnotatePanel
 
 PANEL = "Annotate"
 

@@ -11,24 +11,17 @@ from typing import Any
 from sonoloop.errors import BundleError, ModelError, SonoloopError
 from sonoloop.gui.llvm import load_triton_apart
 from sonoloop.gui.work import OpenStore, StoreKeeper
-from sonoloop.labels.figures import Figure
-from sonoloop.labels.locking import lock, unlock
-from sonoloop.labels.model_rows import DELETED
-from sonoloop.labels.overview import Line, Overview, compare_models
-from sonoloop.labels.pointer import (
-    Promotion,
-    ensure_incumbent,
-    history,
-    promote,
-    rollback,
-    rollback_target,
-)
-from sonoloop.labels.store import CorrectionStore
-from sonoloop.labels.versions import list_models, mark, register
 from sonoloop.models.card import Card, read_card
 from sonoloop.models.library import Library
 from sonoloop.models.members import verify_files
 from sonoloop.models.places import shipped_card
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.locking import lock, unlock
+from sonoloop.store.metrics import Figure
+from sonoloop.store.model_registry import list_models, mark, register
+from sonoloop.store.model_rows import DELETED
+from sonoloop.store.overview import Line, Overview, compare_models
+from sonoloop.store.promotions import Promotion, ensure_incumbent, history, promote, rollback, rollback_target
 
 # on whatever it was tested on where it was made
 _OWN = (

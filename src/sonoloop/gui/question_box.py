@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from sonoloop.gui.session import single_shot
+from sonoloop.gui.annotate.session import single_shot
 
 
 class QuestionBox(QFrame):

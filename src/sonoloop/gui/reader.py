@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sonoloop.errors import ImageError, NotAnImageError
 from sonoloop.imaging.files import find_images, is_image_path, is_mask_path
-from sonoloop.imaging.images import Study, read_study
+from sonoloop.imaging.io import Study, read_study
 from sonoloop.values import Frame
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -168,7 +168,7 @@ def _stack_colour(studies: list[Study]) -> NDArray[Any] | None:
 
 def _read_mask(path: Path) -> LayerData:
     """Read a mask: its palette indices or grey levels are lesion numbers, 255 or colour means lesion 1."""
-    from sonoloop.labels.exchange.palette_png import read_mask  # noqa: PLC0415 - the store's, which loads slowly
+    from sonoloop.formats.mask_png import read_mask  # noqa: PLC0415 - the store's, which loads slowly
 
     try:
         values = read_mask(path)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import or_, select
 
-from sonoloop.labels.groups import placement
-from sonoloop.labels.tables import FRAMES, REVISIONS
+from sonoloop.store.groups import placement
+from sonoloop.store.tables import FRAMES, REVISIONS
 
 if TYPE_CHECKING:
-    from sonoloop.labels.store import CorrectionStore
+    from sonoloop.store.corrections import CorrectionStore
     from sonoloop.values import Frame
 
 

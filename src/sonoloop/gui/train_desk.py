@@ -9,20 +9,20 @@ from sqlalchemy import func, select
 
 from sonoloop.errors import ConflictError
 from sonoloop.gui.desks import Outlook
-from sonoloop.gui.train_job import JOBS
-from sonoloop.gui.train_progress import GateResult
+from sonoloop.gui.train.progress import GateResult
 from sonoloop.gui.work import OpenStore, StoreKeeper
-from sonoloop.labels.heads import select_newest
-from sonoloop.labels.news import count_news
-from sonoloop.labels.places import Places, work_folder
-from sonoloop.labels.pointer import incumbent, promote
-from sonoloop.labels.relinking import known_frames
-from sonoloop.labels.snapshots import list_snapshots
-from sonoloop.labels.store import CorrectionStore
-from sonoloop.labels.tables import GROUPS, MEMBERS, REVISIONS
+from sonoloop.jobs.folder import JOBS
 from sonoloop.models.library import Library
 from sonoloop.models.members import verify_files
 from sonoloop.models.places import shipped_card
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.file_index import Places, work_folder
+from sonoloop.store.heads import select_newest
+from sonoloop.store.news import count_news
+from sonoloop.store.promotions import incumbent, promote
+from sonoloop.store.relinking import known_frames
+from sonoloop.store.snapshots import list_snapshots
+from sonoloop.store.tables import GROUPS, MEMBERS, REVISIONS
 
 _ID = 64  # digits
 
@@ -72,7 +72,7 @@ class TrainDesk:
         ConflictError
             If another model came into use since the comparison.
         StoreError, ModelError
-            See `sonoloop.labels.pointer.promote` and `Library`; the pointer stays.
+            See `sonoloop.store.promotions.promote` and `Library`; the pointer stays.
         """
         store = self._keeper.at(url)
         # what is not whole must not be in use
@@ -99,7 +99,7 @@ class TrainDesk:
 
 
 def _count_lessons(store: CorrectionStore) -> int:
-    """Count the corrections that may train, by the rule of `sonoloop.labels.news.count_news`."""
+    """Count the corrections that may train, by the rule of `sonoloop.store.news.count_news`."""
     trains = func.coalesce(GROUPS.c.role, "train") != "test"
     alone = func.coalesce(MEMBERS.c.bridges, False).is_(False)
     newest = select_newest(REVISIONS.c.id).where(trains, alone).order_by(None).subquery()

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sonoloop.errors import StoreError
-from sonoloop.gui.frames import Source
+from sonoloop.gui.annotate.frames import Source
 from sonoloop.gui.llvm import load_triton_apart
 from sonoloop.imaging.grey import check_frame
 from sonoloop.values import Correction, Frame, Label, Prediction
 
 if TYPE_CHECKING:
-    from sonoloop.labels.places import Places
-    from sonoloop.labels.revisions import Revision
-    from sonoloop.labels.store import CorrectionStore
+    from sonoloop.store.corrections import CorrectionStore
+    from sonoloop.store.file_index import Places
+    from sonoloop.store.revisions import Revision
 
 
 class Predicts(Protocol):
@@ -57,7 +57,7 @@ def load_default_predictor(device: str, version: str | None = None) -> Predicts:
 
 def open_default_store(url: str | None) -> CorrectionStore:
     """Open the store at a URL, or the one in the platform's data folder."""
-    from sonoloop.labels.store import CorrectionStore  # noqa: PLC0415 - opened at the first use
+    from sonoloop.store.corrections import CorrectionStore  # noqa: PLC0415 - opened at the first use
 
     return CorrectionStore(url)
 
@@ -180,8 +180,8 @@ class StoreKeeper:
 
     def model_in_use(self, url: str | None) -> InUse:
         """Read which model is in use."""
-        from sonoloop.labels.pointer import incumbent  # noqa: PLC0415 - the store loads slowly
-        from sonoloop.labels.versions import find_model  # noqa: PLC0415
+        from sonoloop.store.model_registry import find_model  # noqa: PLC0415
+        from sonoloop.store.promotions import incumbent  # noqa: PLC0415 - the store loads slowly
 
         store = self.at(url)
         promotion = incumbent(store)
@@ -220,7 +220,7 @@ class StoreKeeper:
             prediction_seen=seen,
         )
         if source.sample:
-            from sonoloop.labels.groups import set_aside  # noqa: PLC0415 - the store loads slowly
+            from sonoloop.store.groups import set_aside  # noqa: PLC0415 - the store loads slowly
 
             set_aside(store, frame)
         return store.accept(correction, parent=decision.parent)
@@ -250,8 +250,8 @@ class StoreKeeper:
 
     def _place(self, store: CorrectionStore, source: Source, frame: Frame) -> bool:
         """Place a frame for ever, and tell whether it is drawn first."""
-        from sonoloop.labels.groups import place_frame  # noqa: PLC0415 - the store loads slowly
-        from sonoloop.labels.places import Places  # noqa: PLC0415
+        from sonoloop.store.file_index import Places  # noqa: PLC0415
+        from sonoloop.store.groups import place_frame  # noqa: PLC0415 - the store loads slowly
 
         placement = place_frame(store, frame)
         if source.file is not None and frame.id == source.id:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sonoloop.errors import BundleError, ModelError
+from sonoloop.models.archive import pack, unpack
 from sonoloop.models.card import CARD, Card, read_card
+from sonoloop.models.manifest import check_split
 from sonoloop.models.members import copy_members, sync_folder, verify_files
-from sonoloop.models.nameless import check_split
-from sonoloop.models.packed import pack, unpack
 from sonoloop.models.places import models_folder, shipped_folder
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Library:
     def export(self, version: str, target: Path) -> Path:
         """Write a version to a zip file that `import_` reads on another machine.
 
-        What leaves holds no file names: see `sonoloop.models.packed.pack`.
+        What leaves holds no file names: see `sonoloop.models.archive.pack`.
 
         Parameters
         ----------

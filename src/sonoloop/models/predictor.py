@@ -14,9 +14,9 @@ from sonoloop.errors import ModelError
 from sonoloop.imaging.grey import check_frame, to_unit
 from sonoloop.models.bundle import Bundle
 from sonoloop.models.devices import autocast_dtype, choose_device
-from sonoloop.models.lesions import number_lesions
-from sonoloop.models.letterbox import Letterbox, normalise
-from sonoloop.models.views import VIEWS, agreement, expected_dice, make_views, undo_views
+from sonoloop.models.postprocess import number_lesions
+from sonoloop.models.preprocess import Letterbox, normalise
+from sonoloop.models.tta import VIEWS, agreement, expected_dice, make_views, undo_views
 from sonoloop.values import CLASSES, Frame, Prediction
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from typing import Any
 from sonoloop.errors import BundleError
 from sonoloop.models.card import read_bundle_file, read_card
 from sonoloop.models.library import Library
+from sonoloop.models.manifest import SPLIT
 from sonoloop.models.members import MAX_BESIDE_BYTES
-from sonoloop.models.nameless import SPLIT
 
 # who was watched had a say in when the training ended
 _PARTS = ("train", "validation")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from sonoloop.values import CLASSES
 from sonoloop_training.checking.survey import Survey
-from sonoloop_training.report.figures import CLASS_COLOURS, new_figure
+from sonoloop_training.figures import CLASS_COLOURS, new_figure
 
 
 def draw_sizes(survey: Survey) -> Figure:

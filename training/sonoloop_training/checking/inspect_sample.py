@@ -13,7 +13,7 @@ from scipy import ndimage
 from sonoloop.errors import ImageError
 from sonoloop.imaging.fingerprints import Sketch, sketch
 from sonoloop.imaging.grey import check_frame
-from sonoloop.imaging.images import read_study
+from sonoloop.imaging.io import read_study
 from sonoloop_training.burned_in import has_overlay
 from sonoloop_training.datasets import Sample
 

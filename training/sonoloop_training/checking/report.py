@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sonoloop.imaging.images import read_study
+from sonoloop.imaging.io import read_study
 from sonoloop.imaging.overlay import lesion_colour, outline, to_display
 from sonoloop.values import CLASSES
 from sonoloop_training.checking.figures import draw_areas, draw_places, draw_sizes
@@ -17,7 +17,7 @@ from sonoloop_training.checking.findings import Finding
 from sonoloop_training.checking.inspect_sample import Inspection
 from sonoloop_training.checking.summary import summary_rows
 from sonoloop_training.checking.survey import Survey
-from sonoloop_training.report.html import Page
+from sonoloop_training.page import Page
 
 MAX_NAMES = 12
 _MONTAGE = 8

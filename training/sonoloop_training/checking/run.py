@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sonoloop.errors import TrainingError
+from sonoloop.jobs.events import Checked, Event, Progress
 from sonoloop_training.checking.findings import (
     Finding,
     findings_of,
@@ -20,7 +21,6 @@ from sonoloop_training.checking.report import build_report
 from sonoloop_training.checking.sources import find_sources
 from sonoloop_training.checking.summary import summarise, summary_rows
 from sonoloop_training.checking.survey import Survey, find_shared, survey_source
-from sonoloop_training.events import Checked, Event, Progress
 
 REPORT = "report.html"
 GROUPS = "groups.json"
@@ -81,7 +81,7 @@ def check(data: Path, out: Path | None = None) -> Iterator[Event]:
 
 
 def list_groups(survey: Survey) -> str:
-    """Return the near-duplicates as JSON, in the form that `sonoloop_training.datasets.groups` reads.
+    """Return the near-duplicates as JSON, in the form that `sonoloop_training.datasets.groups_` reads.
 
     Images without a near-duplicate are listed where something is burned in.
     """

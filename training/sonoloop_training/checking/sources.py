@@ -16,9 +16,9 @@ from sonoloop_training.datasets import (
     load_huggingface,
     load_udiat,
 )
-from sonoloop_training.datasets.find import Reader, check_folder, dataset_folders, find_reader
 from sonoloop_training.datasets.folder import has_groups
-from sonoloop_training.datasets.groups import find_group_list
+from sonoloop_training.datasets.groups_ import find_group_list
+from sonoloop_training.datasets.registry import Reader, check_folder, dataset_folders, find_reader
 
 # readers that take a list of groups; any other groups by patient and leaves nothing out
 _LISTED: dict[object, Callable[[Path, Path], list[Sample]]] = {

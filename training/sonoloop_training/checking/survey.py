@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
+from sonoloop.jobs.events import Progress
 from sonoloop_training.checking.inspect_sample import Inspection, inspect_sample
 from sonoloop_training.checking.sources import Source
-from sonoloop_training.datasets.groups import read_groups
-from sonoloop_training.duplicates import Pair, group_pairs, match_sketches
-from sonoloop_training.events import Progress
+from sonoloop_training.datasets.groups import Pair, group_pairs, match_sketches
+from sonoloop_training.datasets.groups_ import read_groups
 
 _EVERY = 20
 

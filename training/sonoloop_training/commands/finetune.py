@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from sonoloop_training.events import Event
+from sonoloop.jobs.events import Event
 
 HELP = "learn from a store's corrections, and have the new model judged"
 # whoever reads the events may leave: they are in the job's folder too

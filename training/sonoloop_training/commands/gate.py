@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sonoloop.errors import TrainingError
-from sonoloop_training.events import Event, Notice
+from sonoloop.jobs.events import Event, Notice
 
 if TYPE_CHECKING:
-    from sonoloop.labels.store import CorrectionStore
     from sonoloop.models.library import Library
-    from sonoloop_training.gate.judge import Judgement
+    from sonoloop.store.corrections import CorrectionStore
+    from sonoloop_training.gate.comparison import Judgement
 
 HELP = "judge a model against the one in use, on the frames of a store that judge"
 DEFAULT_WHO = "command line"
@@ -36,15 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Iterator[Event]:
-    """Judge; see `sonoloop_training.gate.judge.judge`."""
+    """Judge; see `sonoloop_training.gate.comparison.judge`."""
     import torch  # noqa: PLC0415 - after the arguments are known to be right
 
-    from sonoloop.labels.pointer import ensure_incumbent  # noqa: PLC0415
-    from sonoloop.labels.settings import read_settings  # noqa: PLC0415
-    from sonoloop.labels.versions import find_model  # noqa: PLC0415
     from sonoloop.models.devices import choose_device  # noqa: PLC0415
     from sonoloop.models.library import Library  # noqa: PLC0415
-    from sonoloop_training.device_faults import device_watched  # noqa: PLC0415
+    from sonoloop.store.model_registry import find_model  # noqa: PLC0415
+    from sonoloop.store.promotions import ensure_incumbent  # noqa: PLC0415
+    from sonoloop.store.settings import read_settings  # noqa: PLC0415
+    from sonoloop_training.fit.device_faults import device_watched  # noqa: PLC0415
     from sonoloop_training.gate.every import score_every  # noqa: PLC0415
     from sonoloop_training.gate.promoting import promote_found, promote_if_free  # noqa: PLC0415
 
@@ -86,16 +86,16 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
 
 
 def _open(place: str | None) -> CorrectionStore:
-    from sonoloop.labels import CorrectionStore  # noqa: PLC0415
-    from sonoloop.labels.location import read_existing  # noqa: PLC0415
+    from sonoloop.store import CorrectionStore  # noqa: PLC0415
+    from sonoloop.store.database import read_existing  # noqa: PLC0415
 
     read_existing(place)
     return CorrectionStore(place)
 
 
 def _check_lock(store: CorrectionStore, candidate: str) -> None:
-    from sonoloop.labels.locking import check_lock  # noqa: PLC0415
-    from sonoloop.labels.versions import find_model  # noqa: PLC0415
+    from sonoloop.store.locking import check_lock  # noqa: PLC0415
+    from sonoloop.store.model_registry import find_model  # noqa: PLC0415
 
     row = find_model(store, candidate)
     with store.reading() as connection:
@@ -105,8 +105,8 @@ def _check_lock(store: CorrectionStore, candidate: str) -> None:
 def _judge(
     store: CorrectionStore, library: Library, candidate: str, against: str, options: argparse.Namespace
 ) -> Generator[Event, None, Judgement]:
-    from sonoloop.labels.places import work_folder  # noqa: PLC0415
-    from sonoloop_training.gate.judge import judge  # noqa: PLC0415 - seconds to import
+    from sonoloop.store.file_index import work_folder  # noqa: PLC0415
+    from sonoloop_training.gate.comparison import judge  # noqa: PLC0415 - seconds to import
 
     own = work_folder(store.url) / "gates" / f"{candidate[:8]}-against-{against[:8]}"
     return (
@@ -123,7 +123,7 @@ def _judge(
 
 
 def _score_all(store: CorrectionStore, library: Library, device: str) -> Iterator[Event]:
-    from sonoloop.labels.judging import freeze_test_set  # noqa: PLC0415
+    from sonoloop.store.test_sets import freeze_test_set  # noqa: PLC0415
     from sonoloop_training.gate.every import score_every  # noqa: PLC0415
 
     test_set = freeze_test_set(store)

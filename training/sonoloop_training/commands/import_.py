@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from sonoloop_training.events import Event
+from sonoloop.jobs.events import Event
 
 HELP = "bring a dataset's masks into a store as corrections"
 FORMATS = ("busi", "busbra")

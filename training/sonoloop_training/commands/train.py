@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sonoloop.errors import TrainingError
-from sonoloop_training.events import Event
+from sonoloop.jobs.events import Event
 
 HELP = "make a model from a recipe and data"
 
@@ -29,10 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Iterator[Event]:
-    """Train; see `sonoloop_training.run.train`."""
+    """Train; see `sonoloop_training.fit.train.train`."""
     import torch  # noqa: PLC0415 - after the arguments are known to be right
 
-    from sonoloop_training.recipe import read_recipe  # noqa: PLC0415
+    from sonoloop_training.fit.recipe_ import read_recipe  # noqa: PLC0415
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -48,11 +48,11 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
             "choose another one, or add --set fit.replay=0"
         )
     if options.show_augment is not None:
-        from sonoloop_training.showing import show_augmentation  # noqa: PLC0415
+        from sonoloop_training.fit.showing import show_augmentation  # noqa: PLC0415
 
         yield from show_augmentation(recipe, options.data, options.show_augment)
         return
-    from sonoloop_training.run import train  # noqa: PLC0415
+    from sonoloop_training.fit.train import train  # noqa: PLC0415
 
     yield from train(
         recipe, options.data, options.out, device=options.device, max_minutes=options.max_minutes
@@ -67,7 +67,7 @@ def settings_of(options: argparse.Namespace) -> list[str]:
     TrainingError
         If two of them contradict each other.
     """
-    from sonoloop_training.recipe import read_recipe  # noqa: PLC0415 - imports torch, seconds
+    from sonoloop_training.fit.recipe_ import read_recipe  # noqa: PLC0415 - imports torch, seconds
 
     if options.leaky and options.fold is not None:
         raise TrainingError("--leaky makes no folds; leave --fold out")

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from sonoloop_training.events import Event
+from sonoloop.jobs.events import Event
 
 HELP = "unpack a dataset as downloaded: BUSI's zip file, or Hugging Face's Parquet files"
 

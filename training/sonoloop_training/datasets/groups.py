@@ -1,195 +1,209 @@
-"""Near-duplicates: from a list beside the images, or computed."""
+"""Near-duplicates: which images of a dataset show one scene.
+
+Two hashes propose (see `sonoloop.imaging.fingerprints`), the correlation of the registered images decides.
+"""
 
 from __future__ import annotations
 
-import json
-import logging
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
 
-from sonoloop.errors import TrainingError
-from sonoloop_training.datasets.layout import file_in
+import numpy as np
+
+from sonoloop.errors import ImageError
+from sonoloop.imaging.fingerprints import (
+    ALIKE,
+    BITS,
+    CANDIDATE,
+    CANDIDATES_AN_IMAGE,
+    MEMBERS_ASKED,
+    NEAR,
+    RELATED,
+    SURE,
+    Sketch,
+    correlate,
+    distance,
+    fingerprint,
+    sketch,
+)
+from sonoloop.imaging.grey import check_frame
+from sonoloop.imaging.io import read_study
+from sonoloop.jobs.events import Progress, drain
 from sonoloop_training.datasets.sample import Sample
 
-logger = logging.getLogger(__name__)
+__all__ = [
+    "NEAR",
+    "Pair",
+    "distance",
+    "find_pairs",
+    "fingerprint",
+    "group_pairs",
+    "match_sketches",
+    "near_duplicate_groups",
+]
 
-FindGroups = Callable[[Sequence[Sample]], Mapping[str, str]]
-
-BUSI_LIST = "busi_groups.json"
-LISTS = (BUSI_LIST, "groups.json")
+_BLOCK = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupList:
-    """What a list of near-duplicates says, by image name in lower case.
+class Pair:
+    """Two near-duplicates, by their places in the sequence that was searched.
 
     Parameters
     ----------
-    group : mapping
-        The group's first image; an image that is not listed is alone.
-    conflicting : frozenset of str
-        Images of groups whose members contradict each other in class.
-    overlays, objections : mapping
-        What is burned in, and what speaks against the group.
-    flags : bool
-        Whether the list says of overlays at all: then an image without one is clean.
+    one, other : int
+        Places, the lower first.
+    correlation : float
+        Normalised correlation of the flattened images once registered, at most 1.
+    mirrored : bool
+        Whether one is the mirror image of the other.
     """
 
-    group: Mapping[str, str]
-    conflicting: frozenset[str]
-    overlays: Mapping[str, tuple[str, ...]]
-    objections: Mapping[str, str]
-    flags: bool
+    one: int
+    other: int
+    correlation: float
+    mirrored: bool
 
 
-def group_samples(
-    samples: Sequence[Sample], root: Path, *, groups: Path | None, find_groups: FindGroups | None
-) -> list[Sample]:
-    """Put near-duplicates into one group, and leave out the groups that contradict themselves in class.
+def match_sketches(
+    sketches: Sequence[Sketch], homes: Sequence[int] | None = None
+) -> Generator[Progress, None, list[Pair]]:
+    """Find the near-duplicates among sketches.
+
+    Hashes are compared all with all, as matrix products; images only where hashes are near, and each with its
+    forty nearest.
+
+    Parameters
+    ----------
+    sketches : sequence of Sketch
+        Of all images.
+    homes : sequence of int, optional
+        Where each is from: then only images from two places are compared.
+
+    Yields
+    ------
+    Progress
+        While pairs are compared.
+
+    Returns
+    -------
+    list of Pair
+        In order of places.
+    """
+    stage = "Comparing images"
+    yield Progress(stage=stage, done=0, total=1)
+    candidates = _candidates(sketches, homes)
+    found = []
+    for done, (one, other) in enumerate(candidates):
+        if done % 200 == 0:
+            yield Progress(stage=stage, done=done, total=len(candidates))
+        correlation, mirrored = correlate(sketches[one], sketches[other])
+        if correlation >= ALIKE:
+            found.append(Pair(one=one, other=other, correlation=correlation, mirrored=mirrored))
+    yield Progress(stage=stage, done=max(len(candidates), 1), total=max(len(candidates), 1))
+    return sorted(found, key=lambda pair: (pair.one, pair.other))
+
+
+def find_pairs(samples: Sequence[Sample]) -> list[Pair]:
+    """Find the near-duplicates among samples, by their places; an image that cannot be read has none."""
+    places, sketches = _sketch_samples(samples)
+    return [
+        Pair(
+            one=places[pair.one],
+            other=places[pair.other],
+            correlation=pair.correlation,
+            mirrored=pair.mirrored,
+        )
+        for pair in drain(match_sketches(sketches))
+    ]
+
+
+def near_duplicate_groups(samples: Sequence[Sample]) -> dict[str, str]:
+    """Group samples that show one scene.
 
     Parameters
     ----------
     samples : sequence of Sample
-        All of one dataset.
-    root : pathlib.Path
-        Its folder. A list is looked for in it and beside it; see `find_group_list`.
-    groups : pathlib.Path, optional
-        The list, if it lies elsewhere.
-    find_groups : callable, optional
-        Samples to a group name for each sample name; used where there is no list. By default
-        `sonoloop_training.duplicates.near_duplicate_groups`.
+        Of one dataset; names are unique in it. An image that cannot be read is alone in its group.
 
-    Raises
-    ------
-    TrainingError
-        If the list cannot be read.
+    Returns
+    -------
+    dict
+        The group of each name: the name of its first member.
     """
-    path = groups or find_group_list(samples, root)
-    if path is not None:
-        listed = read_groups(path)
-        placed = [_apply(sample, listed) for sample in samples]
-        return _drop_contradictions(placed, listed.conflicting)
-    if find_groups is None:
-        # loading is no job with events of its own, and this takes a while
-        logger.warning(
-            "%s has no list of near-duplicates: its %d images are compared with each other",
-            root.name,
-            len(samples),
-        )
-    found = (find_groups or _compute_groups)(samples)
-    placed = [replace(s, group=f"{s.dataset}/{found.get(s.name, s.name)}", computed=True) for s in samples]
-    kept = _drop_contradictions(placed, frozenset())
-    if find_groups is None:
-        logger.warning(
-            "%s has no list of near-duplicates: %d groups were computed, and %d images left out whose near-"
-            "duplicate has another class; `sonoloop data check` shows them and writes a list",
-            root.name,
-            len({s.group for s in placed}),
-            len(placed) - len(kept),
-        )
-    return kept
+    places, sketches = _sketch_samples(samples)
+    group_of = {sample.name: sample.name for sample in samples}
+    for members in group_pairs(drain(match_sketches(sketches)), sketches):
+        names = [samples[places[member]].name for member in members]
+        group_of.update(dict.fromkeys(names, names[0]))
+    return group_of
 
 
-def find_group_list(samples: Sequence[Sample], root: Path) -> Path | None:
-    """Return the list of near-duplicates in a dataset's folder, else its own among those beside it.
+def group_pairs(pairs: Iterable[Pair], sketches: Sequence[Sketch]) -> list[list[int]]:
+    """Join pairs to groups of two and more, by their places.
 
-    Beside it, `busi_groups.json` is for BUSI only, and any list must name at least one of the images.
+    The best pairs are joined first. A pair that is not sure joins two groups only where their other members
+    are alike too: else a chain of small likenesses would end in one group of unlike images.
 
-    Parameters
-    ----------
-    samples : sequence of Sample
-        All of one dataset.
-    root : pathlib.Path
-        Its folder.
-
-    Raises
-    ------
-    TrainingError
-        If a list beside the folder cannot be read, so that nobody knows whose it is.
+    Returns
+    -------
+    list of list of int
+        Members in order, groups by their first member.
     """
-    for name in LISTS:
-        path = file_in(root, name)
-        if path is not None:
-            return path
-    names = {sample.name.casefold() for sample in samples}
-    for name in LISTS:
-        path = file_in(root.absolute().parent, name)
-        # a neighbour's list would make every twin of this dataset a group of its own
-        if path is None or (name == BUSI_LIST and any(sample.dataset != "busi" for sample in samples)):
+    home: dict[int, list[int]] = {}
+    for pair in sorted(pairs, key=lambda pair: (-pair.correlation, pair.one, pair.other)):
+        one, other = home.get(pair.one, [pair.one]), home.get(pair.other, [pair.other])
+        if one is other:
             continue
-        if not names.isdisjoint(read_groups(path).group):
-            return path
-    return None
+        if pair.correlation < SURE and len(one) * len(other) > 1 and not _related(one, other, sketches):
+            continue
+        joined = sorted(one + other)
+        home.update(dict.fromkeys(joined, joined))
+    return sorted({id(members): members for members in home.values()}.values())
 
 
-def read_groups(path: Path) -> GroupList:
-    """Read ``{"groups": [{"images": [...], ...}, ...]}``.
-
-    A group may have "conflicting_classes" (bool), "overlay" (list of str) and "objection" (str).
-
-    Raises
-    ------
-    TrainingError
-        If the file is not there or has another form.
-    """
-    if not path.is_file():
-        raise TrainingError(f"there is no list of near-duplicates {path}; check the path")
-    group: dict[str, str] = {}
-    conflicting: set[str] = set()
-    overlays: dict[str, tuple[str, ...]] = {}
-    objections: dict[str, str] = {}
-    try:
-        entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["groups"]
-        for entry in entries:
-            images = [str(name) for name in entry["images"]]
-            for name in (image.casefold() for image in images):
-                if group.setdefault(name, images[0]) != images[0]:
-                    raise TrainingError(f"{path} lists {name} in two groups; mend the list")
-                if entry.get("conflicting_classes"):
-                    conflicting.add(name)
-                if entry.get("overlay"):
-                    overlays[name] = tuple(str(kind) for kind in entry["overlay"])
-                if entry.get("objection"):
-                    objections[name] = str(entry["objection"])
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise TrainingError(
-            f'{path} is no list of near-duplicates; it should be {{"groups": [{{"images": [...]}}]}}'
-        ) from error
-    return GroupList(
-        group=group,
-        conflicting=frozenset(conflicting),
-        overlays=overlays,
-        objections=objections,
-        flags=bool(overlays),
-    )
+def _related(one: list[int], other: list[int], sketches: Sequence[Sketch]) -> bool:
+    asked = product(one[:MEMBERS_ASKED], other[:MEMBERS_ASKED])
+    return bool(np.mean([correlate(sketches[a], sketches[b])[0] for a, b in asked]) >= RELATED)
 
 
-def _apply(sample: Sample, listed: GroupList) -> Sample:
-    name = sample.name.casefold()
-    facts = dict(sample.facts)
-    if name in listed.objections:
-        facts["objection"] = listed.objections[name]
-    if name in listed.overlays:
-        facts["overlay"] = ", ".join(listed.overlays[name])
-    return replace(
-        sample,
-        group=f"{sample.dataset}/{listed.group.get(name, sample.name)}",
-        overlay=name in listed.overlays if listed.flags else sample.overlay,
-        facts=facts,
-    )
+def _sketch_samples(samples: Sequence[Sample]) -> tuple[list[int], list[Sketch]]:
+    places, sketches = [], []
+    for place, sample in enumerate(samples):
+        try:
+            frame = check_frame(read_study(sample.image).frames[0])
+        except ImageError:
+            # whoever reads the sample itself is told
+            continue
+        places.append(place)
+        sketches.append(sketch(frame.pixels))
+    return places, sketches
 
 
-def _compute_groups(samples: Sequence[Sample]) -> Mapping[str, str]:
-    from sonoloop_training.duplicates import near_duplicate_groups  # noqa: PLC0415 - it imports Sample
-
-    return near_duplicate_groups(samples)
-
-
-def _drop_contradictions(samples: Sequence[Sample], conflicting: frozenset[str]) -> list[Sample]:
-    labels: dict[str, set[str]] = defaultdict(set)
-    for sample in samples:
-        labels[sample.group].add(sample.label)
-    return [s for s in samples if s.name.casefold() not in conflicting and len(labels[s.group]) == 1]
+def _candidates(sketches: Sequence[Sketch], homes: Sequence[int] | None) -> list[tuple[int, int]]:
+    """Return the pairs whose hashes are near, the nearest first; none more than forty times."""
+    if len(sketches) < 2:
+        return []
+    half = BITS // 2
+    signs = np.stack([item.bits for item in sketches], axis=1).astype(np.int8) * np.int8(2) - np.int8(1)
+    frames = signs[0].astype(np.float32)
+    nearest: dict[tuple[int, int], int] = {}
+    for window, start in product(signs, range(0, len(sketches), _BLOCK)):
+        rows = window[start : start + _BLOCK].astype(np.float32)
+        even, odd = rows[:, :half] @ frames[:, :half].T, rows[:, half:] @ frames[:, half:].T
+        # equal signs less unequal ones; a mirror image turns all the odd ones round
+        apart = (BITS - (even + np.abs(odd))) / 2
+        for row, column in np.argwhere(apart <= CANDIDATE):
+            one, other = sorted((int(row) + start, int(column)))
+            if one != other if homes is None else homes[one] != homes[other]:
+                bits = int(apart[row, column])
+                nearest[one, other] = min(bits, nearest.get((one, other), bits))
+    used: Counter[int] = Counter()
+    kept = []
+    for pair in sorted(nearest, key=lambda pair: (nearest[pair], pair)):
+        if min(used[pair[0]], used[pair[1]]) < CANDIDATES_AN_IMAGE:
+            kept.append(pair)
+            used.update(pair)
+    return kept

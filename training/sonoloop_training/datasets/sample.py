@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sonoloop.errors import TrainingError
-from sonoloop.imaging.images import read_study
+from sonoloop.imaging.io import read_study
 from sonoloop.values import ClassName, Frame
 
 _LOSSY = frozenset({".jpg", ".jpeg"})

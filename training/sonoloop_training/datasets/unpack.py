@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile
 
 from sonoloop.errors import TrainingError
+from sonoloop.jobs.events import Event, Progress, Unpacked
 from sonoloop_training.datasets.archive import Limits, check_path, list_members, read_member
-from sonoloop_training.datasets.find import find_reader
 from sonoloop_training.datasets.parquet import image_files, measure
+from sonoloop_training.datasets.registry import find_reader
 from sonoloop_training.datasets.sample import Sample
-from sonoloop_training.events import Event, Progress, Unpacked
 
 _STAGE = "Unpacking"
 _PAUSE = 0.2  # seconds between two events

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sonoloop.values import CLASSES
-from sonoloop_training.evaluation.masks import Distances
-from sonoloop_training.evaluation.scores import Score
+from sonoloop_training.evaluation.scores import Distances
+from sonoloop_training.evaluation.scores_ import Score
 
 Floats = NDArray[np.floating[Any]]
 # how often each image counts in each resample, (R, N)

@@ -7,21 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sonoloop.labels.bootstrap import RESAMPLES
+from sonoloop.jobs.events import EvaluationDone, Event, Notice, Progress
 from sonoloop.models.predictor import Predictor
 from sonoloop.models.spec import Head
+from sonoloop.store.bootstrap import RESAMPLES
 from sonoloop_training.datasets import find_datasets
-from sonoloop_training.evaluation.assess import assess
-from sonoloop_training.evaluation.leaks import Leak, find_leaks_in_steps
-from sonoloop_training.evaluation.masks import MIN_LESION_IOU, NSD_TOLERANCE_MM, NSD_TOLERANCE_PX
+from sonoloop_training.evaluation.cases import assess
 from sonoloop_training.evaluation.model import Judged, load_judged
 from sonoloop_training.evaluation.output import check_out, write_out
 from sonoloop_training.evaluation.report import write_report
-from sonoloop_training.evaluation.scores import Score, confusion
+from sonoloop_training.evaluation.scores import MIN_LESION_IOU, NSD_TOLERANCE_MM, NSD_TOLERANCE_PX
+from sonoloop_training.evaluation.scores_ import Score, confusion
 from sonoloop_training.evaluation.split_list import Listed, choose_part, list_part, read_split_list
 from sonoloop_training.evaluation.summary import SIZES, compare, stratify, summarise
 from sonoloop_training.evaluation.wording import TITLES, describe_differences, describe_leaks, describe_part
-from sonoloop_training.events import EvaluationDone, Event, Notice, Progress
+from sonoloop_training.leaks import Leak, find_leaks_in_steps
 from sonoloop_training.splits import Part
 
 FORMAT = 1

@@ -11,9 +11,9 @@ import numpy as np
 from sonoloop.models.spec import Head
 from sonoloop.values import CLASSES
 from sonoloop_training.evaluation.columns import Bools, Columns, Counts, Floats
-from sonoloop_training.evaluation.masks import NSD_TOLERANCE_MM, NSD_TOLERANCE_PX
 from sonoloop_training.evaluation.ranking import auc, aurc, risk_at, spearman, specificity_at
 from sonoloop_training.evaluation.reliability import expected_calibration_error, recalibrate
+from sonoloop_training.evaluation.scores import NSD_TOLERANCE_MM, NSD_TOLERANCE_PX
 
 _NORMAL, _MALIGNANT = CLASSES.index("normal"), CLASSES.index("malignant")
 # p(malignant) / (p(malignant) + p(benign)) from which a lesion is called malignant

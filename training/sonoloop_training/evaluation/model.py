@@ -69,7 +69,7 @@ def load_judged(name_or_path: str | None, *, split: SplitList | None = None) -> 
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """Read the epochs of the training that made a bundle, in order; empty where none are kept.
 
-    Each has what `sonoloop_training.events.EpochDone` has.
+    Each has what `sonoloop.jobs.events.EpochDone` has.
     """
     for name in _HISTORIES:
         try:

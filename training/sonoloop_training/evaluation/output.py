@@ -11,7 +11,7 @@ from typing import Any
 
 from sonoloop.errors import TrainingError
 from sonoloop.values import CLASSES
-from sonoloop_training.evaluation.scores import Score
+from sonoloop_training.evaluation.scores_ import Score
 
 RESULTS, CASES, REPORT = "results.json", "cases.csv", "report.html"
 MADE_BY = "sonoloop evaluate"

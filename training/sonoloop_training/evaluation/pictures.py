@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from sonoloop.imaging.grey import to_unit
 from sonoloop.imaging.overlay import LESION_COLOURS, outline, to_display
 from sonoloop.models.bundle import Bundle
-from sonoloop.models.letterbox import Letterbox, normalise
+from sonoloop.models.preprocess import Letterbox, normalise
 from sonoloop.values import CLASSES
-from sonoloop_training.evaluation.cases import Case
+from sonoloop_training.evaluation.cases_ import Case
 from sonoloop_training.evaluation.gradcam import grad_cam
-from sonoloop_training.evaluation.scores import Score
+from sonoloop_training.evaluation.scores_ import Score
 
 # cyan and orange, the one solid and the other dashed: told apart with any colour vision and in grey
 TRUTH, PREDICTION = LESION_COLOURS[0], LESION_COLOURS[3]

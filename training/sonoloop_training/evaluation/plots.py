@@ -9,14 +9,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sonoloop.labels.bootstrap import draw_groups
+from sonoloop.store.bootstrap import draw_groups
 from sonoloop.values import CLASSES
 from sonoloop_training.evaluation.columns import Columns, Floats
 from sonoloop_training.evaluation.measures import COVERAGE, RANKER_TITLES, RANKERS
 from sonoloop_training.evaluation.ranking import risk_curve, roc_curves
 from sonoloop_training.evaluation.reliability import reliability_curve
 from sonoloop_training.evaluation.summary import SIZES
-from sonoloop_training.report.figures import CLASS_COLOURS, new_figure
+from sonoloop_training.figures import CLASS_COLOURS, new_figure
 
 _NORMAL, _MALIGNANT = CLASSES.index("normal"), CLASSES.index("malignant")
 _INK, _QUIET = "#0072B2", "#767676"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sonoloop.labels.bootstrap import RESAMPLES
+from sonoloop.store.bootstrap import RESAMPLES
 from sonoloop_training.evaluation.columns import Counts, Floats
 
 BINS = 10

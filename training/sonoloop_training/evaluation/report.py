@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from sonoloop.jobs.events import Event, Progress
 from sonoloop.models.predictor import Predictor
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets import Sample
 from sonoloop_training.evaluation import plots
-from sonoloop_training.evaluation.cases import read_case
+from sonoloop_training.evaluation.cases_ import read_case
 from sonoloop_training.evaluation.columns import to_columns
 from sonoloop_training.evaluation.model import Judged, read_history
 from sonoloop_training.evaluation.pictures import LEGEND, looked_at, outlined, telling_cases, worst_cases
-from sonoloop_training.evaluation.scores import Score
+from sonoloop_training.evaluation.scores_ import Score
 from sonoloop_training.evaluation.wording import TITLES, write_figure
-from sonoloop_training.events import Event, Progress
-from sonoloop_training.report.html import Page
+from sonoloop_training.page import Page
 
 _INTERVALS = "In brackets the 95 % bootstrap interval over groups (patients, or near-duplicates)."
 

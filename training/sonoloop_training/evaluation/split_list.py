@@ -30,7 +30,7 @@ class Listed:
     id, pixels_hash : str
         See `sonoloop.values.Frame`.
     fingerprint : str
-        See `sonoloop_training.duplicates.fingerprint`.
+        See `sonoloop_training.datasets.groups.fingerprint`.
     """
 
     name: str

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from sonoloop.labels.bootstrap import draw_groups, percentile_interval
 from sonoloop.models.spec import Head
+from sonoloop.store.bootstrap import draw_groups, percentile_interval
 from sonoloop_training.evaluation.columns import Bools, Columns, Counts, to_columns
 from sonoloop_training.evaluation.measures import MEASURES, Measure
 from sonoloop_training.evaluation.reliability import simulate_perfect
-from sonoloop_training.evaluation.scores import Score
+from sonoloop_training.evaluation.scores_ import Score
 
 HEADS: tuple[Head, ...] = ("lesion", "classes")
 # shares of the image: the thirds of the lesions in BUSI and BUS-BRA, rounded, so that models are compared on

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sonoloop_training.evaluation.leaks import Leak
 from sonoloop_training.evaluation.measures import MEASURES
 from sonoloop_training.evaluation.model import Judged
 from sonoloop_training.evaluation.split_list import Listed
 from sonoloop_training.evaluation.summary import SAME
+from sonoloop_training.leaks import Leak
 from sonoloop_training.splits import Part
 
 _NAMED = 5

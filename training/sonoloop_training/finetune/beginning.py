@@ -10,20 +10,20 @@ from sqlalchemy import URL
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
-from sonoloop.labels import CorrectionStore
-from sonoloop.labels.location import describe, is_file, read_location
-from sonoloop.labels.places import work_folder
-from sonoloop.labels.pointer import ensure_incumbent
-from sonoloop.labels.snapshots import read_snapshot, take_snapshot
-from sonoloop.labels.versions import find_model, list_models, register
+from sonoloop.jobs.jobs import JobFolder, Plan, create_job, name_job
 from sonoloop.models.card import read_card
 from sonoloop.models.library import Library
 from sonoloop.models.places import DEFAULT, shipped_card
 from sonoloop.models.registry import bundle_folder
-from sonoloop_training.fabric import settle_precision
-from sonoloop_training.finetune.jobs import JobFolder, Plan, create_job, name_job
+from sonoloop.store import CorrectionStore
+from sonoloop.store.database import describe, is_file, read_location
+from sonoloop.store.file_index import work_folder
+from sonoloop.store.model_registry import find_model, list_models, register
+from sonoloop.store.promotions import ensure_incumbent
+from sonoloop.store.snapshots import read_snapshot, take_snapshot
 from sonoloop_training.finetune.request import Request, read_finetune_recipe
-from sonoloop_training.recipe import TUNING, parse_recipe
+from sonoloop_training.fit.devices import settle_precision
+from sonoloop_training.fit.recipe_ import TUNING, parse_recipe
 
 
 def find_store(request: Request, job: JobFolder) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sonoloop.errors import StoreError
-from sonoloop.labels.leases import LeaseError
+from sonoloop.store.leases import LeaseError
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def renewed(renew: Callable[[], None], *, every: float = _EVERY) -> Iterator[Cal
     Parameters
     ----------
     renew : callable
-        See `sonoloop.labels.leases.Lease.renew`.
+        See `sonoloop.store.leases.Lease.renew`.
     every : float
         Seconds in between.
 

@@ -12,24 +12,24 @@ import torch
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
-from sonoloop.labels import CorrectionStore
+from sonoloop.jobs.events import Event, Notice
+from sonoloop.jobs.jobs import JobFolder
 from sonoloop.models.bundle import Bundle, Card, read_bundle, save_bundle
 from sonoloop.models.devices import choose_device
 from sonoloop.models.library import Library
-from sonoloop_training.calibrate import calibrate
-from sonoloop_training.checkpoint import OtherTrainingError
-from sonoloop_training.device_faults import device_watched
-from sonoloop_training.events import Event, Notice
-from sonoloop_training.finetune.gathering import Gathered, gather, held
-from sonoloop_training.finetune.jobs import JobFolder
+from sonoloop.store import CorrectionStore
+from sonoloop_training.finetune.learn import Gathered, gather, held
 from sonoloop_training.finetune.reading import read_cases
 from sonoloop_training.finetune.replay import count_by_dataset
-from sonoloop_training.finetune.selecting import Lesson
-from sonoloop_training.fitting import Fitting
-from sonoloop_training.loop import fit
+from sonoloop_training.finetune.samples import Lesson
+from sonoloop_training.fit.calibration import calibrate
+from sonoloop_training.fit.checkpoint import OtherTrainingError
+from sonoloop_training.fit.device_faults import device_watched
+from sonoloop_training.fit.fitting import Fitting
+from sonoloop_training.fit.loop import fit
+from sonoloop_training.fit.recipe_ import Recipe, parse_recipe
+from sonoloop_training.fit.train import as_shipped, library_versions
 from sonoloop_training.membership import SPLIT, hash_split
-from sonoloop_training.recipe import Recipe, parse_recipe
-from sonoloop_training.run import as_shipped, library_versions
 
 # below this many lesions the numbers of the model started from are the better guess
 LESIONS_TO_CALIBRATE = 40
@@ -56,12 +56,12 @@ def learn(
     library : Library
         Holds the model to start from.
     on_batch : callable, optional
-        See `sonoloop_training.loop.fit`.
+        See `sonoloop_training.fit.loop.fit`.
 
     Yields
     ------
     Event
-        `Selected`, then those of `sonoloop_training.loop.fit`.
+        `Selected`, then those of `sonoloop_training.fit.loop.fit`.
 
     Raises
     ------

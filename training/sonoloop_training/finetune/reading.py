@@ -9,13 +9,13 @@ import torch
 
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.fingerprints import fingerprint
-from sonoloop.labels.places import Place
+from sonoloop.jobs.events import Notice, Progress
+from sonoloop.store.file_index import Place
+from sonoloop.store.rereading import describe_missing, reread
 from sonoloop.values import CLASSES, Frame
-from sonoloop_training.cache import Cache, letterbox_pair
-from sonoloop_training.evaluation.cases import Case
-from sonoloop_training.events import Notice, Progress
-from sonoloop_training.finetune.selecting import SPOILT, Lesson
-from sonoloop_training.rereading import describe_missing, reread
+from sonoloop_training.evaluation.cases_ import Case
+from sonoloop_training.finetune.samples import SPOILT, Lesson
+from sonoloop_training.fit.cache import Cache, letterbox_pair
 
 CORRECTIONS = "corrections"
 
@@ -57,7 +57,7 @@ def keep_found(
     lessons : sequence of Lesson
         Those that are learned from.
     find : callable
-        See `sonoloop.labels.places.Places.find`.
+        See `sonoloop.store.file_index.Places.find`.
     skip_missing : bool
         Whether to go on without those that are gone.
 
@@ -115,7 +115,7 @@ def read_lessons(
     lessons : sequence of Lesson
         What to read.
     find : callable
-        See `sonoloop.labels.places.Places.find`.
+        See `sonoloop.store.file_index.Places.find`.
     size : int
         Side of the square in pixels.
     stage : str

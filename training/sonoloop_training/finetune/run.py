@@ -13,29 +13,29 @@ import torch
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import SonoloopError, TrainingError
-from sonoloop.labels import CorrectionStore
-from sonoloop.labels.judging import read_test_set
-from sonoloop.labels.leases import lease
-from sonoloop.labels.location import describe, read_existing
-from sonoloop.labels.looks import Look, looks
-from sonoloop.labels.pointer import incumbent
-from sonoloop.labels.settings import read_settings
-from sonoloop.labels.versions import find_model, register
+from sonoloop.jobs.events import Event, Failed, Finished, Job, Notice
+from sonoloop.jobs.jobs import GATE, JobFolder, is_free, open_job
 from sonoloop.models.bundle import Bundle
 from sonoloop.models.devices import choose_device
 from sonoloop.models.library import Library
-from sonoloop_training.checkpoint import OtherTrainingError
-from sonoloop_training.device_faults import device_watched
-from sonoloop_training.events import Event, Failed, Finished, Job, Notice
+from sonoloop.store import CorrectionStore
+from sonoloop.store.database import describe, read_existing
+from sonoloop.store.leases import lease
+from sonoloop.store.looks import Look, looks
+from sonoloop.store.model_registry import find_model, register
+from sonoloop.store.promotions import incumbent
+from sonoloop.store.settings import read_settings
+from sonoloop.store.test_sets import read_test_set
 from sonoloop_training.finetune.beginning import begin_job, check_same, find_store
-from sonoloop_training.finetune.jobs import GATE, JobFolder, is_free, open_job
 from sonoloop_training.finetune.keeping import renewed
 from sonoloop_training.finetune.learning import HISTORY, learn
 from sonoloop_training.finetune.request import Request
+from sonoloop_training.fit.checkpoint import OtherTrainingError
+from sonoloop_training.fit.device_faults import device_watched
+from sonoloop_training.fit.loop import CHECKPOINT
+from sonoloop_training.gate.comparison import judge
 from sonoloop_training.gate.every import score_every
-from sonoloop_training.gate.judge import judge
 from sonoloop_training.gate.promoting import promote_if_free
-from sonoloop_training.loop import CHECKPOINT
 
 LEASE = "finetune"
 
@@ -53,7 +53,7 @@ def finetune(request: Request, *, library: Library | None = None) -> Iterator[Ev
     Yields
     ------
     Event
-        `Job`, `Selected`, those of `sonoloop_training.loop.fit`, those of the gate, `Promoted` where the
+        `Job`, `Selected`, those of `sonoloop_training.fit.loop.fit`, those of the gate, `Promoted` where the
         model is in use, and `Finished`. All are kept in the job's folder too.
 
     Raises

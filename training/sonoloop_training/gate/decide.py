@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from sonoloop_training.gate.figures import Margins, Pairs, Side
+from sonoloop_training.gate.decision import Margins, Pairs, Side
 from sonoloop_training.gate.interval import Estimate, groups_to_tell
 from sonoloop_training.gate.outcomes import Outcome
 from sonoloop_training.gate.words import explain

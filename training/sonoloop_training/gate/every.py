@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Generator
 
 from sonoloop.errors import ModelError, TrainingError
-from sonoloop.labels.judging import TestSet
-from sonoloop.labels.store import CorrectionStore
-from sonoloop.labels.versions import list_models
+from sonoloop.jobs.events import Event, Notice, Unreadable
 from sonoloop.models.library import Library
-from sonoloop_training.events import Event, Notice, Unreadable
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.model_registry import list_models
+from sonoloop.store.test_sets import TestSet
 from sonoloop_training.gate.scoring import score_models
 
 

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from sonoloop.errors import ImageError, TrainingError
 from sonoloop.imaging.grey import check_frame
-from sonoloop.labels.judging import Judge
-from sonoloop.labels.places import Places
-from sonoloop.labels.revisions import read_revision, select_revisions
-from sonoloop.labels.store import CorrectionStore
-from sonoloop.labels.tables import REVISIONS
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.file_index import Places
+from sonoloop.store.rereading import reread
+from sonoloop.store.revisions import read_revision, select_revisions
+from sonoloop.store.tables import REVISIONS
+from sonoloop.store.test_sets import Judge
 from sonoloop.values import Frame
 from sonoloop_training.gate.outcomes import Outcome
-from sonoloop_training.rereading import reread
 
 _SHORT = 8
 

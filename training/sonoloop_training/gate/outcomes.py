@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sonoloop_training.evaluation.scores import Score
+from sonoloop_training.evaluation.scores_ import Score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sonoloop.values import CLASSES
-from sonoloop_training.evaluation.cases import Case
+from sonoloop_training.evaluation.cases_ import Case
 from sonoloop_training.evaluation.pictures import outlined
+from sonoloop_training.figures import CLASS_COLOURS, new_figure
 from sonoloop_training.gate.outcomes import Outcome
-from sonoloop_training.report.figures import CLASS_COLOURS, new_figure
 
 SCATTER, IMPROVED, HARMED = "scatter", "improved", "harmed"
 COUNT = 5

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from sonoloop.errors import StoreError
-from sonoloop.labels.looks import Look
-from sonoloop.labels.pointer import promote
-from sonoloop.labels.store import CorrectionStore
+from sonoloop.jobs.events import Event, Notice, Promoted
 from sonoloop.models.library import Library
-from sonoloop_training.events import Event, Notice, Promoted
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.looks import Look
+from sonoloop.store.promotions import promote
 
 
 def promote_found(store: CorrectionStore, library: Library, look: Look, *, who: str) -> Promoted:

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from sonoloop.errors import TrainingError
-from sonoloop.labels.judging import Judge, TestSet, note_known, read_scores, true_labels, write_scores
-from sonoloop.labels.places import Places
-from sonoloop.labels.store import CorrectionStore
-from sonoloop.labels.versions import find_model
+from sonoloop.jobs.events import Event, Notice, Progress, Unreadable
 from sonoloop.models.library import Library
 from sonoloop.models.predictor import Predictor
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.file_index import Places
+from sonoloop.store.model_registry import find_model
+from sonoloop.store.test_sets import Judge, TestSet, note_known, read_scores, true_labels, write_scores
 from sonoloop.values import Prediction
-from sonoloop_training.evaluation.masks import dice
-from sonoloop_training.events import Event, Notice, Progress, Unreadable
+from sonoloop_training.evaluation.scores import dice
 from sonoloop_training.gate.judges import Judged, as_outcome, read_judged, short
 from sonoloop_training.gate.outcomes import Outcome
-from sonoloop_training.gate.trained import find_relatives, find_trained, read_known
 from sonoloop_training.membership import SPLIT
+from sonoloop_training.trained import find_relatives, find_trained, read_known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sonoloop.errors import SonoloopError
-from sonoloop.labels.judging import TestSet
-from sonoloop.labels.places import Places
-from sonoloop.labels.store import CorrectionStore
+from sonoloop.jobs.events import Event, Notice, Progress
 from sonoloop.models.library import Library
 from sonoloop.models.predictor import Predictor
-from sonoloop_training.evaluation.cases import Case
-from sonoloop_training.events import Event, Notice, Progress
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.file_index import Places
+from sonoloop.store.test_sets import TestSet
+from sonoloop_training.evaluation.cases_ import Case
 from sonoloop_training.gate.judges import Judged, read_judged
 from sonoloop_training.gate.outcomes import Outcome
 from sonoloop_training.gate.pictures import (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sonoloop_training.gate.decide import Verdict
-    from sonoloop_training.gate.figures import Side
+    from sonoloop_training.gate.decision import Side
 
 # more test groups than anybody will collect
 _MOST = 1000

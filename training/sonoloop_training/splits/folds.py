@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sonoloop.atomic import write_whole
 from sonoloop.errors import TrainingError
-from sonoloop_training.atomic import write_whole
 from sonoloop_training.datasets import Sample
 from sonoloop_training.splits.hashed import split
 from sonoloop_training.splits.parts import (

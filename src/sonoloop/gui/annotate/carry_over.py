@@ -1,0 +1,182 @@
+"""Tool, brush, outline, contrast and view outlive a change of image.
+
+Every image has its own lesions layer, so that undo never writes pixels of another image; a fresh layer starts
+with napari's defaults, which is what this module makes up for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sonoloop.gui.annotate.frames import is_source
+from sonoloop.gui.annotate.layers import is_lesions
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Layer
+
+# in the order in which they are set: the mode last, it reads the others
+_TOOL = (
+    "contour",
+    "opacity",
+    "brush_size",
+    "selected_label",
+    "preserve_labels",
+    "contiguous",
+    "n_edit_dimensions",
+    "mode",
+)
+_CONTRAST = ("contrast_limits", "gamma")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where the camera looks, in parts of the image: its centre, and screen pixels for the image's height."""
+
+    centre: tuple[float, float]
+    height: float
+
+
+class CarryOver:
+    """Hands a user's settings from image to image.
+
+    What the user last set on a lesions layer holds on every lesions layer; contrast and gamma hold on images
+    of the same dtype; the view is kept where napari would reset it, when another image follows the last.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        The viewer, or napari's public proxy of it.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = viewer
+        self._tool: dict[str, Any] = {}
+        self._contrast: dict[tuple[str, str], Any] = {}
+        self._view: View | None = None
+        self._shown: Image | None = None
+        self._applying = False
+        layers = viewer.layers
+        self._hidden = {str(layer.unique_id) for layer in layers if not layer.visible}
+        self._connections: list[tuple[Any, Any]] = [
+            (layers.events.inserted, self._on_inserted),
+            (layers.events.removed, self._on_removed),
+            (layers.selection.events.active, self._on_active),
+            (viewer.scene.camera.events.zoom, self._on_camera),
+            (viewer.scene.camera.events.center, self._on_camera),
+        ]
+        for event, slot in self._connections:
+            event.connect(slot)
+        for layer in layers:
+            self._listen(layer)
+        self._remember_view()
+
+    def close(self) -> None:
+        """Stop listening."""
+        for event, slot in self._connections:
+            event.disconnect(slot)
+        for layer in self._viewer.layers:
+            for name, slot in self._layer_slots(layer):
+                getattr(layer.events, name).disconnect(slot)
+
+    def _layer_slots(self, layer: Layer) -> list[tuple[str, Any]]:
+        if is_lesions(layer):
+            return [*((name, self._on_tool) for name in _TOOL), ("visible", self._on_visible)]
+        if is_source(layer) and not layer.rgb:
+            return [(name, self._on_contrast) for name in _CONTRAST]
+        return []
+
+    def _listen(self, layer: Layer) -> None:
+        for name, slot in self._layer_slots(layer):
+            getattr(layer.events, name).connect(slot)
+
+    def _on_inserted(self, event: Any) -> None:  # noqa: ANN401 - napari's event
+        layer = event.value
+        self._apply(layer)
+        self._listen(layer)
+        if is_source(layer) and len(self._viewer.layers) == 1:
+            self._restore_view(layer)
+
+    def _on_removed(self, _event: object) -> None:
+        if self._shown is not None and self._shown not in self._viewer.layers:
+            self._shown = None
+
+    def _on_active(self, _event: object) -> None:
+        active = self._viewer.layers.selection.active
+        if active is None:
+            return
+        owner = active.metadata.get("sonoloop", {}).get("image", str(active.unique_id))
+        for layer in self._viewer.layers:
+            about = layer.metadata.get("sonoloop", {})
+            if str(layer.unique_id) == owner or about.get("image") == owner:
+                self._apply(layer)
+                if is_source(layer):
+                    self._shown = layer
+        self._remember_view()
+
+    def _on_tool(self, event: Any) -> None:  # noqa: ANN401
+        layer = event.source
+        # napari sets the mode of a layer that is hidden or shown, before it says that it is
+        by_user = layer.visible and str(layer.unique_id) not in self._hidden
+        if by_user and not self._applying:
+            self._tool = {name: getattr(layer, name) for name in _TOOL}
+
+    def _on_visible(self, event: Any) -> None:  # noqa: ANN401
+        layer = event.source
+        if layer.visible:
+            self._hidden.discard(str(layer.unique_id))
+            self._apply(layer)
+        else:
+            self._hidden.add(str(layer.unique_id))
+
+    def _on_contrast(self, event: Any) -> None:  # noqa: ANN401
+        if not self._applying:
+            self._contrast[str(event.source.dtype), event.type] = getattr(event.source, event.type)
+
+    def _apply(self, layer: Layer) -> None:
+        self._applying = True
+        try:
+            if is_lesions(layer):
+                active = layer == self._viewer.layers.selection.active
+                for name, value in self._tool.items():
+                    # a tool set on a layer that is not active would change the cursor of the one that is
+                    if (name != "mode" or active) and getattr(layer, name) != value:
+                        setattr(layer, name, value)
+            elif is_source(layer) and not layer.rgb:
+                for name in _CONTRAST:
+                    value = self._contrast.get((str(layer.dtype), name))
+                    if value is not None and getattr(layer, name) != value:
+                        setattr(layer, name, value)
+        finally:
+            self._applying = False
+
+    def _on_camera(self, _event: object) -> None:
+        self._remember_view()
+
+    def _remember_view(self) -> None:
+        if self._shown is None:
+            return
+        corner, size = _world_box(self._shown)
+        camera = self._viewer.scene.camera
+        centre = (np.asarray(camera.center[-2:]) - corner) / size
+        self._view = View((float(centre[0]), float(centre[1])), float(camera.zoom * size[0]))
+
+    def _restore_view(self, image: Image) -> None:
+        """Look at the same part of another image."""
+        view = self._view
+        if view is not None:
+            corner, size = _world_box(image)
+            camera = self._viewer.scene.camera
+            centre = corner + np.asarray(view.centre) * size
+            camera.center = (0.0, float(centre[0]), float(centre[1]))
+            camera.zoom = view.height / float(size[0])
+
+
+def _world_box(image: Image) -> tuple[np.ndarray, np.ndarray]:
+    """Corner and size of an image in the world, rows and columns."""
+    step = np.asarray(image.extent.step)[-2:]  # the extent runs from pixel centre to pixel centre
+    low, high = np.asarray(image.extent.world)[:, -2:]
+    return low - step / 2, high - low + step

@@ -1,0 +1,268 @@
+"""Accept: what the annotator decided goes to the store, and comes back when the image is opened again."""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.utils.notifications import show_warning
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, Signal
+
+from sonoloop.errors import ConflictError, SonoloopError
+from sonoloop.gui.annotate.frames import Target
+from sonoloop.gui.annotate.layers import read_mask
+from sonoloop.gui.annotate.session import Session, single_shot
+from sonoloop.gui.annotate.view import NO_IMAGE
+from sonoloop.gui.messages import show_problem
+from sonoloop.gui.preferences import Desk
+from sonoloop.gui.work import Decision, OpenStore, Stored, StoreKeeper
+from sonoloop.gui.workers import JobQueue
+from sonoloop.values import Correction, Label, Prediction
+
+if TYPE_CHECKING:
+    from sonoloop.store.revisions import HeadMovedError, Revision
+
+# a slider that is dragged passes many frames; only the one it stays on is looked up
+_SETTLE_MS = 120
+
+
+class Question(Enum):
+    """What is asked before a decision is stored."""
+
+    NORMAL_WITH_LESION = "normal with lesion"
+    NO_LESION = "no lesion"
+
+
+class Deciding(QObject):
+    """Takes the annotator's class and mask to the store, and shows what is stored already.
+
+    Parameters
+    ----------
+    session : Session
+        Where the frames are.
+    open_store : callable
+        Gives the correction store for a URL; called in a worker, which alone uses it.
+    """
+
+    asked = Signal(object)  # a Question; None when it is settled
+    conflicted = Signal(object, object)  # the Target and the HeadMovedError
+    looked_up = Signal(object, bool)  # a Target, and whether a correction of it is stored
+    accepted = Signal(object)  # a Target
+    model_seen = Signal(object)  # the InUse that the store names by now
+
+    def __init__(self, session: Session, *, open_store: OpenStore) -> None:
+        super().__init__(session)
+        self._session = session
+        self._keeper = StoreKeeper(open_store)
+        self.find_model = self._keeper.model_in_use
+        self._jobs = JobQueue(parent=self)
+        self._told: set[str] = set()
+        self.stored = 0  # corrections, since the panel was opened
+        self._settle = single_shot(self, _SETTLE_MS, self._look_up)
+        session.target_changed.connect(self._on_target)
+
+    def choose(self, label: Label) -> None:
+        """Take the annotator's class; "normal" clears the mask, undoably, another class brings it back."""
+        session = self._session
+        if session.target is None:
+            show_warning(NO_IMAGE)
+            return
+        state = session.state(session.target)
+        mask = self._mask(session.target)
+        if label == "normal" and mask is not None and mask.any():
+            state.cleared = mask
+            session.write(session.target, np.zeros_like(mask))
+        elif label != "normal" and state.cleared is not None:
+            if mask is not None and not mask.any():
+                session.write(session.target, state.cleared)
+            state.cleared = None
+        state.label = label
+        self.asked.emit(None)
+        session.changed.emit()
+
+    def accept(self, *, no_lesion: bool = False) -> None:
+        """Store the current frame's mask and class.
+
+        Parameters
+        ----------
+        no_lesion : bool
+            The annotator said that there is no lesion to draw.
+        """
+        session = self._session
+        session.follow()
+        why_not = session.view().why_no_accept
+        if session.target is None or why_not is not None:
+            show_warning(why_not or NO_IMAGE)
+            return
+        try:
+            mask = read_mask(session.viewer, session.target)
+        except SonoloopError as error:
+            show_problem(error)
+            return
+        if mask is None:
+            mask = np.zeros(session.target.grid[-2:], np.uint8)
+        called_normal = session.state(session.target).label == "normal"
+        if called_normal and mask.any():
+            self.asked.emit(Question.NORMAL_WITH_LESION)
+        elif not called_normal and not mask.any() and not no_lesion:
+            self.asked.emit(Question.NO_LESION)
+        else:
+            self.asked.emit(None)
+            self._submit(session.target, mask)
+
+    def keep_normal(self) -> None:
+        """Answer that a frame called normal is normal: clear its mask and accept."""
+        self.choose("normal")
+        self.accept()
+
+    def keep_lesion(self) -> None:
+        """Answer that the lesion on a frame called normal holds: take the class back."""
+        if self._session.target is not None:
+            self._session.state(self._session.target).label = None
+        self.asked.emit(None)
+        self._session.changed.emit()
+
+    def settle(self, target: Target, conflict: HeadMovedError, *, keep_mine: bool) -> None:
+        """Say which of two versions goes on; both stay in the store."""
+        session = self._session
+        state = session.state(target)
+        state.looked_up = session.preferences().desk
+        state.parent = conflict.theirs.id
+        chosen = (conflict.mine if keep_mine else conflict.theirs).correction
+        state.label = chosen.label
+        if session.is_open(target):
+            session.write(target, chosen.mask)
+        if keep_mine:
+            # an image that was closed since keeps nothing but what the conflict holds
+            state.prediction = chosen.prediction
+            self._submit(target, chosen.mask)
+        else:
+            state.revision = conflict.theirs
+        session.changed.emit()
+
+    def refresh_model(self) -> None:
+        """Ask the store which model is in use by now."""
+        self._jobs.submit(
+            partial(self._keeper.model_in_use, self._session.preferences().store),
+            done=self.model_seen.emit,
+            failed=_ignore,  # said at the next look-up
+        )
+
+    def close(self) -> None:
+        """Close the store once what is under way is stored."""
+        self._settle.stop()
+        self._jobs.mute()
+        self._jobs.submit(self._keeper.close, done=_ignore, failed=_ignore)
+
+    def _mask(self, target: Target) -> NDArray[np.uint8] | None:
+        try:
+            return read_mask(self._session.viewer, target)
+        except SonoloopError:
+            return None
+
+    def _submit(self, target: Target, mask: NDArray[np.uint8]) -> None:
+        state = self._session.state(target)
+        preferences = self._session.preferences()
+        assert state.label is not None
+        if state.looked_up != preferences.desk:
+            # whom or what was looked up before is no parent here; a head that nobody saw is a conflict
+            state.looked_up, state.parent = preferences.desk, None
+        decision = Decision(
+            mask,
+            state.label,
+            preferences.annotator,
+            prediction=state.prediction or state.held,
+            seen=state.prediction is not None,
+            parent=state.parent,
+            shown=frozenset(self._session.shown),
+        )
+        state.saving = True
+        self._jobs.submit(
+            partial(self._keeper.accept, target.capture(), decision, preferences.store),
+            done=partial(self._on_accepted, target),
+            failed=partial(self._on_refused, target),
+        )
+        self._session.changed.emit()
+
+    def _on_accepted(self, target: Target, revision: Revision) -> None:
+        state = self._session.state(target)
+        self.stored += 1
+        state.saving = False
+        state.revision = revision
+        state.parent = revision.id
+        state.cleared = None
+        self._session.changed.emit()
+        self.accepted.emit(target)
+
+    def _on_refused(self, target: Target, error: Exception) -> None:
+        self._session.state(target).saving = False
+        if isinstance(error, ConflictError):
+            self.conflicted.emit(target, error)
+        else:
+            show_problem(error)
+        self._session.changed.emit()
+
+    def _on_target(self) -> None:
+        self.asked.emit(None)
+        self._settle.start()
+
+    def _look_up(self) -> None:
+        target, preferences = self._session.target, self._session.preferences()
+        if target is None or self._session.state(target).looked_up == preferences.desk:
+            return
+        self._jobs.submit(
+            partial(self._keeper.look_up, target.capture(), preferences.annotator, preferences.store),
+            done=partial(self._on_found, target, preferences.desk),
+            failed=partial(self._on_not_found, target, preferences.desk),
+        )
+
+    def _on_found(self, target: Target, desk: Desk, stored: Stored) -> None:
+        session = self._session
+        if not session.is_open(target):
+            return
+        state = session.state(target)
+        state.looked_up = desk
+        state.parent, state.draw_first = stored.own_head, stored.draw_first
+        # what others drew, and what they saw, is as little shown as the prediction
+        shown = None if state.withheld else stored.newest
+        state.revision = shown
+        if shown is not None:
+            self._show(target, shown.correction, stored.prediction)
+        session.changed.emit()
+        self.model_seen.emit(stored.in_use)
+        self.looked_up.emit(target, shown is not None)
+
+    def _show(self, target: Target, correction: Correction, prediction: Prediction | None) -> None:
+        """Put a stored correction on the canvas, unless something was begun there meanwhile."""
+        session = self._session
+        state = session.state(target)
+        mask = self._mask(target)
+        drawn = mask is not None and bool(mask.any())
+        begun = drawn or state.written is not None or state.label is not None
+        if begun or correction.mask.shape != target.grid[-2:]:
+            return
+        session.write(target, correction.mask)
+        state.prediction = prediction
+        if prediction is not None:
+            session.shown.add(prediction.frame_id)
+        if correction.annotator == session.preferences().annotator:
+            state.label = correction.label
+
+    def _on_not_found(self, target: Target, desk: Desk, error: Exception) -> None:
+        # Accept asks the store again, and says again what is wrong; looking says it once
+        state = self._session.state(target)
+        state.looked_up, state.parent = desk, None
+        if state.draw_first is None:
+            state.draw_first = False
+        if str(error) not in self._told:
+            self._told.add(str(error))
+            show_problem(error)
+        self._session.changed.emit()
+        self.looked_up.emit(target, False)
+
+
+def _ignore(_answer: object) -> None:
+    """Nobody is left to be told."""

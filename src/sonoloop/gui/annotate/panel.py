@@ -1,0 +1,250 @@
+"""The Annotate panel: what the model thinks, what the annotator decides, and Accept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from napari.utils.theme import get_theme
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel, QPushButton, QToolButton, QWidget
+from superqt import QElidingLabel
+
+from sonoloop.gui.annotate.carry_over import CarryOver
+from sonoloop.gui.annotate.class_table import ClassTable
+from sonoloop.gui.annotate.conflict import ask_which
+from sonoloop.gui.annotate.deciding import Deciding, Question
+from sonoloop.gui.annotate.drawing import lay_out_canvas, offer_canvas, take_up_brush
+from sonoloop.gui.annotate.facts import FactsTable
+from sonoloop.gui.annotate.frames import Target
+from sonoloop.gui.annotate.keys import attach, describe_keys, detach
+from sonoloop.gui.annotate.model_line import ModelLine
+from sonoloop.gui.annotate.predicting import Predicting
+from sonoloop.gui.annotate.session import Session
+from sonoloop.gui.focus import focus_canvas
+from sonoloop.gui.icons import themed_icon
+from sonoloop.gui.preferences import Preferences, read_preferences
+from sonoloop.gui.question_box import QuestionBox
+from sonoloop.gui.widgets import Panel, row
+from sonoloop.gui.work import LoadPredictor, OpenStore, load_default_predictor, open_default_store
+from sonoloop.values import Label
+
+if TYPE_CHECKING:
+    import napari
+
+    from sonoloop.store.revisions import HeadMovedError
+
+
+class AnnotatePanel(Panel):
+    """Predict, choose a class, correct the mask, accept.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer it is docked in.
+    load_predictor : callable
+        Gives the predictor for a device ("auto", "cpu", ...) and a version, None for the shipped one; called
+        in a worker, at the first prediction.
+    open_store : callable
+        Gives the correction store for a URL, None for the default; called in a worker.
+    preferences : callable
+        Gives the user's preferences as they are now.
+    parent : QWidget, optional
+        The owner.
+    """
+
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        *,
+        load_predictor: LoadPredictor = load_default_predictor,
+        open_store: OpenStore = open_default_store,
+        preferences: Callable[[], Preferences] = read_preferences,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self.session = Session(viewer, preferences=preferences, parent=self)
+        self.deciding = Deciding(self.session, open_store=open_store)
+        self.predicting = Predicting(
+            self.session, load_predictor=load_predictor, find_model=self.deciding.find_model
+        )
+        self._carry_over = CarryOver(viewer)
+        self._closed = False
+        self._predict_first = False
+        self._build()
+        self._lay_out()
+        self._connect()
+        attach(viewer, self)
+        self._on_theme()
+        self._render()
+
+    def run(self, action: str, *, pressed: bool = True) -> None:
+        """Do what a key was pressed for; see `sonoloop.gui.annotate.keys`."""
+        actions: dict[str, Callable[[], object]] = {
+            "predict": self.predicting.predict,
+            "choose_normal": lambda: self.deciding.choose("normal"),
+            "choose_benign": lambda: self._choose("benign"),
+            "choose_malignant": lambda: self._choose("malignant"),
+            "accept": self.deciding.accept,
+            "toggle_fill": self.session.toggle_fill,
+            "hide_lesions": lambda: self.session.set_lesions_visible(not pressed),
+        }
+        actions[action]()
+
+    def predict_first(self) -> None:
+        """Predict on the next frame that comes up, unless a correction of it is stored."""
+        self._predict_first = True
+
+    def close_session(self) -> None:
+        """Stop listening to the viewer; what is being stored is still stored."""
+        if self._closed:
+            return
+        self._closed = True
+        self._viewer.events.theme.disconnect(self._on_theme)
+        detach(self._viewer, self)
+        self._carry_over.close()
+        self.predicting.cancel()
+        self.deciding.close()
+        self.session.close()
+
+    def _build(self) -> None:
+        self._name = QElidingLabel()
+        self._name.setElideMode(Qt.TextElideMode.ElideMiddle)
+        bold = self._name.font()
+        bold.setBold(True)
+        self._name.setFont(bold)
+        self._status = QLabel()
+        self._model = ModelLine()
+        self._hint = QLabel()
+        self._hint.setWordWrap(True)
+        self._classes = ClassTable()
+        self._facts = FactsTable()
+        self._question = QuestionBox()
+        self._predict = QPushButton("Predict")
+        self._accept = QPushButton("Accept")
+        self._help = QToolButton()
+        self._help.setCheckable(True)
+        self._help.setToolTip("Show the keys")
+        self._help.setAccessibleName("Show the keys")
+        self._keys = QLabel(describe_keys())
+        self._keys.setWordWrap(True)
+        self._keys.hide()
+        self._notice = QLabel("For research use, not for diagnosis")
+        self._notice.setWordWrap(True)
+        for button in (self._predict, self._accept, self._help):
+            button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+
+    def _lay_out(self) -> None:
+        column = self.column
+        column.addLayout(row((self._name, 1), (self._status, 0)))
+        column.addWidget(self._model)
+        column.addWidget(self._hint)
+        column.addWidget(self._classes)
+        column.addSpacing(8)
+        column.addWidget(self._facts)
+        column.addSpacing(8)
+        column.addWidget(self._question)
+        column.addLayout(row((self._predict, 1), (self._accept, 1)))
+        column.addSpacing(8)
+        column.addLayout(row((self._notice, 1), (self._help, 0)))
+        column.addWidget(self._keys)
+        column.addStretch(1)
+
+    def _connect(self) -> None:
+        self.session.changed.connect(self._render)
+        self.session.target_changed.connect(lambda: lay_out_canvas(self.session))
+        self.predicting.busy_changed.connect(self._on_busy)
+        self.deciding.asked.connect(self._on_asked)
+        self.deciding.conflicted.connect(self._on_conflict)
+        self.deciding.looked_up.connect(self._on_looked_up)
+        self.deciding.accepted.connect(self._on_accepted)
+        self.deciding.model_seen.connect(self.predicting.set_in_use)
+        self._model.cancelled.connect(self.predicting.cancel)
+        self._classes.chosen.connect(self._choose)
+        self._predict.clicked.connect(self.predicting.predict)
+        self._accept.clicked.connect(self.deciding.accept)
+        self._help.toggled.connect(self._keys.setVisible)
+        for signal in (self._classes.chosen, self._predict.clicked, self._accept.clicked, self._help.clicked):
+            signal.connect(lambda *_: focus_canvas(self))
+        self._viewer.events.theme.connect(self._on_theme)
+        self.destroyed.connect(self.close_session)
+
+    def _render(self) -> None:
+        view = self.session.view()
+        self._name.setText(view.name)
+        self._name.setToolTip(view.name)
+        self._status.setText(view.status)
+        self._model.set_text(self.predicting.model_line)
+        self._hint.setText(view.hint or "")
+        self._hint.setVisible(view.hint is not None)
+        self._classes.setEnabled(self.session.target is not None)
+        self._classes.set_probabilities(view.probabilities)
+        self._classes.set_value(view.label)
+        self._facts.set_view(view)
+        self._predict.setEnabled(view.why_no_predict is None)
+        self._predict.setToolTip(view.why_no_predict or "Propose a mask and a class (G)")
+        self._accept.setEnabled(view.why_no_accept is None)
+        self._accept.setToolTip(view.why_no_accept or "Store this mask and class (Ctrl+Enter)")
+
+    def _on_busy(self, busy: bool) -> None:
+        self._model.set_busy(busy)
+        self._model.set_text(self.predicting.model_line)
+
+    def _on_asked(self, question: Question | None) -> None:
+        if question is Question.NORMAL_WITH_LESION:
+            self._question.ask(
+                "This frame is called normal, and a lesion is drawn on it. Which holds?",
+                [
+                    ("Normal: clear and accept", self.deciding.keep_normal),
+                    ("The lesion: choose a class", self.deciding.keep_lesion),
+                ],
+            )
+        elif question is Question.NO_LESION:
+            self._question.ask(
+                "No lesion is drawn on this frame.",
+                [
+                    ("No lesion here: accept", lambda: self.deciding.accept(no_lesion=True)),
+                    ("Go on drawing", self._go_on_drawing),
+                ],
+            )
+        else:
+            self._question.clear()
+
+    def _choose(self, label: Label) -> None:
+        self.deciding.choose(label)
+        if label in ("benign", "malignant"):
+            offer_canvas(self.session)
+
+    def _go_on_drawing(self) -> None:
+        self._question.clear()
+        take_up_brush(self.session)
+
+    def _on_conflict(self, target: Target, conflict: HeadMovedError) -> None:
+        def answer(keep_mine: bool) -> None:
+            self.deciding.settle(target, conflict, keep_mine=keep_mine)
+
+        ask_which(target.name, conflict, answer, parent=self)
+
+    def _on_accepted(self, target: Target) -> None:
+        state, current = self.session.state(target), self.session.target
+        self.predicting.release(target)
+        waits = state.draw_first and state.prediction is None
+        if waits and current is not None and current.key == target.key:
+            self.predicting.predict()
+
+    def _on_looked_up(self, target: Target, found: bool) -> None:
+        self.predicting.release(target)
+        lay_out_canvas(self.session)
+        current = self.session.target
+        if not self._predict_first or current is None or current.key != target.key:
+            return  # the answer for a frame that was passed on the way
+        self._predict_first = False
+        if not found and not self.session.state(target).withheld:
+            self.predicting.predict()
+
+    def _on_theme(self, _event: object = None) -> None:
+        theme = self._viewer.theme
+        self._help.setIcon(themed_icon("help", theme))
+        self._accept.setIcon(themed_icon("check", theme))
+        self._classes.set_colour(get_theme(theme).current.as_hex())

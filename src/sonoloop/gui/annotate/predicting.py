@@ -1,0 +1,157 @@
+"""Predict: from the current frame to a mask on the canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from napari.utils.notifications import show_info, show_warning
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, Signal
+
+from sonoloop.errors import SonoloopError
+from sonoloop.gui.annotate.frames import Target
+from sonoloop.gui.annotate.layers import (
+    find_layer,
+    read_mask,
+    record_prediction,
+    write_proposal,
+    write_uncertainty,
+)
+from sonoloop.gui.annotate.session import Session
+from sonoloop.gui.annotate.view import NO_IMAGE
+from sonoloop.gui.devices import device_name
+from sonoloop.gui.messages import show_problem
+from sonoloop.gui.work import InUse, LoadPredictor, PredictorKeeper
+from sonoloop.gui.workers import JobQueue
+from sonoloop.values import Prediction
+
+
+class Predicting(QObject):
+    """Runs the model on the current frame in a worker and shows what it says.
+
+    Parameters
+    ----------
+    session : Session
+        Where the frames are.
+    load_predictor : callable
+        Gives the predictor for a device and a version; called in the worker, at the first prediction.
+    find_model : callable
+        Gives the model in use at a store's URL; called in the worker, at every prediction.
+    """
+
+    busy_changed = Signal(bool)
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        load_predictor: LoadPredictor,
+        find_model: Callable[[str | None], InUse],
+    ) -> None:
+        super().__init__(session)
+        self._session = session
+        self._keeper = PredictorKeeper(load_predictor, find_model)
+        self._in_use = InUse()
+        self._jobs = JobQueue(latest_only=True, parent=self)
+        self._jobs.busy_changed.connect(self.busy_changed)
+
+    @property
+    def model_line(self) -> str:
+        """Which model, and where it runs."""
+        predictor = self._keeper.loaded
+        if predictor is not None and self._keeper.is_of(self._in_use.version):
+            return f"Model {predictor.model} · {device_name(predictor.device)}"
+        if self._jobs.busy:
+            return "Loading the model…"
+        if self._in_use.model is not None:
+            return f"Model {self._in_use.model} · loads at the next prediction"
+        return "The model loads at the next prediction"
+
+    def set_in_use(self, in_use: InUse) -> None:
+        """Take note of which model is in use; it is loaded when it is needed."""
+        if in_use != self._in_use:
+            self._in_use = in_use
+            self._session.changed.emit()
+
+    def predict(self) -> None:
+        """Predict on the current frame; the answer to what was asked before is dropped."""
+        session = self._session
+        session.follow()
+        why_not = session.view().why_no_predict
+        if session.target is None or why_not is not None:
+            show_warning(why_not or NO_IMAGE)
+            return
+        self._jobs.submit(
+            partial(
+                self._keeper.predict,
+                session.target.capture(),
+                session.preferences().device,
+                session.preferences().store,
+            ),
+            done=partial(self._on_prediction, session.target),
+            failed=show_problem,
+        )
+
+    def cancel(self) -> None:
+        """Ignore the answer that is still to come."""
+        self._jobs.drop()
+
+    def release(self, target: Target) -> None:
+        """Show the prediction that was held back, if it may be shown by now."""
+        session = self._session
+        state = session.state(target)
+        if state.held is None or state.withheld or not session.is_open(target):
+            return
+        prediction, state.held = state.held, None
+        self._show(target, prediction, prediction.uncertainty)
+
+    def _on_prediction(self, target: Target, answer: tuple[Prediction, NDArray[np.float32], InUse]) -> None:
+        session, (prediction, uncertainty, in_use) = self._session, answer
+        self.set_in_use(in_use)
+        if not session.is_open(target) or target.grid[-2:] != prediction.mask.shape:
+            return  # the layer is gone, or shows something else by now
+        session.follow()
+        state = session.state(target)
+        if state.withheld:
+            state.held = prediction
+            session.changed.emit()
+        else:
+            self._show(target, prediction, uncertainty)
+
+    def _show(self, target: Target, prediction: Prediction, uncertainty: NDArray[np.float32]) -> None:
+        session = self._session
+        state = session.state(target)
+        viewer, image = session.viewer, target.image
+        state.prediction = prediction
+        session.shown.add(prediction.frame_id)
+        write_uncertainty(viewer, target, uncertainty)
+        if state.draw_first:
+            # the annotator's own mask stays as it is: it may judge models
+            write_proposal(viewer, target, prediction.mask)
+            session.changed.emit()
+            return
+        replaces = self._replaces_work(target)
+        session.write(target, prediction.mask)
+        record_prediction(viewer, target, prediction)
+        state.cleared = None
+        if session.target is not None and session.target.image == image:
+            # ready to paint, and Ctrl+Z ready to undo
+            viewer.layers.selection.active = find_layer(viewer, image, "lesions")
+        if replaces:
+            show_info(f"The prediction replaced the mask of {target.name}; Ctrl+Z brings it back")
+        session.changed.emit()
+
+    def _replaces_work(self, target: Target) -> bool:
+        """Whether a mask is on the canvas that a person drew or accepted."""
+        try:
+            mask = read_mask(self._session.viewer, target)
+        except SonoloopError:
+            return True
+        if mask is None or not mask.any():
+            return False
+        state = self._session.state(target)
+        untouched = state.written is not None and np.array_equal(mask, state.written)
+        accepted = state.revision is not None and np.array_equal(mask, state.revision.correction.mask)
+        return accepted or not untouched

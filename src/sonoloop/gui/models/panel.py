@@ -1,0 +1,293 @@
+"""The Models panel: every version with its figures, which one is in use, and one click back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QWidget
+
+from sonoloop.gui.desks import LazyDesk, ModelDesk
+from sonoloop.gui.messages import show_problem
+from sonoloop.gui.models.table import ModelsTable
+from sonoloop.gui.preferences import Preferences
+from sonoloop.gui.question_box import QuestionBox, WhyBox
+from sonoloop.gui.widgets import Panel, desk_preferences, tell_model_moved
+from sonoloop.gui.work import OpenStore, open_default_store
+from sonoloop.gui.workers import JobQueue
+
+if TYPE_CHECKING:
+    import napari
+
+    from sonoloop.gui.models_shelf import Shelf
+
+_COLUMNS = 3
+_FILES = "Models (*.zip card.json)"
+
+
+class ModelsPanel(Panel):
+    """Use a model, go back to another, bring one in, take one out.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer it is docked in.
+    open_store : callable
+        Gives the correction store for a URL, None for the default; called in a worker.
+    make_desk : callable, optional
+        Gives what asks the store and the library; called in a worker.
+    preferences : callable, optional
+        Gives the user's preferences as they are now; those of the viewer's Annotate panel unless given.
+    parent : QWidget, optional
+        The owner.
+    """
+
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        *,
+        open_store: OpenStore = open_default_store,
+        make_desk: Callable[[], ModelDesk] | None = None,
+        preferences: Callable[[], Preferences] | None = None,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._preferences = preferences or desk_preferences(viewer)
+        self._desk = LazyDesk(make_desk or partial(_make_desk, open_store))
+        self._jobs = JobQueue(parent=self)
+        self._shelf: Shelf | None = None
+        self._closed = False
+        self._build()
+        self._lay_out()
+        self._connect()
+        self._render()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the models again."""
+        desk, url = self._desk, self._preferences().store
+        self._jobs.submit(lambda: desk.get().read(url), done=self._on_shelf, failed=show_problem)
+
+    def import_file(self, source: Path) -> None:
+        """Bring in a model from a zip file or a card."""
+        self._ask(lambda desk, url, who: desk.import_model(url, source, who=who))
+
+    def export_file(self, target: Path) -> None:
+        """Write the model that is chosen to a zip file."""
+        line = self._table.value()
+        if line is not None:
+            self._ask(lambda desk, _url, _who: desk.export(line.version, target))
+
+    def close_session(self) -> None:
+        """Close the store once what is under way is done."""
+        if self._closed:
+            return
+        self._closed = True
+        self._jobs.mute()
+        self._jobs.submit(self._desk.close, done=_ignore, failed=_ignore)
+
+    def _build(self) -> None:
+        self._table = ModelsTable()
+        self._test_set = QLabel()
+        self._test_set.setWordWrap(True)
+        self._use = self._button("Use", "Put the chosen model into use; asks why")
+        self._back = self._button("Roll back", "Put the model back into use that was before")
+        self._import = self._button("Import", "Bring in a model from a zip file or a card")
+        self._export = self._button("Export", "Write the chosen model to a zip file")
+        self._card = self._button("Card", "Show what is known of the chosen model")
+        self._card.setCheckable(True)
+        self._lock = self._button("Lock", "Keep the model in use for a study: nothing else gets in")
+        self._delete = self._button("Delete", "Delete the chosen model's files; what was said of it stays")
+        self._question = QuestionBox()
+        self._why = WhyBox()
+        self._facts = QLabel()
+        self._facts.setWordWrap(True)
+        self._facts.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self._facts.hide()
+
+    def _button(self, text: str, tip: str) -> QPushButton:
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        return button
+
+    def _lay_out(self) -> None:
+        self.column.addWidget(self._table)
+        self.column.addWidget(self._test_set)
+        grid = QGridLayout()
+        grid.setSpacing(4)
+        buttons = (
+            *(self._use, self._back, self._card),
+            *(self._import, self._export, self._lock),
+            self._delete,
+        )
+        for place, button in enumerate(buttons):
+            grid.addWidget(button, place // _COLUMNS, place % _COLUMNS)
+        self.column.addLayout(grid)
+        for widget in (self._question, self._why, self._facts):
+            self.column.addWidget(widget)
+        self.column.addStretch(1)
+
+    def _connect(self) -> None:
+        self._table.chosen.connect(self._on_chosen)
+        self._use.clicked.connect(self._on_use)
+        self._back.clicked.connect(
+            lambda: self._ask(lambda desk, url, who: desk.roll_back(url, who=who), moves=True)
+        )
+        self._import.clicked.connect(self._on_import)
+        self._export.clicked.connect(self._on_export)
+        self._card.toggled.connect(lambda _on: self._show_card())
+        self._lock.clicked.connect(self._on_lock)
+        self._delete.clicked.connect(self._on_delete)
+        self.destroyed.connect(self.close_session)
+
+    def _ask(self, action: Callable[[ModelDesk, str | None, str], Any], *, moves: bool = False) -> None:
+        """Do something in the worker; `moves` where another model may be in use after it."""
+        desk, preferences = self._desk, self._preferences()
+
+        def done(_answer: object) -> None:
+            if moves:
+                tell_model_moved(self._viewer)
+            self.refresh()
+
+        def failed(error: Exception) -> None:
+            show_problem(error)
+            self.refresh()
+
+        self._question.clear()
+        self._jobs.submit(
+            lambda: action(desk.get(), preferences.store, preferences.annotator),
+            done=done,
+            failed=failed,
+        )
+
+    def _on_use(self) -> None:
+        line = self._table.value()
+        in_use = next((each.version for each in self._shelf.lines if each.in_use), "") if self._shelf else ""
+        if line is None:
+            return
+
+        def use(why: str) -> None:
+            self._ask(
+                lambda desk, url, who: desk.use(url, line.version, expected=in_use, who=who, why=why),
+                moves=True,
+            )
+
+        self._why.ask(f"Use {line.model}: why?", use)
+
+    def _on_lock(self) -> None:
+        shelf = self._shelf
+        line = next((line for line in shelf.lines if line.in_use), None) if shelf else None
+        if shelf is None or line is None:
+            return
+        lock = shelf.locked is None
+
+        def set_locked(why: str) -> None:
+            self._ask(lambda desk, url, who: desk.set_locked(url, line.version, lock, who=who, why=why))
+
+        self._why.ask(f"{'Lock the project to' if lock else 'Unlock'} {line.model}: why?", set_locked)
+
+    def _on_delete(self) -> None:
+        line = self._table.value()
+        if line is not None:
+            self._question.ask(
+                f"Delete {line.model} from this computer, for all projects on it? What was said of it stays "
+                "on record.",
+                [
+                    (
+                        "Delete",
+                        lambda: self._ask(lambda desk, url, who: desk.delete(url, line.version, who=who)),
+                    ),
+                    ("Keep", self._question.clear),
+                ],
+            )
+
+    def _on_import(self) -> None:
+        dialog = QFileDialog(self, "Import a model", "", _FILES)
+        dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
+        dialog.fileSelected.connect(lambda path: self.import_file(Path(path)))
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.open()
+
+    def _on_export(self) -> None:
+        line = self._table.value()
+        if line is None:
+            return
+        dialog = QFileDialog(self, "Export a model", f"{line.model}.zip", "Models (*.zip)")
+        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+        dialog.setDefaultSuffix("zip")
+        dialog.fileSelected.connect(lambda path: self.export_file(Path(path)))
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.open()
+
+    def _on_shelf(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._table.set_lines(shelf.lines)
+        self._test_set.setText(f"* in use. {shelf.test_set}")
+        self._render()
+
+    def _on_chosen(self) -> None:
+        self._question.clear()
+        self._why.clear()
+        self._render()
+        self._show_card()
+
+    def _render(self) -> None:
+        shelf, line = self._shelf, self._table.value()
+        locked = shelf is not None and shelf.locked is not None
+        self._use.setEnabled(line is not None and line.here and not line.in_use and not locked)
+        self._back.setEnabled(shelf is not None and shelf.back_to is not None and not locked)
+        if shelf is not None and shelf.back_to is not None:
+            self._back.setToolTip(f"Put {shelf.back_to} back into use")
+        self._export.setEnabled(line is not None and line.here)
+        self._card.setEnabled(line is not None)
+        self._lock.setEnabled(shelf is not None)
+        self._lock.setText("Unlock" if locked else "Lock")
+        deletable = line is not None and not line.in_use and line.made is not None
+        self._delete.setEnabled(deletable)
+
+    def _show_card(self) -> None:
+        line = self._table.value()
+        wanted = self._card.isChecked() and line is not None
+        self._facts.setVisible(wanted)
+        if not wanted or line is None:
+            return
+        desk, url, version = self._desk, self._preferences().store, line.version
+
+        def done(facts: tuple[tuple[str, str], ...]) -> None:
+            chosen = self._table.value()
+            if chosen is not None and chosen.version == version:
+                self._facts.setText(_write_facts(facts))
+
+        self._jobs.submit(lambda: desk.get().card(url, version), done=done, failed=show_problem)
+
+
+def _make_desk(open_store: OpenStore) -> ModelDesk:
+    from sonoloop.gui.models_shelf import ModelsDesk  # noqa: PLC0415 - imports the store
+
+    return ModelsDesk(open_store)
+
+
+def _write_facts(facts: tuple[tuple[str, str], ...]) -> str:
+    # a version has 64 digits: broken anywhere, so that it does not widen the panel
+    rows = (
+        f"<p style='margin: 2px 0'><b>{escape(name)}</b><br>{_breakable(text)}</p>" for name, text in facts
+    )
+    return "".join(rows)
+
+
+def _breakable(text: str) -> str:
+    return (
+        "\N{ZERO WIDTH SPACE}".join(escape(text[i : i + 8]) for i in range(0, len(text), 8))
+        if (len(text) > 30 and " " not in text)
+        else escape(text)
+    )
+
+
+def _ignore(_answer: object) -> None:
+    """Nobody is left to be told."""

@@ -1,0 +1,161 @@
+"""The table of models; in a narrow panel some columns become lines of the first one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QResizeEvent
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
+
+if TYPE_CHECKING:
+    from sonoloop.gui.models_shelf import ModelLine
+    from sonoloop.store.metrics import Figure
+
+_HEADINGS = ("Version", "Made", "Dice (test)", "Normals", "From")
+_HINTS = (
+    "What the model is called, and what became of it; * is in use",
+    "When it came into this project",
+    "Mean Dice on the newest test set, with its 95 % interval",
+    "Share of the normals in which a lesion is drawn",
+    "The model that it was tuned from",
+)
+_MADE, _FROM = 1, 4
+_NO_FIGURE = "\N{EN DASH}"
+# below this width the columns Made and From are lines of the first one
+_WIDE = 460
+_MOST_HEIGHT = 320
+
+
+class ModelsTable(QTableWidget):
+    """Shows models; one can be chosen.
+
+    Parameters
+    ----------
+    parent : QWidget, optional
+        The panel.
+    """
+
+    chosen = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(0, len(_HEADINGS), parent)
+        self._lines: tuple[ModelLine, ...] = ()
+        self._wide = False
+        self.setHorizontalHeaderLabels(_HEADINGS)
+        for column, hint in enumerate(_HINTS):
+            heading = self.horizontalHeaderItem(column)
+            assert heading is not None
+            heading.setToolTip(hint)
+        header, numbers = self.horizontalHeader(), self.verticalHeader()
+        assert header is not None
+        assert numbers is not None
+        numbers.hide()
+        header.setHighlightSections(False)
+        header.setMinimumSectionSize(30)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setShowGrid(False)
+        self.setTabKeyNavigation(False)
+        self.setAccessibleName("Models")
+        self.itemSelectionChanged.connect(self.chosen)
+
+    def value(self) -> ModelLine | None:
+        """Return the model that is chosen."""
+        rows = {index.row() for index in self.selectedIndexes()}
+        return self._lines[rows.pop()] if len(rows) == 1 else None
+
+    def set_lines(self, lines: Sequence[ModelLine]) -> None:
+        """Show models; what was chosen stays chosen, else the one in use is."""
+        before = self.value()
+        self.blockSignals(True)
+        self._lines = tuple(lines)
+        self.setRowCount(len(lines))
+        self._write()
+        keep = next((i for i, line in enumerate(lines) if before and line.version == before.version), None)
+        in_use = next((i for i, line in enumerate(lines) if line.in_use), 0)
+        if lines:
+            self.selectRow(in_use if keep is None else keep)
+        self.blockSignals(False)
+        self.chosen.emit()
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Show as many columns as there is room for."""
+        super().resizeEvent(event)
+        if (self.width() >= _WIDE) != self._wide:
+            self._wide = not self._wide
+            self._write()
+        else:
+            self._fit()
+
+    def _write(self) -> None:
+        for column in (_MADE, _FROM):
+            self.setColumnHidden(column, not self._wide)
+        for row, line in enumerate(self._lines):
+            for column, text in enumerate(describe_line(line, wide=self._wide)):
+                item = QTableWidgetItem(text)
+                item.setToolTip(f"{line.model}\n{_HINTS[column]}")
+                if line.in_use:
+                    font = item.font()
+                    font.setBold(True)
+                    item.setFont(font)
+                self.setItem(row, column, item)
+        self._fit()
+
+    def _fit(self) -> None:
+        """Be as high as the rows are, up to a limit."""
+        header = self.horizontalHeader()
+        assert header is not None
+        self.resizeRowsToContents()
+        rows = sum(self.rowHeight(row) for row in range(self.rowCount()))
+        height = header.sizeHint().height() + rows + 2 * self.frameWidth()
+        self.setFixedHeight(min(height, _MOST_HEIGHT))
+
+
+def describe_line(line: ModelLine, *, wide: bool) -> tuple[str, str, str, str, str]:
+    """Write a model's cells."""
+    made = "shipped" if line.made is None else _day(line.made)
+    marks = [*line.marks, *([] if line.here else ["not on this machine"])]
+    origin = f"from {line.parent}" if line.parent else ""
+    below = marks if wide else [", ".join(filter(None, (made, origin))), *marks]
+    name = f"* {line.model}" if line.in_use else line.model
+    return (
+        "\n".join((name, *below)),
+        made,
+        _dice(line.dice, line.scored_on),
+        _NO_FIGURE if line.false_alarms is None else f"{100 * line.false_alarms.value:.0f} %",
+        line.parent or _NO_FIGURE,
+    )
+
+
+def _dice(figure: Figure | None, scored_on: int | None) -> str:
+    if figure is None:
+        return _NO_FIGURE
+    lines = [_short(figure.value, 3)]
+    if figure.low is not None and figure.high is not None:
+        lines.append(f"[{_short(figure.low, 2)}, {_short(figure.high, 2)}]")
+    if scored_on is not None:
+        lines.append(f"on {_frames(scored_on)} only")
+    return "\n".join(lines)
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'' if count == 1 else 's'}"
+
+
+def _short(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}".removeprefix("0")
+
+
+def _day(moment: datetime) -> str:
+    day = moment.astimezone()
+    today = datetime.now().astimezone()
+    if day.date() == today.date():
+        return f"{day:%H:%M}"
+    return f"{day:%d %b}" if day.year == today.year else f"{day:%Y-%m}"

@@ -1,0 +1,332 @@
+"""The Train panel: what there is to learn from, a fine-tuning as it goes, and whether its model gets in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from napari.utils.notifications import show_info
+from napari.utils.theme import get_theme
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from sonoloop.gui.desks import LazyDesk, Outlook, TrainingDesk
+from sonoloop.gui.messages import show_problem
+from sonoloop.gui.preferences import Preferences
+from sonoloop.gui.train.gate_view import GateBox
+from sonoloop.gui.train.progress import (
+    JobProgress,
+    Stage,
+    describe_error,
+    describe_left_out,
+    describe_progress,
+)
+from sonoloop.gui.train.train_names import FrameNames
+from sonoloop.gui.train.train_news import NewsText, describe_too_few
+from sonoloop.gui.train.train_notes import Notes
+from sonoloop.gui.train.watcher import TrainWatch
+from sonoloop.gui.widgets import Panel, annotate_panel, desk_preferences, row, tell_model_moved
+from sonoloop.gui.work import OpenStore, open_default_store
+from sonoloop.gui.workers import JobQueue
+from sonoloop.jobs.folder import Job
+from sonoloop.jobs.process import Request, start_job, what_is_missing
+
+if TYPE_CHECKING:
+    import napari
+
+    from sonoloop.gui.train.curves import Curves
+
+_ALL = "All accepted"
+_MINUTES = 5
+_STORE_MS = 1_000  # napari does not say when a plugin's preference changes
+_START = "Make a new model from the model in use and the corrections"
+
+
+class TrainPanel(Panel):
+    """Fine-tune on the corrections, watch, and decide.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer it is docked in.
+    open_store : callable
+        Gives the correction store for a URL, None for the default; called in a worker.
+    make_desk : callable, optional
+        Gives what asks the store; called in a worker.
+    start : callable
+        Starts a job; see `sonoloop.jobs.process.start_job`.
+    preferences : callable, optional
+        Gives the user's preferences as they are now; those of the viewer's Annotate panel unless given.
+    parent : QWidget, optional
+        The owner.
+    """
+
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        *,
+        open_store: OpenStore = open_default_store,
+        make_desk: Callable[[], TrainingDesk] | None = None,
+        start: Callable[..., Job] = start_job,
+        preferences: Callable[[], Preferences] | None = None,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._preferences = preferences or desk_preferences(viewer)
+        self._desk = LazyDesk(make_desk or partial(_make_desk, open_store))
+        desk = self._desk
+        self._jobs = JobQueue(parent=self)
+        self.watch = TrainWatch(lambda url: desk.get().jobs_folder(url), start=start, parent=self)
+        self._outlook: Outlook | None = None
+        self._curves: Curves | None = None
+        self._names = FrameNames(lambda url, frames: desk.get().name_frames(url, frames), parent=self)
+        self._closed = False
+        self._missing = what_is_missing()
+        self._build()
+        self._lay_out()
+        self._connect()
+        self._store = self._preferences().store
+        self._render()
+        self.refresh()
+        self.watch.look_for(self._store)
+        self._stored: int | None = None  # in the Annotate panel, when this was last counted
+        self._store_timer = QTimer(self)
+        self._store_timer.setInterval(_STORE_MS)
+        self._store_timer.timeout.connect(self._look_at_store)
+        self._store_timer.start()
+
+    def refresh(self) -> None:
+        """Count again what is new since the model in use."""
+        desk, url = self._desk, self._store
+        self._jobs.submit(
+            lambda: desk.get().outlook(url), done=partial(self._on_outlook, url), failed=show_problem
+        )
+
+    def _look_at_store(self) -> None:
+        # a name that is still being typed would make a store of every beginning of it
+        followed = QApplication.activeWindow() in (None, self.window()) and self.follow_store()
+        panel = annotate_panel(self._viewer)
+        stored = None if panel is None else panel.deciding.stored
+        if stored != self._stored and not followed and self.isVisible():
+            self._stored = stored
+            self.refresh()
+
+    def follow_store(self) -> bool:
+        """Go over to the store that the preferences name by now; tell whether it is another one."""
+        store = self._preferences().store
+        if store == self._store:
+            return False
+        self._store, self._outlook = store, None
+        self.watch.look_for(store)
+        self._render()
+        self.refresh()
+        return True
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Count again what may have changed out of sight."""
+        super().showEvent(event)
+        if not self._closed and not self._jobs.busy:
+            self.refresh()
+
+    def close_session(self) -> None:
+        """Stop reading; a training that runs goes on."""
+        if self._closed:
+            return
+        self._closed = True
+        self._store_timer.stop()
+        self._viewer.events.theme.disconnect(self._on_theme)
+        self.watch.close()
+        self._names.close()
+        self._jobs.mute()
+        self._jobs.submit(self._desk.close, done=_ignore, failed=_ignore)
+
+    def _build(self) -> None:
+        self._news = NewsText()
+        self._snapshot = QComboBox()
+        self._snapshot.addItem(_ALL)
+        self._snapshot.setToolTip("What to learn from: all corrections as they stand, or a snapshot of them")
+        self._snapshot.setAccessibleName("Snapshot")
+        self._snapshot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self._budget = QSpinBox()
+        self._budget.setRange(1, 24 * 60)
+        self._budget.setValue(_MINUTES)
+        self._budget.setSuffix(" min")
+        self._budget.setToolTip("Time to read and to learn; fewer epochs are made where it does not suffice")
+        self._budget.setAccessibleName("Budget")
+        self._start = QPushButton("Fine-tune")
+        self._without = QPushButton("Go on without them")
+        self._without.setToolTip("Fine-tune without the images whose files are gone")
+        self._go_on = QPushButton("Go on")
+        self._go_on.setToolTip("Go on from where the last fine-tuning broke off")
+        self._stop = QPushButton("Stop")
+        self._stop.setToolTip("End at the next batch; it can be gone on with")
+        self._few = _text()
+        self._progress, self._error, self._left_out = _text(), _text(), _text()
+        self._notes, self._gate = Notes(), GateBox()
+        for button in (self._start, self._go_on, self._without, self._stop):
+            button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+
+    def _lay_out(self) -> None:
+        column = self.column
+        column.addWidget(self._news)
+        column.addSpacing(4)
+        column.addLayout(row((QLabel("Snapshot"), 0), (self._snapshot, 1)))
+        column.addLayout(row((QLabel("Budget"), 0), (self._budget, 1), (self._start, 1)))
+        column.addWidget(self._few)
+        self._place = QVBoxLayout()
+        column.addLayout(self._place)
+        column.addLayout(row((self._progress, 1), (self._go_on, 0), (self._stop, 0)))
+        for part in (self._error, self._without, self._notes, self._left_out):
+            column.addWidget(part)
+        column.addWidget(self._gate)
+        column.addStretch(1)
+
+    def _connect(self) -> None:
+        self.watch.changed.connect(self._render)
+        self._names.changed.connect(self._render)
+        self.watch.ended.connect(self.refresh)
+        for button, act in (
+            (self._start, self.watch.start),
+            (self._go_on, self.watch.go_on),
+            (self._without, self.watch.start_without_missing),
+        ):
+            button.clicked.connect(partial(self._ask, act))
+        self._snapshot.activated.connect(lambda _index: self._render())
+        self._stop.clicked.connect(self.watch.stop)
+        self._gate.used.connect(self._use)
+        self._viewer.events.theme.connect(self._on_theme)
+        self.destroyed.connect(self.close_session)
+
+    def _ask(self, act: Callable[[Request], None], _checked: bool = False) -> None:
+        # what is shown is of one store; of another one it is shown first
+        if not self.follow_store():
+            act(self._request())
+
+    def _request(self) -> Request:
+        preferences = self._preferences()
+        chosen = self._snapshot.currentText() if self._snapshot.currentIndex() else None
+        return Request(
+            store=self._store,
+            who=preferences.annotator,
+            device=preferences.device,
+            snapshot=chosen,
+            minutes=self._budget.value(),
+            base_data=preferences.base_data,
+        )
+
+    def _use(self, why: str | None) -> None:
+        desk, who, url = self._desk, self._preferences().annotator, self._store
+        gate = None if self.follow_store() else self.watch.progress.gate
+        if gate is not None:
+            self._jobs.submit(
+                lambda: desk.get().use(url, gate, who=who, why=why),
+                done=self._on_used,
+                failed=show_problem,
+            )
+
+    def _on_used(self, _answer: object) -> None:
+        show_info(f"{self.watch.progress.model or 'The model'} is in use now")
+        tell_model_moved(self._viewer)
+        self.refresh()
+
+    def _on_outlook(self, url: str | None, outlook: Outlook) -> None:
+        if url != self._store:
+            return  # of a store that another one followed
+        moved = self._outlook is not None and self._outlook.model != outlook.model
+        self._outlook = outlook
+        chosen = self._snapshot.currentText()
+        self._snapshot.clear()
+        self._snapshot.addItems([_ALL, *outlook.snapshots])
+        self._snapshot.setCurrentIndex(max(0, self._snapshot.findText(chosen)))
+        self._render()
+        if moved:
+            tell_model_moved(self._viewer)
+
+    def _render(self) -> None:
+        progress = self.watch.progress
+        self._news.set_outlook(self._outlook)
+        alive = progress.stage.alive
+        learn = 0 if self._outlook is None else self._outlook.news.learn
+        # a snapshot holds what it holds
+        too_few = describe_too_few(self._outlook) if self._snapshot.currentIndex() < 1 else None
+        why_not = "It runs already" if alive else self._missing or too_few
+        self._start.setEnabled(why_not is None and self._outlook is not None)
+        self._start.setToolTip(why_not or _START)
+        self._few.setText(too_few or "")
+        self._few.setVisible(too_few is not None and not alive and self._missing is None)
+        self._start.setDefault(learn > 0)
+        self._stop.setVisible(alive)
+        self._stop.setEnabled(progress.stage is not Stage.STOPPING)
+        self._go_on.setVisible(self.watch.can_go_on and self._missing is None)
+        self._without.setVisible(progress.misses_files and self._missing is None)
+        line = describe_progress(progress)
+        self._progress.setText(f"Stopped · {line}" if progress.stage is Stage.STOPPED else line)
+        self._render_words(progress)
+        gate = progress.gate
+        model = progress.model or "The candidate"
+        now = None if self._outlook is None else self._outlook.news.version
+        self._gate.set_gate(gate, model=model, in_use=gate is not None and gate.candidate == now)
+        if progress.losses or progress.dices:
+            self._draw(progress)
+        elif self._curves is not None:
+            self._curves.hide()
+
+    def _render_words(self, progress: JobProgress) -> None:
+        names, told = self._names, (*progress.notices, progress.error or "")
+        names.ask(self._store, (frame for frame, _ in progress.left_out), told)
+        error = self._missing
+        if progress.error is not None:
+            error = describe_error(names.put_into(progress.error), self.watch.details)
+        # a path has no blank to break the line at
+        self._error.setText((error or "").replace(os.sep, f"{os.sep}\N{ZERO WIDTH SPACE}"))
+        self._error.setToolTip(error or "")
+        self._error.setVisible(error is not None)
+        self._notes.set_notes([names.put_into(notice) for notice in progress.notices])
+        rows = [f"{names.of(frame)}: {names.put_into(why)}" for frame, why in progress.left_out]
+        self._left_out.setText(describe_left_out(rows))
+        self._left_out.setToolTip("\n".join(rows))
+        self._left_out.setVisible(bool(rows))
+
+    def _draw(self, progress: JobProgress) -> None:
+        if self._curves is None:
+            from sonoloop.gui.train.curves import Curves  # noqa: PLC0415 - loads pyqtgraph
+
+            self._curves = Curves()
+            self._place.addWidget(self._curves)
+            self._on_theme()
+        self._curves.show()
+        self._curves.set_progress(progress)
+
+    def _on_theme(self, _event: object = None) -> None:
+        if self._curves is not None:
+            theme = get_theme(self._viewer.theme)
+            self._curves.set_colours(theme.text.as_hex(), theme.secondary.as_hex())
+
+
+def _make_desk(open_store: OpenStore) -> TrainingDesk:
+    from sonoloop.gui.train_desk import TrainDesk  # noqa: PLC0415 - imports the store
+
+    return TrainDesk(open_store)
+
+
+def _text() -> QLabel:
+    label = QLabel()
+    label.setWordWrap(True)
+    return label
+
+
+def _ignore(_answer: object) -> None:
+    """Nobody is left to be told."""

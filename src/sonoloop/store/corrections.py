@@ -1,0 +1,317 @@
+"""The store of corrections: every revision that was ever accepted, and which one stands.
+
+Nothing is edited. `revisions` and `predictions` refuse UPDATE, DELETE and REPLACE by triggers in the database
+itself, so that neither a slip in this package nor a shell on the file changes history unnoticed.
+
+One change passes: where a tombstone names the frame, a mask (or a prediction's two maps) may become empty
+bytes while every other column stays. The fact, its reason and the hash remain; such a revision reads as
+withdrawn, counts as nobody's head, and `sonoloop.store.withdrawal` is the only one to make it so.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import URL, Connection, Engine, Select, func, insert, not_, or_, select
+
+from sonoloop.errors import StoreError
+from sonoloop.store.accepting import add_prediction, check_parent, enter_frame, move_head, select_head
+from sonoloop.store.database import describe, prepare_file, read_location
+from sonoloop.store.engine import create_store_engine, for_writing
+from sonoloop.store.faults import explained
+from sonoloop.store.integrity import find_problems
+from sonoloop.store.near_duplicates import SketchIndex
+from sonoloop.store.predictions import write_prediction
+from sonoloop.store.revisions import (
+    HeadMovedError,
+    Revision,
+    is_withdrawn,
+    join_rows,
+    read_revision,
+    select_revisions,
+    write_revision,
+)
+from sonoloop.store.schema import ensure_schema
+from sonoloop.store.tables import FRAMES, HEADS, REVISIONS
+from sonoloop.store.tombstones import check_not_withdrawn
+from sonoloop.values import Correction
+
+_log = logging.getLogger(__name__)
+
+
+class CorrectionStore:
+    """The corrections of a project, in one SQLite file or in a PostgreSQL database.
+
+    Opening creates what is missing and brings an older schema up to date. May be used from several threads;
+    after a fork, open it anew.
+
+    Parameters
+    ----------
+    url : str or path, optional
+        A file, a URL of SQLite or PostgreSQL, or nothing for `sonoloop.store.default_url`.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be opened or written to, was made by a newer version, or is something else. Such a file
+        is left as it is.
+    """
+
+    def __init__(self, url: str | os.PathLike[str] | None = None) -> None:
+        self._url = read_location(url)
+        self._name = describe(self._url)
+        self._sketches = SketchIndex()
+        self._turned_away: dict[str, str] = {}
+        prepare_file(self._url)
+        with explained(self._name):
+            ensure_schema(self._url)
+            self._engine: Engine | None = create_store_engine(self._url)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database; closing twice is no error."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def accept(self, correction: Correction, *, parent: str | None) -> Revision:
+        """Store a correction as its annotator's head on its frame; once this returns it is on disk.
+
+        Parameters
+        ----------
+        correction : Correction
+            Its mask has the size that the frame was first stored with; its ids are SHA-256.
+        parent : str, optional
+            Id of `head` for this frame and annotator when the correction was begun, None if there was none.
+            Where another annotator's revision was shown, it is not the parent.
+
+        Returns
+        -------
+        Revision
+            As read back from what was written.
+
+        Raises
+        ------
+        HeadMovedError
+            A `ConflictError`: the head is another one by now. The correction is stored beside it, on disk,
+            and the error holds both.
+        StoreError
+            If the size differs, the frame or its patient was withdrawn, the parent is no revision of that
+            frame by that annotator, or the database cannot be written; nothing was stored.
+        ValueError
+            If an id is no SHA-256, the annotator has no name, the mask has no pixels, or the prediction has
+            values out of range; nothing was stored.
+        """
+        prediction = None if correction.prediction is None else write_prediction(correction.prediction)
+        row = write_revision(
+            correction, parent=parent, prediction_id=None if prediction is None else prediction["id"]
+        )
+        with self.writing() as connection:
+            frame = enter_frame(connection, correction)
+            check_not_withdrawn(connection, frame, self._turned_away)
+            check_parent(connection, row)
+            head = select_head(connection, row)
+            if prediction is not None:
+                add_prediction(connection, prediction)
+            # Read before it is committed: what was accepted is known to come back.
+            mine = read_revision(join_rows(row, frame, prediction))
+            connection.execute(insert(REVISIONS).values(row))
+            theirs = None
+            if head == parent:
+                move_head(connection, row, head)
+            else:
+                theirs = connection.execute(select_revisions().where(REVISIONS.c.id == head)).one()
+        if theirs is None:
+            _log.debug("accepted revision %s", mine.id)
+            return mine
+        _log.info("kept revision %s beside head %s", mine.id, head)
+        raise HeadMovedError(
+            f"{correction.annotator} accepted another correction of this image since this one was opened: "
+            "both are kept; look at the other one, then accept the one that is right",
+            theirs=read_revision(theirs),
+            mine=mine,
+        )
+
+    def head(self, frame_id: str, annotator: str) -> Revision | None:
+        """Give what one annotator last said of a frame.
+
+        Parameters
+        ----------
+        frame_id : str
+            See `sonoloop.values.Frame`.
+        annotator : str
+            Pseudonym of the person.
+
+        Returns
+        -------
+        Revision or None
+            None if they never said anything, or the frame was withdrawn.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be read, or the row is damaged.
+        """
+        heads = _select_heads().where(HEADS.c.frame_id == frame_id, HEADS.c.annotator == annotator)
+        return self._read_last(heads)
+
+    def newest(self, frame_id: str, *, pixels_hash: str | None = None) -> Revision | None:
+        """Give what was last said of a frame by anyone; sides that lost a conflict do not count.
+
+        Parameters
+        ----------
+        frame_id : str
+            See `sonoloop.values.Frame`.
+        pixels_hash : str, optional
+            Also look among frames of these decoded pixels: a file saved anew has other bytes, so the
+            revision found may have another ``frame_id``.
+
+        Returns
+        -------
+        Revision or None
+            The last in the order of acceptance, None if nobody said anything or the frame was withdrawn.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be read, or the row is damaged.
+        """
+        same = FRAMES.c.id == frame_id
+        if pixels_hash is not None:
+            same = or_(same, FRAMES.c.pixels_hash == pixels_hash)
+        return self._read_last(_select_heads().where(same))
+
+    def history(self, frame_id: str) -> list[Revision]:
+        """Give everything that was ever said of a frame.
+
+        Parameters
+        ----------
+        frame_id : str
+            See `sonoloop.values.Frame`.
+
+        Returns
+        -------
+        list of Revision
+            In the order of acceptance, over all annotators, with the sides that lost a conflict and, without
+            their masks, those that were withdrawn.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be read, or a row is damaged.
+        """
+        with self.reading() as connection:
+            rows = connection.execute(select_revisions().where(REVISIONS.c.frame_id == frame_id)).all()
+        return [read_revision(row) for row in rows]
+
+    def count(self) -> int:
+        """Count the revisions.
+
+        Returns
+        -------
+        int
+            All of them, heads or not.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be read.
+        """
+        with self.reading() as connection:
+            return connection.scalar(select(func.count()).select_from(REVISIONS)) or 0
+
+    def verify(self) -> list[str]:
+        """Check the database, its guards, and that every mask is still what was accepted.
+
+        Returns
+        -------
+        list of str
+            One sentence a problem, a check that could not be made among them; empty if all is well.
+
+        Raises
+        ------
+        StoreError
+            If the store was closed.
+        """
+        self._open()
+        return find_problems(self.reading)
+
+    @property
+    def url(self) -> URL:
+        """Where it is, as `sonoloop.store.database.read_location` gave it."""
+        return self._url
+
+    @property
+    def sketches(self) -> SketchIndex:
+        """What `sonoloop.store.groups` keeps in memory of this store's frames."""
+        return self._sketches
+
+    @property
+    def turned_away(self) -> dict[str, str]:
+        """The pixels of new frames of withdrawn patients, with the date: nothing of them is in the store."""
+        return self._turned_away
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open a transaction in which all reads agree.
+
+        Yields
+        ------
+        sqlalchemy.Connection
+            Keep it short: on SQLite a reader keeps writers waiting.
+
+        Raises
+        ------
+        StoreError
+            For every error of the database, in words; or if the store was closed.
+        """
+        with explained(self._name), self._open().begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Open a transaction that writes, all of it or nothing; on SQLite no other writes meanwhile.
+
+        Yields
+        ------
+        sqlalchemy.Connection
+            What was written is on disk once the block has ended, and undone if it raised.
+
+        Raises
+        ------
+        StoreError
+            For every error of the database, in words; or if the store was closed.
+        """
+        with explained(self._name), for_writing(self._open()).begin() as connection:
+            yield connection
+
+    def _open(self) -> Engine:
+        if self._engine is None:
+            raise StoreError(f"{self._name} was closed: open it again")
+        return self._engine
+
+    def _read_last(self, query: Select[Any]) -> Revision | None:
+        last = query.order_by(None).order_by(REVISIONS.c.number.desc()).limit(1)
+        with self.reading() as connection:
+            row = connection.execute(last).one_or_none()
+        return None if row is None else read_revision(row)
+
+
+def _select_heads() -> Select[Any]:
+    return (
+        select_revisions()
+        .join(HEADS, HEADS.c.revision_id == REVISIONS.c.id)
+        .where(not_(is_withdrawn(REVISIONS.c.frame_id)))
+    )

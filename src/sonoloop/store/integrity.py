@@ -1,0 +1,142 @@
+"""Looking for damage: the database's own check, its guards, and every mask against its hash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, or_, select, text
+
+from sonoloop.errors import StoreError
+from sonoloop.store.predictions import hash_prediction, read_prediction
+from sonoloop.store.revisions import is_withdrawn, read_revision, select_revisions
+from sonoloop.store.tables import APPEND_ONLY, HEADS, MEMBERS, PREDICTIONS, REVISIONS
+
+_BATCH = 64
+_GUARDED = ", ".join(f"to_regclass('{table}')" for table in APPEND_ONLY)
+_GUARDS = {
+    "sqlite": ("SELECT name FROM sqlite_master WHERE type = 'trigger'", ("update", "delete", "replace")),
+    "postgresql": (
+        f"SELECT tgname FROM pg_trigger WHERE tgenabled <> 'D' AND tgrelid IN ({_GUARDED})",
+        ("update", "delete", "truncate"),
+    ),
+}
+
+Read = Callable[[], AbstractContextManager[Connection]]
+
+
+def find_problems(read: Read) -> list[str]:
+    """Check a whole store.
+
+    Parameters
+    ----------
+    read : callable
+        Opens a reading transaction. Rows are read in many short ones: on SQLite a reader keeps writers
+        waiting, and this may take long.
+
+    Returns
+    -------
+    list of str
+        One sentence a problem; empty if all is well.
+    """
+    problems: list[str] = []
+    for check in (
+        _check_database,
+        _check_guards,
+        _check_predictions,
+        _check_revisions,
+        _check_members,
+        _check_heads,
+    ):
+        try:
+            problems.extend(check(read))
+        except StoreError as error:  # damage that the database itself trips over
+            problems.append(str(error))
+    return problems
+
+
+def _check_database(read: Read) -> Iterator[str]:
+    with read() as connection:
+        if connection.dialect.name != "sqlite":
+            return  # PostgreSQL checks its own pages; constraints cannot be bypassed there
+        for row in connection.execute(text("PRAGMA integrity_check")):
+            if row[0] != "ok":
+                yield f"the database file is damaged: {row[0]}"
+        for row in connection.execute(text("PRAGMA foreign_key_check")):
+            yield f"row {row[1]} of {row[0]} belongs to a row of {row[2]} that is missing"
+
+
+def _check_guards(read: Read) -> Iterator[str]:
+    with read() as connection:
+        query, events = _GUARDS[connection.dialect.name]
+        present = set(connection.scalars(text(query)))
+    for table in APPEND_ONLY:
+        for event in events:
+            if f"{table}_no_{event}" not in present:
+                yield f"the guard against changing {table} ({event}) was removed"
+
+
+def _check_predictions(read: Read) -> Iterator[str]:
+    query = (
+        select(PREDICTIONS, is_withdrawn(PREDICTIONS.c.frame_id).label("withdrawn"))
+        .order_by(PREDICTIONS.c.id)
+        .limit(_BATCH)
+    )
+    last = ""
+    while rows := _fetch(read, query.where(PREDICTIONS.c.id > last)):
+        last = rows[-1].id
+        for row in rows:
+            if row.withdrawn:
+                if row.lesion or row.mask:
+                    yield f"prediction {row.id}: its image was withdrawn, its maps are still there"
+                continue
+            try:
+                found = hash_prediction(read_prediction(dict(row._mapping)))
+            except StoreError as error:
+                yield f"prediction {row.id}: {error}"
+                continue
+            if found != row.id:
+                yield f"prediction {row.id}: its content is not the one that was stored"
+
+
+def _check_revisions(read: Read) -> Iterator[str]:
+    query = select_revisions().limit(_BATCH)
+    last = 0
+    while rows := _fetch(read, query.where(REVISIONS.c.number > last)):
+        last = rows[-1].number
+        for row in rows:
+            try:
+                revision = read_revision(row)
+            except StoreError as error:
+                yield str(error)
+                continue
+            if revision.withdrawn:
+                continue  # what its decisions followed from is erased
+            decisions = (revision.correction.mask_decision, revision.correction.class_decision)
+            if decisions != (row.mask_decision, row.class_decision):
+                yield f"revision {row.id}: its decisions do not follow from its mask and class"
+
+
+def _check_members(read: Read) -> Iterator[str]:
+    """Look for what is kept of frames that were withdrawn."""
+    kept = or_(func.length(MEMBERS.c.thumbnail) > 0, func.length(MEMBERS.c.bits) > 0)
+    for row in _fetch(read, select(MEMBERS.c.frame_id).where(is_withdrawn(MEMBERS.c.frame_id), kept)):
+        yield f"image {row.frame_id}: it was withdrawn, what knows it again is still there"
+
+
+def _check_heads(read: Read) -> Iterator[str]:
+    """Look for histories that lost their head."""
+    own = (HEADS.c.frame_id == REVISIONS.c.frame_id) & (HEADS.c.annotator == REVISIONS.c.annotator)
+    orphans = (
+        select(REVISIONS.c.id)
+        .outerjoin(HEADS, own)
+        .where(REVISIONS.c.parent.is_(None), HEADS.c.revision_id.is_(None))
+    )
+    for row in _fetch(read, orphans):
+        yield f"revision {row.id} began a history that has no head"
+
+
+def _fetch(read: Read, query: Select[Any]) -> list[Row[Any]]:
+    with read() as connection:
+        return list(connection.execute(query))

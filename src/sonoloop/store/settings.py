@@ -1,0 +1,206 @@
+"""What a project has settled on: how frames are drawn for testing, and when a model may take over."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from sonoloop.errors import StoreError
+from sonoloop.store.model_rows import hold
+from sonoloop.store.tables import SETTINGS
+
+if TYPE_CHECKING:
+    from sonoloop.store.corrections import CorrectionStore
+
+Promote = Literal["ask", "automatic"]
+
+_SECRET = "secret"
+_SECRET_BYTES = 32
+_COUNTS = ("test_cap", "first_lesion_groups")
+_SHARES = ("test_share", "first_test_share", "draw_first_share")
+_MARGINS = ("missed_malignant_margin", "false_alarm_margin", "auc_margin")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """A project's settings; they hold for everyone who opens its store.
+
+    Parameters
+    ----------
+    test_cap : int
+        Groups kept for testing at most.
+    first_lesion_groups : int
+        Until so many groups kept for testing have a lesion, `first_test_share` holds.
+    test_share, first_test_share : float
+        Share of new groups that is kept for testing, in [0, 1]; the first once the test set has its first
+        lesions, the second until then.
+    draw_first_share : float
+        Share of the training frames that are drawn before the prediction is shown, in [0, 1], as every test
+        frame is: so that those cannot be told.
+    missed_malignant_margin, false_alarm_margin, auc_margin : float
+        By how much a model may be worse in these and still take over, in [0, 1].
+    promote : str
+        "ask" or "automatic": whether a model that passed the gate takes over by itself.
+    locked_model : str, optional
+        The version that a project is locked to; see `sonoloop.store.locking`.
+    """
+
+    test_cap: int = 300
+    first_lesion_groups: int = 20
+    test_share: float = 0.2
+    first_test_share: float = 0.5
+    draw_first_share: float = 0.1
+    missed_malignant_margin: float = 0.05
+    false_alarm_margin: float = 0.05
+    auc_margin: float = 0.02
+    promote: Promote = "ask"
+    locked_model: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} must be a whole number from 0 on, got {value!r}")
+        for name in (*_SHARES, *_MARGINS):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or not 0 <= value <= 1:
+                raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
+        if self.promote not in get_args(Promote):
+            raise ValueError(f"promote must be one of {', '.join(get_args(Promote))}, got {self.promote!r}")
+        if self.locked_model is not None and not isinstance(self.locked_model, str):
+            raise ValueError(f"locked_model must be a model's version, got {self.locked_model!r}")
+
+
+SETTING_NAMES = tuple(field.name for field in fields(StoreSettings))
+
+
+def read_settings(store: CorrectionStore) -> StoreSettings:
+    """Read the settings of a store; what was never set has its default.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read, or a setting in it is none.
+    """
+    with store.reading() as connection:
+        return settings_in(connection)
+
+
+def change_settings(store: CorrectionStore, **changes: object) -> StoreSettings:
+    """Change some settings, all of them or none.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Open.
+    **changes : object
+        Fields of `StoreSettings`. Groups that were drawn keep their role, whatever changes.
+
+    Returns
+    -------
+    StoreSettings
+        As they are now.
+
+    Raises
+    ------
+    StoreError
+        If there is no such setting, or it cannot have that value; nothing was changed.
+    """
+    unknown = sorted(set(changes) - set(SETTING_NAMES))
+    if unknown:
+        raise StoreError(f"there is no setting {unknown[0]!r}; there are {', '.join(SETTING_NAMES)}")
+    with store.writing() as connection:
+        hold(connection, SETTINGS)
+        settings = _build({**_stored(connection), **changes})
+        for key in changes:
+            connection.execute(delete(SETTINGS).where(SETTINGS.c.key == key))
+            value = json.dumps(getattr(settings, key))
+            connection.execute(insert(SETTINGS).values(key=key, value=value))
+    return settings
+
+
+def parse_changes(pairs: Iterable[str]) -> dict[str, object]:
+    """Read changes as they are typed, ``KEY=VALUE`` each, for `change_settings`.
+
+    Raises
+    ------
+    StoreError
+        If one is no such pair.
+    """
+    changes: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise StoreError(f"{pair!r} sets nothing: write it as KEY=VALUE, such as test_cap=100")
+        try:
+            changes[key.strip()] = json.loads(value)
+        except ValueError:
+            changes[key.strip()] = value.strip()
+    return changes
+
+
+def store_secret(store: CorrectionStore) -> bytes:
+    """Give the secret by which a store hashes patients and draws roles; it is made at its first use.
+
+    Returns
+    -------
+    bytes
+        32 of them. It leaves the store in its backups alone: who has it can try patient numbers.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read or written.
+    """
+    with store.reading() as connection:
+        value = _read(connection, _SECRET)
+    if value is None:
+        with store.writing() as connection:
+            return secret_in(connection)
+    return bytes.fromhex(json.loads(value))
+
+
+def settings_in(connection: Connection) -> StoreSettings:
+    """Read the settings inside a transaction; see `read_settings`."""
+    return _build(_stored(connection))
+
+
+def secret_in(connection: Connection) -> bytes:
+    """Read the secret inside a transaction, or make it inside a writing one; see `store_secret`."""
+    value = _read(connection, _SECRET)
+    if value is not None:
+        return bytes.fromhex(json.loads(value))
+    values = {"key": _SECRET, "value": json.dumps(secrets.token_hex(_SECRET_BYTES))}
+    if connection.dialect.name == "postgresql":
+        connection.execute(postgresql.insert(SETTINGS).values(values).on_conflict_do_nothing())
+    else:
+        connection.execute(sqlite.insert(SETTINGS).values(values).on_conflict_do_nothing())
+    return bytes.fromhex(json.loads(str(_read(connection, _SECRET))))
+
+
+def _read(connection: Connection, key: str) -> str | None:
+    value: str | None = connection.scalar(select(SETTINGS.c.value).where(SETTINGS.c.key == key))
+    return value
+
+
+def _stored(connection: Connection) -> dict[str, Any]:
+    query = select(SETTINGS.c.key, SETTINGS.c.value).where(SETTINGS.c.key.in_(SETTING_NAMES))
+    try:
+        return {row.key: json.loads(row.value) for row in connection.execute(query)}
+    except ValueError as error:
+        raise StoreError(f"a setting of the store is damaged: {error}; set it anew") from error
+
+
+def _build(values: Mapping[str, Any]) -> StoreSettings:
+    try:
+        return StoreSettings(**values)
+    except ValueError as error:
+        raise StoreError(f"a setting cannot be that: {error}") from error

@@ -1,0 +1,259 @@
+"""Withdrawing a person: pixels and masks are erased, the fact and its reason stay, their users are named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import URL, Connection, Row, insert, select, text, update
+
+from sonoloop.errors import StoreError
+from sonoloop.store.drawing import hash_patient
+from sonoloop.store.file_index import Places, work_folder
+from sonoloop.store.lineage import models_from, snapshots_with
+from sonoloop.store.model_rows import ModelRow, check_who, check_why, hold, known_model, now
+from sonoloop.store.near_duplicates import count_change
+from sonoloop.store.placing import place_unseen, read_member
+from sonoloop.store.revisions import is_withdrawn
+from sonoloop.store.settings import secret_in, store_secret
+from sonoloop.store.tables import FRAMES, GROUPS, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
+
+if TYPE_CHECKING:
+    from sonoloop.store.corrections import CorrectionStore
+
+_PREFIX = re.compile(r"[0-9a-f]{8,64}")
+_BATCH = 500
+# datasets whose patients are known as DATASET/NUMBER
+IMPORTED = ("busbra", "busi")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """What a withdrawal came to.
+
+    Parameters
+    ----------
+    frames : tuple of str
+        Ids of the frames that were erased now.
+    before : tuple of str
+        Ids of those that answer to it too, and were erased before.
+    snapshots : tuple of str
+        Names of the snapshots that hold revisions of any of them.
+    models : tuple of ModelRow
+        The models that learned from those snapshots, and those tuned from such a model.
+    keys : frozenset of str
+        Ids and pixel hashes of all of these frames: a model's own list of who trained it has them.
+    """
+
+    frames: tuple[str, ...]
+    before: tuple[str, ...]
+    snapshots: tuple[str, ...]
+    models: tuple[ModelRow, ...]
+    keys: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tombstone:
+    """The fact that a frame was withdrawn.
+
+    Parameters
+    ----------
+    frame_id : str
+        The frame.
+    why, who : str
+        The reason, and the pseudonym of who withdrew it.
+    created : datetime.datetime
+        When, in UTC.
+    """
+
+    frame_id: str
+    why: str
+    who: str
+    created: datetime
+
+
+def withdraw(store: CorrectionStore, frame_or_patient: str, *, why: str, who: str) -> Withdrawn:
+    """Erase what the store holds of a frame, or of all frames of a patient, for ever.
+
+    Masks, predictions' maps and what knows the frames again become empty in one transaction; rows, hashes and
+    decisions stay. The frames no longer count anywhere, and nothing more is stored of them. The pictures of
+    past comparisons of models are removed from this machine. The images themselves, models, exports and
+    backups are elsewhere and are not touched. What was withdrawn before stays so, under its first reason, and
+    who had used it is told again.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Open.
+    frame_or_patient : str
+        A frame's id or its first 8 digits or more, else a patient's number. Frames of the same pixels, from
+        a file that was saved anew, go with it.
+    why : str
+        The reason; names nobody.
+    who : str
+        Pseudonym of who does it.
+
+    Returns
+    -------
+    Withdrawn
+        What was erased and who had used it.
+
+    Raises
+    ------
+    StoreError
+        If nothing or more than one frame answers to that, no reason is given, or the store cannot be
+        written; nothing was erased.
+    ValueError
+        If nobody is named.
+    """
+    check_why(why)
+    check_who(who)
+    with store.writing() as connection:
+        if connection.dialect.name == "sqlite":
+            # else the old bytes stay in the file's free pages
+            connection.execute(text("PRAGMA secure_delete=ON"))
+        hold(connection, GROUPS)
+        found = _find(connection, frame_or_patient.strip(), secret_in(connection))
+        rows = _read_found(connection, found)
+        frames = sorted(row.id for row in rows if not row.withdrawn)
+        for start in range(0, len(frames), _BATCH):
+            _erase(connection, frames[start : start + _BATCH], why=why, who=who)
+        if frames:
+            count_change(connection)
+        snapshots = snapshots_with(connection, found)
+        # where it only judged, nothing was learned of it
+        learned = models_from(connection, snapshots_with(connection, found, role="train"))
+        models = tuple(known_model(connection, version) for version in learned)
+    try:
+        # once more where an earlier withdrawal was cut short here
+        Places(store.url).forget(found)
+        _remove_pictures(store.url)
+    except StoreError as error:
+        raise StoreError(f"it is erased from the store; but {error}; then withdraw it again") from error
+    return Withdrawn(
+        frames=tuple(frames),
+        before=tuple(sorted(row.id for row in rows if row.withdrawn)),
+        snapshots=tuple(snapshots),
+        models=models,
+        keys=frozenset(key for row in rows for key in (row.id, row.pixels_hash)),
+    )
+
+
+def frames_of(store: CorrectionStore, frame_or_patient: str) -> list[str]:
+    """Name the frames that `withdraw` would erase, and those of them that were erased before.
+
+    Raises
+    ------
+    StoreError
+        If nothing or more than one frame answers to that.
+    """
+    secret = store_secret(store)
+    with store.reading() as connection:
+        return _find(connection, frame_or_patient.strip(), secret)
+
+
+def list_withdrawn(store: CorrectionStore) -> list[Tombstone]:
+    """List what was withdrawn, the oldest first.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+    """
+    with store.reading() as connection:
+        return [
+            Tombstone(
+                frame_id=row.frame_id,
+                why=row.why,
+                who=row.who,
+                created=datetime.fromisoformat(row.created),
+            )
+            for row in connection.execute(select(TOMBSTONES).order_by(TOMBSTONES.c.number))
+        ]
+
+
+def _remove_pictures(url: URL) -> None:
+    """Remove what comparisons of models drew on this machine: it may show the frame."""
+    folder = work_folder(url)
+    for picture in (*folder.glob("jobs/*/gate/*.png"), *folder.glob("gates/*/*.png")):
+        try:
+            picture.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{picture} may show it and cannot be removed ({error.strerror}): remove it"
+            ) from error
+
+
+def _read_found(connection: Connection, found: Sequence[str]) -> list[Row[Any]]:
+    columns = (FRAMES.c.id, FRAMES.c.pixels_hash, is_withdrawn(FRAMES.c.id).label("withdrawn"))
+    batches = (found[start : start + _BATCH] for start in range(0, len(found), _BATCH))
+    return [
+        row for batch in batches for row in connection.execute(select(*columns).where(FRAMES.c.id.in_(batch)))
+    ]
+
+
+def _find(connection: Connection, wanted: str, secret: bytes) -> list[str]:
+    if not wanted:
+        raise StoreError("say what to withdraw: the first digits of an image's id, or a patient's number")
+    of_patient = _find_patient(connection, wanted, secret)
+    by_prefix: set[str] = set()
+    if _PREFIX.fullmatch(wanted.lower()):
+        begins = FRAMES.c.id.startswith(wanted.lower(), autoescape=True)
+        by_prefix = set(connection.scalars(select(FRAMES.c.id).where(begins)))
+    if of_patient and by_prefix:
+        raise StoreError(f"{wanted} is a patient's number and begins an image's id: give more of its digits")
+    if len(by_prefix) > 1:
+        raise StoreError(
+            f"{len(by_prefix)} images have ids that begin with {wanted}: give more of the digits"
+        )
+    found = of_patient | by_prefix
+    if not found:
+        raise StoreError(
+            f"the store has no image and no patient {wanted}: give the first 8 digits or more of an image's "
+            "id, or the patient's number, of an imported one as in busbra/47"
+        )
+    return sorted(found | _find_same_pixels(connection, sorted(found)))
+
+
+def _find_patient(connection: Connection, number: str, secret: bytes) -> set[str]:
+    """Find a patient's frames; a number that was imported is known with its dataset and without."""
+    found: dict[str, set[str]] = {}
+    for name in (number, *(f"{dataset}/{number}" for dataset in IMPORTED)):
+        of_patient = select(MEMBERS.c.frame_id).where(MEMBERS.c.patient == hash_patient(secret, name))
+        if frames := set(connection.scalars(of_patient)):
+            found[name] = frames
+    if len(found) > 1:
+        raise StoreError(f"{number} may be {' or '.join(found)}: say which")
+    return next(iter(found.values()), set())
+
+
+def _find_same_pixels(connection: Connection, frames: Sequence[str]) -> set[str]:
+    same: set[str] = set()
+    for start in range(0, len(frames), _BATCH):
+        hashes = select(FRAMES.c.pixels_hash).where(FRAMES.c.id.in_(frames[start : start + _BATCH]))
+        same.update(connection.scalars(select(FRAMES.c.id).where(FRAMES.c.pixels_hash.in_(hashes))))
+    return same
+
+
+def _erase(connection: Connection, frames: Sequence[str], *, why: str, who: str) -> None:
+    # whoever accepts on one of them waits, and is then refused
+    connection.execute(select(FRAMES.c.id).where(FRAMES.c.id.in_(frames)).with_for_update()).all()
+    for frame_id in frames:
+        if read_member(connection, frame_id) is None:
+            place_unseen(connection, frame_id)
+    created = now()
+    connection.execute(
+        insert(TOMBSTONES),
+        [{"frame_id": frame_id, "why": why, "who": who, "created": created} for frame_id in frames],
+    )
+    for table, columns in (
+        (REVISIONS, ("mask",)),
+        (PREDICTIONS, ("lesion", "mask")),
+        (MEMBERS, ("thumbnail", "bits")),
+    ):
+        connection.execute(
+            update(table).where(table.c.frame_id.in_(frames)).values(dict.fromkeys(columns, b""))
+        )

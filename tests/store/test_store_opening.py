@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import platformdirs
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+from store_writers import make_correction
+
+from sonoloop.errors import StoreError
+from sonoloop.store import CorrectionStore, default_url, migrate
+from sonoloop.store.database import read_location
+from sonoloop.store.schema import HEAD, OLDER
+from sonoloop.store.tables import METADATA, VERSION_TABLE
+
+
+def test_default_store_is_in_the_users_data_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(platformdirs, "user_data_path", lambda *_a, **_k: tmp_path / "not" / "yet")
+    assert default_url() == f"sqlite+pysqlite:///{tmp_path / 'not' / 'yet' / 'corrections.sqlite'}"
+    assert not (tmp_path / "not").exists()
+    with CorrectionStore() as store:
+        store.accept(make_correction(), parent=None)
+    assert (tmp_path / "not" / "yet" / "corrections.sqlite").is_file()
+    if os.name == "posix":
+        assert (tmp_path / "not" / "yet").stat().st_mode & 0o777 == 0o700
+
+
+def test_path_and_url_name_the_same_store(path, monkeypatch):
+    with CorrectionStore(path) as store:
+        store.accept(make_correction(), parent=None)
+    monkeypatch.chdir(path.parent)
+    for place in (str(path), f"sqlite:///{path}", path.name, f"sqlite:///{path.name}"):
+        with CorrectionStore(place) as store:
+            assert store.count() == 1
+
+
+def test_migrations_lead_to_the_tables(url, store):
+    engine = create_engine(read_location(url))
+    with engine.connect() as connection:
+        options = {"version_table": VERSION_TABLE, "compare_type": True}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), METADATA) == []
+    engine.dispose()
+
+
+def test_known_schemas_are_the_migrations():
+    steps = list(migrate.SCRIPTS.walk_revisions())
+    assert migrate.SCRIPTS.get_current_head() == HEAD
+    assert frozenset({None, *(step.revision for step in steps)} - {HEAD}) == OLDER
+
+
+def test_failed_migration_leaves_nothing(path, monkeypatch):
+    upgrade = migrate._upgrade
+
+    def break_down(connection):
+        upgrade(connection)
+        raise OSError("power cut")
+
+    monkeypatch.setattr(migrate, "_upgrade", break_down)
+    with pytest.raises(OSError, match="power cut"):
+        CorrectionStore(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    monkeypatch.undo()
+    with CorrectionStore(path) as store:
+        assert store.verify() == []
+
+
+def test_newer_schema_is_refused_untouched(path):
+    CorrectionStore(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+        connection.execute("CREATE TABLE invented_later (id INTEGER)")
+        connection.commit()
+        connection.execute("PRAGMA journal_mode=WAL")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"newer Sonoloop.*9999.*pip install -U napari-sonoloop"):
+        CorrectionStore(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"no database at all" * 500, b"x", b"SQLite format 3\0" + b"junk" * 2000, b"\x89PNG\r\n\x1a\n"],
+)
+def test_file_that_is_no_database_is_refused_untouched(path, content):
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=path.name):
+        CorrectionStore(path)
+    assert path.read_bytes() == content
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_another_programs_database_is_refused_untouched(path):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE bookmarks (url TEXT)")
+        connection.commit()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="another program's tables"):
+        CorrectionStore(path)
+    assert path.read_bytes() == before
+
+
+def test_empty_file_becomes_a_store(path):
+    path.touch()
+    with CorrectionStore(path) as store:
+        store.accept(make_correction(), parent=None)
+
+
+def test_missing_drive_does_not_become_a_new_store(tmp_path):
+    with pytest.raises(StoreError, match="connect the drive"):
+        CorrectionStore(tmp_path / "drive" / "project" / "corrections.sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be created"):
+        CorrectionStore(tmp_path / "file" / "corrections.sqlite")
+    with pytest.raises(StoreError, match="is a folder"):
+        CorrectionStore(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows keeps rights otherwise")
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_read_only_place_is_refused(what):
+    folder = Path(tempfile.mkdtemp())
+    path = folder / "corrections.sqlite"
+    try:
+        CorrectionStore(path).close()
+        path.chmod(0o444 if what == "file" else 0o666)
+        folder.chmod(0o555 if what == "folder" else 0o777)
+        if os.geteuid() == 0:  # nothing is read-only to root
+            os.seteuid(65534)
+        try:
+            with pytest.raises(StoreError, match="is read-only: allow writing"):
+                CorrectionStore(path)
+        finally:
+            if os.getuid() == 0:
+                os.seteuid(0)
+    finally:
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("sqlite://", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+        ("mysql://root@localhost/corrections", "SQLite or PostgreSQL, not in 'mysql'"),
+        ("sqlite+aiosqlite:///x.sqlite", "SQLite or PostgreSQL"),
+        ("://nonsense", "cannot be read"),
+    ],
+)
+def test_place_that_keeps_nothing_is_refused(place, said):
+    with pytest.raises(StoreError, match=said):
+        CorrectionStore(place)
+
+
+def test_unreachable_server_is_named_without_its_password():
+    place = "postgresql://reader:secret@127.0.0.1:9/corrections"
+    with pytest.raises(
+        StoreError, match=r"127\.0\.0\.1.*(cannot be reached|driver that is missing)"
+    ) as caught:
+        CorrectionStore(place)
+    assert "secret" not in str(caught.value)
+
+
+def test_wal_store_of_ours_is_set_back(path):
+    CorrectionStore(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    with CorrectionStore(path) as store, store._engine.connect() as connection:
+        assert connection.scalar(text("PRAGMA journal_mode")) == "delete"
+
+
+def test_opening_again_needs_no_alembic(path):
+    CorrectionStore(path).close()
+    code = (
+        "import sys; from sonoloop.store import CorrectionStore; CorrectionStore(sys.argv[1]).close();"
+        "print(sorted({'alembic', 'torch', 'qtpy', 'sonoloop.models'} & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,261 @@
+"""Everything a fine-tuning learns from, read and in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from sonoloop.errors import TrainingError
+from sonoloop.jobs.events import Event, Notice, Selected
+from sonoloop.jobs.jobs import Plan
+from sonoloop.models.bundle import Bundle
+from sonoloop.store import CorrectionStore
+from sonoloop.store.file_index import Places
+from sonoloop.store.snapshots import Snapshot, read_snapshot, revisions_of
+from sonoloop.values import CLASSES
+from sonoloop_training.evaluation.split_list import Listed, read_split_list
+from sonoloop_training.finetune.reading import Find, keep_found, read_lessons
+from sonoloop_training.finetune.replay import choose_replay, read_replay, with_replay, without_classes
+from sonoloop_training.finetune.samples import Selection, check_classes, check_enough, select
+from sonoloop_training.fit.batches import count_replayed
+from sonoloop_training.fit.cache import Cache
+from sonoloop_training.fit.recipe import FitConfig
+from sonoloop_training.fit.recipe_ import Recipe
+from sonoloop_training.leakage import TestSide, read_corrected, read_test_side
+from sonoloop_training.membership import SPLIT, Members, hash_split
+
+# an epoch ends with a checkpoint, which costs about as much as a few steps
+_FEWEST_STEPS = 8
+_NOTHING_HOLDS = (
+    "the images that trained this model are not at hand: it may forget some of what it knew; "
+    "--base-data shows them again"
+)
+_BLENDED = (
+    "the images that trained this model are not at hand: a share of {share:g} of its weights is kept, so "
+    "that less is forgotten; --base-data shows them again"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Gathered:
+    """What a fine-tuning learns from.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        Where the corrections are from.
+    selection : Selection
+        Which of them teach.
+    training : Cache
+        Those that teach, what is replayed behind them.
+    watched : Cache, optional
+        Those that are watched.
+    members : dict
+        Everyone who trained the new model, or watched, as ``split.json`` has it: those that trained the model
+        started from among them.
+    replayed : tuple of str
+        "dataset/name" of what is replayed.
+    draws : int
+        Images that an epoch draws.
+    find : callable
+        Where files are.
+    """
+
+    snapshot: Snapshot
+    selection: Selection
+    training: Cache
+    watched: Cache | None
+    members: Members
+    replayed: tuple[str, ...]
+    draws: int
+    find: Find
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what is learned from, without the model started from."""
+        return hash_split(
+            {
+                "snapshot": self.snapshot.sha256,
+                "train": list(self.training.names),
+                "validation": [] if self.watched is None else list(self.watched.names),
+            }
+        )
+
+
+def gather(
+    plan: Plan, recipe: Recipe, base: Bundle, base_folder: Path, store: CorrectionStore
+) -> Generator[Event, None, Gathered]:
+    """Select, find, check and read.
+
+    Parameters
+    ----------
+    plan, recipe : Plan, Recipe
+        What was asked for.
+    base : Bundle
+        The model to start from.
+    base_folder : pathlib.Path
+        Its folder, with the list of those who trained it.
+    store : CorrectionStore
+        Holds the snapshot.
+
+    Yields
+    ------
+    Event
+        `Selected` once it is known what is learned from, and read.
+
+    Raises
+    ------
+    TrainingError
+        If there is too little to learn from, or files are gone or changed; they are named.
+    """
+    known_to_base = read_split_list(base_folder / SPLIT) if (base_folder / SPLIT).is_file() else {}
+    trained = known_to_base.get("train", ())
+    seen = frozenset(key for listed in trained for key in (listed.id, listed.pixels_hash) if key)
+    snapshot = read_snapshot(store, plan.snapshot)
+    test_side = read_test_side(store)
+    selection = select(
+        revisions_of(store, snapshot),
+        recipe.fit,
+        recipe.split,
+        seen=seen,
+        judging={listed.id for listed in test_side.listed},
+        outsiders=test_side.outsiders,
+    )
+    check_enough(selection)
+    find, size = Places(store.url).find, base.card.spec.size
+    _, missing = yield from keep_found(
+        (*selection.train, *selection.validation), find, skip_missing=plan.skip_missing
+    )
+    selection = selection.without(missing)
+    check_enough(selection)
+    read = []
+    for lessons in (selection.train, selection.validation):
+        found = yield from read_lessons(
+            lessons,
+            find,
+            size=size,
+            stage="Reading",
+            skip_changed=plan.skip_missing,
+            unseen=test_side.unseen,
+            is_spoilt=test_side.has_near_copy,
+        )
+        selection = selection.without(found.left_out)
+        read.append(found)
+    check_enough(selection)
+    taught, watched = read
+    if taught.cache is None:
+        raise TrainingError("none of the corrections that are left teaches: correct more images")
+
+    replayed, draws = yield from _replay(
+        plan,
+        recipe.fit,
+        base_folder=base_folder,
+        test_side=test_side,
+        snapshot=snapshot,
+        fresh=len(selection.train),
+        size=size,
+    )
+    yield Selected(
+        snapshot=snapshot.name,
+        sha256=snapshot.sha256,
+        base=base.model,
+        train=len(selection.train) + len(selection.validation),
+        by_class=selection.by_class,
+        test_groups=selection.test_groups,
+        left_out=[{"frame": frame, "why": why} for frame, why in selection.left_out],
+        replay=0 if replayed is None else len(replayed),
+    )
+    known = [] if replayed is None else [CLASSES[label] for label in set(replayed.labels.tolist())]
+    learns_classes, notice = check_classes(selection.train, known, base.card.spec.heads)
+    if notice is not None:
+        yield Notice(message=notice)
+    training = with_replay(taught.cache, replayed)
+    return Gathered(
+        snapshot=snapshot,
+        selection=selection,
+        training=training if learns_classes else without_classes(training),
+        watched=watched.cache,
+        members={
+            "train": [*taught.members, *_inherit(trained, taught.members)],
+            # the numbers of the card may still be the base's
+            "validation": [
+                *watched.members,
+                *_inherit(known_to_base.get("validation", ()), (*taught.members, *watched.members)),
+            ],
+            "test": [],
+        },
+        replayed=() if replayed is None else replayed.names,
+        draws=draws,
+        find=find,
+    )
+
+
+def plan_draws(config: FitConfig, fresh: int, *, replays: bool) -> tuple[int, int]:
+    """Say how many images an epoch draws, and how many are replayed over all epochs.
+
+    Where corrections are few an epoch shows them several times, so that it is not over in a step or two.
+
+    Parameters
+    ----------
+    config : FitConfig
+        For the share that is replayed, the batch, and how many steps there will be.
+    fresh : int
+        Corrections that teach.
+    replays : bool
+        Whether there are images to replay.
+
+    Returns
+    -------
+    tuple of int
+        Draws an epoch; draws of replayed images in all.
+    """
+    share = config.replay if replays else 0.0
+    once = fresh + round(share * fresh)
+    draws = config.draws or once * max(1, -(-_FEWEST_STEPS * config.batch // once))
+    if not share:
+        return draws, 0
+    epochs = max(config.epochs, round(config.steps / max(1, draws // config.batch)))
+    return draws, count_replayed(draws, share) * epochs
+
+
+def held(config: FitConfig, *, replays: bool) -> FitConfig:
+    """Give what holds a model where nothing else does: a share of the weights that it started from."""
+    if replays or config.l2sp or config.blend:
+        return config
+    return replace(config, blend=config.blend_alone)
+
+
+def _replay(
+    plan: Plan,
+    config: FitConfig,
+    *,
+    base_folder: Path,
+    test_side: TestSide,
+    snapshot: Snapshot,
+    fresh: int,
+    size: int,
+) -> Generator[Event, None, tuple[Cache | None, int]]:
+    draws, wanted = plan_draws(config, fresh, replays=bool(plan.base_data))
+    replayed: Cache | None = None
+    if wanted:
+        chosen = yield from choose_replay(
+            Path(plan.base_data),
+            base_folder,
+            test_side,
+            config,
+            corrected=read_corrected(test_side.store, snapshot),
+            wanted=wanted,
+        )
+        replayed = yield from read_replay(chosen, test_side, size=size)
+    if replayed is None:
+        draws, _ = plan_draws(config, fresh, replays=False)
+        if not (config.l2sp or config.blend):
+            share = config.blend_alone
+            yield Notice(message=_BLENDED.format(share=share) if share else _NOTHING_HOLDS)
+    return replayed, draws
+
+
+def _inherit(trained: tuple[Listed, ...], members: tuple[dict[str, str], ...]) -> list[dict[str, str]]:
+    known = {member["id"] for member in members}
+    return [asdict(listed) for listed in trained if listed.id not in known]

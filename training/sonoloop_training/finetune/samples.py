@@ -1,0 +1,264 @@
+"""What a snapshot teaches: which corrections train, and how much each head learns from each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sonoloop.errors import TrainingError
+from sonoloop.models.spec import Head
+from sonoloop.store.revisions import Revision
+from sonoloop.store.snapshots import Entry
+from sonoloop.values import CLASSES, ClassName, Correction
+from sonoloop_training.fit.recipe import FitConfig
+from sonoloop_training.splits import SplitConfig
+from sonoloop_training.splits.parts import digest
+
+# below this there is nothing to learn that lasts
+FEWEST = 5
+# below this too few would be left to train
+GROUPS_TO_WATCH = 20
+
+_UNSURE = "unsure"
+SPOILT = "near copies of it, or its patient, are among the images that judge"
+NO_PART = "it takes no part, as the samples do"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lesson:
+    """What one correction teaches.
+
+    Parameters
+    ----------
+    frame_id, pixels_hash : str
+        See `sonoloop.values.Frame`.
+    group_id : str
+        See `sonoloop.store.groups.Placement`.
+    mask : numpy.ndarray
+        The lesions, bool (H, W).
+    label : str, optional
+        The class: the reference standard's where one is recorded, else the reader's; None where the reader
+        was unsure.
+    mask_weight, class_weight : float
+        How much each head learns, in [0, 1].
+    """
+
+    frame_id: str
+    pixels_hash: str
+    group_id: str
+    mask: NDArray[np.bool_]
+    label: ClassName | None
+    mask_weight: float
+    class_weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Selection:
+    """What of a snapshot is learned from.
+
+    Parameters
+    ----------
+    train, validation : tuple of Lesson
+        Those that teach, and those that are watched; in order of their frames' ids.
+    left_out : tuple of tuple
+        Frame id and reason of each that could teach and does not.
+    test_groups : int
+        Groups that only judge.
+    """
+
+    train: tuple[Lesson, ...]
+    validation: tuple[Lesson, ...]
+    left_out: tuple[tuple[str, str], ...]
+    test_groups: int
+
+    @property
+    def by_class(self) -> dict[str, int]:
+        """Count the lessons by class, with "unsure" for those that teach none."""
+        counted = Counter(lesson.label or _UNSURE for lesson in (*self.train, *self.validation))
+        return {label: counted[label] for label in (*CLASSES, _UNSURE)}
+
+    def without(self, missing: Iterable[tuple[str, str]]) -> Selection:
+        """Return it without some frames, each given with its id and the reason."""
+        gone = dict(missing)
+        return replace(
+            self,
+            train=tuple(lesson for lesson in self.train if lesson.frame_id not in gone),
+            validation=tuple(lesson for lesson in self.validation if lesson.frame_id not in gone),
+            left_out=tuple(sorted((*self.left_out, *gone.items()))),
+        )
+
+
+def select(
+    corrections: Iterable[tuple[Entry, Revision]],
+    config: FitConfig,
+    split: SplitConfig,
+    *,
+    seen: Collection[str] = (),
+    judging: Collection[str] = (),
+    outsiders: Collection[str] = (),
+) -> Selection:
+    """Choose what is learned from.
+
+    Only frames of the train role teach. One whose mask and class contradict each other is left out, and so is
+    one between a train and a test group, or of a person who was withdrawn since. From twenty groups on, the
+    split's share of them is watched: a group is, or is not, by a keyed hash of its id alone, for ever. One
+    that trained the model started from is not, since that model knows it.
+
+    Parameters
+    ----------
+    corrections : iterable of tuple
+        See `sonoloop.store.snapshots.revisions_of`.
+    config : FitConfig
+        For the weight of what was accepted unchanged.
+    split : SplitConfig
+        For the share that is watched, and its key.
+    seen : collection of str
+        Ids and pixel hashes of those that trained the model started from.
+    judging : collection of str
+        Frames that judge, or belong to both sides, by now: news since the snapshot counts.
+    outsiders : collection of str
+        Frames that were set aside, and belong to no side.
+    """
+    lessons: list[Lesson] = []
+    left_out: list[tuple[str, str]] = []
+    test_groups = set()
+    for entry, revision in corrections:
+        if entry.role == "test":
+            test_groups.add(entry.group_id)
+            continue
+        lesson = _teach(entry, revision.correction, config)
+        if entry.frame_id in outsiders:
+            why: str | None = NO_PART
+        elif entry.frame_id in judging:
+            why = SPOILT
+        else:
+            why = _reason_against(entry, revision, lesson)
+        if why is None:
+            lessons.append(lesson)
+        else:
+            left_out.append((entry.frame_id, why))
+    lessons.sort(key=lambda lesson: lesson.frame_id)
+    watched: set[str] = set()
+    groups = {lesson.group_id for lesson in lessons}
+    if len(groups) >= GROUPS_TO_WATCH:
+        known = {s.group_id for s in lessons if s.frame_id in seen or s.pixels_hash in seen}
+        watched = {group for group in groups - known if _draw(split.key, group) < split.validation}
+    return Selection(
+        train=tuple(lesson for lesson in lessons if lesson.group_id not in watched),
+        validation=tuple(lesson for lesson in lessons if lesson.group_id in watched),
+        left_out=tuple(sorted(left_out)),
+        test_groups=len(test_groups),
+    )
+
+
+def check_enough(selection: Selection) -> None:
+    """Refuse too few corrections.
+
+    Raises
+    ------
+    TrainingError
+        If fewer than `FEWEST` teach; what was left out is counted.
+    """
+    count = len(selection.train) + len(selection.validation)
+    if count >= FEWEST:
+        return
+    others = [f"{count} of the corrections can teach, and at least {FEWEST} are needed"]
+    if selection.left_out:
+        frame, why = selection.left_out[0]
+        others.append(f"{len(selection.left_out)} are left out, such as {frame[:8]} ({why})")
+    if selection.test_groups:
+        others.append(f"{selection.test_groups} groups of images only judge")
+    raise TrainingError(f"{'; '.join(others)}: correct more images, then fine-tune")
+
+
+def check_classes(
+    lessons: Sequence[Lesson], replayed: Iterable[str], heads: Sequence[Head]
+) -> tuple[bool, str | None]:
+    """See whether the class head has something to tell apart.
+
+    A head that is shown one class alone learns to say nothing else. Where the replayed images supply the
+    other classes that is no danger; where they do not, the mask head learns alone, from all images.
+
+    Parameters
+    ----------
+    lessons : sequence of Lesson
+        Those that teach.
+    replayed : iterable of str
+        The classes of the images that are replayed.
+    heads : sequence of str
+        Of the network.
+
+    Returns
+    -------
+    learns : bool
+        Whether the class head learns.
+    notice : str, optional
+        What the user should know.
+
+    Raises
+    ------
+    TrainingError
+        If the network only classifies, and there is one class.
+    """
+    taught = {lesson.label for lesson in lessons if lesson.label is not None and lesson.class_weight}
+    if len(taught) > 1:
+        return True, None
+    only = "none of the corrections has a class"
+    if taught:
+        only = f"all corrections are {next(iter(taught))}"
+    if len(taught | set(replayed)) > 1:
+        return True, f"{only}; the other classes come from the replayed images"
+    if "lesion" not in heads:
+        raise TrainingError(
+            f"{only}, and this model only classifies: correct images of another class too, or give the data "
+            "that it was trained on with --base-data"
+        )
+    return False, f"{only}: the mask alone is learned; correct images of another class too for the class"
+
+
+def _teach(entry: Entry, correction: Correction, config: FitConfig) -> Lesson:
+    standing = config.accepted_weight if correction.prediction_seen else 1.0
+    label = entry.reference
+    class_weight = 1.0
+    if label is None and correction.label != "unsure":
+        label = correction.label
+        class_weight = standing if correction.class_decision == "kept" else 1.0
+    return Lesson(
+        frame_id=entry.frame_id,
+        pixels_hash=correction.pixels_hash,
+        group_id=entry.group_id,
+        mask=correction.mask > 0,
+        label=label,
+        mask_weight=standing if _is_mask_kept(correction) else 1.0,
+        class_weight=0.0 if label is None else class_weight,
+    )
+
+
+def _is_mask_kept(correction: Correction) -> bool:
+    if correction.mask_decision == "none":
+        # nothing was proposed, and nothing was drawn
+        return correction.prediction is not None and not correction.prediction.mask.any()
+    return correction.mask_decision == "kept"
+
+
+def _reason_against(entry: Entry, revision: Revision, lesson: Lesson) -> str | None:
+    if revision.withdrawn:
+        return "it was withdrawn"
+    if entry.role == "neither":
+        return SPOILT
+    source = "class" if entry.reference is None else "reference"
+    if lesson.mask.any() and lesson.label == "normal":
+        return f"a lesion is drawn, and its {source} is normal"
+    if not lesson.mask.any() and lesson.label not in (None, "normal"):
+        return f"no lesion is drawn, and its {source} is {lesson.label}"
+    if not (lesson.mask_weight or lesson.class_weight):
+        return "it was accepted unchanged, and fit.accepted_weight is 0"
+    return None
+
+
+def _draw(key: str, group: str) -> float:
+    return int(digest(key, group)[:16], 16) / 2**64

@@ -1,0 +1,211 @@
+"""The optimisation, as a recipe says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from sonoloop.errors import TrainingError
+from sonoloop.values import CLASSES
+
+Optimizer = Literal["adamw", "adam", "sgd"]
+Schedule = Literal["cosine", "constant"]
+SegmentationLoss = Literal["cross-entropy + dice", "cross-entropy + focal tversky", "cross-entropy"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Layers = Literal["all", "encoder", "decoder", "shallow"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig:
+    """The optimisation.
+
+    Parameters
+    ----------
+    epochs, batch, draws : int
+        Passes, images a step, and images drawn an epoch; 0 draws as many as there are.
+    steps : int
+        Where it is set, so many passes are made that there are about this many steps, `epochs` of them at
+        least: few images are seen often, many seldom.
+    small_epochs : int
+        First so many epochs see images of three quarters of the size: quicker, and scales vary more.
+    optimizer : str
+        "adamw", "adam" or "sgd" (momentum 0.9, Nesterov).
+    schedule : str
+        "cosine" (warm-up, then down to nothing by half a cosine) or "constant" (after the warm-up).
+    warmup : float
+        Share of all steps in which the rate rises, in [0, 1).
+    learning_rate, encoder_learning_rate, weight_decay : float
+        The highest rates, of the new layers and of the encoder.
+    clip : float
+        Largest gradient norm.
+    ema : float
+        Decay of the averaged weights a step, which are kept; 0 keeps the weights themselves.
+    pretrained : bool
+        Whether the encoder starts from ImageNet.
+    start : str
+        A model to start from (name or folder of a bundle); empty starts anew.
+    blend : float
+        Share of the weights started from in those that are kept, in [0, 1): fine-tuned weights averaged with
+        their start often do better on old and new images alike (WiSE-FT; Wortsman et al., CVPR 2022).
+    blend_alone : float
+        That share where corrections are learned, nothing is replayed, and neither `blend` nor `l2sp` is set:
+        nothing else would hold the model.
+    l2sp : float
+        How strongly the weights are drawn back to those started from: after a step of rate r, by a share
+        r * l2sp of the way (L2-SP; Li, Grandvalet and Davoine, ICML 2018; apart from the gradient, as AdamW
+        decays).
+    layers : str
+        What learns beside the two heads: "all", the "encoder", the "decoder", or "shallow": the half of the
+        encoder that is next to the image, which Amiri et al. (IEEE TUFFC 67, 2020) found best for breast
+        ultrasound.
+    freeze_depthwise : bool
+        Whether the encoder's 5 x 5 depthwise kernels stay as pretrained: on a CPU their gradient
+        alone takes a fifth of a step.
+    freeze_norm : bool
+        Whether batch normalisation keeps its running statistics.
+    loss : str
+        Of the mask: "cross-entropy + dice", "cross-entropy + focal tversky" (which minds missed pixels more
+        than claimed ones; Abraham and Khan, ISBI 2019) or "cross-entropy".
+    lesion_weight, class_weight : float
+        Of the two heads' losses.
+    empty_weight, label_smoothing : float
+        See `sonoloop_training.fit.losses`.
+    patience : int
+        Epochs without a better validation score after which training stops; where it is set, the best
+        epoch's weights are kept, else the last's.
+    precision : str
+        "auto" takes what a trial on the device shows to pay; "float16" needs CUDA.
+    seed : int
+        Of everything random.
+    phantoms : int
+        Simulated images of each class among the training images.
+    replay : float
+        Images of those that trained the model started from, an epoch, relative to the new ones; only where
+        corrections are learned.
+    accepted_weight : float
+        Weight of what a person left as the model had proposed it, in [0, 1]; what they changed or drew anew
+        has 1.
+    strips : float
+        Probability that an image is cut to a part of its width; see `sonoloop_training.fit.strips`.
+    weights : mapping
+        How often an image is drawn, by "dataset", "/class" or "dataset/class"; 1 where nothing is said.
+    """
+
+    epochs: int = 14
+    batch: int = 8
+    draws: int = 0
+    steps: int = 0
+    small_epochs: int = 0
+    optimizer: Optimizer = "adamw"
+    schedule: Schedule = "cosine"
+    warmup: float = 0.1
+    learning_rate: float = 1e-3
+    encoder_learning_rate: float = 3e-4
+    weight_decay: float = 0.01
+    clip: float = 5.0
+    ema: float = 0.998
+    pretrained: bool = True
+    start: str = ""
+    blend: float = 0.0
+    blend_alone: float = 0.0
+    l2sp: float = 0.0
+    layers: Layers = "all"
+    freeze_depthwise: bool = False
+    freeze_norm: bool = False
+    loss: SegmentationLoss = "cross-entropy + dice"
+    lesion_weight: float = 1.0
+    class_weight: float = 0.5
+    empty_weight: float = 0.5
+    label_smoothing: float = 0.05
+    patience: int = 0
+    precision: Precision = "auto"
+    seed: int = 0
+    phantoms: int = 0
+    replay: float = 0.0
+    accepted_weight: float = 1.0
+    strips: float = 0.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch"):
+            _check(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("draws", "steps", "small_epochs", "patience", "phantoms"):
+            _check(self, name, getattr(self, name) >= 0, "0 or more")
+        for name in ("weight_decay", "empty_weight", "l2sp", "replay"):
+            _check(self, name, getattr(self, name) >= 0, "0 or more")
+        for name in ("learning_rate", "encoder_learning_rate", "clip", "lesion_weight", "class_weight"):
+            _check(self, name, getattr(self, name) > 0, "positive")
+        for name in ("ema", "warmup", "strips", "label_smoothing", "blend", "blend_alone"):
+            _check(self, name, 0 <= getattr(self, name) < 1, "in [0, 1)")
+        _check(self, "accepted_weight", 0 <= self.accepted_weight <= 1, "in [0, 1]")
+        for name, kind in _CHOICES.items():
+            _check(self, name, getattr(self, name) in get_args(kind), f"one of {', '.join(get_args(kind))}")
+        for key, weight in self.weights.items():
+            label = key.partition("/")[2]
+            if label not in ("", *CLASSES):
+                raise ValueError(f"weights knows no class {label!r} in {key!r}; use {', '.join(CLASSES)}")
+            if not weight >= 0:
+                raise ValueError(f"the weight of {key!r} must be 0 or more, got {weight}")
+
+    def check_device(self, device: str) -> None:
+        """Refuse what the device cannot do.
+
+        Parameters
+        ----------
+        device : str
+            Kind of device: "cpu", "cuda" or "mps".
+
+        Raises
+        ------
+        TrainingError
+            If half precision is asked for elsewhere than on CUDA.
+        """
+        if self.precision == "float16" and device != "cuda":
+            raise TrainingError(
+                f"the recipe asks for float16, which needs CUDA, and this run is on {device}; "
+                "use --set fit.precision=auto"
+            )
+
+
+_CHOICES = {
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "loss": SegmentationLoss,
+    "precision": Precision,
+    "layers": Layers,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalConfig:
+    """The last fit, on all images, once the model was judged on those kept apart.
+
+    It goes on from the judged weights. What is fitted on validation images (threshold, temperature ...) and
+    every figure stay those of the judged model: nothing is left to judge the last one with.
+
+    Parameters
+    ----------
+    epochs : int
+        0 makes no last fit.
+    learning_rate, encoder_learning_rate : float
+        The highest rates.
+    blend : float
+        Share of the judged weights in the last ones, in [0, 1); see `FitConfig`.
+    """
+
+    epochs: int = 0
+    learning_rate: float = 3e-4
+    encoder_learning_rate: float = 1e-4
+    blend: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self, "blend", 0 <= self.blend < 1, "in [0, 1)")
+        _check(self, "epochs", self.epochs >= 0, "0 or more")
+        for name in ("learning_rate", "encoder_learning_rate"):
+            _check(self, name, getattr(self, name) > 0, "positive")
+
+
+def _check(config: object, name: str, holds: bool, must_be: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {must_be}, got {getattr(config, name)!r}")

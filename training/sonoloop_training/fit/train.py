@@ -1,0 +1,274 @@
+"""A training from the data to the bundle, as a generator of events."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sonoloop import __version__
+from sonoloop.atomic import write_whole
+from sonoloop.errors import TrainingError
+from sonoloop.jobs.events import Evaluated, Event, Finished, Progress
+from sonoloop.models.bundle import Bundle, Card, save_bundle, seal
+from sonoloop.models.devices import choose_device
+from sonoloop.models.networks import build_network
+from sonoloop.models.predictor import Predictor
+from sonoloop_training.copies import leave_out_copies
+from sonoloop_training.datasets import Sample, find_datasets
+from sonoloop_training.evaluation.cases import assess
+from sonoloop_training.evaluation.cases_ import Case, read_case
+from sonoloop_training.evaluation.scores_ import confusion
+from sonoloop_training.evaluation.summary import summarise
+from sonoloop_training.fit.cache import cache_samples
+from sonoloop_training.fit.calibration import calibrate
+from sonoloop_training.fit.fitting import Fitting, Weights
+from sonoloop_training.fit.loop import fit
+from sonoloop_training.fit.preflight import check_recipe
+from sonoloop_training.fit.recipe import FitConfig
+from sonoloop_training.fit.recipe_ import Recipe
+from sonoloop_training.lineage import inherit, merge
+from sonoloop_training.membership import SPLIT, describe_split, hash_split, list_members
+from sonoloop_training.splits import PARTS, Part, apply_split, describe_folds, write_folds
+
+FINAL, FOLDS, RESULTS = "final.pt", "folds.json", "results.json"
+_LIBRARIES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "lightning", "numpy")
+_EVERY = 16
+
+
+def train(
+    recipe: Recipe, data: Path, out: Path, *, device: str = "auto", max_minutes: float | None = None
+) -> Iterator[Event]:
+    """Make a model: read, split, fit, calibrate, evaluate, fit once more on all if asked to, write.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        How.
+    data : pathlib.Path
+        Folder with the datasets; see `sonoloop_training.datasets.find_datasets`.
+    out : pathlib.Path
+        Takes the checkpoint, ``split.json``, ``folds.json`` where the split is by folds, ``history.jsonl``,
+        ``results.json`` and the bundle in ``bundle``. A run that broke off is gone on with.
+    device : str
+        See `sonoloop.models.devices.choose_device`.
+    max_minutes : float, optional
+        Time for all; fewer epochs are made where it does not suffice for the recipe's.
+
+    Yields
+    ------
+    Event
+        Those of `sonoloop_training.fit.loop.fit`, then `Evaluated` for each part that did not train, then
+        `Finished`. Under ``torchrun`` the first process alone evaluates and writes.
+
+    Raises
+    ------
+    TrainingError
+        If the data are wrong, or `out` holds a finished bundle.
+    """
+    bundle_folder = out / "bundle"
+    if bundle_folder.exists():
+        raise TrainingError(f"{bundle_folder} holds a finished model; give another --out")
+    recipe.fit.check_device(choose_device(device).type)
+    _blank_card(recipe, leaked=False)
+    samples = find_datasets(data)
+    parts = apply_split(recipe.split, samples)
+    yield from check_recipe(recipe, parts)
+    # every image is read once before anything is written or learned: what cannot be used is told now
+    members = yield from list_members(parts)
+    parts, members = yield from leave_out_copies(recipe, parts, members)
+    listing = describe_split(parts, samples)
+    inherited: list[dict[str, str]] = []
+    leaked = recipe.split.method == "leaky"
+    if recipe.fit.start:
+        inherited, spoilt = yield from inherit(recipe.fit.start, members, split_sha256=hash_split(listing))
+        leaked = leaked or spoilt
+    card = _blank_card(recipe, leaked=leaked)
+    size, phantoms = recipe.model.size, recipe.fit.phantoms
+    training = yield from cache_samples(parts["train"], phantoms=phantoms, size=size, stage="Reading")
+    watched = yield from cache_samples(parts["validation"], phantoms=0, size=size, stage="Reading")
+    fitting = fit(
+        recipe,
+        training,
+        watched,
+        out=out,
+        learns_from=hash_split(listing),
+        device=device,
+        test=len(parts["test"]),
+        max_minutes=_share(recipe, max_minutes),
+        follows=_final_epochs(recipe, parts),
+    )
+    # under torchrun the others only learn
+    speaks = int(os.environ.get("RANK", "0")) == 0
+    started = next(fitting)
+    if speaks:
+        # not sooner: beside the checkpoint of another split, its own list stays
+        _write(out / SPLIT, listing, "make room, or give another --out")
+        if (folds := describe_folds(recipe.split, samples)) is not None:
+            write_folds(out / FOLDS, folds)
+    yield started
+    fitted = yield from fitting
+    if speaks:
+        card, metrics = yield from _judge(card, fitted.kept, parts, device=device)
+
+    weights, final, minutes = fitted.kept, None, fitted.minutes
+    if recipe.final.epochs:
+        everyone = [sample for part in PARTS for sample in parts[part]]
+        members = {"train": [m for part in PARTS for m in members[part]], "validation": [], "test": []}
+        cached = yield from cache_samples(everyone, phantoms=phantoms, size=size, stage="Reading")
+        last = yield from fit(
+            dataclasses.replace(recipe, fit=_final_fit(recipe)),
+            cached,
+            # all images train, so that none can be watched
+            None,
+            out=out,
+            learns_from=hash_split({"train": listing}),
+            device=device,
+            checkpoint=FINAL,
+            start=weights,
+            max_minutes=None if max_minutes is None else max_minutes - fitted.minutes,
+        )
+        weights, final = last.kept, {"images": len(everyone), "epochs": last.epoch}
+        minutes += last.minutes
+    if not speaks:
+        return
+    members = merge(members, inherited)
+    snapshot = _snapshot(recipe, parts, fitted) | {
+        "leaked": leaked,
+        "split_sha256": hash_split(listing),
+        "members_sha256": hash_split(members),
+        "final": final,
+        "minutes": round(minutes, 1),
+    }
+    card = dataclasses.replace(
+        card, snapshot=snapshot, metrics={part: figures["all"] for part, figures in metrics.items()}
+    )
+    network = as_shipped(card, weights)
+    bundle = Bundle(seal(card, network), network)
+    # before the bundle, which ends the run: a run without results could not be gone on with
+    _write(
+        out / RESULTS,
+        {
+            "model": bundle.model,
+            "version": bundle.version,
+            **snapshot,
+            "metrics": metrics,
+            "history": fitted.history,
+        },
+        "what was learned is kept: make room on the disk, then the same command again",
+    )
+    beside = {
+        SPLIT: json.dumps(members, indent=1).encode(),
+        "history.json": json.dumps(fitted.history, indent=1).encode(),
+    }
+    save_bundle(bundle_folder, network, card, beside=beside)
+    yield Finished(model=bundle.model, path=str(bundle_folder), minutes=round(minutes, 1))
+
+
+def evaluate(
+    predictor: Predictor, samples: Sequence[Sample], *, stage: str = "Evaluating"
+) -> Generator[Event, None, dict[str, Any]]:
+    """Score a model on samples, all together and each dataset apart, on the images' own grids."""
+    heads = predictor.card.spec.heads
+    assessed = yield from assess(samples, [predictor], identified=False, stage=stage)
+    scores = assessed.scores[0]
+    summary = {"all": summarise(scores, heads=heads) | {"confusion": confusion(scores)}}
+    for dataset in sorted({s.dataset for s in scores}):
+        summary[dataset] = summarise([s for s in scores if s.dataset == dataset], heads=heads)
+    return summary
+
+
+def _judge(
+    card: Card, weights: Weights, parts: Mapping[Part, Sequence[Sample]], *, device: str
+) -> Generator[Event, None, tuple[Card, dict[str, Any]]]:
+    """Fit the card's numbers on validation, and score validation and test."""
+    network = as_shipped(card, weights)
+    cases = yield from _read_cases(parts["validation"])
+    card = calibrate(card, network, cases, device=device)
+    predictor = Predictor(Bundle(card, network), device=device)
+    metrics: dict[str, Any] = {}
+    for part in PARTS[1:]:
+        metrics[part] = yield from evaluate(predictor, parts[part], stage=f"Evaluating on {part}")
+        yield Evaluated(part=part, metrics=metrics[part])
+    return card, metrics
+
+
+def _blank_card(recipe: Recipe, *, leaked: bool) -> Card:
+    # the mark goes wherever the model's name goes
+    name = f"{recipe.name}-leaked" if leaked else recipe.name
+    try:
+        return Card(name=name, spec=recipe.model, libraries=library_versions())
+    except ValueError as error:
+        raise TrainingError(f"no model can have the recipe's name: {error}") from error
+
+
+def _share(recipe: Recipe, minutes: float | None) -> float | None:
+    """Of the time allowed, what the judged fit may take; the last one takes the rest."""
+    epochs = recipe.fit.epochs
+    return None if minutes is None else minutes * epochs / (epochs + recipe.final.epochs)
+
+
+def _final_epochs(recipe: Recipe, parts: Mapping[Part, Sequence[Sample]]) -> float:
+    """Count the last fit's epochs, as so many of the judged one's: all images may take more steps."""
+    more = 1.0 if recipe.fit.draws else sum(map(len, parts.values())) / len(parts["train"])
+    return recipe.final.epochs * more
+
+
+def _final_fit(recipe: Recipe) -> FitConfig:
+    final = recipe.final
+    return dataclasses.replace(
+        recipe.fit,
+        epochs=final.epochs,
+        small_epochs=0,
+        patience=0,
+        learning_rate=final.learning_rate,
+        encoder_learning_rate=final.encoder_learning_rate,
+        blend=final.blend,
+    )
+
+
+def as_shipped(card: Card, weights: Weights) -> torch.nn.Module:
+    """Build a network of weights in half precision: it is that which is stored, so that is what is judged."""
+    network = build_network(card.spec)
+    network.load_state_dict(weights)
+    return network.half().float().eval()
+
+
+def _read_cases(samples: Sequence[Sample]) -> Generator[Progress, None, list[Case]]:
+    cases = []
+    for done, sample in enumerate(samples):
+        if done % _EVERY == 0:
+            yield Progress(stage="Calibrating", done=done, total=len(samples))
+        cases.append(read_case(sample))
+    return cases
+
+
+def _snapshot(recipe: Recipe, parts: Mapping[Part, Sequence[Sample]], fitted: Fitting) -> dict[str, Any]:
+    return {
+        "images": {part: len(parts[part]) for part in PARTS},
+        "groups": {part: len({s.group for s in parts[part]}) for part in PARTS},
+        "datasets": sorted({s.dataset for samples in parts.values() for s in samples}),
+        "phantoms": 3 * recipe.fit.phantoms,
+        "epochs": fitted.epoch,
+        "start": fitted.source,
+        "recipe": json.loads(json.dumps(recipe.to_dict())),
+    }
+
+
+def _write(path: Path, values: object, what_to_do: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(values, indent=1))
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written ({error.strerror}); {what_to_do}") from error
+
+
+def library_versions() -> dict[str, str]:
+    """Tell which versions a model is made with."""
+    return {"sonoloop": __version__} | {name: metadata.version(name) for name in _LIBRARIES}

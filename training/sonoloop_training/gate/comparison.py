@@ -1,0 +1,218 @@
+"""The gate: two models of a store on its test set, the look on record, and what it said."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from sonoloop.crash_points import crash_here
+from sonoloop.errors import TrainingError
+from sonoloop.jobs.events import Event, Gate, Notice
+from sonoloop.models.library import Library
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.model_registry import LEAKED, find_model, mark
+from sonoloop.store.settings import read_settings
+from sonoloop.store.test_sets import Look, TestSet, freeze_test_set, looks, record_look
+from sonoloop_training.gate.decide import Verdict, decide
+from sonoloop_training.gate.decision import Margins
+from sonoloop_training.gate.judges import short
+from sonoloop_training.gate.scoring import score_models
+from sonoloop_training.gate.show import Show
+from sonoloop_training.trained import find_trained
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What came out of a look at the test set.
+
+    Parameters
+    ----------
+    verdict : Verdict
+        The decision; its reason tells of frames that were left out too.
+    look : Look
+        As it is on record.
+    looks : int
+        How often this test set was looked at, this time counted.
+    test_set : TestSet
+        Who judged.
+    pictures : dict
+        Paths of PNG files, by "scatter", "improved" and "harmed"; fewer where there is nothing to show.
+    """
+
+    verdict: Verdict
+    look: Look
+    looks: int
+    test_set: TestSet
+    pictures: dict[str, str]
+
+
+def judge(
+    store: CorrectionStore,
+    candidate: str,
+    incumbent: str,
+    *,
+    out: Path,
+    who: str,
+    device: str = "auto",
+    library: Library | None = None,
+    resumed: bool = False,
+) -> Generator[Event, None, Judgement]:
+    """Judge a candidate against the incumbent on the frames of a store that judge today.
+
+    Frames that trained either model, or copies of such, judge neither. The look is put on record, and a
+    refused candidate is marked; nothing is promoted.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Where the corrections are.
+    candidate, incumbent : str
+        Versions of registered models.
+    out : pathlib.Path
+        Folder for the pictures.
+    who : str
+        Pseudonym of the person, for the record.
+    device : str
+        See `sonoloop.models.devices.choose_device`.
+    library : Library, optional
+        Where the models are.
+    resumed : bool
+        Whether this goes on where a job was interrupted, so that a look which it had taken is not counted
+        twice.
+
+    Yields
+    ------
+    Event
+        `Progress`, `Unreadable` and `Notice`, then `Gate`.
+
+    Returns
+    -------
+    Judgement
+        What came out.
+
+    Raises
+    ------
+    TrainingError
+        If both are the same model, or one draws no masks.
+    ModelError
+        If a model is not on this machine, or damaged.
+    StoreError
+        If a model is unknown, or the store cannot be read or written.
+    """
+    if candidate == incumbent:
+        raise TrainingError("a model cannot be judged against itself; name another one with --against")
+    library = library or Library()
+    names = (find_model(store, candidate).model, find_model(store, incumbent).model)
+    test_set = freeze_test_set(store)
+    versions = (candidate, incumbent)
+    trained = yield from _find_trained(store, test_set, versions, names, who=who, library=library)
+    known = {
+        judge.frame_id: model
+        for version, model in zip(versions, names, strict=True)
+        for judge in test_set.members
+        if judge.group_id in trained[version]
+    }
+    scored = yield from score_models(
+        store, test_set, versions, device=device, library=library, trained=trained
+    )
+    ours, theirs = (one.outcomes for one in scored)
+    read = [judge.frame_id for judge in test_set.members if judge.frame_id in ours.keys() & theirs.keys()]
+    kept = [frame for frame in read if frame not in known]
+    pairs = ([ours[frame] for frame in kept], [theirs[frame] for frame in kept])
+    verdict = decide(*pairs, _margins(store))
+    missing = _describe_missing(known, unread=len(test_set.members) - len(read))
+    for text in missing:
+        yield Notice(message=text)
+    verdict = replace(verdict, reason=" ".join([verdict.reason, *missing]))
+    crash_here("before-look")
+    look = record_look(
+        store,
+        test_set=test_set.number,
+        candidate=candidate,
+        incumbent=incumbent,
+        verdict=verdict.verdict,
+        reason=verdict.reason,
+        figures=asdict(verdict),
+        who=who,
+        resumed=resumed,
+    )
+    crash_here("after-look")
+    show = Show(store, test_set, versions, names, device=device, library=library)
+    pictures = yield from show.draw(*pairs, out=out)
+    judgement = Judgement(
+        verdict=verdict,
+        look=look,
+        looks=len(looks(store, test_set.number)),
+        test_set=test_set,
+        pictures=pictures,
+    )
+    yield _tell(judgement)
+    return judgement
+
+
+def _find_trained(
+    store: CorrectionStore,
+    test_set: TestSet,
+    versions: Sequence[str],
+    names: Sequence[str],
+    *,
+    who: str,
+    library: Library,
+) -> Generator[Event, None, dict[str, set[str]]]:
+    """Find, by version, the groups of frames that a model knows; it is marked once."""
+    group_of = {judge.frame_id: judge.group_id for judge in test_set.members}
+    trained: dict[str, set[str]] = {}
+    for version, model in zip(versions, names, strict=True):
+        leaks = yield from find_trained(store, test_set, version, model, library)
+        trained[version] = {group_of[leak.image] for leak in leaks}
+        if leaks and LEAKED not in find_model(store, version).standing:
+            first = leaks[0]
+            share = f"{len(leaks)} of {len(group_of)} frames that judge"
+            why = f"{share} trained it or fitted its numbers, such as {short(first.image)}"
+            mark(store, version, LEAKED, why=f"{why} ({first.kind})", who=who)
+    return trained
+
+
+def _margins(store: CorrectionStore) -> Margins:
+    settings = read_settings(store)
+    return Margins(
+        missed_malignant=settings.missed_malignant_margin,
+        false_alarms=settings.false_alarm_margin,
+        auc=settings.auc_margin,
+    )
+
+
+def _describe_missing(known: Mapping[str, str], *, unread: int) -> list[str]:
+    told = []
+    for model in dict.fromkeys(known.values()):
+        count = sum(name == model for name in known.values())
+        told.append(
+            f"{count} frame{'' if count == 1 else 's'} did not judge, since {model} trained or was fitted on "
+            f"{'it' if count == 1 else 'them'}, on copies or on the same patient."
+        )
+    if unread:
+        told.append(f"{unread} frame{'' if unread == 1 else 's'} could not be read and did not judge.")
+    return told
+
+
+def _tell(found: Judgement) -> Gate:
+    verdict = found.verdict
+    sides = {name: getattr(verdict, name) for name in ("missed_malignant", "false_alarms", "auc")}
+    return Gate(
+        verdict=verdict.verdict,
+        reason=verdict.reason,
+        difference=verdict.difference,
+        interval=verdict.interval,
+        **{name: side.difference for name, side in sides.items()},
+        sides={name: asdict(side) for name, side in sides.items()},
+        groups=verdict.groups,
+        frames=verdict.frames,
+        groups_needed=verdict.groups_needed,
+        test_set=found.test_set.number,
+        look=found.look.number,
+        looks=found.looks,
+        candidate=found.look.candidate,
+        incumbent=found.look.incumbent,
+        pictures=found.pictures,
+    )
