@@ -17,8 +17,8 @@ from pathlib import Path
 
 from sonoloop.imaging.io import read_study
 from sonoloop_training.burned_in import has_overlay
-from sonoloop_training.checking.sources import Source, find_sources
-from sonoloop_training.datasets.groups_ import read_groups
+from sonoloop_training.checking.survey import Source, find_sources
+from sonoloop_training.datasets.groups import read_groups
 
 
 def main() -> None:

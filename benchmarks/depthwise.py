@@ -11,9 +11,9 @@ import time
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 
+from sonoloop.models.card import ModelSpec
 from sonoloop.models.devices import autocast_dtype
 from sonoloop.models.networks import build_network
-from sonoloop.models.spec import ModelSpec
 from sonoloop_training.fit.fitting import freeze_depthwise
 
 

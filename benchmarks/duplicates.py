@@ -24,10 +24,15 @@ from PIL import Image, ImageDraw
 from sonoloop.imaging.fingerprints import NEAR, distance, fingerprint, sketch
 from sonoloop.imaging.io import read_study
 from sonoloop.jobs.events import drain
-from sonoloop_training.checking.sources import find_sources
+from sonoloop_training.checking.survey import find_sources
 from sonoloop_training.datasets import Sample
-from sonoloop_training.datasets.groups import Pair, find_pairs, match_sketches, near_duplicate_groups
-from sonoloop_training.datasets.groups_ import read_groups
+from sonoloop_training.datasets.groups import (
+    Pair,
+    find_pairs,
+    match_sketches,
+    near_duplicate_groups,
+    read_groups,
+)
 
 
 def main() -> None:

@@ -33,10 +33,10 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from sonoloop_training.figures import new_figure
-from sonoloop_training.gate import Outcome, decide
-from sonoloop_training.gate.decision import cost_of_a_miss
-from sonoloop_training.gate.interval import estimate
+from sonoloop_training.gate import Outcome
+from sonoloop_training.gate import decision as decide
+from sonoloop_training.gate.decision import cost_of_a_miss, estimate
+from sonoloop_training.page import new_figure
 
 RESULTS = Path(__file__).parent / "results" / "gate_error_rates.json"
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "gate-error-rates.png"

@@ -32,8 +32,9 @@ from learning_curve import read_runs
 from numpy.typing import NDArray
 from scipy import stats
 
-from sonoloop.store.bootstrap import percentile_interval
-from sonoloop_training.gate import Outcome, decide
+from sonoloop.store.metrics import percentile_interval
+from sonoloop_training.gate import Outcome
+from sonoloop_training.gate import decision as decide
 
 RESULTS = Path(__file__).parent / "results" / "gate_many_pairs.json"
 COUNTS = (10, 20, 40, 80, 120)

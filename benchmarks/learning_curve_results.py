@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from learning_curve import COUNTS, read_runs
 
-from sonoloop.store.bootstrap import draw_groups, percentile_interval
+from sonoloop.store.metrics import draw_groups, percentile_interval
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "learning_curve.json"

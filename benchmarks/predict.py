@@ -21,8 +21,8 @@ import torch
 
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
+from sonoloop.models.library import load_bundle
 from sonoloop.models.predictor import Predictor
-from sonoloop.models.registry import load_bundle
 from sonoloop.models.tta import make_views
 from sonoloop.values import CLASSES, Frame
 

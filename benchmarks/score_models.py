@@ -27,10 +27,10 @@ from sonoloop.jobs.events import Progress, Unreadable
 from sonoloop.models.predictor import Predictor
 from sonoloop.values import Frame
 from sonoloop_training.datasets import Sample, find_datasets
-from sonoloop_training.evaluation.cases import assess
-from sonoloop_training.evaluation.model import load_judged
+from sonoloop_training.evaluation.evaluate import assess
+from sonoloop_training.evaluation.summary import load_judged
 from sonoloop_training.gate import to_outcome
-from sonoloop_training.leaks import find_leaks
+from sonoloop_training.leakage import find_leaks
 
 TRUTHS = ("as-is", "shifted", "eroded", "swapped")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sonoloop.errors import ImageError, ModelError
-from sonoloop.imaging.files import FoundImage
+from sonoloop.imaging.io import FoundImage
 from sonoloop.values import Frame, Prediction
 
 # the maps of a prediction take nine bytes a pixel, and all of a batch are held at once

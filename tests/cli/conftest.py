@@ -34,8 +34,8 @@ def model(tmp_path_factory) -> Path:
     import torch
 
     from sonoloop.models.bundle import Card, save_bundle
+    from sonoloop.models.card import ModelSpec
     from sonoloop.models.networks import build_network
-    from sonoloop.models.spec import ModelSpec
 
     torch.manual_seed(0)
     spec = ModelSpec(size=64)

@@ -12,10 +12,9 @@ from typing import NamedTuple
 import pytest
 
 from sonoloop.cli import main
-from sonoloop.formats.predictions import read_predictions
-from sonoloop.models.card import WEIGHTS, read_card
+from sonoloop.formats.prediction_folder import read_predictions
+from sonoloop.models.card import WEIGHTS, read_card, shipped_card
 from sonoloop.models.library import Library
-from sonoloop.models.places import shipped_card
 from sonoloop.store import CorrectionStore
 from sonoloop.store import promotions as pointer
 from sonoloop.store.model_registry import find_model, list_models, register

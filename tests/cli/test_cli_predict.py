@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from sonoloop.formats.mask_png import read_mask
-from sonoloop.formats.predictions import read_predictions
+from sonoloop.formats.prediction_folder import read_predictions
 
 IMAGES = {
     "benign/benign (2).png": (128, 96, "benign/benign (2)"),

@@ -13,8 +13,8 @@ from PIL import Image
 
 from sonoloop.imaging.io import read_study
 from sonoloop.imaging.phantom import phantom
+from sonoloop.models.card import models_folder
 from sonoloop.models.library import Library
-from sonoloop.models.places import models_folder
 from sonoloop.store import CorrectionStore, withdrawal
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import place_frame

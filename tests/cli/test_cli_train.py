@@ -229,7 +229,7 @@ def test_resuming_needs_a_checkpoint(sonoloop, recipe, busi, tmp_path):
 
 
 def test_a_signal_to_the_command_alone_ends_the_training_too(recipe, busi, tmp_path, monkeypatch):
-    from sonoloop.jobs import training
+    from sonoloop.jobs import process as training
 
     monkeypatch.setattr(training, "_PATIENCE", 0.2)
     arguments = [recipe, "--data", busi, "--out", tmp_path, "--device", "cpu", "--set", "epochs=5000"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sonoloop.cli.finetune_report import FinetuneReport
+from sonoloop.cli.finetune import FinetuneReport
 
 SELECTED = {
     "event": "selected", "snapshot": "snapshot-3", "sha256": "0" * 64, "base": "default-12345678",

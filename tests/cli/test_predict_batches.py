@@ -11,10 +11,10 @@ import pytest
 
 from sonoloop import batch as batches
 from sonoloop.batch import Failed, Predicted, predict_images
-from sonoloop.cli.interrupts import interrupts_held
+from sonoloop.cli.console import interrupts_held
 from sonoloop.errors import ImageMissingError, ModelError, UnsupportedImageError
-from sonoloop.imaging.files import FoundImage
 from sonoloop.imaging.grey import frame_from_array
+from sonoloop.imaging.io import FoundImage
 from sonoloop.values import Frame, Prediction
 
 

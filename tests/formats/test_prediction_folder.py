@@ -12,10 +12,17 @@ from PIL import Image
 from sonoloop.errors import ImageError, NotAnImageError, SonoloopError
 from sonoloop.formats import prediction_folder
 from sonoloop.formats.mask_png import read_mask, write_mask
-from sonoloop.formats.prediction_folder import PredictionFolder, overlay_lines, plan_stems, tell_apart
-from sonoloop.formats.predictions import PredictionRow, describe, read_predictions
-from sonoloop.imaging.files import FoundImage
+from sonoloop.formats.prediction_folder import (
+    PredictionFolder,
+    PredictionRow,
+    describe,
+    overlay_lines,
+    plan_stems,
+    read_predictions,
+    tell_apart,
+)
 from sonoloop.imaging.grey import frame_from_array
+from sonoloop.imaging.io import FoundImage
 from sonoloop.values import Frame, Prediction
 
 

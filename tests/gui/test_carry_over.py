@@ -9,8 +9,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from sonoloop.gui.annotate.carry_over import CarryOver
-from sonoloop.gui.annotate.frames import Target
-from sonoloop.gui.annotate.layers import find_layer, write_mask
+from sonoloop.gui.annotate.layers import Target, find_layer, write_mask
 from sonoloop.gui.reader import layer_data
 from sonoloop.imaging.grey import frame_from_array
 

@@ -9,14 +9,14 @@ from napari.layers import Image
 from PIL import Image as Pillow
 from qtpy.QtWidgets import QLabel, QPushButton
 
-from sonoloop.gui import samples
-from sonoloop.gui.annotate.view import DRAW_FIRST
+from sonoloop.gui import reader as samples
+from sonoloop.gui.annotate.session import DRAW_FIRST
 from sonoloop.gui.reader import read
 from sonoloop.imaging.grey import hash_pixels
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import placement
-from sonoloop.store.news import count_news
 from sonoloop.store.settings import change_settings
+from sonoloop.store.snapshots import count_news
 
 ALL_TEST = {"test_cap": 300, "first_test_share": 1.0, "test_share": 1.0, "draw_first_share": 0.0}
 ALL_DRAWN_FIRST = {"test_cap": 0, "draw_first_share": 1.0}

@@ -14,11 +14,10 @@ from qtpy.QtWidgets import QApplication, QLabel, QLineEdit, QPushButton
 from sonoloop.gui.models.panel import ModelsPanel
 from sonoloop.gui.models_shelf import ModelsDesk
 from sonoloop.gui.preferences import Preferences
-from sonoloop.models.bundle import Bundle, Card, save_bundle
+from sonoloop.models.bundle import Bundle, save_bundle
+from sonoloop.models.card import Card, ModelSpec, shipped_card
 from sonoloop.models.library import Library
 from sonoloop.models.networks import build_network
-from sonoloop.models.places import shipped_card
-from sonoloop.models.spec import ModelSpec
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.model_registry import list_models, mark
 from sonoloop.store.promotions import history, incumbent

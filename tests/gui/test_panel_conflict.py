@@ -10,7 +10,7 @@ from desk import box, picture
 from napari.layers import Image
 from qtpy.QtWidgets import QMessageBox
 
-from sonoloop.gui.annotate.view import count_lesions
+from sonoloop.gui.annotate.session import count_lesions
 from sonoloop.imaging.grey import hash_pixels
 from sonoloop.store.corrections import CorrectionStore
 

@@ -12,8 +12,7 @@ from PIL import Image
 
 from sonoloop.errors import ImageError
 from sonoloop.gui import reader
-from sonoloop.gui.reader import get_reader
-from sonoloop.gui.samples import study
+from sonoloop.gui.reader import get_reader, study
 
 
 def read(path):

@@ -20,7 +20,7 @@ from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.train.panel import TrainPanel
 from sonoloop.gui.train.progress import Stage
 from sonoloop.jobs import process as train_start
-from sonoloop.store.news import News
+from sonoloop.store.snapshots import News
 
 NEWS = News(
     version="a" * 64,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sonoloop.errors import ImageMissingError
-from sonoloop.imaging.files import find_images, is_mask_path, is_overlay_path, mask_paths, natural_order
+from sonoloop.imaging.io import find_images, is_mask_path, is_overlay_path, mask_paths, natural_order
 
 
 def touch(root: Path, *names: str) -> Path:

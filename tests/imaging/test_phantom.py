@@ -9,8 +9,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from sonoloop.imaging.phantom import Phantom, phantom, sample_study
-from sonoloop.imaging.speckle import envelope, log_compress
+from sonoloop.imaging.phantom import Phantom, envelope, log_compress, phantom, sample_study
 from sonoloop.values import CLASSES
 
 SEEDS = range(24)

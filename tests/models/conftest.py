@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sonoloop.models.bundle import Bundle, Card, save_bundle
+from sonoloop.models.bundle import Bundle, save_bundle
+from sonoloop.models.card import Card, ModelSpec
 from sonoloop.models.networks import build_network
-from sonoloop.models.spec import ModelSpec
 
 SPEC = ModelSpec(
     encoder="tu-test_efficientnet", size=64, dropout=0.0, arguments={"decoder_channels": [32, 16, 8, 8, 4]}

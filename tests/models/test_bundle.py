@@ -15,9 +15,9 @@ import torch
 
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.models.bundle import CARD, WEIGHTS, Card, read_bundle, save_bundle
+from sonoloop.models.card import ModelSpec
+from sonoloop.models.library import load_bundle
 from sonoloop.models.networks import build_network
-from sonoloop.models.registry import load_bundle
-from sonoloop.models.spec import ModelSpec
 
 
 def edit_card(folder: Path, **changes: object) -> None:

@@ -16,10 +16,8 @@ import torch
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.models import library as library_module
 from sonoloop.models.bundle import CARD, WEIGHTS, Card, save_bundle
-from sonoloop.models.card import read_card
-from sonoloop.models.library import Library
-from sonoloop.models.places import shipped_card, shipped_folder
-from sonoloop.models.registry import bundle_folder, default_predictor, load_version
+from sonoloop.models.card import read_card, shipped_card, shipped_folder
+from sonoloop.models.library import Library, bundle_folder, default_predictor, load_version
 
 SPLIT = {
     "train": [
@@ -198,7 +196,7 @@ def test_a_version_in_use_predicts_and_is_named(monkeypatch, tmp_path, folder):
 
 
 def test_a_model_of_the_library_is_named_by_its_id(monkeypatch, tmp_path, folder):
-    monkeypatch.setattr("sonoloop.models.registry.models_folder", lambda: tmp_path / "models")
+    monkeypatch.setattr("sonoloop.models.library.models_folder", lambda: tmp_path / "models")
     added = Library(tmp_path / "models").add(folder)
     assert bundle_folder(added.name) == added
     with pytest.raises(ModelError, match=added.name):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sonoloop.errors import ModelError
+from sonoloop.models.card import ModelSpec
 from sonoloop.models.networks import build_network, outline_network
-from sonoloop.models.spec import ModelSpec
 
 SMALL = {
     "smp": ModelSpec(encoder="tu-test_efficientnet", size=64),

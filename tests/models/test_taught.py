@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from sonoloop.models.bundle import save_bundle
-from sonoloop.models.library import Library
-from sonoloop.models.places import shipped_folder
-from sonoloop.models.taught import find_taught
+from sonoloop.models.card import shipped_folder
+from sonoloop.models.library import Library, find_taught
 
 
 @pytest.fixture

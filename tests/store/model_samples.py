@@ -8,8 +8,9 @@ import sys
 
 from store_writers import sha256
 
-from sonoloop.store import CorrectionStore, rolling_back
+from sonoloop.store import CorrectionStore
 from sonoloop.store import promotions as pointer
+from sonoloop.store import promotions as rolling_back
 from sonoloop.store.model_registry import ModelRow, register
 
 

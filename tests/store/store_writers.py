@@ -15,7 +15,7 @@ import numpy as np
 
 from sonoloop.errors import StoreError
 from sonoloop.store import CorrectionStore
-from sonoloop.store.masks import hash_pixels
+from sonoloop.store.revisions import hash_pixels
 from sonoloop.values import Correction, Prediction
 
 

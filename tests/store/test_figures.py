@@ -7,8 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sonoloop.store.bootstrap import draw_groups
-from sonoloop.store.metrics import auc, summarise_scores
+from sonoloop.store.metrics import auc, draw_groups, summarise_scores
 
 
 def score(frame: str, group: str, label: str, dice: float, *, claimed: bool = True, malignant: float = 0.5):

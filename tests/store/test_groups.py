@@ -15,9 +15,7 @@ from sqlalchemy import insert, select, text
 
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.store import CorrectionStore
-from sonoloop.store.drawing import draw_role
-from sonoloop.store.group_counts import count_groups
-from sonoloop.store.groups import place_frame, placement, set_aside
+from sonoloop.store.groups import count_groups, draw_role, place_frame, placement, set_aside
 from sonoloop.store.model_registry import find_model, register
 from sonoloop.store.settings import StoreSettings, change_settings, store_secret
 from sonoloop.store.snapshots import take_snapshot

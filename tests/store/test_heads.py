@@ -9,9 +9,8 @@ from scenes import correct, make_frame
 from store_writers import make_prediction
 
 from sonoloop.store.groups import place_frame
-from sonoloop.store.news import count_news
 from sonoloop.store.references import reference_of, set_reference
-from sonoloop.store.snapshots import take_snapshot
+from sonoloop.store.snapshots import count_news, take_snapshot
 from sonoloop.store.test_sets import freeze_test_set
 
 FRAME = make_frame(1)

@@ -10,9 +10,9 @@ from store_writers import make_correction, make_prediction, sha256
 
 from sonoloop.errors import StoreError
 from sonoloop.store import CorrectionStore
+from sonoloop.store.metrics import compare_models
 from sonoloop.store.model_registry import find_model
-from sonoloop.store.news import count_news
-from sonoloop.store.overview import compare_models
+from sonoloop.store.snapshots import count_news
 from sonoloop.store.tables import GROUPS, MEMBERS, REFERENCES, TEST_SET_MEMBERS, TOMBSTONES
 from sonoloop.store.test_sets import (
     freeze_test_set,
@@ -210,7 +210,7 @@ def test_a_look_and_its_mark_are_there_both_or_not_at_all(store, monkeypatch):
 
     for step in ("add_mark", "_read_look"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"sonoloop.store.looks.{step}", fail)
+            patch.setattr(f"sonoloop.store.test_sets.{step}", fail)
             with pytest.raises(OSError, match="power"):
                 record_look(store, test_set=test_set, figures={}, who="x", **values)
         assert (looks(store), find_model(store, tuned).marks) == ((), ())

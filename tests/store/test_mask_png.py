@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from sonoloop.errors import StoreError
-from sonoloop.store.masks import decode_png, encode_png, hash_pixels
+from sonoloop.store.revisions import decode_png, encode_png, hash_pixels
 
 MASKS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40))
 

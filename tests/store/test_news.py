@@ -10,9 +10,9 @@ from sonoloop.imaging.grey import frame_from_array
 from sonoloop.store import CorrectionStore
 from sonoloop.store.groups import place_frame
 from sonoloop.store.model_registry import register
-from sonoloop.store.news import count_news
 from sonoloop.store.promotions import ensure_incumbent, promote
 from sonoloop.store.settings import change_settings
+from sonoloop.store.snapshots import count_news
 from sonoloop.values import Correction
 
 SHIPPED, TUNED = sha256("default"), sha256("tuned")

@@ -15,8 +15,7 @@ from sonoloop.errors import ImageMissingError, StoreError
 from sonoloop.imaging.io import read_study
 from sonoloop.store import CorrectionStore
 from sonoloop.store.database import read_location
-from sonoloop.store.file_index import Place, Places, work_folder
-from sonoloop.store.relinking import Relinked, Searching, known_frames, relink
+from sonoloop.store.file_index import Place, Places, Relinked, Searching, known_frames, relink, work_folder
 from sonoloop.store.withdrawal import withdraw
 
 

@@ -9,8 +9,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from store_writers import make_correction, make_mask, make_prediction, sha256
 
 from sonoloop.store import CorrectionStore
-from sonoloop.store.engine import LOCK_TIMEOUT_MS
-from sonoloop.store.masks import encode_png
+from sonoloop.store.database import LOCK_TIMEOUT_MS
+from sonoloop.store.revisions import encode_png
 from sonoloop.store.tables import APPEND_ONLY, METADATA
 
 CHANGES = [

@@ -64,7 +64,7 @@ def test_killed_update_leaves_the_old_store(written, statements):
     code = f"""
 import os, signal, sys
 from sqlalchemy import Engine, event
-import sonoloop.store.engine as engine
+import sonoloop.store.database as engine
 from sonoloop.store import CorrectionStore
 engine._PRAGMAS += ("PRAGMA cache_size=1",)
 seen = 0

@@ -17,9 +17,9 @@ from sqlalchemy import create_engine, text
 from store_writers import make_correction
 
 from sonoloop.errors import StoreError
-from sonoloop.store import CorrectionStore, default_url, migrate
-from sonoloop.store.database import read_location
-from sonoloop.store.schema import HEAD, OLDER
+from sonoloop.store import CorrectionStore, default_url
+from sonoloop.store import database as migrate
+from sonoloop.store.database import HEAD, OLDER, read_location
 from sonoloop.store.tables import METADATA, VERSION_TABLE
 
 

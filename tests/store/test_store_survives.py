@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from store_writers import make_correction, sha256, write_history
 
-import sonoloop.store.engine
+import sonoloop.store.database
 from sonoloop.errors import ConflictError, StoreError
 from sonoloop.store import CorrectionStore
 
@@ -155,7 +155,7 @@ def test_full_disk_is_shown_and_costs_nothing(path):
 
 
 def test_lock_held_for_too_long_is_explained(path, monkeypatch):
-    monkeypatch.setattr(sonoloop.store.engine, "_PRAGMAS", ("PRAGMA busy_timeout=50",))
+    monkeypatch.setattr(sonoloop.store.database, "_PRAGMAS", ("PRAGMA busy_timeout=50",))
     with CorrectionStore(path) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreError, match="another program has been writing") as caught:

@@ -16,8 +16,7 @@ from store_writers import make_correction, make_prediction, sha256
 from sonoloop.errors import StoreError
 from sonoloop.store import CorrectionStore, withdrawal
 from sonoloop.store.file_index import Places, work_folder
-from sonoloop.store.group_counts import count_groups
-from sonoloop.store.groups import place_frame, placement, set_aside, was_withdrawn
+from sonoloop.store.groups import count_groups, place_frame, placement, set_aside, was_withdrawn
 from sonoloop.store.model_registry import register
 from sonoloop.store.snapshots import take_snapshot
 from sonoloop.store.tables import FRAMES, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES

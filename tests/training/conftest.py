@@ -18,9 +18,9 @@ from tuning import tune
 from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import EpochDone, Event
 from sonoloop.values import CLASSES
-from sonoloop_training.fit.cache import Cache
+from sonoloop_training.fit.batches import Cache
 from sonoloop_training.fit.loop import fit
-from sonoloop_training.fit.recipe_ import Recipe, read_recipe
+from sonoloop_training.fit.recipe import Recipe, read_recipe
 
 # float32: a trial of what pays could come to another answer in the run that is compared with
 TINY = """

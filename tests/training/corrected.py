@@ -17,10 +17,10 @@ from PIL import Image
 from sonoloop.imaging.io import read_frame
 from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import Progress
-from sonoloop.models.bundle import Bundle, Card, save_bundle
+from sonoloop.models.bundle import Bundle, save_bundle
+from sonoloop.models.card import Card, ModelSpec
 from sonoloop.models.library import Library
 from sonoloop.models.networks import build_network
-from sonoloop.models.spec import ModelSpec
 from sonoloop.store import CorrectionStore
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import place_frame

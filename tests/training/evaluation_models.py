@@ -10,12 +10,12 @@ import torch
 
 from sonoloop.jobs.events import Event
 from sonoloop.models.bundle import Card, save_bundle
+from sonoloop.models.card import ModelSpec
 from sonoloop.models.networks import build_network
-from sonoloop.models.spec import ModelSpec
 from sonoloop_training.datasets import find_datasets
-from sonoloop_training.evaluation.cases_ import read_case
 from sonoloop_training.evaluation.evaluate import Evaluation, evaluate
-from sonoloop_training.leaks import identify
+from sonoloop_training.evaluation.scores import read_case
+from sonoloop_training.leakage import identify
 
 SPEC = ModelSpec(encoder="tu-test_efficientnet", size=64, arguments={"decoder_channels": [32, 16, 8, 8, 4]})
 

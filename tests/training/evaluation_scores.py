@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sonoloop.values import CLASSES
-from sonoloop_training.evaluation.scores import Distances, LesionCounts
-from sonoloop_training.evaluation.scores_ import Score
+from sonoloop_training.evaluation.scores import Distances, LesionCounts, Score
 
 
 def a_score(**changes: object) -> Score:

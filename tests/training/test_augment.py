@@ -11,10 +11,17 @@ from sonoloop.imaging.phantom import phantom
 from sonoloop.values import CLASSES
 from sonoloop_training.augment import AugmentConfig, build_augmentation
 from sonoloop_training.augment.config import PROBABILITIES
-from sonoloop_training.augment.geometry import Elastic, Sector
-from sonoloop_training.augment.levels import Contrast, Gamma, Resolution, Speckle, TimeGain
-from sonoloop_training.augment.transforms import BurnedIn
-from sonoloop_training.fit.cache import letterbox_pair
+from sonoloop_training.augment.transforms import (
+    BurnedIn,
+    Contrast,
+    Elastic,
+    Gamma,
+    Resolution,
+    Sector,
+    Speckle,
+    TimeGain,
+)
+from sonoloop_training.fit.batches import letterbox_pair
 
 SIDE = 128
 STILL = {"rotation": 0.0, "translation": 0.0, "scale": (1.0, 1.0), "shear": 0.0}

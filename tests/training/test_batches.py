@@ -11,8 +11,7 @@ from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import Progress
 from sonoloop.values import CLASSES
 from sonoloop_training.augment import AugmentConfig, build_augmentation
-from sonoloop_training.fit.batches import draw_epoch, draw_weights, make_batch
-from sonoloop_training.fit.cache import cache_samples
+from sonoloop_training.fit.batches import cache_samples, draw_epoch, draw_weights, make_batch
 from sonoloop_training.fit.recipe import FitConfig
 
 

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from sonoloop.imaging.phantom import phantom
 from sonoloop.values import CLASSES
 from sonoloop_training.burned_in import has_overlay, overlay_score
-from sonoloop_training.checking.sources import find_sources
-from sonoloop_training.datasets.groups_ import read_groups
+from sonoloop_training.checking.survey import find_sources
+from sonoloop_training.datasets.groups import read_groups
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.models.bundle import Card
-from sonoloop.models.spec import ModelSpec
+from sonoloop.models.card import ModelSpec
 from sonoloop_training.fit.calibration import Case, calibrate
 
 # grey levels that `Bright` calls lesion with a probability near 0.56, and for certain

@@ -15,7 +15,7 @@ from sonoloop.errors import TrainingError
 from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import Checked, Progress
 from sonoloop.values import CLASSES
-from sonoloop_training.checking.run import check
+from sonoloop_training.checking.report import check
 from sonoloop_training.datasets import load_busi
 
 SHAPE = (240, 300)

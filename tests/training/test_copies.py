@@ -14,10 +14,10 @@ from sonoloop.errors import TrainingError
 from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import Notice, Progress, drain
 from sonoloop.values import CLASSES
-from sonoloop_training.copies import leave_out_copies
 from sonoloop_training.datasets import find_datasets
-from sonoloop_training.fit.recipe_ import Recipe
+from sonoloop_training.fit.recipe import Recipe
 from sonoloop_training.fit.train import train
+from sonoloop_training.leakage import leave_out_copies
 from sonoloop_training.membership import describe_split, list_members
 from sonoloop_training.splits import PARTS, SplitConfig, apply_split, read_parts
 

@@ -16,8 +16,7 @@ from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import Progress, Unpacked
 from sonoloop_training.__main__ import main
 from sonoloop_training.datasets import find_datasets
-from sonoloop_training.datasets.archive import Limits
-from sonoloop_training.datasets.unpack import unpack
+from sonoloop_training.datasets.unpack import Limits, unpack
 
 CLASSES = ("benign", "malignant", "normal")
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from sonoloop.jobs.events import drain
+from sonoloop.models.library import load_bundle
 from sonoloop.models.predictor import Predictor
-from sonoloop.models.registry import load_bundle
 from sonoloop_training.datasets import find_datasets
-from sonoloop_training.fit.recipe_ import parse_recipe, read_recipe
+from sonoloop_training.fit.recipe import parse_recipe, read_recipe
 from sonoloop_training.fit.train import evaluate
 from sonoloop_training.membership import describe_split, hash_split
 from sonoloop_training.splits import apply_split

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from sonoloop.imaging.fingerprints import correlate, distance, fingerprint, sketch
 from sonoloop.imaging.phantom import phantom
-from sonoloop_training.checking.sources import find_sources
+from sonoloop_training.checking.survey import find_sources
 from sonoloop_training.datasets import Sample
 from sonoloop_training.datasets.groups import NEAR, Pair, find_pairs, group_pairs, near_duplicate_groups
 

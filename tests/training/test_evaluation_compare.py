@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 from evaluation_scores import a_score, random_scores
 
-from sonoloop_training.evaluation.summary import compare, stratify, summarise
-from sonoloop_training.evaluation.wording import describe_differences, write_figure
+from sonoloop_training.evaluation.summary import (
+    compare,
+    describe_differences,
+    stratify,
+    summarise,
+    write_figure,
+)
 
 
 def test_a_small_steady_gain_is_shown_that_two_intervals_would_hide():

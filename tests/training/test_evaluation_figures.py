@@ -10,24 +10,22 @@ from scipy.optimize import minimize
 from scipy.stats import spearmanr
 from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 
-from sonoloop.store.bootstrap import draw_groups, percentile_interval
+from sonoloop.store.metrics import draw_groups, percentile_interval
 from sonoloop.values import CLASSES
-from sonoloop_training.evaluation.columns import to_columns
-from sonoloop_training.evaluation.ranking import (
+from sonoloop_training.evaluation.measures import (
     auc,
     aurc,
-    risk_at,
-    risk_curve,
-    roc_curves,
-    spearman,
-    specificity_at,
-)
-from sonoloop_training.evaluation.reliability import (
     expected_calibration_error,
     recalibrate,
     reliability_curve,
+    risk_at,
+    risk_curve,
+    roc_curves,
     simulate_perfect,
+    spearman,
+    specificity_at,
 )
+from sonoloop_training.evaluation.scores import to_columns
 from sonoloop_training.evaluation.summary import summarise
 
 ONES = np.ones((1, 60))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from sonoloop.models.card import ModelSpec
 from sonoloop.models.networks import build_network
-from sonoloop.models.spec import ModelSpec
-from sonoloop_training.evaluation.gradcam import grad_cam
+from sonoloop_training.evaluation.report import grad_cam
 
 
 class Toy(nn.Module):

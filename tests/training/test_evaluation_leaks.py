@@ -10,9 +10,9 @@ import pytest
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
-from sonoloop_training.evaluation.cases_ import Case
+from sonoloop_training.evaluation.scores import Case
 from sonoloop_training.evaluation.split_list import Listed, is_other, read_split_list
-from sonoloop_training.leaks import find_leaks, identify
+from sonoloop_training.leakage import find_leaks, identify
 
 
 def listed(pixels: np.ndarray, name: str, group: str = "") -> Listed:

@@ -16,9 +16,7 @@ from scipy import ndimage
 
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.values import Prediction
-from sonoloop_training.evaluation.cases_ import Case
-from sonoloop_training.evaluation.scores import dice, iou, match_lesions, surface_distances
-from sonoloop_training.evaluation.scores_ import score_case
+from sonoloop_training.evaluation.scores import Case, dice, iou, match_lesions, score_case, surface_distances
 from sonoloop_training.evaluation.summary import summarise
 
 SCORER = Path(__file__).parents[3] / "shared" / "bench" / "score_masks.py"

@@ -13,9 +13,9 @@ from PIL import Image
 
 from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import EvaluationDone, Event, Notice, Progress, Unreadable
-from sonoloop.models.spec import ModelSpec
+from sonoloop.models.card import ModelSpec
 from sonoloop_training.evaluation.measures import MEASURES
-from sonoloop_training.evaluation.model import read_history
+from sonoloop_training.evaluation.summary import read_history
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,11 @@ from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import EpochDone, Started
 from sonoloop.models.card import Card
 from sonoloop.models.networks import build_network
-from sonoloop_training.evaluation.cases_ import Case
-from sonoloop_training.fit.batches import Batch, count_draws, draw_epoch, make_batch
-from sonoloop_training.fit.cache import Cache
+from sonoloop_training.evaluation.scores import Case
+from sonoloop_training.fit.batches import Batch, Cache, count_draws, draw_epoch, make_batch
 from sonoloop_training.fit.calibration import calibrate
-from sonoloop_training.fit.device_faults import device_watched
-from sonoloop_training.fit.fitting import begin
-from sonoloop_training.fit.layers import choose_layers, shallow_half
+from sonoloop_training.fit.devices import device_watched
+from sonoloop_training.fit.fitting import begin, choose_layers, shallow_half
 from sonoloop_training.fit.losses import joint_loss
 from sonoloop_training.fit.recipe import FitConfig
 from sonoloop_training.fit.validation import watch
@@ -195,7 +193,7 @@ def test_a_device_that_fails_is_told_and_the_checkpoint_stays(tmp_path, tiny, ru
     def lost(*_):
         raise error
 
-    monkeypatch.setattr("sonoloop_training.fit.steps.joint_loss", lost)
+    monkeypatch.setattr("sonoloop_training.fit.loop.joint_loss", lost)
     with pytest.raises(
         TrainingError, match=r"the device cpu failed \(.*\); the checkpoint of the last epoch is"
     ):

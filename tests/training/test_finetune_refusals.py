@@ -14,16 +14,15 @@ from tuning import QUICK, notices, only, tune
 
 from sonoloop.errors import BundleError, StoreError, TrainingError
 from sonoloop.jobs.events import Finished, Job, Selected
-from sonoloop.jobs.jobs import Plan, create_job, open_job
+from sonoloop.jobs.folder import Plan, create_job, open_job
 from sonoloop.models.card import CARD
 from sonoloop.store import CorrectionStore
 from sonoloop.store.leases import LeaseError, take_lease
 from sonoloop.store.model_registry import list_models
 from sonoloop.store.snapshots import list_snapshots, take_snapshot
 from sonoloop_training.__main__ import main
-from sonoloop_training.finetune.beginning import find_store
 from sonoloop_training.finetune.request import Request, read_finetune_recipe
-from sonoloop_training.finetune.run import LEASE, finetune
+from sonoloop_training.finetune.run import LEASE, find_store, finetune
 
 
 def test_a_model_of_another_class_order_is_refused_before_a_snapshot_is_taken(project):
@@ -148,7 +147,7 @@ def test_a_second_finetuning_on_the_store_is_refused_by_name(project):
 
 def test_a_full_disk_is_told_before_anything_is_learned(project, monkeypatch):
     usage = shutil.disk_usage(project.url.parent)
-    monkeypatch.setattr("sonoloop.jobs.jobs.shutil.disk_usage", lambda _: usage._replace(free=1e6))
+    monkeypatch.setattr("sonoloop.jobs.folder.shutil.disk_usage", lambda _: usage._replace(free=1e6))
     with pytest.raises(TrainingError, match=r"there are 1 MB free at .*: make room on the disk"):
         tune(project)
 

@@ -19,19 +19,17 @@ from tuning import QUICK, only, request, tune
 
 from sonoloop.errors import StoreError, TrainingError
 from sonoloop.jobs.events import EpochDone, Event, Finished, Gate, Job, Selected, Started
-from sonoloop.jobs.jobs import open_job
+from sonoloop.jobs.folder import open_job
 from sonoloop.store import CorrectionStore
 from sonoloop.store.leases import LeaseError
-from sonoloop.store.looks import looks
 from sonoloop.store.model_registry import DELETED, find_model, list_models, mark
 from sonoloop.store.snapshots import list_snapshots, read_snapshot
-from sonoloop.store.test_sets import freeze_test_set, read_scores
+from sonoloop.store.test_sets import freeze_test_set, looks, read_scores
 from sonoloop.store.withdrawal import withdraw
 from sonoloop_training.commands.finetune import add_arguments
 from sonoloop_training.commands.finetune import run as run_command
-from sonoloop_training.finetune.keeping import renewed
 from sonoloop_training.finetune.request import Request
-from sonoloop_training.finetune.run import finetune
+from sonoloop_training.finetune.run import finetune, renewed
 
 
 def test_the_lease_is_kept_while_a_step_takes_long_and_its_loss_is_told():
@@ -100,7 +98,7 @@ def test_a_stopped_finetuning_goes_on_to_the_same_model(project, made):
 
 
 def test_a_stop_between_two_batches_is_heeded(project, monkeypatch):
-    from sonoloop_training.fit import steps
+    from sonoloop_training.fit import loop as steps
 
     real, calls = steps.make_batch, []
 
@@ -208,7 +206,7 @@ def test_it_goes_on_with_the_threads_it_began_with_unless_others_are_named(proje
 
 
 def test_a_lost_device_says_how_to_go_on(project, monkeypatch):
-    from sonoloop_training.fit import steps
+    from sonoloop_training.fit import loop as steps
 
     real, calls = steps.joint_loss, []
 
@@ -247,8 +245,8 @@ def test_a_device_that_is_lost_while_calibrating_says_how_to_go_on(project, monk
     def lost(*_, **__):
         raise RuntimeError("CUDA error: unspecified launch failure")
 
-    monkeypatch.setattr("sonoloop_training.finetune.learning.LESIONS_TO_CALIBRATE", 0)
-    monkeypatch.setattr("sonoloop_training.finetune.learning.calibrate", lost)
+    monkeypatch.setattr("sonoloop_training.finetune.learn.LESIONS_TO_CALIBRATE", 0)
+    monkeypatch.setattr("sonoloop_training.finetune.learn.calibrate", lost)
     with pytest.raises(TrainingError, match=r"the device cpu failed .* go on with: sonoloop finetune --job"):
         tune(project)
 

@@ -199,7 +199,7 @@ def test_what_the_base_models_numbers_were_fitted_on_is_known_of_the_new_one_too
 
 
 def test_forty_watched_lesions_fit_the_models_numbers_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr("sonoloop_training.finetune.learning.LESIONS_TO_CALIBRATE", 2)
+    monkeypatch.setattr("sonoloop_training.finetune.learn.LESIONS_TO_CALIBRATE", 2)
     project = make_project(tmp_path / "many", train=30, test=0)
     events = tune(project, judged=False, settings=(*QUICK, "validation=0.5"))
     card = read_bundle(Path(only(events, Finished).path)).card

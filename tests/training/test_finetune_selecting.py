@@ -12,7 +12,7 @@ from sonoloop.errors import TrainingError
 from sonoloop.store.revisions import Revision
 from sonoloop.store.snapshots import Entry
 from sonoloop.values import Correction, Prediction
-from sonoloop_training.finetune.learning import count_to_calibrate
+from sonoloop_training.finetune.learn import count_to_calibrate
 from sonoloop_training.finetune.samples import GROUPS_TO_WATCH, check_classes, check_enough, select
 from sonoloop_training.fit.recipe import FitConfig
 from sonoloop_training.splits import SplitConfig

@@ -15,7 +15,7 @@ import pytest
 from corrected import Project, copy_project, make_project, tune_in_process
 
 from sonoloop.crash_points import POINTS, VARIABLE, crash_here
-from sonoloop.jobs.jobs import open_job
+from sonoloop.jobs.folder import open_job
 from sonoloop.models.library import Library
 from sonoloop.store import CorrectionStore
 from sonoloop.store.model_registry import list_models

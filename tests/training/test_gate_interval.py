@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sonoloop.store.bootstrap import draw_groups, percentile_interval
-from sonoloop_training.evaluation.ranking import auc
-from sonoloop_training.gate.interval import effective_groups, estimate, groups_to_tell
+from sonoloop.store.metrics import draw_groups, percentile_interval
+from sonoloop_training.evaluation.measures import auc
+from sonoloop_training.gate.decision import effective_groups, estimate, groups_to_tell
 
 
 def of_mean(values, groups=None, *, case=0.7):

@@ -26,8 +26,7 @@ from sonoloop.values import Frame
 from sonoloop_training.datasets.groups import fingerprint
 from sonoloop_training.evaluation.scores import dice
 from sonoloop_training.gate.comparison import judge
-from sonoloop_training.gate.judges import read_judged
-from sonoloop_training.gate.scoring import score_models
+from sonoloop_training.gate.scoring import read_judged, score_models
 
 
 @pytest.fixture

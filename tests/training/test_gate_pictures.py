@@ -9,7 +9,7 @@ from PIL import Image
 
 from sonoloop.imaging.phantom import phantom
 from sonoloop.values import Frame
-from sonoloop_training.evaluation.cases_ import Case
+from sonoloop_training.evaluation.scores import Case
 from sonoloop_training.gate.pictures import (
     Change,
     Shown,

@@ -11,7 +11,7 @@ from sonoloop.imaging.phantom import phantom
 from sonoloop.store import CorrectionStore
 from sonoloop.store import test_sets as judging
 from sonoloop.store.groups import place_frame
-from sonoloop.store.overview import compare_models
+from sonoloop.store.metrics import compare_models
 from sonoloop_training.gate.scoring import score_models
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sonoloop_training.figures import image_to_uri, new_figure
-from sonoloop_training.page import Page
+from sonoloop_training.page import Page, image_to_uri, new_figure
 
 
 def test_every_text_is_escaped():

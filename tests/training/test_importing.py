@@ -15,8 +15,7 @@ from sonoloop.imaging.io import read_frame
 from sonoloop.jobs.events import Imported, Progress, Unreadable
 from sonoloop.store import CorrectionStore
 from sonoloop.store.file_index import Places
-from sonoloop.store.group_counts import count_groups
-from sonoloop.store.groups import place_frame, placement
+from sonoloop.store.groups import count_groups, place_frame, placement
 from sonoloop.store.references import reference_of, set_reference
 from sonoloop.store.snapshots import take_snapshot
 from sonoloop.store.tables import REFERENCES

@@ -153,7 +153,7 @@ def test_a_loss_that_is_not_finite_names_its_images_and_keeps_the_checkpoint(
     def spoiled(lesion, classes, batch, config):
         return joint_loss(lesion, classes, batch, config) * math.nan
 
-    monkeypatch.setattr("sonoloop_training.fit.steps.joint_loss", spoiled)
+    monkeypatch.setattr("sonoloop_training.fit.loop.joint_loss", spoiled)
     with pytest.raises(TrainingError, match=r"nan in epoch 2, batch 1 \((busi/case \d, ){3}busi/case \d\)"):
         run_fit(tiny(), tmp_path)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
@@ -164,7 +164,7 @@ def test_nothing_is_learned_from_a_loss_that_is_not_finite(tmp_path, tiny, tiny_
     recipe = tiny("epochs=1")
     seen = []
     monkeypatch.setattr(
-        "sonoloop_training.fit.steps.joint_loss", lambda lesion, *_: lesion.mean((1, 2, 3)) * math.inf
+        "sonoloop_training.fit.loop.joint_loss", lambda lesion, *_: lesion.mean((1, 2, 3)) * math.inf
     )
     monkeypatch.setattr(
         "sonoloop_training.fit.loop.begin", lambda *given: seen.append(begin(*given)) or seen[-1]
@@ -188,7 +188,7 @@ def test_a_gradient_that_is_not_finite_names_its_images_and_keeps_the_checkpoint
         # in the last step the square root of nothing: itself finite, its slope not
         return loss + (lesion.mean((1, 2, 3)) * 0).sqrt() if next(calls) == 2 else loss
 
-    monkeypatch.setattr("sonoloop_training.fit.steps.joint_loss", spoiled)
+    monkeypatch.setattr("sonoloop_training.fit.loop.joint_loss", spoiled)
     with pytest.raises(
         TrainingError,
         match=r"the gradient is not finite in epoch 2, batch 2 \((busi/case \d, ){3}busi/case \d\); the",
@@ -204,7 +204,7 @@ def test_weights_that_are_not_finite_are_never_kept(tmp_path, tiny, run_fit, mon
     def spoil(fitting, *_):
         fitting.network.get_buffer("encoder.model.bn1.running_var").fill_(math.inf)
 
-    monkeypatch.setattr("sonoloop_training.fit.steps.draw_back", spoil)
+    monkeypatch.setattr("sonoloop_training.fit.loop.draw_back", spoil)
     with pytest.raises(
         TrainingError,
         match=r"after epoch 2 weights are NaN or infinite, the first in encoder\.model\.bn1\.running_var",
@@ -215,7 +215,7 @@ def test_weights_that_are_not_finite_are_never_kept(tmp_path, tiny, run_fit, mon
 
 
 def test_the_first_epochs_see_smaller_images(tmp_path, tiny, run_fit, monkeypatch):
-    from sonoloop_training.fit import steps
+    from sonoloop_training.fit import loop as steps
 
     sizes = []
     real = steps.make_batch
@@ -315,7 +315,7 @@ def test_a_batch_too_large_for_the_memory_goes_in_parts_and_teaches_the_same(
             raise torch.OutOfMemoryError("too much")
         return joint_loss(lesion, classes, batch, config)
 
-    monkeypatch.setattr("sonoloop_training.fit.steps.joint_loss", scarce)
+    monkeypatch.setattr("sonoloop_training.fit.loop.joint_loss", scarce)
     parts = run_fit(recipe, tmp_path / "parts")
     notices = [event.message for event in parts if isinstance(event, Notice)]
     assert notices == [f"out of memory; going on with batches in {n} parts" for n in (2, 4)]
@@ -326,7 +326,7 @@ def test_a_single_image_too_large_for_the_memory_is_an_error(tmp_path, tiny, run
     def never(*_):
         raise torch.OutOfMemoryError("too much")
 
-    monkeypatch.setattr("sonoloop_training.fit.steps.joint_loss", never)
+    monkeypatch.setattr("sonoloop_training.fit.loop.joint_loss", never)
     with pytest.raises(TrainingError, match="not enough memory for 1 images at once"):
         run_fit(tiny("epochs=1"), tmp_path)
 
@@ -352,7 +352,7 @@ def test_a_scaler_leaves_out_a_step_in_float16(tmp_path, tiny, run_fit, monkeypa
         loss = joint_loss(lesion, classes, batch, config)
         return loss + (lesion.float().mean((1, 2, 3)) * 0).sqrt() if next(calls) == 2 else loss
 
-    monkeypatch.setattr("sonoloop_training.fit.steps.joint_loss", spoiled)
+    monkeypatch.setattr("sonoloop_training.fit.loop.joint_loss", spoiled)
     assert len(epochs_of(run_fit(tiny("precision=float16"), tmp_path, device="cuda"))) == 2
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True, map_location="cpu")
     assert all(tensor.isfinite().all() for tensor in state["network"].values())

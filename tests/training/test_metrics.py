@@ -7,8 +7,7 @@ import pytest
 import torch
 from evaluation_scores import a_score
 
-from sonoloop_training.evaluation.scores import LesionCounts
-from sonoloop_training.evaluation.scores_ import confusion
+from sonoloop_training.evaluation.scores import LesionCounts, confusion
 from sonoloop_training.evaluation.summary import summarise
 from sonoloop_training.fit.calibration import fit_line, fit_temperature, lowest_gate
 

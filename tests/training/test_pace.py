@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sonoloop_training.fit.pace import Pace
+from sonoloop_training.fit.loop import Pace
 from sonoloop_training.fit.recipe import FitConfig
 
 
@@ -14,7 +14,7 @@ from sonoloop_training.fit.recipe import FitConfig
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Give a function that moves the clock on by so many seconds."""
     now = [500.0]
-    monkeypatch.setattr("sonoloop_training.fit.pace.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sonoloop_training.fit.loop.time.monotonic", lambda: now[0])
 
     def move(seconds: float) -> None:
         now[0] += seconds

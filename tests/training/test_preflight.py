@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sonoloop.errors import SonoloopError, TrainingError
-from sonoloop.models.spec import ModelSpec
+from sonoloop.models.card import ModelSpec
 from sonoloop_training.fit.preflight import try_network
 from sonoloop_training.fit.train import train
 
@@ -40,7 +40,7 @@ def test_a_network_of_a_fixed_size_has_no_small_epochs(tiny):
 
 def test_an_answer_of_another_shape_is_refused(tiny, monkeypatch):
     monkeypatch.setattr(
-        "sonoloop.models.networks.classifier.Classifier.forward", lambda self, images: (None, images[:, 0, 0])
+        "sonoloop.models.networks.Classifier.forward", lambda self, images: (None, images[:, 0, 0])
     )
     with pytest.raises(TrainingError, match=r"shapes \[None, \(1, 64\)\], not \[None, \(1, 3\)\]"):
         try_network(classifier(tiny(), "test_efficientnet", 64))

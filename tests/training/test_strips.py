@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sonoloop.values import CLASSES
-from sonoloop_training.fit.strips import cut_strip
+from sonoloop_training.fit.batches import cut_strip
 
 SIDE = 128
 NORMAL, BENIGN = CLASSES.index("normal"), CLASSES.index("benign")

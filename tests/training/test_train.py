@@ -18,12 +18,11 @@ from sonoloop.errors import BundleError, TrainingError
 from sonoloop.imaging.io import read_study
 from sonoloop.jobs.events import EpochDone, Evaluated, Event, Finished, Progress, Started, Step
 from sonoloop.models.bundle import read_bundle
+from sonoloop.models.card import ModelSpec
 from sonoloop.models.predictor import Predictor
-from sonoloop.models.spec import ModelSpec
 from sonoloop_training.__main__ import main
 from sonoloop_training.fit.fitting import begin
-from sonoloop_training.fit.showing import show_augmentation
-from sonoloop_training.fit.train import train
+from sonoloop_training.fit.train import show_augmentation, train
 
 Made = tuple[Path, list[Event]]
 
@@ -198,7 +197,7 @@ def test_told_to_end_twice_it_ends_once(capsys, monkeypatch, datasets, recipe_fi
             os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr("sonoloop_training.fit.steps.joint_loss", told_twice)
+    monkeypatch.setattr("sonoloop_training.fit.loop.joint_loss", told_twice)
     code, events = run_main(capsys, recipe_file, "--data", datasets, "--out", tmp_path / "out")
     assert code == 130
     assert events[-1] == {"event": "failed", "error": "interrupted"}

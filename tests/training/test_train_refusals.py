@@ -18,7 +18,7 @@ from sonoloop.jobs.events import EpochDone
 from sonoloop_training.__main__ import main
 from sonoloop_training.commands.train import add_arguments, settings_of
 from sonoloop_training.datasets import find_datasets
-from sonoloop_training.fit.recipe_ import read_recipe
+from sonoloop_training.fit.recipe import read_recipe
 from sonoloop_training.fit.train import train
 from sonoloop_training.splits import apply_split
 

@@ -16,8 +16,8 @@ from sonoloop.jobs.events import Event, Imported, Progress, Unreadable
 from sonoloop.store import CorrectionStore
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import place_frame, was_withdrawn
-from sonoloop.store.masks import hash_pixels
 from sonoloop.store.references import offer_reference
+from sonoloop.store.revisions import hash_pixels
 from sonoloop.values import CLASSES, Correction, Frame
 from sonoloop_training.datasets import Sample, load_busbra, load_busi
 from sonoloop_training.finetune.replay import patient_number

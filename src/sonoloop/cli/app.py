@@ -9,17 +9,17 @@ from typing import Annotated
 import typer
 
 from sonoloop import __version__
-from sonoloop.cli.data_ import data
-from sonoloop.cli.evaluate_ import evaluate
+from sonoloop.cli.data import data
+from sonoloop.cli.evaluate import evaluate
 from sonoloop.cli.finetune import finetune
-from sonoloop.cli.gate_ import gate
+from sonoloop.cli.gate import gate
 from sonoloop.cli.import_ import import_masks
 from sonoloop.cli.models import models
 from sonoloop.cli.open import open_images
 from sonoloop.cli.predict import predict
 from sonoloop.cli.samples import samples
-from sonoloop.cli.store_ import store
-from sonoloop.cli.train_ import train
+from sonoloop.cli.store import store
+from sonoloop.cli.train import train
 from sonoloop.errors import SonoloopError
 
 app = typer.Typer(

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Annotated, Self
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+
+if TYPE_CHECKING:
+    from sonoloop.store.corrections import CorrectionStore
+
 
 _PLAIN_EVERY = 30.0
 
@@ -76,3 +84,56 @@ class ProgressConsole:
         if self.is_plain and (begins or now - self._last_plain >= _PLAIN_EVERY):
             self._last_plain = now
             self.notice(f"{stage}: {note or f'{done} of {total}'}")
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back while the context lasts, and raise it at its end; for the main thread."""
+    received = False
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received = True
+
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield  # started in the background, where Ctrl-C is for somebody else
+        return
+    before = signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if received:
+        raise KeyboardInterrupt
+
+
+def not_blank(value: str | None) -> str | None:
+    """Refuse an option that is given and says nothing."""
+    if value is not None and not value.strip():
+        raise typer.BadParameter("it is empty")
+    return value
+
+
+Store = Annotated[
+    str | None,
+    typer.Option("--store", help="File or URL of the project's corrections; your own if not given."),
+]
+Who = Annotated[str, typer.Option("--who", callback=not_blank, help="Your pseudonym, for the record.")]
+Why = Annotated[str, typer.Option("--why", callback=not_blank, help="The reason, for the record.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and no table.")]
+DEFAULT_WHO = "command line"
+
+
+def open_store(place: str | None) -> CorrectionStore:
+    """Open a project's store; one that is named has to be there.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it cannot be opened.
+    """
+    from sonoloop.store import CorrectionStore  # noqa: PLC0415 - `--help` loads none of these
+    from sonoloop.store.database import read_existing  # noqa: PLC0415
+
+    read_existing(place)
+    return CorrectionStore(place)

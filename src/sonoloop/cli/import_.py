@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sonoloop.cli.project import not_blank
+from sonoloop.cli.console import not_blank
 
 
 class Format(StrEnum):
@@ -58,7 +58,7 @@ def import_masks(
     Nothing is stored twice: the same command again adds what is new, and goes on where it broke off.
     """
     from sonoloop.cli.train import TrainingReport  # noqa: PLC0415
-    from sonoloop.jobs.training import training_events  # noqa: PLC0415 - `--help` loads none of these
+    from sonoloop.jobs.process import training_events  # noqa: PLC0415 - `--help` loads none of these
 
     arguments: list[object] = [folder, "--format", layout.value, "--split", split.value]
     if annotator is not None:

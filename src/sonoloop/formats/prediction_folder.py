@@ -2,23 +2,217 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
+import numpy as np
 from PIL import Image
 
-from sonoloop.errors import SonoloopError
-from sonoloop.formats.earlier_run import EarlierRun, mask_path, overlay_path
-from sonoloop.formats.mask_png import write_mask, write_png
-from sonoloop.formats.predictions import COLUMNS, TABLE, PredictionRow
-from sonoloop.imaging.files import MASKS, FoundImage, fold_case
+from sonoloop.errors import ImageError, SonoloopError
+from sonoloop.formats.mask_png import read_mask, write_mask, write_png
+from sonoloop.imaging.io import MASKS, FoundImage, fold_case
 from sonoloop.imaging.overlay import draw_overlay
 from sonoloop.values import CLASSES, Frame, Prediction
+
+TABLE = "predictions.csv"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionRow:
+    """One row of `predictions.csv`.
+
+    Parameters
+    ----------
+    image : str
+        Path of the image relative to the input, with forward slashes.
+    width, height : int
+        Of the image, in pixels.
+    p_normal, p_benign, p_malignant : float
+        Calibrated class probabilities.
+    predicted_class : str
+        The most probable of them.
+    lesions, lesion_area_px : int
+        Number of lesions in the mask, and their pixels.
+    expected_dice : float
+        See `sonoloop.values.Prediction`.
+    model : str
+        Id of the model.
+    seconds : float
+        What predicting took; an image's share of its batch, reading and writing not counted.
+    """
+
+    image: str
+    width: int
+    height: int
+    p_normal: float
+    p_benign: float
+    p_malignant: float
+    predicted_class: str
+    lesions: int
+    lesion_area_px: int
+    expected_dice: float
+    model: str
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values by column."""
+        return asdict(self)
+
+
+COLUMNS = tuple(field.name for field in fields(PredictionRow))
+
+
+def describe(prediction: Prediction, *, image: str, seconds: float) -> PredictionRow:
+    """Describe a prediction in a row, probabilities rounded to four digits."""
+    normal, benign, malignant = (round(float(p), 4) for p in prediction.classes)
+    height, width = prediction.mask.shape
+    return PredictionRow(
+        image=image,
+        width=width,
+        height=height,
+        p_normal=normal,
+        p_benign=benign,
+        p_malignant=malignant,
+        predicted_class=prediction.label,
+        lesions=prediction.lesions,
+        lesion_area_px=int(np.count_nonzero(prediction.mask)),
+        expected_dice=round(prediction.expected_dice, 4),
+        model=prediction.model,
+        seconds=round(seconds, 3),
+    )
+
+
+def read_predictions(path: Path) -> list[PredictionRow]:
+    """Read a `predictions.csv`.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The table, or the folder it is in.
+
+    Raises
+    ------
+    SonoloopError
+        If it cannot be read, lacks a column or holds a value that does not fit; the message names the row.
+    """
+    path = path / TABLE if path.is_dir() else path
+    kinds = {"int": int, "float": float, "str": str}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            missing = sorted(set(COLUMNS) - set(table.fieldnames or ()))
+            if missing:
+                raise SonoloopError(
+                    f"{path} lacks {', '.join(missing)}; give a table that `sonoloop predict` wrote"
+                )
+            rows = []
+            for number, row in enumerate(table, start=2):
+                try:
+                    values = {f.name: kinds[str(f.type)](row[f.name]) for f in fields(PredictionRow)}
+                except (TypeError, ValueError) as error:
+                    raise SonoloopError(
+                        f"line {number} of {path} does not fit its columns: {error}"
+                    ) from error
+                rows.append(PredictionRow(**values))
+            return rows
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SonoloopError(f"{path} cannot be read: {error}") from error
+
+
+def mask_path(folder: Path, stem: PurePath) -> Path:
+    """Return where the mask of an image goes, whose stem is from `plan_stems`."""
+    return folder / MASKS / stem.parent / f"{stem.name}_mask.png"
+
+
+def overlay_path(mask: Path) -> Path:
+    """Return where the overlay that belongs to a mask goes."""
+    return mask.with_name(mask.name.removesuffix("_mask.png") + "_overlay.png")
+
+
+class EarlierRun:
+    """The rows of a `predictions.csv`, each with its mask where that can be told.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Holds the table. Without one, or with one that cannot be read, there was no earlier run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        rows: list[PredictionRow] = []
+        # a table that is not ours names nothing that may be touched
+        with contextlib.suppress(SonoloopError):
+            if (folder / TABLE).is_file():
+                rows = read_predictions(folder)
+        self._masks = [(row, _find_mask(folder, row)) for row in rows]
+        self._known = _folded(mask for _, mask in self._masks)
+
+    def remove_overlay(self, mask: Path) -> None:
+        """Remove the overlay beside a mask of that run which is about to be replaced."""
+        if fold_case(mask) in self._known:
+            overlay_path(mask).unlink(missing_ok=True)
+
+    def rows_beside(self, images: Collection[str], masks: Collection[Path]) -> list[PredictionRow]:
+        """Return the rows of other images than these, whose masks are none of these."""
+        written = _folded(masks)
+        return [
+            row
+            for row, mask in self._masks
+            if row.image not in images and not (mask and fold_case(mask) in written)
+        ]
+
+    def remove_masks(self, *, kept: Collection[PredictionRow], written: Collection[Path]) -> None:
+        """Remove the masks and overlays of that run, except those of kept rows and those written since.
+
+        A mask that no longer holds what its row says was changed by a person, and stays.
+
+        Raises
+        ------
+        SonoloopError
+            If a file cannot be removed; the message names it.
+        """
+        rows = set(kept)
+        spared = _folded(written) | _folded(mask for row, mask in self._masks if row in rows)
+        for row, mask in self._masks:
+            if mask is None or fold_case(mask) in spared or not _holds(mask, row):
+                continue
+            try:
+                mask.unlink()
+                overlay_path(mask).unlink(missing_ok=True)
+            except OSError as error:
+                raise SonoloopError(
+                    f"cannot remove {mask} of the earlier run ({error.strerror}); remove it yourself"
+                ) from error
+
+
+def _find_mask(folder: Path, row: PredictionRow) -> Path | None:
+    image = Path(row.image)
+    if not image.name or image.anchor or ".." in image.parts:
+        return None
+    # the table does not tell whether another image made this one keep its suffix
+    there = [path for stem in (image.with_suffix(""), image) if (path := mask_path(folder, stem)).is_file()]
+    return there[0] if len(there) == 1 else None
+
+
+def _holds(mask: Path, row: PredictionRow) -> bool:
+    try:
+        values = read_mask(mask)
+    except ImageError:
+        return False
+    held = values.shape, int(values.max()), int(np.count_nonzero(values))
+    return held == ((row.height, row.width), row.lesions, row.lesion_area_px)
+
+
+def _folded(masks: Iterable[Path | None]) -> set[str]:
+    return {fold_case(mask) for mask in masks if mask}
+
 
 _PARTIAL = "predictions.partial.csv"
 

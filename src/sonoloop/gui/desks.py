@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from sonoloop.gui.models_shelf import Shelf
     from sonoloop.gui.train.progress import GateResult
-    from sonoloop.store.news import News
+    from sonoloop.store.snapshots import News
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from napari.viewer import Viewer
+
 from sonoloop.gui.preferences import PLUGIN
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
-
     from sonoloop.gui.annotate.panel import AnnotatePanel
+
 
 PANEL = "Annotate"
 
@@ -61,3 +62,8 @@ def dock_panel(viewer: Viewer, *, store: str | None = None) -> AnnotatePanel:
         panel.session.use_store(store)
     dock.show()
     return cast("AnnotatePanel", panel)
+
+
+def predict(viewer: Viewer) -> None:
+    """Predict the current frame, and dock the panel if it is not there yet."""
+    dock_panel(viewer).run("predict")

@@ -11,17 +11,22 @@ from typing import Any
 from sonoloop.errors import BundleError, ModelError, SonoloopError
 from sonoloop.gui.llvm import load_triton_apart
 from sonoloop.gui.work import OpenStore, StoreKeeper
-from sonoloop.models.card import Card, read_card
+from sonoloop.models.archive import verify_files
+from sonoloop.models.card import Card, read_card, shipped_card
 from sonoloop.models.library import Library
-from sonoloop.models.members import verify_files
-from sonoloop.models.places import shipped_card
 from sonoloop.store.corrections import CorrectionStore
-from sonoloop.store.locking import lock, unlock
-from sonoloop.store.metrics import Figure
-from sonoloop.store.model_registry import list_models, mark, register
-from sonoloop.store.model_rows import DELETED
-from sonoloop.store.overview import Line, Overview, compare_models
-from sonoloop.store.promotions import Promotion, ensure_incumbent, history, promote, rollback, rollback_target
+from sonoloop.store.metrics import Figure, Line, Overview, compare_models
+from sonoloop.store.model_registry import DELETED, list_models, mark, register
+from sonoloop.store.promotions import (
+    Promotion,
+    ensure_incumbent,
+    history,
+    lock,
+    promote,
+    rollback,
+    rollback_target,
+    unlock,
+)
 
 # on whatever it was tested on where it was made
 _OWN = (

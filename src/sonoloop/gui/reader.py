@@ -11,8 +11,9 @@ from napari.utils.notifications import show_info, show_warning
 from numpy.typing import NDArray
 
 from sonoloop.errors import ImageError, NotAnImageError
-from sonoloop.imaging.files import find_images, is_image_path, is_mask_path
-from sonoloop.imaging.io import Study, read_study
+from sonoloop.imaging.grey import frame_from_array
+from sonoloop.imaging.io import Study, find_images, is_image_path, is_mask_path, read_study
+from sonoloop.imaging.phantom import Phantom, sample_study
 from sonoloop.values import Frame
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -178,3 +179,33 @@ def _read_mask(path: Path) -> LayerData:
     if values.max(initial=0) == 255:
         values = (values > 127).astype(np.uint8)
     return values, {"name": path.stem}, "labels"
+
+
+def benign() -> list[LayerData]:
+    """Open the benign phantom."""
+    return [_sample(sample_study()[0])]
+
+
+def malignant() -> list[LayerData]:
+    """Open the malignant phantom."""
+    return [_sample(sample_study()[1])]
+
+
+def normal() -> list[LayerData]:
+    """Open the normal phantom."""
+    return [_sample(sample_study()[2])]
+
+
+def study() -> list[LayerData]:
+    """Open all three, the benign one shown."""
+    layers = [_sample(phantom) for phantom in sample_study()]
+    show_first(layers)
+    return layers
+
+
+def _sample(phantom: Phantom) -> LayerData:
+    frame = frame_from_array(phantom.image, name=f"{phantom.label} phantom")
+    data, options, kind = layer_data(frame.name, (frame,), None)
+    # nobody's data: it is neither drawn into a part nor hidden from the annotator
+    options["metadata"]["sonoloop"]["sample"] = True
+    return data, options, kind

@@ -12,16 +12,14 @@ from sonoloop.gui.desks import Outlook
 from sonoloop.gui.train.progress import GateResult
 from sonoloop.gui.work import OpenStore, StoreKeeper
 from sonoloop.jobs.folder import JOBS
+from sonoloop.models.archive import verify_files
+from sonoloop.models.card import shipped_card
 from sonoloop.models.library import Library
-from sonoloop.models.members import verify_files
-from sonoloop.models.places import shipped_card
 from sonoloop.store.corrections import CorrectionStore
-from sonoloop.store.file_index import Places, work_folder
-from sonoloop.store.heads import select_newest
-from sonoloop.store.news import count_news
+from sonoloop.store.file_index import Places, known_frames, work_folder
 from sonoloop.store.promotions import incumbent, promote
-from sonoloop.store.relinking import known_frames
-from sonoloop.store.snapshots import list_snapshots
+from sonoloop.store.revisions import select_newest
+from sonoloop.store.snapshots import count_news, list_snapshots
 from sonoloop.store.tables import GROUPS, MEMBERS, REVISIONS
 
 _ID = 64  # digits
@@ -99,7 +97,7 @@ class TrainDesk:
 
 
 def _count_lessons(store: CorrectionStore) -> int:
-    """Count the corrections that may train, by the rule of `sonoloop.store.news.count_news`."""
+    """Count the corrections that may train, by the rule of `sonoloop.store.snapshots.count_news`."""
     trains = func.coalesce(GROUPS.c.role, "train") != "test"
     alone = func.coalesce(MEMBERS.c.bridges, False).is_(False)
     newest = select_newest(REVISIONS.c.id).where(trains, alone).order_by(None).subquery()

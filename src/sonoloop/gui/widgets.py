@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from napari.resources import get_colorized_svg, get_icon_path
+from napari.utils.notifications import (
+    ErrorNotification,
+    notification_manager,
+    show_error,
+    show_warning,
+)
+from napari.utils.theme import get_theme
 from qtpy.QtCore import QObject, Qt
-from qtpy.QtGui import QCloseEvent, QShowEvent
-from qtpy.QtWidgets import QDockWidget, QFrame, QHBoxLayout, QMainWindow, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtGui import QCloseEvent, QIcon, QPixmap, QShowEvent
+from qtpy.QtOpenGLWidgets import QOpenGLWidget
+from qtpy.QtWidgets import (
+    QDockWidget,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QMainWindow,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 
+from sonoloop.errors import SonoloopError, UnsupportedImageError
 from sonoloop.gui.annotate.keys import attached
 from sonoloop.gui.annotate.session import single_shot
 from sonoloop.gui.preferences import Preferences, read_preferences
@@ -115,3 +137,159 @@ def _dock_of(widget: QWidget) -> QDockWidget | None:
     while above is not None and not isinstance(above, QDockWidget):
         above = above.parent()
     return above
+
+
+class QuestionBox(QFrame):
+    """Shows a question with its answers as buttons; hidden while there is none.
+
+    Parameters
+    ----------
+    parent : QWidget, optional
+        The panel.
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setFrameShape(QFrame.Shape.StyledPanel)
+        self._text = QLabel()
+        self._text.setWordWrap(True)
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(6, 6, 6, 6)
+        self._layout.addWidget(self._text)
+        self._buttons: list[QPushButton] = []
+        self.hide()
+
+    def ask(self, text: str, answers: Sequence[tuple[str, Callable[[], object]]]) -> None:
+        """Show a question; each answer is a button's text and what it does."""
+        self.clear()
+        self._text.setText(text)
+        for label, action in answers:
+            button = QPushButton(label)
+            button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+            button.clicked.connect(lambda _checked=False, action=action: action())
+            self._layout.addWidget(button)
+            self._buttons.append(button)
+        self.show()
+
+    def clear(self) -> None:
+        """Take the question away."""
+        self.hide()
+        for button in self._buttons:
+            self._layout.removeWidget(button)
+            button.deleteLater()
+        self._buttons.clear()
+
+    def answers(self) -> list[QPushButton]:
+        """Return the buttons, in order."""
+        return list(self._buttons)
+
+
+class WhyBox(QWidget):
+    """Asks for a reason that is kept; hidden while there is no question.
+
+    Parameters
+    ----------
+    parent : QWidget, optional
+        The panel.
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._text = QLabel()
+        self._text.setWordWrap(True)
+        self._line = QLineEdit()
+        self._line.setPlaceholderText("Why, for the record")
+        self._line.setMaxLength(500)
+        self._confirm = QPushButton("Confirm")
+        self._confirm.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self._action: Callable[[str], object] | None = None
+        # once the layout above it has found room
+        self._into_view = single_shot(self, 50, self._scroll_into_view)
+        line = QHBoxLayout()
+        line.addWidget(self._line, 1)
+        line.addWidget(self._confirm)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._text)
+        layout.addLayout(line)
+        self._line.textChanged.connect(lambda text: self._confirm.setEnabled(bool(text.strip())))
+        self._line.returnPressed.connect(self._give)
+        self._confirm.clicked.connect(self._give)
+        self.hide()
+
+    def ask(self, text: str, action: Callable[[str], object]) -> None:
+        """Ask; `action` is called with the reason once one is given."""
+        self._action = action
+        self._text.setText(text)
+        self._line.setAccessibleName(text)
+        self._line.clear()
+        self._confirm.setEnabled(False)
+        self.show()
+        self._line.setFocus()
+        self._into_view.start()
+
+    def clear(self) -> None:
+        """Take the question away."""
+        self._action = None
+        self.hide()
+
+    def _give(self) -> None:
+        reason, action = self._line.text().strip(), self._action
+        if reason and action is not None:
+            self.clear()
+            action(reason)
+
+    def _scroll_into_view(self) -> None:
+        above: QWidget | None = self.parentWidget()
+        while above is not None and not isinstance(above, QScrollArea):
+            above = above.parentWidget()
+        if above is not None:
+            above.ensureWidgetVisible(self)
+
+
+_PIXELS = 64  # drawn large, so that it stays sharp on a scaled screen
+_FAINT = 0.4
+
+
+def themed_icon(name: str, theme: str) -> QIcon:
+    """Return one of napari's icons in a theme's icon colour, fainter for a disabled button."""
+    icon = QIcon(_draw(name, theme, 1))
+    icon.addPixmap(_draw(name, theme, _FAINT), QIcon.Mode.Disabled)
+    return icon
+
+
+def _draw(name: str, theme: str, opacity: float) -> QPixmap:
+    svg = get_colorized_svg(get_icon_path(name), get_theme(theme).icon.as_hex(), opacity)
+    pixmap = QPixmap()
+    pixmap.loadFromData(svg.encode(), "SVG")
+    return pixmap if pixmap.isNull() else pixmap.scaledToHeight(_PIXELS)
+
+
+def focus_canvas(widget: QWidget) -> None:
+    """Give the focus to the canvas of the window that holds the widget."""
+    window = widget.window()
+    canvas = window.findChild(QOpenGLWidget) if window is not None else None
+    if canvas is not None:
+        canvas.setFocus()
+
+
+logger = logging.getLogger(__name__)
+
+
+def show_problem(error: Exception) -> None:
+    """Show an error as a notification; an unexpected one with its traceback, which is logged too."""
+    if isinstance(error, UnsupportedImageError):
+        show_warning(str(error))
+    elif isinstance(error, SonoloopError):
+        logger.info("%s: %s", type(error).__name__, error)
+        show_error(str(error))
+    else:
+        logger.error("unexpected error", exc_info=error)
+        notification_manager.dispatch(ErrorNotification(error))
+
+
+def device_name(device: str) -> str:
+    """Name a device that torch spells, such as "cuda:1"."""
+    kind, _, number = device.partition(":")
+    names = {"cpu": "CPU", "cuda": "GPU", "mps": "Apple GPU"}
+    return f"{names.get(kind, kind)} {number}" if number not in ("", "0") else names.get(kind, kind)

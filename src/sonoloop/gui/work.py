@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sonoloop.errors import StoreError
-from sonoloop.gui.annotate.frames import Source
+from sonoloop.gui.annotate.layers import Source
 from sonoloop.gui.llvm import load_triton_apart
 from sonoloop.imaging.grey import check_frame
 from sonoloop.values import Correction, Frame, Label, Prediction

@@ -6,6 +6,7 @@ import hashlib
 import io
 import logging
 import math
+import re
 import struct
 import warnings
 import zlib
@@ -259,3 +260,87 @@ def _too_large(name: str, max_pixels: int) -> str:
 
 def _truncated(name: str) -> str:
     return f"{name} breaks off or is damaged; copy or export it again"
+
+
+# the folder that `sonoloop predict` writes its masks and overlays to
+MASKS = "masks"
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+# BUSI writes "benign (7)_mask.png" and, for a second lesion, "benign (7)_mask_1.png"
+_MASK = re.compile(r"_mask(_\d+)?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An image file, and its path relative to the input it was found below."""
+
+    path: Path
+    relative: Path
+
+
+def is_image_path(path: Path) -> bool:
+    """Whether the name is that of an image, and not of a mask or a hidden file."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not is_mask_path(path)
+
+
+def is_mask_path(path: Path) -> bool:
+    """Whether the name is that of a mask, as BUSI and `sonoloop predict` write them."""
+    return path.suffix.lower() in SUFFIXES and _MASK.search(path.stem) is not None
+
+
+def is_overlay_path(path: Path) -> bool:
+    """Whether the path is that of an overlay in a folder of predictions, which is no input."""
+    return path.name.endswith("_overlay.png") and MASKS in (parent.name for parent in path.parents)
+
+
+def mask_paths(image: Path) -> list[Path]:
+    """Return the masks that lie beside an image, in BUSI's naming, in order."""
+    pattern = re.compile(re.escape(image.stem) + r"_mask(_\d+)?\.[a-z]+$", re.IGNORECASE)
+    return sorted(p for p in image.parent.iterdir() if pattern.fullmatch(p.name) and is_mask_path(p))
+
+
+def find_images(paths: Iterable[Path]) -> list[FoundImage]:
+    """Find the images below files and folders.
+
+    Parameters
+    ----------
+    paths : iterable of pathlib.Path
+        Files are taken as they are, but masks and overlays are left out; folders are searched, in
+        natural order.
+
+    Returns
+    -------
+    list of FoundImage
+        Each file once. With several folders, `relative` starts with the folder's own name.
+
+    Raises
+    ------
+    ImageMissingError
+        If a path does not exist.
+    """
+    inputs = [Path(path) for path in paths]
+    folders = [path for path in inputs if path.is_dir()]
+    found: dict[Path, FoundImage] = {}
+    for path in inputs:
+        if path.is_dir():
+            prefix = Path(path.resolve().name) if len(folders) > 1 else Path()
+            images = (p for p in path.rglob("*") if is_image_path(p) and not is_overlay_path(p))
+            files = sorted((p for p in images if p.is_file()), key=natural_order)
+            for file in files:
+                found.setdefault(file.resolve(), FoundImage(file, prefix / file.relative_to(path)))
+        elif not path.exists():
+            raise ImageMissingError(f"there is no file or folder {path}; check the path")
+        elif not (is_mask_path(path) or is_overlay_path(path)):
+            found.setdefault(path.resolve(), FoundImage(path, Path(path.name)))
+    return list(found.values())
+
+
+def natural_order(path: Path) -> list[tuple[int, int | str]]:
+    """Sort key by which "benign (2)" comes before "benign (10)"."""
+    parts = re.split(r"(\d+)", str(path).casefold())
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
+
+
+def fold_case(path: Path) -> str:
+    """Key by which two paths are one to file systems that ignore case."""
+    return path.as_posix().casefold()

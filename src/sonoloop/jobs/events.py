@@ -133,7 +133,7 @@ class Selected(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate(Event):
-    """Two models were compared on a test set; see `sonoloop_training.gate.decide.Verdict`.
+    """Two models were compared on a test set; see `sonoloop_training.gate.decision.Verdict`.
 
     `difference` (with its `interval`), `missed_malignant`, `false_alarms` and `auc` are candidate less
     incumbent; `sides` has all that is known of the last three. `look` is the number of the comparison in the

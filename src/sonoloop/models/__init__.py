@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def default_predictor(
     device: str = "auto", *, on_notice: Callable[[str], None] | None = None, version: str | None = None
 ) -> Predictor:
-    """Return the shipped model, or a version, ready to predict; see `sonoloop.models.registry`."""
-    from sonoloop.models.registry import default_predictor  # noqa: PLC0415 - imports torch
+    """Return the shipped model, or a version, ready to predict; see `sonoloop.models.library`."""
+    from sonoloop.models.library import default_predictor  # noqa: PLC0415 - imports torch
 
     return default_predictor(device, on_notice=on_notice, version=version)

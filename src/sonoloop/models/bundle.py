@@ -19,8 +19,6 @@ from sonoloop.errors import BundleError, ModelError
 from sonoloop.models.card import CARD, MAX_WEIGHTS_BYTES, WEIGHTS, Card, read_bundle_file, read_card
 from sonoloop.models.networks import build_network, outline_network
 
-__all__ = ["CARD", "WEIGHTS", "Bundle", "Card", "read_bundle", "save_bundle", "seal"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bundle:

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sonoloop.errors import BundleError, ModelError
-from sonoloop.models.archive import pack, unpack
-from sonoloop.models.card import CARD, Card, read_card
-from sonoloop.models.manifest import check_split
-from sonoloop.models.members import copy_members, sync_folder, verify_files
-from sonoloop.models.places import models_folder, shipped_folder
+from sonoloop.models.archive import copy_members, pack, sync_folder, unpack, verify_files
+from sonoloop.models.bundle import Bundle, read_bundle
+from sonoloop.models.card import (
+    CARD,
+    DEFAULT,
+    MAX_BESIDE_BYTES,
+    Card,
+    models_folder,
+    read_bundle_file,
+    read_card,
+    shipped_folder,
+)
+from sonoloop.models.manifest import SPLIT, check_split
+from sonoloop.models.predictor import Predictor
 
 if TYPE_CHECKING:
     from sonoloop.models.bundle import Bundle
+
 
 _TEMPORARY = ".tmp"
 # a copy takes seconds: what is older was left by a process that was killed
@@ -35,7 +46,7 @@ class Library:
     Parameters
     ----------
     folder : pathlib.Path, optional
-        Where; `sonoloop.models.places.models_folder` unless given. It is created when something is added.
+        Where; `sonoloop.models.card.models_folder` unless given. It is created when something is added.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -302,3 +313,145 @@ def _version_of(folder: Path) -> str | None:
         return read_card(folder).version
     except BundleError:
         return None
+
+
+def load_bundle(name_or_path: str | Path | None = None) -> Bundle:
+    """Load and verify a model; see `bundle_folder` for what it may be called.
+
+    Raises
+    ------
+    ModelError
+        If there is none of that name.
+    BundleError
+        If it is damaged.
+    """
+    return read_bundle(bundle_folder(name_or_path))
+
+
+def bundle_folder(name_or_path: str | Path | None = None) -> Path:
+    """Find the folder of a model.
+
+    Parameters
+    ----------
+    name_or_path : str or pathlib.Path, optional
+        A bundle's folder, the name of one in the data folder, or "default"; the shipped model unless given.
+
+    Raises
+    ------
+    ModelError
+        If there is none of that name.
+    """
+    if name_or_path is None or str(name_or_path) == DEFAULT:
+        return shipped_folder()
+    path = Path(name_or_path)
+    if path.name == CARD:
+        path = path.parent
+    if path.is_dir():
+        return path
+    own = models_folder()
+    names = sorted(p.name for p in own.glob("[!.]*") if (p / CARD).is_file())
+    if str(name_or_path) in names:
+        return own / str(name_or_path)
+    raise ModelError(
+        f"there is no model {str(name_or_path)!r}; "
+        f"give a bundle's folder, or one of: {', '.join([DEFAULT, *names])}"
+    )
+
+
+def load_version(
+    version: str, *, library: Library | None = None, on_notice: Callable[[str], None] | None = None
+) -> Bundle:
+    """Load and verify the model in use, and see that it stays: an upgrade of the package replaces its own.
+
+    Parameters
+    ----------
+    version : str
+        64 hex digits, as a store's pointer names it.
+    library : Library, optional
+        Where models lie; the user's own unless given.
+    on_notice : callable, optional
+        Told where the model inside the package could not be copied to the library; it is used all the same.
+
+    Raises
+    ------
+    ModelError
+        If it is not on this machine.
+    BundleError
+        If it is damaged.
+    """
+    library = library or Library()
+    bundle = library.load(version)
+    if library.find(version) == shipped_folder():
+        try:
+            library.add(shipped_folder())
+        except BundleError as error:
+            if on_notice is not None:
+                on_notice(str(error))
+    return bundle
+
+
+def default_predictor(
+    device: str = "auto", *, on_notice: Callable[[str], None] | None = None, version: str | None = None
+) -> Predictor:
+    """Return a model ready to predict; see `Predictor` for what it takes.
+
+    Parameters
+    ----------
+    device : str
+        Where to run.
+    on_notice : callable, optional
+        Told what the user should know.
+    version : str, optional
+        Of the model in use; see `load_version`. The shipped model unless given.
+
+    Raises
+    ------
+    ModelError, BundleError
+        If the version is not on this machine, or damaged.
+    """
+    bundle = load_bundle() if version is None else load_version(version, on_notice=on_notice)
+    return Predictor(bundle, device=device, on_notice=on_notice)
+
+
+# who was watched had a say in when the training ended
+_TAUGHT_PARTS = ("train", "validation")
+
+
+def find_taught(library: Library, keys: Collection[str]) -> dict[str, str]:
+    """Find the models whose own list of who trained them holds any of these images.
+
+    A model that has no such list, or one that cannot be read, says nothing and is not found.
+
+    Parameters
+    ----------
+    library : Library
+        Where the models are; the one that ships is among them.
+    keys : collection of str
+        Ids and pixel hashes; see `sonoloop.values.Frame`.
+
+    Returns
+    -------
+    dict
+        By version the model's id, as users see it.
+    """
+    return {
+        version: read_card(folder).model
+        for version, folder in library.versions().items()
+        if _read_keys(folder).intersection(keys)
+    }
+
+
+def _read_keys(folder: Path) -> set[str]:
+    if not (folder / SPLIT).is_file():
+        return set()
+    try:
+        parts = json.loads(read_bundle_file(folder / SPLIT, MAX_BESIDE_BYTES))
+        return {key for part in _TAUGHT_PARTS for entry in parts.get(part, []) for key in _keys_of(entry)}
+    except (BundleError, ValueError, TypeError, AttributeError, RecursionError):
+        return set()
+
+
+def _keys_of(entry: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever JSON holds
+    if not isinstance(entry, dict):
+        return ()  # an older list has names alone
+    return tuple(str(entry[name]) for name in ("id", "pixels_hash") if entry.get(name))

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sonoloop.errors import BundleError
-from sonoloop.models.card import read_bundle_file
-from sonoloop.models.members import MAX_BESIDE_BYTES
-from sonoloop.models.places import shipped_folder
+from sonoloop.models.card import MAX_BESIDE_BYTES, read_bundle_file, shipped_folder
 
 SPLIT = "split.json"
 _PARTS = ("train", "validation", "test")

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import platformdirs
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from sonoloop.errors import StoreError
+from sonoloop.store.tables import METADATA, VERSION_TABLE
 
 _SQLITE_HEADER = 100  # bytes; SQLite takes a file of one byte for an empty database and would overwrite it
 
@@ -176,3 +186,285 @@ def _create_folder(folder: Path, *, above: bool) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+LOCK_TIMEOUT_MS = 10_000
+
+# EXTRA also syncs the folder after the journal is deleted, which is the commit; memory maps hide I/O errors.
+_PRAGMAS = (f"PRAGMA busy_timeout={LOCK_TIMEOUT_MS}", "PRAGMA mmap_size=0", "PRAGMA synchronous=EXTRA")
+_BOUND_WAITING = [
+    f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}",
+    # A server may be set to answer before the disk has it; an Accept that returned is on disk.
+    "SET LOCAL synchronous_commit = on",
+]
+# WAL can corrupt a database in SQLite 3.7.0 to 3.51.2 (https://sqlite.org/wal.html, the WAL-reset bug).
+_JOURNAL = "PRAGMA journal_mode=DELETE"
+
+
+def create_store_engine(url: URL, *, known: bool = True, foreign_keys: bool = True) -> Engine:
+    """Make the engine for reading; `for_writing` makes its twin.
+
+    Parameters
+    ----------
+    url : sqlalchemy.URL
+        From `sonoloop.store.database.read_location`.
+    known : bool
+        Whether the file is known to be a store of ours: only then its journal mode, which is kept in the
+        file, may be changed.
+    foreign_keys : bool
+        False for migrations on SQLite, which rebuild tables; they check the keys before they commit.
+
+    Returns
+    -------
+    sqlalchemy.Engine
+        Nothing is opened yet. Values never appear in its errors: they may say who wrote what.
+    """
+    if is_file(url):
+        # No pool: an open costs less than a commit, and no connection outlives a fork or keeps a file open.
+        engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
+        pragmas = [*_PRAGMAS, f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}"]
+        _configure_sqlite(engine, [*pragmas, _JOURNAL] if known else pragmas)
+        reading, writing = ["BEGIN"], ["BEGIN IMMEDIATE"]
+    else:
+        engine = create_engine(
+            url, pool_pre_ping=True, hide_parameters=True, connect_args={"connect_timeout": 10}
+        )
+        reading, writing = [], _BOUND_WAITING
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        for statement in writing if connection.get_execution_options().get("writing") else reading:
+            connection.exec_driver_sql(statement)
+
+    return engine
+
+
+def for_writing(engine: Engine) -> Engine:
+    """Make the twin of an engine whose transactions are ready to write from their beginning.
+
+    On SQLite they take the write lock at once: one that reads first and writes later fails as soon as
+    another has written in between. On PostgreSQL rows are locked instead, and waiting for them is bounded.
+
+    Parameters
+    ----------
+    engine : sqlalchemy.Engine
+        From `create_store_engine`.
+
+    Returns
+    -------
+    sqlalchemy.Engine
+        Shares the connections of the first.
+    """
+    return engine.execution_options(writing=True)
+
+
+def _configure_sqlite(engine: Engine, pragmas: list[str]) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:  # noqa: ANN401 - a driver's own connection
+        connection.isolation_level = None  # SQLAlchemy's recipe: the driver must not begin by itself
+        for pragma in pragmas:
+            connection.execute(pragma)
+
+
+_LOCKED = "another program has been writing to it for too long: try again, or close the other program"
+_FULL = "there is no room left on its disk: free some space and try again"
+_READ_ONLY = "it is read-only: allow writing to it, or choose another place for the store"
+_UNREACHABLE = "it cannot be reached: check the drive or the connection and try again"
+_DAMAGED = "it is damaged: keep a copy of it and restore a backup"
+_REFUSED = "it refused a change that its own rules forbid"
+_FOREIGN = "it is not a SQLite database: choose another file, it was left as it is"
+_TROUBLE = "its disk reported an error or is full: free some space, check the disk and try again"
+
+# Primary codes of https://sqlite.org/rescode.html; extended ones begin with them, as SQLITE_IOERR_WRITE does.
+_SQLITE = {
+    "SQLITE_BUSY": _LOCKED,
+    "SQLITE_LOCKED": _LOCKED,
+    "SQLITE_FULL": _FULL,
+    "SQLITE_READONLY": _READ_ONLY,
+    "SQLITE_PERM": _READ_ONLY,
+    "SQLITE_CANTOPEN": _UNREACHABLE,
+    "SQLITE_CORRUPT": _DAMAGED,
+    "SQLITE_NOTADB": _FOREIGN,
+    "SQLITE_IOERR": _TROUBLE,
+    "SQLITE_CONSTRAINT": _REFUSED,
+}
+
+# Codes and classes of https://www.postgresql.org/docs/current/errcodes-appendix.html, the longest match wins.
+_POSTGRESQL = {
+    "55P03": _LOCKED,
+    "40": _LOCKED,
+    "53100": _FULL,
+    "53": _UNREACHABLE,
+    "25006": _READ_ONLY,
+    "42501": _READ_ONLY,
+    "08": _UNREACHABLE,
+    "57P": _UNREACHABLE,
+    "28": "it refused the user or the password: check the store's URL",
+    "3D": "there is no such database: create it, or check the store's URL",
+    "58": _TROUBLE,
+    "XX": _DAMAGED,
+    "23": _REFUSED,
+    "P0001": _REFUSED,
+}
+
+
+@contextmanager
+def explained(store: str) -> Iterator[None]:
+    """Raise a database's errors as a `StoreError` that says what to do.
+
+    Parameters
+    ----------
+    store : str
+        What to call the store before a user.
+
+    Raises
+    ------
+    StoreError
+        From the original, for every error of the database, of its driver or of waiting for a connection.
+    """
+    try:
+        yield
+    except (DBAPIError, PoolTimeoutError) as error:
+        raise StoreError(f"the corrections in {store} could not be used: {_explain(error)}") from error
+    except UnicodeDecodeError as error:  # of a damaged file, SQLite's own message may not be text
+        raise StoreError(f"the corrections in {store} could not be used: {_DAMAGED}") from error
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise StoreError(
+            f"{store} needs a database driver that is missing: pip install 'psycopg[binary]'"
+        ) from error
+
+
+def _explain(error: DBAPIError | PoolTimeoutError) -> str:
+    if isinstance(error, PoolTimeoutError):
+        return _LOCKED
+    name = str(getattr(error.orig, "sqlite_errorname", ""))
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    for code, meaning in _SQLITE.items():
+        if name.startswith(code):
+            return meaning
+    for code in sorted(_POSTGRESQL, key=len, reverse=True):
+        if state.startswith(code):
+            return _POSTGRESQL[code]
+    if error.connection_invalidated or (hasattr(error.orig, "sqlstate") and not state):
+        return _UNREACHABLE  # a lost connection carries no code
+    return str(error.orig)
+
+
+SCRIPTS = ScriptDirectory(Path(__file__).parent / "migrations")
+
+_log = logging.getLogger(__name__)
+
+_ADVISORY_LOCK = 0x534F4E4F  # "SONO": any number that other programs on a server are unlikely to take
+_migrating = threading.Lock()  # Alembic keeps the migration that runs in a global
+
+
+def migrate(url: URL) -> None:
+    """Bring a store to `sonoloop.store.database.HEAD`; whoever comes second finds it done.
+
+    Parameters
+    ----------
+    url : sqlalchemy.URL
+        From `sonoloop.store.database.read_location`.
+
+    Raises
+    ------
+    StoreError
+        If the store turned out newer, or its foreign keys do not hold afterwards; nothing was written.
+    """
+    engine = create_store_engine(url, foreign_keys=False)
+    try:
+        with _migrating, for_writing(engine).begin() as connection:
+            if not is_file(url):
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+            version = read_version(connection, describe(url))
+            if version == HEAD:
+                return
+            _upgrade(connection)
+            if is_file(url) and connection.execute(text("PRAGMA foreign_key_check")).first():
+                raise StoreError(
+                    f"{describe(url)} has rows that belong to nothing and was not updated: restore a backup"
+                )
+    finally:
+        engine.dispose()
+    _log.info("the store's schema went from %s to %s", version, HEAD)
+
+
+def _upgrade(connection: Connection) -> None:
+    def steps(version: Any, _context: Any) -> Any:  # noqa: ANN401 - Alembic's own types
+        return SCRIPTS._upgrade_revs(HEAD, version)
+
+    with EnvironmentContext(Config(), SCRIPTS, fn=steps, destination_rev=HEAD) as environment:
+        environment.configure(
+            connection=connection,
+            target_metadata=METADATA,
+            version_table=VERSION_TABLE,
+            render_as_batch=True,
+        )
+        environment.run_migrations()
+
+
+HEAD = "0002"
+OLDER: frozenset[str | None] = frozenset({None, "0001"})
+
+
+def ensure_schema(url: URL) -> None:
+    """Migrate a new or older store to `HEAD`; leave one that is there already alone.
+
+    Parameters
+    ----------
+    url : sqlalchemy.URL
+        From `sonoloop.store.database.read_location`.
+
+    Raises
+    ------
+    StoreError
+        If the store was made by a newer version, or holds another program's tables; nothing was written.
+    """
+    engine = create_store_engine(url, known=False)
+    try:
+        with engine.connect() as connection:
+            version = read_version(connection, describe(url))
+    finally:
+        engine.dispose()
+    if version == HEAD:
+        return
+    # Alembic takes a fifth of a second to import and is needed once in a store's life.
+
+    migrate(url)
+
+
+def read_version(connection: Connection, store: str) -> str | None:
+    """Read which schema a store has.
+
+    Parameters
+    ----------
+    connection : sqlalchemy.Connection
+        Open on the store.
+    store : str
+        What to call the store before a user.
+
+    Returns
+    -------
+    str or None
+        `HEAD`, one of `OLDER`, and None for an empty database.
+
+    Raises
+    ------
+    StoreError
+        If the schema is newer than `HEAD` or another program's.
+    """
+    tables = inspect(connection).get_table_names()
+    if VERSION_TABLE not in tables:
+        if tables:
+            raise StoreError(
+                f"{store} holds another program's tables: choose a database of its own for Sonoloop; "
+                "it was left as it is"
+            )
+        return None
+    version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+    if version != HEAD and version not in OLDER:
+        raise StoreError(
+            f"{store} was made by a newer Sonoloop (its schema is {version}, this one knows up to {HEAD}): "
+            "update with pip install -U napari-sonoloop, or choose another store; it was left as it is"
+        )
+    return version

@@ -10,15 +10,23 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL
+from sqlalchemy import URL, not_, select
 
-from sonoloop.errors import StoreError
+from sonoloop.errors import ImageError, StoreError, TrainingError
+from sonoloop.imaging.io import find_images, read_study
 from sonoloop.store.database import data_folder, is_file
+from sonoloop.store.revisions import is_withdrawn
+from sonoloop.store.tables import FRAMES
+from sonoloop.values import Frame
+
+if TYPE_CHECKING:
+    from sonoloop.store.corrections import CorrectionStore
+
 
 _DIGITS = 6
 _ROOT = {"root", "folder"}
@@ -234,3 +242,166 @@ def _parse(text: bytes) -> dict[str, Any] | None:
     if not isinstance(line, dict):
         return None
     return line if line.keys() >= _FRAME or line.keys() >= _ROOT else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searching:
+    """How far a search is: images looked at, of all, and frames found in them."""
+
+    done: int
+    total: int
+    found: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relinked:
+    """What a search came to.
+
+    Parameters
+    ----------
+    images, unreadable : int
+        Files looked at, and how many of them could not be read.
+    found : tuple of str
+        Ids of the frames whose files are known now and were not before.
+    resaved : tuple of str
+        Those among them whose file has other bytes and the same pixels.
+    missing : tuple of str
+        Ids of the frames that were asked for and have no file, neither where it was nor where was searched.
+    """
+
+    images: int
+    unreadable: int
+    found: tuple[str, ...]
+    resaved: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def known_frames(store: CorrectionStore) -> dict[str, str]:
+    """Name the frames of a store that a search may look for: all but those that were withdrawn.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Open.
+
+    Returns
+    -------
+    dict
+        The pixels hash of each, as `relink` takes it.
+    """
+    with store.reading() as connection:
+        query = select(FRAMES.c.id, FRAMES.c.pixels_hash).where(not_(is_withdrawn(FRAMES.c.id)))
+        return {row.id: row.pixels_hash for row in connection.execute(query)}
+
+
+def relink(places: Places, folder: Path, known: Mapping[str, str]) -> Iterator[Searching | Relinked]:
+    """Look for frames whose files were moved, renamed, saved anew or changed, by either hash.
+
+    A frame whose file is where it was and still has its pixels stays there.
+
+    Parameters
+    ----------
+    places : Places
+        Where what is found is noted.
+    folder : pathlib.Path
+        Searched with its subfolders.
+    known : mapping
+        The pixels hash of each frame id that is looked for, as from `known_frames`.
+
+    Yields
+    ------
+    Searching or Relinked
+        A step an image, and the result last. What was found so far is kept if the caller stops.
+
+    Raises
+    ------
+    ImageMissingError
+        If there is no such folder.
+    """
+    images = find_images([folder])
+    by_pixels: dict[str, list[str]] = {}
+    for frame_id, pixels_hash in known.items():
+        by_pixels.setdefault(pixels_hash, []).append(frame_id)
+    found: set[str] = set()
+    resaved: set[str] = set()
+    there: set[str] = set()
+    unreadable = 0
+    for done, image in enumerate(images):
+        yield Searching(done=done, total=len(images), found=len(found | resaved))
+        try:
+            frames = read_study(image.path).frames
+        except ImageError:
+            unreadable += 1
+            continue
+        for index, frame in enumerate(frames):
+            same = [frame.id] if frame.id in known else []
+            others = [one for one in by_pixels.get(frame.pixels_hash, []) if one not in {*same, *found}]
+            for frame_id in (*same, *others):
+                place = places.find(frame_id)
+                here = place is not None and (place.path, place.index) == (image.path.absolute(), index)
+                if frame_id not in there and (here or _is_there(place, frame.pixels_hash)):
+                    there.add(frame_id)
+                if frame_id in there - found - resaved:
+                    continue
+                places.remember(frame_id, image.path, index=index, pixels_hash=frame.pixels_hash)
+                there.add(frame_id)
+                (found if frame_id in same else resaved).add(frame_id)
+    yield Searching(done=len(images), total=len(images), found=len(found | resaved))
+    yield Relinked(
+        images=len(images),
+        unreadable=unreadable,
+        found=tuple(sorted(found | resaved)),
+        resaved=tuple(sorted(resaved - found)),
+        missing=tuple(sorted(frame_id for frame_id in known if not _is_file(places.find(frame_id)))),
+    )
+
+
+def _is_file(place: Place | None) -> bool:
+    return place is not None and place.path.is_file()
+
+
+def _is_there(place: Place | None, pixels_hash: str) -> bool:
+    """Whether a frame's file is where it was, with the pixels that it had."""
+    if place is None or not place.path.is_file():
+        return False
+    try:
+        frames = read_study(place.path).frames
+    except ImageError:
+        return False
+    return place.index < len(frames) and frames[place.index].pixels_hash == pixels_hash
+
+
+def reread(place: Place | None, pixels_hash: str) -> Frame:
+    """Read a frame, and make sure that it is the one that was corrected.
+
+    Parameters
+    ----------
+    place : Place, optional
+        Where its file was last seen.
+    pixels_hash : str
+        Of the frame that was corrected.
+
+    Raises
+    ------
+    TrainingError
+        If the file is gone or cannot be read, or the pixels are others. File names carry names of people, and
+        what is told is kept: there is none in it.
+    """
+    if place is None or not place.path.is_file():
+        raise TrainingError(describe_missing(place))
+    try:
+        frames = read_study(place.path).frames
+    except ImageError as error:
+        told = str(error).replace(str(place.path), "its file").replace(place.path.name, "its file")
+        raise TrainingError(told) from error
+    if place.index >= len(frames):
+        raise TrainingError(f"its file has {len(frames)} frames, and it was number {place.index}")
+    frame = frames[place.index]
+    if frame.pixels_hash != pixels_hash:
+        raise TrainingError("its file has other pixels than when it was corrected")
+    return frame
+
+
+def describe_missing(place: Place | None) -> str:
+    """Say that a frame's file is not there, without its name."""
+    return "where its file is was never known on this machine" if place is None else "its file is gone"

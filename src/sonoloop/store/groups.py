@@ -7,35 +7,334 @@ common with groups on both sides trains nowhere and judges nothing.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, Select, exists, func, insert, not_, or_, select, update
 
 from sonoloop.errors import StoreError, UnsupportedImageError
 from sonoloop.imaging.fingerprints import Sketch, sketch
 from sonoloop.imaging.grey import check_frame
-from sonoloop.store.drawing import GroupRole, Role, draws_first, hash_alone, hash_patient
-from sonoloop.store.model_rows import hold
-from sonoloop.store.near_duplicates import count_change, write_sketch
-from sonoloop.store.placing import Homes, add_member, add_outsider, read_member, revise_member
-from sonoloop.store.settings import secret_in, settings_in, store_secret
-from sonoloop.store.tables import GROUPS
-from sonoloop.store.tombstones import find_withdrawal, is_refused, set_apart
+from sonoloop.store.corrections import add_frame
+from sonoloop.store.model_registry import LEAKED, add_mark, hold, models_from, now, snapshots_with
+from sonoloop.store.near_duplicates import (
+    Home,
+    SketchIndex,
+    count_change,
+    find_near,
+    find_near_ids,
+    find_patient,
+    find_twin_ids,
+    find_twins,
+    write_sketch,
+)
+from sonoloop.store.revisions import (
+    find_withdrawal,
+    has_withdrawn_pixels,
+    is_refused,
+    is_withdrawn,
+    set_apart,
+)
+from sonoloop.store.settings import StoreSettings, secret_in, settings_in, store_secret
+from sonoloop.store.tables import FRAMES, GROUPS, HEADS, MEMBERS, REVISIONS, GroupRole, Role
 from sonoloop.values import Frame
 
 if TYPE_CHECKING:
     from sonoloop.store.corrections import CorrectionStore
 
-__all__ = [
-    "GroupRole",
-    "Placement",
-    "Role",
-    "place_frame",
-    "placement",
-    "set_aside",
-    "was_withdrawn",
-]
+
+def hash_patient(secret: bytes, patient: str) -> str:
+    """Hash a patient's number with the store's secret; 64 hex digits."""
+    return _hash(secret, "patient", patient.strip())
+
+
+def hash_alone(secret: bytes, frame_id: str) -> str:
+    """Name the group of a frame that begins one of its own; 64 hex digits."""
+    return _hash(secret, "frame", frame_id)
+
+
+def draw_role(connection: Connection, settings: StoreSettings, *, secret: bytes, group_id: str) -> GroupRole:
+    """Draw what a new group is for.
+
+    Parameters
+    ----------
+    connection : sqlalchemy.Connection
+        In a writing transaction in which nobody else adds groups.
+    settings : StoreSettings
+        The shares and the cap.
+    secret : bytes
+        The store's.
+    group_id : str
+        The group.
+    """
+    tests = select(func.count()).select_from(GROUPS).where(GROUPS.c.role == "test")
+    if (connection.scalar(tests) or 0) >= settings.test_cap:
+        return "train"
+    wanted = settings.first_lesion_groups
+    first = len(connection.execute(_select_lesion_tests().limit(wanted)).all()) < wanted
+    share = settings.first_test_share if first else settings.test_share
+    return "test" if _fraction(secret, "role", group_id) < share else "train"
+
+
+def draws_first(settings: StoreSettings, *, secret: bytes, frame_id: str, role: Role) -> bool:
+    """Say whether a frame is drawn before its prediction is shown."""
+    return role == "test" or _fraction(secret, "draw first", frame_id) < settings.draw_first_share
+
+
+def count_lesion_tests(connection: Connection) -> int:
+    """Count the groups kept for testing in which somebody marked a lesion."""
+    return len(connection.execute(_select_lesion_tests()).all())
+
+
+def _select_lesion_tests() -> Select[tuple[str]]:
+    has_lesion = or_(
+        REVISIONS.c.mask_decision != "none",  # that is what an empty mask is called
+        REVISIONS.c.label.in_(("benign", "malignant")),
+    )
+    marked = (
+        exists()
+        .where(
+            MEMBERS.c.group_id == GROUPS.c.id,
+            not_(MEMBERS.c.bridges),
+            HEADS.c.frame_id == MEMBERS.c.frame_id,
+            REVISIONS.c.id == HEADS.c.revision_id,
+            has_lesion,
+            not_(is_withdrawn(MEMBERS.c.frame_id)),
+        )
+        .correlate(GROUPS)
+    )
+    return select(GROUPS.c.id).where(GROUPS.c.role == "test", marked)
+
+
+def _fraction(secret: bytes, what: str, value: str) -> float:
+    return int(_hash(secret, what, value)[:16], 16) / 2**64
+
+
+def _hash(secret: bytes, what: str, value: str) -> str:
+    return hmac.new(secret, f"{what}\0{value}".encode(), hashlib.sha256).hexdigest()
+
+
+_log = logging.getLogger(__name__)
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Homes:
+    """The groups that a frame has something in common with.
+
+    Parameters
+    ----------
+    patient : list of Home
+        Where its patient's frames are.
+    copies : list of Home
+        Where its near copies are, the same pixels first.
+    """
+
+    patient: list[Home]
+    copies: list[Home]
+
+    @classmethod
+    def of(
+        cls,
+        connection: Connection,
+        index: SketchIndex,
+        frame: Frame,
+        *,
+        seen: Sketch | None,
+        hashed: str | None,
+        member: Row[Any] | None,
+    ) -> Homes:
+        """Look in a writing transaction, with an index that was refreshed in it."""
+        patient = [] if hashed is None else find_patient(connection, hashed)
+        twins = find_twins(connection, frame.id, frame.pixels_hash)
+        known = {home.role for home in (*patient, *twins)} | ({member.role} if member else set())
+        near = [] if seen is None else find_near(connection, index, seen, frame.id, known=known)
+        return cls(patient=patient, copies=[*twins, *near])
+
+    @property
+    def roles(self) -> set[GroupRole]:
+        """What those groups are for."""
+        return {home.role for home in (*self.patient, *self.copies)}
+
+    def bridges(self, own: GroupRole) -> bool:
+        """Whether a frame in a group with this role would belong to both sides."""
+        return len({own, *self.roles}) > 1 or any(home.bridges for home in self.copies)
+
+
+def add_member(
+    connection: Connection,
+    index: SketchIndex,
+    frame: Frame,
+    homes: Homes,
+    hashed: str | None,
+    *,
+    forced: GroupRole | None,
+    seen: Sketch | None,
+) -> None:
+    """Place a frame that has no group yet, and draw what the group is for if that is new too.
+
+    An image that an earlier Sonoloop stored may have trained: it never comes to judge.
+    """
+    _enter(connection, frame)
+    corrected = bool(connection.scalar(select(exists().where(REVISIONS.c.frame_id == frame.id))))
+    secret = secret_in(connection)
+    if homes.patient:
+        group_id = homes.patient[0].group_id
+    elif hashed is not None:
+        group_id = hashed
+    else:
+        group_id = homes.copies[0].group_id if homes.copies else hash_alone(secret, frame.id)
+    role: GroupRole | None = connection.scalar(select(GROUPS.c.role).where(GROUPS.c.id == group_id))
+    if role is None:
+        # a patient's new group inherits from its near copies too
+        inherited = next(iter(homes.roles)) if len(homes.roles) == 1 else None
+        drawn = draw_role(connection, settings_in(connection), secret=secret, group_id=group_id)
+        role = "train" if corrected else forced or inherited or drawn
+        _found(connection, group_id, role)
+    bridges = homes.bridges("train" if corrected else role)
+    _insert(connection, frame.id, group_id, hashed, bridges=bridges, seen=seen)
+    if bridges:
+        spread_bridge(connection, index, frame, group_id, seen=seen)
+
+
+def add_outsider(connection: Connection, frame: Frame) -> None:
+    """Place a frame that is new to the store in a group of its own, to take no part."""
+    _enter(connection, frame)
+    group_id = hash_alone(secret_in(connection), frame.id)
+    _found(connection, group_id, "train")
+    _insert(connection, frame.id, group_id, None, bridges=True, seen=None)
+
+
+def revise_member(
+    connection: Connection,
+    index: SketchIndex,
+    frame: Frame,
+    member: Row[Any],
+    homes: Homes,
+    *,
+    hashed: str | None,
+    seen: Sketch | None,
+) -> None:
+    """Take up what was not known of a frame when it was placed."""
+    changes: dict[str, Any] = {}
+    if hashed is not None and member.patient is None:
+        changes["patient"] = hashed
+    elif hashed not in (None, member.patient):
+        _log.warning("image %s was given under two patient numbers; the first is kept", member.frame_id[:12])
+    if seen is not None and not member.seen:
+        changes["thumbnail"], changes["bits"] = write_sketch(seen)
+    if homes.bridges(member.role) and not member.bridges:
+        changes["bridges"] = True
+    if changes:
+        own = MEMBERS.c.frame_id == member.frame_id
+        connection.execute(update(MEMBERS).where(own).values(changes))
+    if "bridges" in changes:
+        spread_bridge(connection, index, frame, member.group_id, seen=seen)
+
+
+def spread_bridge(
+    connection: Connection, index: SketchIndex, frame: Frame, group_id: str, *, seen: Sketch | None
+) -> None:
+    """Have what looks like a frame that belongs to both sides take no part either, and mark its models.
+
+    Those are the frames of the same pixels, its near copies, and the groups that such make up. The other
+    frames of a patient stay where they are.
+    """
+    alike = {frame.id, *find_twin_ids(connection, frame.id, frame.pixels_hash)}
+    if seen is not None:
+        alike |= find_near_ids(connection, index, seen, frame.id)
+    theirs = select(MEMBERS.c.group_id).where(MEMBERS.c.frame_id.in_(alike))
+    groups = {group_id, *connection.scalars(theirs)}
+    # the group of a patient is called by the patient's hash
+    patients = select(MEMBERS.c.patient).where(MEMBERS.c.patient.in_(groups))
+    groups -= set(connection.scalars(patients))
+    members = select(MEMBERS.c.frame_id).where(
+        or_(MEMBERS.c.frame_id.in_(alike), MEMBERS.c.group_id.in_(groups)),
+        or_(MEMBERS.c.bridges.is_(False), MEMBERS.c.frame_id == frame.id),
+    )
+    changed = sorted(connection.scalars(members))
+    for start in range(0, len(changed), _BATCH):
+        some = MEMBERS.c.frame_id.in_(changed[start : start + _BATCH])
+        connection.execute(update(MEMBERS).where(some).values(bridges=True))
+    _mark_models(connection, changed)
+
+
+def _mark_models(connection: Connection, frame_ids: Sequence[str]) -> None:
+    """Mark the models that trained on frames which turned out to belong to the test side too."""
+    marked: set[str] = set()
+    for frame_id in frame_ids:
+        for version in models_from(connection, snapshots_with(connection, [frame_id], role="train")):
+            if version not in marked:
+                marked.add(version)
+                why = f"it trained on image {frame_id[:12]}, which belongs to the test side too"
+                add_mark(connection, version, LEAKED, why=why, who="sonoloop")
+
+
+def _enter(connection: Connection, frame: Frame) -> None:
+    height, width = frame.shape
+    row = {"id": frame.id, "pixels_hash": frame.pixels_hash, "height": height, "width": width}
+    add_frame(connection, row)
+
+
+def _found(connection: Connection, group_id: str, role: GroupRole) -> None:
+    connection.execute(insert(GROUPS).values(id=group_id, role=role, created=now()))
+
+
+def _insert(
+    connection: Connection,
+    frame_id: str,
+    group_id: str,
+    patient: str | None,
+    *,
+    bridges: bool,
+    seen: Sketch | None,
+) -> None:
+    thumbnail, bits = (b"", b"") if seen is None else write_sketch(seen)
+    row = {"frame_id": frame_id, "group_id": group_id, "patient": patient, "bridges": bridges}
+    connection.execute(insert(MEMBERS).values(**row, thumbnail=thumbnail, bits=bits))
+
+
+def place_unseen(connection: Connection, frame_id: str) -> None:
+    """Place a frame of which there are no pixels: an earlier Sonoloop stored it, so it may have trained.
+
+    It joins the group of the frames of the same pixels, or trains in one of its own.
+
+    Parameters
+    ----------
+    connection : sqlalchemy.Connection
+        In a writing transaction that holds the groups.
+    frame_id : str
+        A frame that the store has, and has not placed.
+    """
+    pixels_hash = connection.scalar(select(FRAMES.c.pixels_hash).where(FRAMES.c.id == frame_id))
+    twins = find_twins(connection, frame_id, str(pixels_hash))
+    group_id = twins[0].group_id if twins else hash_alone(secret_in(connection), frame_id)
+    if not twins:
+        _found(connection, group_id, "train")
+    _insert(connection, frame_id, group_id, None, bridges=len({twin.role for twin in twins}) > 1, seen=None)
+
+
+def read_member(connection: Connection, frame_id: str) -> Row[Any] | None:
+    """Read where a frame is, with ``seen``, ``withdrawn`` and its group's ``role``; None if nowhere."""
+    query = (
+        select(
+            MEMBERS.c.frame_id,
+            MEMBERS.c.group_id,
+            MEMBERS.c.patient,
+            MEMBERS.c.bridges,
+            (func.length(MEMBERS.c.bits) > 0).label("seen"),
+            has_withdrawn_pixels(FRAMES.c.pixels_hash).label("withdrawn"),
+            GROUPS.c.role,
+        )
+        .join(FRAMES, FRAMES.c.id == MEMBERS.c.frame_id)
+        .join(GROUPS, GROUPS.c.id == MEMBERS.c.group_id)
+        .where(MEMBERS.c.frame_id == frame_id)
+    )
+    return connection.execute(query).one_or_none()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,3 +549,70 @@ def _read_placement(connection: Connection, member: Row[Any]) -> Placement:
             settings_in(connection), secret=secret_in(connection), frame_id=member.frame_id, role=role
         ),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupCounts:
+    """How the frames of a store are divided.
+
+    Parameters
+    ----------
+    train_groups, test_groups : int
+        Groups by role.
+    test_groups_with_lesion : int
+        Those kept for testing in which somebody marked a lesion.
+    train_frames, test_frames, neither_frames : int
+        Frames by role, without those that were withdrawn.
+    withdrawn_frames : int
+        Those.
+    unplaced_frames : int
+        Frames that an earlier Sonoloop stored; the next snapshot places them.
+    """
+
+    train_groups: int
+    test_groups: int
+    test_groups_with_lesion: int
+    train_frames: int
+    test_frames: int
+    neither_frames: int
+    withdrawn_frames: int
+    unplaced_frames: int
+
+
+def count_groups(store: CorrectionStore) -> GroupCounts:
+    """Count groups and frames by what they are for.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+    """
+    with store.reading() as connection:
+        by_role = select(GROUPS.c.role, func.count().label("number")).group_by(GROUPS.c.role)
+        groups = {row.role: row.number for row in connection.execute(by_role)}
+        withdrawn = is_withdrawn(MEMBERS.c.frame_id)
+        frames = {
+            (row.role, row.bridges): row.number
+            for row in connection.execute(
+                select(GROUPS.c.role, MEMBERS.c.bridges, func.count().label("number"))
+                .join(MEMBERS, MEMBERS.c.group_id == GROUPS.c.id)
+                .where(not_(withdrawn))
+                .group_by(GROUPS.c.role, MEMBERS.c.bridges)
+            )
+        }
+        unplaced = FRAMES.outerjoin(MEMBERS, MEMBERS.c.frame_id == FRAMES.c.id)
+        counts = {
+            "withdrawn_frames": select(func.count()).select_from(FRAMES).where(is_withdrawn(FRAMES.c.id)),
+            "unplaced_frames": select(func.count())
+            .select_from(unplaced)
+            .where(MEMBERS.c.frame_id.is_(None), not_(is_withdrawn(FRAMES.c.id))),
+        }
+        return GroupCounts(
+            train_groups=groups.get("train", 0),
+            test_groups=groups.get("test", 0),
+            test_groups_with_lesion=count_lesion_tests(connection),
+            train_frames=frames.get(("train", False), 0),
+            test_frames=frames.get(("test", False), 0),
+            neither_frames=frames.get(("train", True), 0) + frames.get(("test", True), 0),
+            **{name: connection.scalar(query) or 0 for name, query in counts.items()},
+        )

@@ -9,8 +9,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, func, or_, select, text
 
 from sonoloop.errors import StoreError
-from sonoloop.store.predictions import hash_prediction, read_prediction
-from sonoloop.store.revisions import is_withdrawn, read_revision, select_revisions
+from sonoloop.store.revisions import (
+    hash_prediction,
+    is_withdrawn,
+    read_prediction,
+    read_revision,
+    select_revisions,
+)
 from sonoloop.store.tables import APPEND_ONLY, HEADS, MEMBERS, PREDICTIONS, REVISIONS
 
 _BATCH = 64

@@ -11,12 +11,66 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sonoloop.store.bootstrap import draw_groups, percentile_interval
+from sonoloop.store.model_registry import ModelRow, list_models
+from sonoloop.store.promotions import incumbent, locked_version
+from sonoloop.store.test_sets import TestSet, looks, newest_test_set, read_scores, true_labels
+
+if TYPE_CHECKING:
+    from sonoloop.store.corrections import CorrectionStore
+
+
+RESAMPLES = 2000
+
+
+def draw_groups(
+    groups: NDArray[np.str_], resamples: int = RESAMPLES, *, seed: int = 0
+) -> NDArray[np.float32]:
+    """Draw as many groups as there are, with replacement, and count how often each image came along.
+
+    Images of one patient, or copies of one another, are not independent: whole groups are drawn (the cluster
+    bootstrap; Field & Welsh 2007).
+
+    Parameters
+    ----------
+    groups : numpy.ndarray
+        The group of each image, (N,).
+    resamples : int
+        How many times, R.
+    seed : int
+        The same groups and seed give the same draws.
+
+    Returns
+    -------
+    numpy.ndarray
+        Counts, float32 (R, N).
+    """
+    _, first, index = np.unique(groups, return_index=True, return_inverse=True)
+    count = len(first)
+    # numbered as they first appear, so that an image more at the end leaves the others' draws alone
+    order = np.empty(count, np.intp)
+    order[np.argsort(first)] = np.arange(count)
+    drawn = np.random.default_rng(seed).integers(0, count, (resamples, count))
+    drawn += np.arange(resamples)[:, None] * count
+    counts = np.bincount(drawn.ravel(), minlength=resamples * count).reshape(resamples, count)
+    return counts.astype(np.float32)[:, order[index]]
+
+
+def percentile_interval(values: NDArray[np.floating]) -> list[float] | None:
+    """Take the middle 95 % of resampled values (R,).
+
+    Resamples in which a figure does not exist (NaN: no malignant image was drawn) are left out; None where
+    that is more than half of them.
+    """
+    finite = values[np.isfinite(values)]
+    if len(finite) < max(2, len(values) / 2):
+        return None
+    return [round(float(bound), 4) for bound in np.percentile(finite, [2.5, 97.5])]
+
 
 Score = Mapping[str, Any]
 Floats = NDArray[np.float64]
@@ -146,3 +200,103 @@ def auc(scores: Floats, positive: NDArray[np.bool_], counts: Counts) -> Floats:
     wins = ((hits @ ((gap > 0) + (gap == 0) / 2)) * others).sum(1)
     pairs = hits.sum(1) * others.sum(1)
     return np.asarray(np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A model and how it does.
+
+    Parameters
+    ----------
+    row : ModelRow
+        The model.
+    parent : str, optional
+        What it was tuned from, as users call it; the version's first digits where the project does not know
+        it.
+    figures : Figures, optional
+        On the frames of the newest test set that were scored and that the model does not know; None where
+        there is none. They are fewer than the set has where others trained the model, or where nobody judged
+        it since the set grew.
+    in_use : bool
+        Whether it is the model in use.
+    """
+
+    row: ModelRow
+    parent: str | None
+    figures: Figures | None
+    in_use: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """The models table.
+
+    Parameters
+    ----------
+    lines : tuple of Line
+        The newest model first.
+    test_set : TestSet, optional
+        That they are judged on; None before the first was frozen.
+    looks : int
+        How often that set was looked at.
+    locked : str, optional
+        The version that the project is locked to.
+    """
+
+    lines: tuple[Line, ...]
+    test_set: TestSet | None
+    looks: int
+    locked: str | None
+
+
+def compare_models(store: CorrectionStore) -> Overview:
+    """Put all models of a project side by side.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Where.
+
+    Returns
+    -------
+    Overview
+        With the scores that are stored; nothing is predicted.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+    """
+    rows, used, test_set = list_models(store), incumbent(store), newest_test_set(store)
+    labels = {} if test_set is None else true_labels(store, test_set)
+    names = {row.version: row.model for row in rows}
+    lines = [
+        Line(
+            row=row,
+            parent=None if row.parent is None else names.get(row.parent, row.parent[:8]),
+            figures=_judge(store, row.version, test_set, labels),
+            in_use=used is not None and used.version == row.version,
+        )
+        for row in reversed(rows)
+    ]
+    return Overview(
+        lines=tuple(lines),
+        test_set=test_set,
+        looks=0 if test_set is None else len(looks(store, test_set.number)),
+        locked=locked_version(store),
+    )
+
+
+def _judge(
+    store: CorrectionStore, version: str, test_set: TestSet | None, labels: Mapping[str, str]
+) -> Figures | None:
+    if test_set is None:
+        return None
+    scores = read_scores(store, version)
+    judged = [
+        # what is true is asked of the set: a score may be older than a histology or a patient's number
+        {**score, "frame": judge.frame_id, "group": judge.group_id, "label": labels[judge.frame_id]}
+        for judge in test_set.members
+        if (score := scores.get(judge.revision_id)) is not None and not score.get("known")
+    ]
+    return summarise_scores(judged) if judged else None

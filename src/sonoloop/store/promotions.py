@@ -2,36 +2,198 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, insert, select
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import ConflictError, StoreError
-from sonoloop.store.locking import check_lock, lock, locked_version, unlock
-from sonoloop.store.model_registry import add_model
-from sonoloop.store.model_rows import check_who, check_why, hold, known_model, read_in_use
-from sonoloop.store.promotions_ import KINDS, Kind, Promotion, all_moves, last_move, move_pointer
-from sonoloop.store.rolling_back import rollback, rollback_target
-from sonoloop.store.tables import LOOKS, PROMOTIONS
+from sonoloop.store.model_registry import (
+    LOCKED,
+    UNLOCKED,
+    ModelRow,
+    add_mark,
+    add_model,
+    check_who,
+    check_why,
+    hold,
+    known_model,
+    now,
+    read_in_use,
+    select_models,
+)
+from sonoloop.store.tables import LOOKS, PROMOTIONS, SETTINGS
 
 if TYPE_CHECKING:
     from sonoloop.store.corrections import CorrectionStore
 
-__all__ = [
-    "KINDS",
-    "Kind",
-    "Promotion",
-    "ensure_incumbent",
-    "history",
-    "incumbent",
-    "lock",
-    "locked_version",
-    "promote",
-    "rollback",
-    "rollback_target",
-    "unlock",
-]
+
+Kind = Literal["first", "gate", "use", "rollback"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_LAST = select(PROMOTIONS).order_by(PROMOTIONS.c.number.desc()).limit(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promotion:
+    """One move of the pointer.
+
+    Parameters
+    ----------
+    number : int
+        Their order.
+    version : str
+        The model in use from then on.
+    previous : str, optional
+        The one that was in use before.
+    kind : str
+        "first", "gate" (it was found better), "use" (a person decided) or "rollback".
+    look : int, optional
+        The look at a test set that decided; see `sonoloop.store.test_sets.Look`.
+    why, who : str
+        The reason, and the pseudonym of the person.
+    created : datetime.datetime
+        When, in UTC.
+    """
+
+    number: int
+    version: str
+    previous: str | None
+    kind: Kind
+    look: int | None
+    why: str
+    who: str
+    created: datetime
+
+
+def move_pointer(
+    connection: Connection, version: str, *, kind: Kind, look: int | None, why: str, who: str
+) -> Promotion:
+    """Put a version into use, inside a writing transaction that holds the moves."""
+    row = {
+        "version": version,
+        "previous": read_in_use(connection),
+        "kind": kind,
+        "look": look,
+        "why": why,
+        "who": who,
+        "created": now(),
+    }
+    connection.execute(insert(PROMOTIONS).values(row))
+    return _read(connection.execute(_LAST).one())
+
+
+def last_move(connection: Connection) -> Promotion | None:
+    """Read the last move; None before the first."""
+    row = connection.execute(_LAST).one_or_none()
+    return None if row is None else _read(row)
+
+
+def all_moves(connection: Connection) -> tuple[Promotion, ...]:
+    """Read every move, the first one first."""
+    return tuple(_read(row) for row in connection.execute(select(PROMOTIONS).order_by(PROMOTIONS.c.number)))
+
+
+def _read(row: Any) -> Promotion:  # noqa: ANN401 - a database's row
+    values = dict(row._mapping)
+    return Promotion(**{**values, "created": datetime.fromisoformat(values["created"])})
+
+
+_LOCK = "locked_model"
+
+
+def locked_version(store: CorrectionStore) -> str | None:
+    """Tell to which version the project is locked; None if it is not.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+    """
+    with store.reading() as connection:
+        return read_lock(connection)
+
+
+def lock(store: CorrectionStore, version: str, *, who: str, why: str) -> ModelRow:
+    """Keep the model in use for a study: until `unlock`, nothing else is promoted, by nobody.
+
+    Raises
+    ------
+    StoreError
+        If it is not the model in use, the project is locked already, or no reason is given.
+    ValueError
+        If nobody is named.
+    """
+    check_who(who)
+    check_why(why)
+    with store.writing() as connection:
+        hold(connection, PROMOTIONS)
+        known = known_model(connection, version)
+        if read_in_use(connection) != version:
+            raise StoreError(f"{known.model} is not in use: use it first, then lock the project to it")
+        locked = read_lock(connection)
+        if locked is not None:
+            raise StoreError(f"the project is locked to {known_model(connection, locked).model} already")
+        # a row of null may stand there, where settings were written as a whole
+        connection.execute(delete(SETTINGS).where(SETTINGS.c.key == _LOCK))
+        connection.execute(insert(SETTINGS).values(key=_LOCK, value=json.dumps(version)))
+        add_mark(connection, version, LOCKED, why=why, who=who)
+        return known_model(connection, version)
+
+
+def unlock(store: CorrectionStore, *, who: str, why: str) -> ModelRow:
+    """Let models be promoted again.
+
+    Returns
+    -------
+    ModelRow
+        The one that the project was locked to.
+
+    Raises
+    ------
+    StoreError
+        If the project is not locked, or no reason is given.
+    ValueError
+        If nobody is named.
+    """
+    check_who(who)
+    check_why(why)
+    with store.writing() as connection:
+        hold(connection, PROMOTIONS)
+        locked = read_lock(connection)
+        if locked is None:
+            raise StoreError("the project is not locked to a model")
+        connection.execute(delete(SETTINGS).where(SETTINGS.c.key == _LOCK))
+        add_mark(connection, locked, UNLOCKED, why=why, who=who)
+        return known_model(connection, locked)
+
+
+def read_lock(connection: Connection) -> str | None:
+    """Read to which version the project is locked, inside a transaction."""
+    value = connection.scalar(select(SETTINGS.c.value).where(SETTINGS.c.key == _LOCK))
+    version: str | None = None if value is None else json.loads(value)
+    return version
+
+
+def check_lock(connection: Connection, wanted: ModelRow) -> None:
+    """Refuse another model than the one that the project is locked to.
+
+    Raises
+    ------
+    StoreError
+        If it is locked to another one.
+    """
+    locked = read_lock(connection)
+    if locked is not None and locked != wanted.version:
+        name = known_model(connection, locked).model
+        raise StoreError(
+            f"the project is locked to {name}: {wanted.model} cannot be used until it is unlocked, as with: "
+            "sonoloop models unlock --why REASON"
+        )
 
 
 def incumbent(store: CorrectionStore) -> Promotion | None:
@@ -66,7 +228,7 @@ def ensure_incumbent(store: CorrectionStore, *, version: str, model: str, who: s
     store : CorrectionStore
         Where.
     version, model : str
-        Of the model that ships, as `sonoloop.models.places.shipped_card` gives them.
+        Of the model that ships, as `sonoloop.models.card.shipped_card` gives them.
     who : str
         Pseudonym of the person.
 
@@ -186,3 +348,79 @@ def _check_look(
         raise StoreError(f"look {last.number} said {last.verdict}, not promote: {last.reason}")
     if last.number != look:
         raise StoreError(f"the two were compared again since look {look}: go by look {last.number}")
+
+
+def rollback_target(store: CorrectionStore) -> ModelRow | None:
+    """Tell which model `rollback` would put back into use; None where there is none before.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+    """
+    with store.reading() as connection:
+        return _before(connection)
+
+
+def rollback(store: CorrectionStore, *, who: str, why: str, to: str | None = None) -> Promotion:
+    """Put the model back into use that was before the present one; again for the one before that.
+
+    Verify its bundle first, as for `promote`.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Where.
+    who, why : str
+        Pseudonym of the person, and the reason.
+    to : str, optional
+        The version that `rollback_target` told the caller.
+
+    Returns
+    -------
+    Promotion
+        As it is stored.
+
+    Raises
+    ------
+    ConflictError
+        If it would be another model than `to` by now.
+    StoreError
+        If no model was in use before that is still there, the project is locked, or no reason is given. The
+        pointer stays.
+    ValueError
+        If nobody is named.
+    """
+    check_who(who)
+    check_why(why)
+    with store.writing() as connection:
+        hold(connection, PROMOTIONS)
+        target = _before(connection)
+        if target is None:
+            raise StoreError("no model was in use before this one that is still there: nothing to go back to")
+        if to is not None and target.version != to:
+            raise ConflictError("the model in use was changed meanwhile: look which one it is, and try again")
+        check_lock(connection, target)
+        return move_pointer(connection, target.version, kind="rollback", look=None, why=why, who=who)
+
+
+def _before(connection: Connection) -> ModelRow | None:
+    models = {row.version: row for row in select_models(connection)}
+    way = _unwind(all_moves(connection))
+    for version in reversed(way[:-1]):
+        if version != way[-1] and not models[version].is_deleted:
+            return models[version]
+    return None
+
+
+def _unwind(moves: Sequence[Promotion]) -> list[str]:
+    """List the versions that lead to the one in use; what was rolled back is off the way."""
+    way: list[str] = []
+    for move in moves:
+        if move.kind == "rollback" and move.version in way[:-1]:
+            way.pop()
+            while way[-1] != move.version:
+                way.pop()
+        else:
+            way.append(move.version)
+    return way

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Select, insert, select
 
 from sonoloop.errors import StoreError
+from sonoloop.store.revisions import check_not_withdrawn
 from sonoloop.store.tables import FRAMES, REFERENCES
-from sonoloop.store.tombstones import check_not_withdrawn
 from sonoloop.values import CLASSES, ClassName
 
 if TYPE_CHECKING:

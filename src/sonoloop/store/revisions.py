@@ -2,23 +2,247 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import math
 import re
+import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Exists, Row, Select, exists, select
+from PIL import Image
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Exists,
+    Row,
+    Select,
+    and_,
+    exists,
+    func,
+    not_,
+    or_,
+    select,
+    update,
+)
 
 from sonoloop import __version__
 from sonoloop.errors import ConflictError, StoreError
-from sonoloop.store.masks import decode_png, encode_png, hash_pixels
-from sonoloop.store.predictions import read_prediction
-from sonoloop.store.tables import FRAMES, PREDICTIONS, REVISIONS, TOMBSTONES
-from sonoloop.values import Correction
+from sonoloop.store.tables import FRAMES, GROUPS, HEADS, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
+from sonoloop.values import CLASSES, Correction, Prediction
+
+MAX_PIXELS = 64_000_000
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY_8_BIT = (8, 0, 0, 0, 0)  # depth, colour type, compression, filter, interlace
+
+
+def encode_png(values: NDArray[np.uint8]) -> bytes:
+    """Write a mask as a PNG without loss.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        uint8, shape (H, W), at least one pixel.
+
+    Returns
+    -------
+    bytes
+        An 8-bit grey PNG with no other chunks than its header, its data and its end.
+
+    Raises
+    ------
+    ValueError
+        If the array is not uint8 (H, W), is empty, or has more than `MAX_PIXELS`.
+    """
+    if values.ndim != 2 or values.dtype != np.uint8:
+        raise ValueError(f"a mask must be uint8 (H, W), got {values.dtype} {values.shape}")
+    if not 0 < values.size <= MAX_PIXELS:
+        raise ValueError(f"a mask must have 1 to {MAX_PIXELS} pixels, got {values.shape}")
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(values)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def decode_png(data: bytes) -> NDArray[np.uint8]:
+    """Read what `encode_png` wrote, and nothing else.
+
+    Parameters
+    ----------
+    data : bytes
+        A whole 8-bit grey PNG.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, shape (H, W), writable.
+
+    Raises
+    ------
+    StoreError
+        If the bytes are damaged, cut short, followed by others, not an 8-bit grey PNG, or claim more than
+        `MAX_PIXELS`. The claim is checked before anything is decoded.
+    """
+    height, width = _read_shape(data)
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            values = np.array(image, dtype=np.uint8)
+    except (OSError, SyntaxError, ValueError, zlib.error) as error:
+        raise StoreError(f"a stored PNG of {height} x {width} pixels does not decode: {error}") from error
+    if values.shape != (height, width):
+        raise StoreError(f"a stored PNG says {height} x {width} pixels and has {values.shape}")
+    return values
+
+
+def hash_pixels(values: NDArray[np.uint8]) -> str:
+    """Hash a mask's shape and pixels, whatever the PNG around them.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        uint8, shape (H, W).
+
+    Returns
+    -------
+    str
+        SHA-256, 64 hex digits; the same from every version of the PNG encoder.
+    """
+    height, width = values.shape
+    digest = hashlib.sha256(f"uint8 {height} {width} ".encode())
+    digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def _read_shape(data: bytes) -> tuple[int, int]:
+    """Walk every chunk, since Pillow forgives damage that leaves the pixels alone and we want it found."""
+    if data[:8] != _SIGNATURE:
+        raise StoreError("a stored mask is no PNG: the store is damaged, restore it from a backup")
+    kinds: list[bytes] = []
+    position = len(_SIGNATURE)
+    while position < len(data):
+        (length,) = struct.unpack(">I", data[position : position + 4].ljust(4, b"\0"))
+        body, end = data[position + 4 : position + 8 + length], position + 12 + length
+        if end > len(data) or zlib.crc32(body) != int.from_bytes(data[end - 4 : end], "big"):
+            raise StoreError("a stored PNG is damaged or cut short: restore the store from a backup")
+        kinds.append(body[:4])
+        position = end
+    if len(kinds) < 3 or kinds[0] != b"IHDR" or kinds[-1] != b"IEND" or set(kinds[1:-1]) != {b"IDAT"}:
+        raise StoreError(
+            "a stored PNG has other chunks than Sonoloop writes: the store was changed from outside"
+        )
+    width, height, *encoding = struct.unpack(">IIBBBBB", data[16:29])
+    if tuple(encoding) != _GREY_8_BIT:
+        raise StoreError("a stored PNG is not 8-bit grey: the store was changed from outside")
+    if not 0 < width * height <= MAX_PIXELS:
+        raise StoreError(f"a stored PNG claims {height} x {width} pixels, the cap is {MAX_PIXELS} in all")
+    return height, width
+
+
+def write_prediction(prediction: Prediction) -> dict[str, Any]:
+    """Turn a prediction into the values of its row.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        ``lesion`` (H, W) in [0, 1]; it is rounded to 1/255.
+
+    Returns
+    -------
+    dict
+        One value a column. ``id`` is the SHA-256 of the content, so the same prediction is the same row.
+
+    Raises
+    ------
+    ValueError
+        If a probability is outside [0, 1] or any number is not finite.
+    """
+    if not ((prediction.lesion >= 0) & (prediction.lesion <= 1)).all():
+        raise ValueError("a prediction's lesion probabilities must lie in [0, 1]")
+    numbers: dict[str, float] = {
+        "expected_dice": float(prediction.expected_dice),
+        "threshold": float(prediction.threshold),
+    }
+    numbers.update((name, float(p)) for name, p in zip(CLASSES, prediction.classes, strict=True))
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise ValueError(f"a prediction's {name} must be finite, got {value}")
+    return {
+        "id": hash_prediction(prediction),
+        "frame_id": prediction.frame_id,
+        "model": prediction.model,
+        "lesion": encode_png(_quantise(prediction.lesion)),
+        "mask": encode_png(prediction.mask),
+        **numbers,
+    }
+
+
+def hash_prediction(prediction: Prediction) -> str:
+    """Hash what is kept of a prediction.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        As it was made, or as it was read back: both give the same.
+
+    Returns
+    -------
+    str
+        SHA-256, 64 hex digits.
+    """
+    content = {
+        "frame_id": prediction.frame_id,
+        "model": prediction.model,
+        "lesion": hash_pixels(_quantise(prediction.lesion)),
+        "mask": hash_pixels(prediction.mask),
+        "classes": [float(p) for p in prediction.classes],
+        "expected_dice": float(prediction.expected_dice),
+        "threshold": float(prediction.threshold),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_prediction(row: Mapping[str, Any]) -> Prediction:
+    """Turn a row back into a prediction.
+
+    Parameters
+    ----------
+    row : mapping
+        As from `write_prediction`.
+
+    Returns
+    -------
+    Prediction
+        The mask and every number as they were; ``lesion`` within 1/510 of what it was.
+
+    Raises
+    ------
+    StoreError
+        If a mask in the row is damaged.
+    """
+    lesion = decode_png(row["lesion"]).astype(np.float32) / np.float32(255)
+    return Prediction(
+        frame_id=row["frame_id"],
+        lesion=lesion,
+        mask=decode_png(row["mask"]),
+        classes=np.array([row[name] for name in CLASSES], np.float32),
+        expected_dice=row["expected_dice"],
+        threshold=row["threshold"],
+        model=row["model"],
+    )
+
+
+def _quantise(lesion: NDArray[np.float32]) -> NDArray[np.uint8]:
+    steps: NDArray[np.uint8] = np.rint(lesion * np.float32(255)).astype(np.uint8)
+    return steps
+
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PREDICTION = "prediction__"
@@ -278,3 +502,174 @@ def _read_erased(values: Mapping[str, Any]) -> NDArray[np.uint8]:
             f"revision {values['id']}: its image was withdrawn, its mask is still there; withdraw it again"
         )
     return np.zeros((values["height"], values["width"]), np.uint8)
+
+
+def select_newest(*columns: ColumnElement[Any]) -> Select[Any]:
+    """Select the newest head of each image that was not withdrawn, whichever of its files it is about.
+
+    Parameters
+    ----------
+    *columns : sqlalchemy.ColumnElement
+        Of the revisions, their frames, the members and the groups; those of the last two are None before the
+        frame was placed.
+
+    Returns
+    -------
+    sqlalchemy.Select
+        One row an image, in the order of acceptance; narrow it with ``where``.
+    """
+    said, of = REVISIONS.alias("said"), FRAMES.alias("of")
+    newest = (
+        select(func.max(said.c.number))
+        .join(HEADS, HEADS.c.revision_id == said.c.id)
+        .join(of, of.c.id == said.c.frame_id)
+        .where(not_(is_withdrawn(said.c.frame_id)))
+        .group_by(of.c.pixels_hash)
+    )
+    placed = (
+        REVISIONS.join(FRAMES, FRAMES.c.id == REVISIONS.c.frame_id)
+        .outerjoin(MEMBERS, MEMBERS.c.frame_id == REVISIONS.c.frame_id)
+        .outerjoin(GROUPS, GROUPS.c.id == MEMBERS.c.group_id)
+    )
+    return (
+        select(*columns)
+        .select_from(placed)
+        .where(REVISIONS.c.number.in_(newest))
+        .order_by(REVISIONS.c.number)
+    )
+
+
+def can_judge() -> ColumnElement[bool]:
+    """Say in SQL, of a row of `select_newest`, whether it judges models.
+
+    Its frame is kept for testing, and its annotator had not seen what a model says of the image. Once they
+    have accepted, the prediction is shown: whatever the same person draws after that, on any file of the
+    same pixels, was drawn knowing it.
+    """
+    before, of = REVISIONS.alias("before"), FRAMES.alias("of_before")
+    drawn_before = (
+        exists()
+        .where(
+            before.c.frame_id == of.c.id,
+            of.c.pixels_hash == FRAMES.c.pixels_hash,
+            before.c.annotator == REVISIONS.c.annotator,
+            before.c.number < REVISIONS.c.number,
+        )
+        .correlate(REVISIONS, FRAMES)
+    )
+    return func.coalesce(
+        and_(
+            GROUPS.c.role == "test",
+            MEMBERS.c.bridges.is_(False),
+            REVISIONS.c.prediction_seen.is_(False),
+            not_(drawn_before),
+        ),
+        False,
+    )
+
+
+_KIN = MEMBERS.alias("kin")
+_NOBODY: Mapping[str, str] = MappingProxyType({})
+
+
+def check_not_withdrawn(
+    connection: Connection, frame: Mapping[str, Any], turned_away: Mapping[str, str] = _NOBODY
+) -> None:
+    """Refuse to store anything of a frame that was withdrawn, or turned away as one of a withdrawn patient.
+
+    Parameters
+    ----------
+    connection : sqlalchemy.Connection
+        In a writing transaction that has entered the frame: nobody withdraws it meanwhile.
+    frame : mapping
+        The frame's row.
+    turned_away : mapping, optional
+        See `sonoloop.store.corrections.CorrectionStore.turned_away`.
+
+    Raises
+    ------
+    StoreError
+        If so; the error says since when.
+    """
+    query = (
+        select(TOMBSTONES.c.created)
+        .join(FRAMES, FRAMES.c.id == TOMBSTONES.c.frame_id)
+        .where(or_(FRAMES.c.id == frame["id"], FRAMES.c.pixels_hash == frame["pixels_hash"]))
+        .order_by(TOMBSTONES.c.number)
+        .limit(1)
+    )
+    created = connection.scalar(query)
+    if created is not None:
+        raise StoreError(
+            f"this image was withdrawn on {created[:10]}: nothing more is stored of it; open another"
+        )
+    created = turned_away.get(frame["pixels_hash"]) or _find_set_apart(connection, frame["id"])
+    if created is not None:
+        raise StoreError(
+            f"an image of this patient was withdrawn on {created[:10]}: nothing new is stored of them; "
+            "open another"
+        )
+
+
+def find_withdrawal(connection: Connection, patient: str) -> str | None:
+    """Tell when a frame of a patient was withdrawn, the first of them; None if none was.
+
+    Parameters
+    ----------
+    connection : sqlalchemy.Connection
+        In a transaction.
+    patient : str
+        From `sonoloop.store.groups.hash_patient`.
+    """
+    query = (
+        select(TOMBSTONES.c.created)
+        .join(_KIN, _KIN.c.frame_id == TOMBSTONES.c.frame_id)
+        .where(_KIN.c.patient == patient)
+        .order_by(TOMBSTONES.c.number)
+        .limit(1)
+    )
+    created: str | None = connection.scalar(query)
+    return created
+
+
+def is_refused(
+    connection: Connection, member: Row[Any] | None, pixels_hash: str, patient: str | None
+) -> bool:
+    """Tell whether nothing is stored of a frame: it was withdrawn, or is news of a withdrawn patient.
+
+    A frame that was known as the patient's when another one of theirs was withdrawn, by its id alone, is no
+    news, and stays.
+
+    Parameters
+    ----------
+    connection : sqlalchemy.Connection
+        In a transaction.
+    member : sqlalchemy.Row, optional
+        From `sonoloop.store.groups.read_member`.
+    pixels_hash : str
+        Of the frame.
+    patient : str, optional
+        The patient's hash, where it is told.
+    """
+    if connection.scalar(select(has_withdrawn_pixels(pixels_hash))):
+        return True
+    if member is not None and member.patient is not None:
+        return bool(member.bridges) and find_withdrawal(connection, member.patient) is not None
+    return patient is not None and find_withdrawal(connection, patient) is not None
+
+
+def set_apart(connection: Connection, pixels_hash: str, patient: str) -> None:
+    """Have the frames of these pixels take no part: they turned out to be a withdrawn patient's.
+
+    Their masks stay, since the number that was told may be wrong; withdrawing the patient again erases them.
+    """
+    same = select(FRAMES.c.id).where(FRAMES.c.pixels_hash == pixels_hash)
+    own = (MEMBERS.c.frame_id.in_(same), not_(is_withdrawn(MEMBERS.c.frame_id)))
+    known = func.coalesce(MEMBERS.c.patient, patient)
+    connection.execute(update(MEMBERS).where(*own).values(bridges=True, patient=known))
+
+
+def _find_set_apart(connection: Connection, frame_id: str) -> str | None:
+    query = select(MEMBERS.c.patient).where(MEMBERS.c.frame_id == frame_id, MEMBERS.c.bridges)
+    patient = connection.scalar(query)
+    return None if patient is None else find_withdrawal(connection, patient)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sonoloop.errors import StoreError
-from sonoloop.store.model_rows import hold
+from sonoloop.store.model_registry import hold
 from sonoloop.store.tables import SETTINGS
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class StoreSettings:
     promote : str
         "ask" or "automatic": whether a model that passed the gate takes over by itself.
     locked_model : str, optional
-        The version that a project is locked to; see `sonoloop.store.locking`.
+        The version that a project is locked to; see `sonoloop.store.promotions`.
     """
 
     test_cap: int = 300

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -19,6 +21,9 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+
+GroupRole = Literal["train", "test"]
+Role = Literal["train", "test", "neither"]
 
 VERSION_TABLE = "sonoloop_schema"
 APPEND_ONLY = (

@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL, Connection, Row, insert, select, text, update
 
 from sonoloop.errors import StoreError
-from sonoloop.store.drawing import hash_patient
 from sonoloop.store.file_index import Places, work_folder
-from sonoloop.store.lineage import models_from, snapshots_with
-from sonoloop.store.model_rows import ModelRow, check_who, check_why, hold, known_model, now
+from sonoloop.store.groups import hash_patient, place_unseen, read_member
+from sonoloop.store.model_registry import (
+    ModelRow,
+    check_who,
+    check_why,
+    hold,
+    known_model,
+    models_from,
+    now,
+    snapshots_with,
+)
 from sonoloop.store.near_duplicates import count_change
-from sonoloop.store.placing import place_unseen, read_member
 from sonoloop.store.revisions import is_withdrawn
 from sonoloop.store.settings import secret_in, store_secret
 from sonoloop.store.tables import FRAMES, GROUPS, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES

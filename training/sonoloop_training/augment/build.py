@@ -5,9 +5,16 @@ from __future__ import annotations
 from torchvision.transforms import v2
 
 from sonoloop_training.augment.config import AugmentConfig
-from sonoloop_training.augment.geometry import Elastic, Sector
-from sonoloop_training.augment.levels import Contrast, Gamma, Resolution, Speckle, TimeGain
-from sonoloop_training.augment.transforms import BurnedIn
+from sonoloop_training.augment.transforms import (
+    BurnedIn,
+    Contrast,
+    Elastic,
+    Gamma,
+    Resolution,
+    Sector,
+    Speckle,
+    TimeGain,
+)
 
 
 def build_augmentation(config: AugmentConfig) -> v2.Transform:

@@ -2,22 +2,101 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from sonoloop.errors import TrainingError
 from sonoloop.imaging.io import read_study
 from sonoloop.imaging.overlay import lesion_colour, outline, to_display
+from sonoloop.jobs.events import Checked, Event, Progress
 from sonoloop.values import CLASSES
-from sonoloop_training.checking.figures import draw_areas, draw_places, draw_sizes
-from sonoloop_training.checking.findings import Finding
-from sonoloop_training.checking.inspect_sample import Inspection
-from sonoloop_training.checking.summary import summary_rows
-from sonoloop_training.checking.survey import Survey
-from sonoloop_training.page import Page
+from sonoloop_training.checking.findings import (
+    Finding,
+    findings_of,
+    not_listed,
+    shared_images,
+    sort_findings,
+    summarise,
+    summary_rows,
+)
+from sonoloop_training.checking.survey import Inspection, Survey, find_shared, find_sources, survey_source
+from sonoloop_training.page import CLASS_COLOURS, Page, new_figure
+
+
+def draw_sizes(survey: Survey) -> Figure:
+    """Draw histograms of widths and heights in pixels."""
+    sides = np.array([item.shape for item in survey.readable if item.shape])
+    bins = np.linspace(sides.min() - 0.5, sides.max() + 0.5, 31).tolist()
+    with new_figure() as figure:
+        axes = figure.subplots()
+        axes.hist(sides[:, 1], bins, histtype="step", color="#0072B2", linewidth=1.6, label="width")
+        axes.hist(
+            sides[:, 0], bins, histtype="step", color="#D55E00", linewidth=1.6, linestyle="--", label="height"
+        )
+        axes.set(xlabel="side (px)", ylabel="images")
+        axes.legend()
+    return figure
+
+
+def draw_areas(survey: Survey) -> Figure:
+    """Draw a histogram of the share of the frame that lesions cover, one line a class."""
+    with new_figure() as figure:
+        axes = figure.subplots()
+        areas = {
+            label: [100 * i.area for i in survey.readable if i.sample.label == label and i.lesions]
+            for label in CLASSES
+        }
+        highest = max((max(found) for found in areas.values() if found), default=1.0)
+        bins = np.linspace(0, highest, 31).tolist()
+        for style, (label, found) in zip((":", "-", "--"), areas.items(), strict=True):
+            if found:
+                axes.hist(
+                    found,
+                    bins,
+                    histtype="step",
+                    color=CLASS_COLOURS[label],
+                    linewidth=1.6,
+                    linestyle=style,
+                    label=label,
+                )
+        axes.set(xlabel="area of the lesions (% of the frame)", ylabel="images")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+    return figure
+
+
+def draw_places(survey: Survey) -> Figure:
+    """Draw in how many of the images with a lesion it covers each place of the frame, one panel a class."""
+    places = {
+        label: np.stack(found)
+        for label in CLASSES
+        if (
+            found := [
+                item.places
+                for item in survey.readable
+                if item.sample.label == label and item.places is not None
+            ]
+        )
+    }
+    with new_figure(width=3.6 * max(len(places), 1) + 0.8, height=3.2) as figure:
+        shares = {label: 100 * masks.mean(0) for label, masks in places.items()}
+        highest = max((float(share.max()) for share in shares.values()), default=1.0)
+        panels = figure.subplots(1, max(len(shares), 1), squeeze=False)[0]
+        for axes, (label, share) in zip(panels, shares.items(), strict=False):
+            shown = axes.imshow(share, cmap="viridis", vmin=0, vmax=highest, extent=(0, 100, 100, 0))
+            axes.set(title=label, xlabel="across (% of the width)", ylabel="depth (% of the height)")
+            if axes is panels[-1]:
+                figure.colorbar(shown, ax=axes, label="images with a lesion there (%)")
+    return figure
+
 
 MAX_NAMES = 12
 _MONTAGE = 8
@@ -161,3 +240,137 @@ def _show(item: Inspection, *, outlined: bool = True) -> tuple[NDArray[np.uint8]
         rows, columns, ring = outline(item.sample.read()[1], max(2, max(pixels.shape) // 150))
         picture[rows, columns][ring] = lesion_colour(1)
     return picture, f"{item.sample.name} ({item.sample.label})"
+
+
+REPORT = "report.html"
+GROUPS = "groups.json"
+_SOURCE = "computed by `sonoloop data check`"
+
+
+def check(data: Path, out: Path | None = None) -> Iterator[Event]:
+    """Say what a folder of datasets holds and what must be mended.
+
+    Parameters
+    ----------
+    data : pathlib.Path
+        A dataset, or a folder with several.
+    out : pathlib.Path, optional
+        Takes `report.html` and `groups.json` (with several datasets `DATASET/groups.json`), all at the end;
+        by default DATA-check in the current folder, or beside DATA where that lies inside of it.
+
+    Yields
+    ------
+    Event
+        `Progress`, and `Checked` at the end.
+
+    Raises
+    ------
+    TrainingError
+        If there is no dataset, a list of near-duplicates has another form than it should, or `out` lies in
+        `data`, cannot be written, or holds a file of that name that another program made.
+    """
+    sources = find_sources(data)
+    folder = _choose_folder(data, out)
+    surveys: list[Survey] = []
+    for source in sources:
+        if source.samples:
+            survey = yield from survey_source(source)
+            surveys.append(survey)
+    refused = [source for source in sources if not source.samples]
+    shared = yield from find_shared(surveys)
+    findings = sort_findings(
+        [
+            *map(not_listed, refused),
+            *(finding for survey in surveys for finding in findings_of(survey)),
+            *shared_images(surveys, shared),
+        ]
+    )
+    yield Progress(stage="Writing the report", done=0, total=1)
+    files = {folder / REPORT: build_report(data, surveys, findings, refused=[s.dataset for s in refused])}
+    for survey in surveys:
+        home = folder if len(surveys) == 1 else folder / survey.source.dataset
+        files[home / GROUPS] = list_groups(survey)
+    _write(files)
+    yield Checked(
+        report=str(folder / REPORT),
+        groups=[str(path) for path in files if path.name == GROUPS],
+        datasets=[_describe(survey) for survey in surveys],
+        findings=[asdict(finding) for finding in findings],
+        mend=_count(findings),
+    )
+
+
+def list_groups(survey: Survey) -> str:
+    """Return the near-duplicates as JSON, in the form that `sonoloop_training.datasets.groups` reads.
+
+    Images without a near-duplicate are listed where something is burned in.
+    """
+    groups = []
+    grouped = {member for members in survey.groups for member in members}
+    alone = ((place,) for place in range(len(survey.inspections)) if place not in grouped)
+    for members in [*survey.groups, *alone]:
+        items = [survey.inspections[member] for member in members]
+        entry: dict[str, Any] = {"images": [item.sample.name for item in items]}
+        if len({item.sample.label for item in items}) > 1:
+            entry["conflicting_classes"] = True
+        if any(item.overlay for item in items):
+            entry["overlay"] = ["detected"]
+        if len(entry) > 1 or len(items) > 1:
+            groups.append(entry)
+    note = "images not listed are alone in their group and have no flag"
+    return json.dumps({"source": _SOURCE, "note": note, "groups": groups}, indent=1) + "\n"
+
+
+def _count(findings: list[Finding]) -> int:
+    return sum(finding.severity == "mend" for finding in findings)
+
+
+def _describe(survey: Survey) -> dict[str, Any]:
+    return {
+        "dataset": survey.source.dataset,
+        "path": str(survey.source.root),
+        "classes": {name: asdict(part) for name, part in summarise(survey).items()},
+        "near_duplicates": [
+            [survey.inspections[member].sample.name for member in members] for members in survey.groups
+        ],
+        "table": summary_rows(survey),
+    }
+
+
+def _choose_folder(data: Path, out: Path | None) -> Path:
+    inside = data.resolve()
+    folder = out or Path(f"{inside.name}-check")
+    if out is None and folder.resolve().is_relative_to(inside):
+        folder = inside.parent / folder.name
+    if folder.resolve().is_relative_to(inside):
+        raise TrainingError(f"{folder} lies in the dataset, which stays as it is; give another --out")
+    if folder.exists() and not folder.is_dir():
+        raise TrainingError(f"{folder} is a file; give a folder as --out")
+    _refuse_strangers(folder)
+    return folder
+
+
+def _refuse_strangers(folder: Path) -> None:
+    marks = {REPORT: "Made by Sonoloop", GROUPS: _SOURCE}
+    for path in [*folder.glob(REPORT), *folder.glob(GROUPS), *folder.glob(f"*/{GROUPS}")]:
+        # decoded loosely: whatever it is, it is only looked at
+        if marks[path.name] not in path.read_text(encoding="utf-8", errors="replace"):
+            raise TrainingError(f"{path} is none that the check wrote; move it away, or give another --out")
+
+
+def _write(files: dict[Path, str]) -> None:
+    parts = {path: path.with_name(path.name + ".part") for path in files}
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            parts[path].write_text(text, encoding="utf-8")
+        for path, part in parts.items():
+            part.replace(path)
+    except OSError as error:
+        raise TrainingError(
+            f"{next(iter(files)).parent} cannot be written ({error.strerror}); give another --out"
+        ) from error
+    finally:
+        for part in parts.values():
+            if part.exists():
+                part.unlink()

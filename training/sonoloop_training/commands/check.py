@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Iterator[Event]:
-    """Check; see `sonoloop_training.checking.run.check`."""
-    from sonoloop_training.checking.run import check  # noqa: PLC0415 - as the other commands
+    """Check; see `sonoloop_training.checking.report.check`."""
+    from sonoloop_training.checking.report import check  # noqa: PLC0415 - as the other commands
 
     yield from check(options.data, options.out)

@@ -44,9 +44,9 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
     from sonoloop.store.model_registry import find_model  # noqa: PLC0415
     from sonoloop.store.promotions import ensure_incumbent  # noqa: PLC0415
     from sonoloop.store.settings import read_settings  # noqa: PLC0415
-    from sonoloop_training.fit.device_faults import device_watched  # noqa: PLC0415
-    from sonoloop_training.gate.every import score_every  # noqa: PLC0415
-    from sonoloop_training.gate.promoting import promote_found, promote_if_free  # noqa: PLC0415
+    from sonoloop_training.fit.devices import device_watched  # noqa: PLC0415
+    from sonoloop_training.gate.comparison import promote_found, promote_if_free  # noqa: PLC0415
+    from sonoloop_training.gate.scoring import score_every  # noqa: PLC0415
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -94,8 +94,8 @@ def _open(place: str | None) -> CorrectionStore:
 
 
 def _check_lock(store: CorrectionStore, candidate: str) -> None:
-    from sonoloop.store.locking import check_lock  # noqa: PLC0415
     from sonoloop.store.model_registry import find_model  # noqa: PLC0415
+    from sonoloop.store.promotions import check_lock  # noqa: PLC0415
 
     row = find_model(store, candidate)
     with store.reading() as connection:
@@ -124,7 +124,7 @@ def _judge(
 
 def _score_all(store: CorrectionStore, library: Library, device: str) -> Iterator[Event]:
     from sonoloop.store.test_sets import freeze_test_set  # noqa: PLC0415
-    from sonoloop_training.gate.every import score_every  # noqa: PLC0415
+    from sonoloop_training.gate.scoring import score_every  # noqa: PLC0415
 
     test_set = freeze_test_set(store)
     scored = yield from score_every(store, test_set, device=device, library=library)

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
     """Train; see `sonoloop_training.fit.train.train`."""
     import torch  # noqa: PLC0415 - after the arguments are known to be right
 
-    from sonoloop_training.fit.recipe_ import read_recipe  # noqa: PLC0415
+    from sonoloop_training.fit.recipe import read_recipe  # noqa: PLC0415
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
             "choose another one, or add --set fit.replay=0"
         )
     if options.show_augment is not None:
-        from sonoloop_training.fit.showing import show_augmentation  # noqa: PLC0415
+        from sonoloop_training.fit.train import show_augmentation  # noqa: PLC0415
 
         yield from show_augmentation(recipe, options.data, options.show_augment)
         return
@@ -67,7 +67,7 @@ def settings_of(options: argparse.Namespace) -> list[str]:
     TrainingError
         If two of them contradict each other.
     """
-    from sonoloop_training.fit.recipe_ import read_recipe  # noqa: PLC0415 - imports torch, seconds
+    from sonoloop_training.fit.recipe import read_recipe  # noqa: PLC0415 - imports torch, seconds
 
     if options.leaky and options.fold is not None:
         raise TrainingError("--leaky makes no folds; leave --fold out")

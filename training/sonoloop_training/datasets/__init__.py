@@ -3,7 +3,7 @@
 from sonoloop_training.datasets.busbra import load_busbra
 from sonoloop_training.datasets.busi import load_busi, load_huggingface
 from sonoloop_training.datasets.folder import RESERVED, load_folder
-from sonoloop_training.datasets.groups_ import FindGroups
+from sonoloop_training.datasets.groups import FindGroups
 from sonoloop_training.datasets.registry import find_datasets
 from sonoloop_training.datasets.sample import Sample, read_mask
 from sonoloop_training.datasets.udiat import load_udiat

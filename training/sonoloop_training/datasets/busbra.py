@@ -9,9 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sonoloop.errors import TrainingError
-from sonoloop_training.datasets.layout import file_in, subfolder
-from sonoloop_training.datasets.sample import Sample
-from sonoloop_training.datasets.tables import parse_class, read_table
+from sonoloop_training.datasets.sample import Sample, file_in, parse_class, read_table, subfolder
 
 TABLE = "bus_data.csv"
 _FOLDS = ("5-fold", "10-fold")

@@ -8,11 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from sonoloop.errors import TrainingError
-from sonoloop.imaging.files import find_images, mask_paths
+from sonoloop.imaging.io import find_images, mask_paths
 from sonoloop.values import CLASSES
-from sonoloop_training.datasets.groups_ import FindGroups, group_samples
-from sonoloop_training.datasets.layout import class_folders, subfolder
-from sonoloop_training.datasets.sample import Sample
+from sonoloop_training.datasets.groups import FindGroups, group_samples
+from sonoloop_training.datasets.sample import Sample, class_folders, subfolder
 
 # how Hugging Face names the parts of a dataset
 _PARTS = ("train", "validation", "valid", "val", "test")
@@ -33,7 +32,7 @@ def load_busi(
         contradict each other in class are left out.
     find_groups : callable, optional
         Computes the near-duplicates where there is no list; see
-        `sonoloop_training.datasets.groups_.group_samples`.
+        `sonoloop_training.datasets.groups.group_samples`.
 
     Raises
     ------

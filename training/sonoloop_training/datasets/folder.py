@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from sonoloop.errors import TrainingError
-from sonoloop.imaging.files import SUFFIXES, natural_order
-from sonoloop_training.datasets.groups_ import FindGroups, group_samples
-from sonoloop_training.datasets.layout import images_in, subfolder
-from sonoloop_training.datasets.sample import Sample
-from sonoloop_training.datasets.tables import parse_class, read_table
+from sonoloop.imaging.io import SUFFIXES, natural_order
+from sonoloop_training.datasets.groups import FindGroups, group_samples
+from sonoloop_training.datasets.sample import Sample, images_in, parse_class, read_table, subfolder
 
 # names that mean something else wherever datasets are named
 RESERVED = ("busi", "busbra", "udiat", "phantom")

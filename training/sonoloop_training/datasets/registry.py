@@ -10,9 +10,8 @@ from sonoloop.values import CLASSES
 from sonoloop_training.datasets.busbra import TABLE, load_busbra
 from sonoloop_training.datasets.busi import load_busi, load_huggingface, parquet_files, part_folders
 from sonoloop_training.datasets.folder import load_folder
-from sonoloop_training.datasets.groups_ import FindGroups
-from sonoloop_training.datasets.layout import class_folders, file_in, subfolder
-from sonoloop_training.datasets.sample import Sample
+from sonoloop_training.datasets.groups import FindGroups
+from sonoloop_training.datasets.sample import Sample, class_folders, file_in, subfolder
 from sonoloop_training.datasets.udiat import load_udiat
 
 
@@ -39,7 +38,7 @@ def find_datasets(data: Path, *, find_groups: FindGroups | None = None) -> list[
     data : pathlib.Path
         A dataset's folder, or one that holds such folders.
     find_groups : callable, optional
-        See `sonoloop_training.datasets.groups_.group_samples`.
+        See `sonoloop_training.datasets.groups.group_samples`.
 
     Raises
     ------

@@ -9,10 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sonoloop.errors import TrainingError
-from sonoloop_training.datasets.groups_ import FindGroups, group_samples
-from sonoloop_training.datasets.layout import file_in, images_in, subfolder
-from sonoloop_training.datasets.sample import Sample
-from sonoloop_training.datasets.tables import parse_class, read_table
+from sonoloop_training.datasets.groups import FindGroups, group_samples
+from sonoloop_training.datasets.sample import Sample, file_in, images_in, parse_class, read_table, subfolder
 
 TABLES = ("DatasetB.xlsx", "DatasetB.csv")
 _SCANNER = "Siemens ACUSON Sequoia C512"

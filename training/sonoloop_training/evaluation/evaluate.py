@@ -2,27 +2,282 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import csv
+import io
+import json
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sonoloop.jobs.events import EvaluationDone, Event, Notice, Progress
+from sonoloop.errors import ImageError, ModelError, TrainingError
+from sonoloop.imaging.grey import check_frame
+from sonoloop.jobs.events import EvaluationDone, Event, Notice, Progress, Unreadable
+from sonoloop.models.card import Head
 from sonoloop.models.predictor import Predictor
-from sonoloop.models.spec import Head
-from sonoloop.store.bootstrap import RESAMPLES
-from sonoloop_training.datasets import find_datasets
-from sonoloop_training.evaluation.cases import assess
-from sonoloop_training.evaluation.model import Judged, load_judged
-from sonoloop_training.evaluation.output import check_out, write_out
+from sonoloop.store.metrics import RESAMPLES
+from sonoloop.values import CLASSES, Prediction
+from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.evaluation.report import write_report
-from sonoloop_training.evaluation.scores import MIN_LESION_IOU, NSD_TOLERANCE_MM, NSD_TOLERANCE_PX
-from sonoloop_training.evaluation.scores_ import Score, confusion
-from sonoloop_training.evaluation.split_list import Listed, choose_part, list_part, read_split_list
-from sonoloop_training.evaluation.summary import SIZES, compare, stratify, summarise
-from sonoloop_training.evaluation.wording import TITLES, describe_differences, describe_leaks, describe_part
-from sonoloop_training.leaks import Leak, find_leaks_in_steps
+from sonoloop_training.evaluation.scores import (
+    MIN_LESION_IOU,
+    NSD_TOLERANCE_MM,
+    NSD_TOLERANCE_PX,
+    Case,
+    Score,
+    confusion,
+    read_case,
+    score_case,
+)
+from sonoloop_training.evaluation.split_list import Listed, choose_part, is_other, list_part, read_split_list
+from sonoloop_training.evaluation.summary import (
+    SIZES,
+    TITLES,
+    Judged,
+    compare,
+    describe_differences,
+    describe_leaks,
+    describe_part,
+    load_judged,
+    stratify,
+    summarise,
+)
+from sonoloop_training.leakage import Leak, find_leaks_in_steps, identify
 from sonoloop_training.splits import Part
+
+
+@dataclass(slots=True, kw_only=True)
+class Assessment:
+    """What came out, filled image by image.
+
+    Parameters
+    ----------
+    scores : list of list of Score
+        One list a model, over the same images in the same order.
+    listed : list of Listed
+        Those images as a split lists them; empty where nobody asked.
+    failures : list of tuple
+        Name and reason of each image that could not be judged.
+    others : list of str
+        Images that were left out since a split lists another one by their name.
+    """
+
+    scores: list[list[Score]]
+    listed: list[Listed] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+
+def assess(
+    samples: Sequence[Sample],
+    predictors: Sequence[Predictor],
+    *,
+    identified: bool,
+    stage: str,
+    wanted: Mapping[str, Listed] | None = None,
+) -> Generator[Event, None, Assessment]:
+    """Score every image by every model; one that cannot be read is told and the others go on.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        What to judge on.
+    predictors : sequence of Predictor
+        What is judged.
+    identified : bool
+        Whether to describe each image for `sonoloop_training.leakage.find_leaks`.
+    stage : str
+        What the progress is called.
+    wanted : mapping, optional
+        What a split lists by the names of the images; others of these names are left out.
+
+    Yields
+    ------
+    Event
+        `Progress` after each batch, `Unreadable` for each image that failed.
+
+    Returns
+    -------
+    Assessment
+        Scores, failures and what was left out.
+
+    Raises
+    ------
+    TrainingError
+        If no image could be judged.
+    """
+    found = Assessment(scores=[[] for _ in predictors])
+    batch = max(predictor.batch for predictor in predictors)
+    for first in range(0, len(samples), batch):
+        cases: list[Case] = []
+        for sample in samples[first : first + batch]:
+            try:
+                case = read_case(sample)
+                name = f"{case.dataset}/{case.name}"
+                if wanted is not None and is_other(case.frame, wanted.get(name)):
+                    found.others.append(name)
+                    continue
+                check_frame(case.frame)
+                cases.append(case)
+            except (ImageError, TrainingError) as error:
+                yield _refuse(found, f"{sample.dataset}/{sample.name}", error)
+        for case, predictions in _predict(cases, predictors):
+            if isinstance(predictions, ModelError):
+                yield _refuse(found, f"{case.dataset}/{case.name}", predictions)
+                continue
+            for scores, prediction in zip(found.scores, predictions, strict=True):
+                scores.append(score_case(prediction, case))
+            if identified:
+                found.listed.append(identify(case))
+        yield Progress(stage=stage, done=min(first + batch, len(samples)), total=len(samples))
+    if len(found.others) == len(samples):
+        raise TrainingError(
+            f"all {len(samples)} images have the names of others that the split lists, as {found.others[0]}; "
+            "give the data that the split was made of, or --part all"
+        )
+    if not found.scores[0]:
+        raise TrainingError(
+            f"none of the {len(samples)} images could be judged; the first, {found.failures[0][0]}: "
+            f"{found.failures[0][1]}"
+        )
+    return found
+
+
+def _predict(
+    cases: Sequence[Case], predictors: Sequence[Predictor]
+) -> Iterator[tuple[Case, tuple[Prediction, ...] | ModelError]]:
+    try:
+        frames = [case.frame for case in cases]
+        # first, so that nothing is given before all models have answered
+        answers = [predictor.predict_batch(frames) for predictor in predictors]
+    except ModelError as error:  # too little memory, even for one image
+        if len(cases) == 1:
+            yield cases[0], error
+            return
+        for case in cases:
+            yield from _predict([case], predictors)
+        return
+    yield from zip(cases, zip(*answers, strict=True), strict=True)
+
+
+def _refuse(found: Assessment, name: str, error: Exception) -> Unreadable:
+    found.failures.append((name, str(error)))
+    return Unreadable(image=name, error=str(error))
+
+
+RESULTS, CASES, REPORT = "results.json", "cases.csv", "report.html"
+MADE_BY = "sonoloop evaluate"
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder whose files of these names are somebody else's; earlier evaluations are replaced.
+
+    Raises
+    ------
+    TrainingError
+        If `out` is a file, or holds such a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise TrainingError(f"{out} is a file; give a folder with --out")
+    taken = [name for name in (RESULTS, CASES, REPORT) if (out / name).exists()]
+    if taken and not _is_ours(out / RESULTS):
+        raise TrainingError(
+            f"{out / taken[0]} was not written by `{MADE_BY}` and would be lost; give another --out"
+        )
+
+
+# id and scores of a model, and which images had trained it, as far as that is known
+Scored = tuple[str, Sequence[Score], Collection[str] | None]
+
+
+def write_out(out: Path, results: dict[str, Any], models: Sequence[Scored], page: str) -> None:
+    """Write the three files beside their places and move them there together.
+
+    Parameters
+    ----------
+    out : pathlib.Path
+        Made where it is not there.
+    results : dict
+        What JSON can hold.
+    models : sequence of tuple
+        Of each its id and scores, and the images that are leaked; None where that is not known.
+    page : str
+        The report.
+
+    Raises
+    ------
+    TrainingError
+        If the folder cannot be written to; what was in it is still there.
+    """
+    files = {
+        CASES: cases_table(models),
+        REPORT: page,
+        # last: it says that the others are ours
+        RESULTS: json.dumps({"made_by": MADE_BY, **results}, indent=1, allow_nan=False) + "\n",
+    }
+    partial = {name: out / f".{name}.part" for name in files}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            partial[name].write_text(text, encoding="utf-8", newline="")
+        for name in files:
+            partial[name].replace(out / name)
+    except OSError as error:
+        raise TrainingError(f"cannot write into {out} ({error.strerror}); give another --out") from error
+    finally:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+
+
+def cases_table(models: Sequence[Scored]) -> str:
+    """Return the scores as CSV, a row an image and model; what does not exist is empty."""
+    text = io.StringIO()
+    rows = [_row(model, score, leaked) for model, scores, leaked in models for score in scores]
+    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def _row(model: str, score: Score, leaked: Collection[str] | None) -> dict[str, object]:
+    pixels, millimetres = score.pixels, score.millimetres
+    values: dict[str, object] = {
+        "image": score.key,
+        "model": model,
+        "leaked": "" if leaked is None else int(score.key in leaked),
+        "dataset": score.dataset,
+        "group": score.group,
+        "scanner": score.scanner,
+        "overlay": "" if score.overlay is None else int(score.overlay),
+        "class": score.label,
+        "area": score.area,
+        "predicted_area": score.predicted_area,
+        "dice": score.dice,
+        "iou": score.iou,
+        "hd95_px": pixels and pixels.hd95,
+        "assd_px": pixels and pixels.assd,
+        "nsd": pixels and pixels.nsd,
+        "hd95_mm": millimetres and millimetres.hd95,
+        "assd_mm": millimetres and millimetres.assd,
+        "nsd_mm": millimetres and millimetres.nsd,
+        "lesions": score.counts.lesions,
+        "found": score.counts.found,
+        "false_positives": score.counts.false_positives,
+        "expected_dice": score.expected_dice,
+        "foreground": score.foreground,
+        "predicted_class": score.predicted,
+        **{f"p_{name}": p for name, p in zip(CLASSES, score.probabilities, strict=True)},
+    }
+    return {name: round(value, 5) if isinstance(value, float) else value for name, value in values.items()}
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and values.get("made_by") == MADE_BY
+
 
 FORMAT = 1
 _EVERY = 100

@@ -7,13 +7,241 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sonoloop.models.spec import Head
+from sonoloop.models.card import Head
+from sonoloop.store.metrics import RESAMPLES
 from sonoloop.values import CLASSES
-from sonoloop_training.evaluation.columns import Bools, Columns, Counts, Floats
-from sonoloop_training.evaluation.ranking import auc, aurc, risk_at, spearman, specificity_at
-from sonoloop_training.evaluation.reliability import expected_calibration_error, recalibrate
-from sonoloop_training.evaluation.scores import NSD_TOLERANCE_MM, NSD_TOLERANCE_PX
+from sonoloop_training.evaluation.scores import (
+    NSD_TOLERANCE_MM,
+    NSD_TOLERANCE_PX,
+    Bools,
+    Columns,
+    Counts,
+    Floats,
+)
+
+
+def auc(scores: Floats, positive: NDArray[np.bool_], counts: Counts) -> Floats:
+    """Area under the ROC curve: the probability that a positive scores above a negative, ties by half."""
+    order, starts = _ties(scores)
+    hits = np.add.reduceat(counts[:, order] * positive[order], starts, axis=1, dtype=np.float64)
+    others = np.add.reduceat(counts[:, order] * ~positive[order], starts, axis=1, dtype=np.float64)
+    below = others.cumsum(1) - others
+    return _divide((hits * (below + others / 2)).sum(1), hits.sum(1) * others.sum(1))
+
+
+def roc_curves(
+    scores: Floats, positive: NDArray[np.bool_], counts: Counts, false_positive_rates: Floats
+) -> Floats:
+    """Sensitivity at given false-positive rates (K,), (R, K); straight lines between thresholds."""
+    order, starts = _ties(-scores)
+    hits = np.add.reduceat(counts[:, order] * positive[order], starts, axis=1, dtype=np.float64).cumsum(1)
+    others = np.add.reduceat(counts[:, order] * ~positive[order], starts, axis=1, dtype=np.float64).cumsum(1)
+    rows = [
+        np.interp(false_positive_rates, np.append(0, x / x[-1]), np.append(0, y / y[-1]))
+        if x[-1] > 0 and y[-1] > 0
+        else np.full(len(false_positive_rates), np.nan)
+        for x, y in zip(others, hits, strict=True)
+    ]
+    return np.array(rows)
+
+
+def specificity_at(
+    scores: Floats, positive: NDArray[np.bool_], counts: Counts, *, sensitivity: float
+) -> Floats:
+    """Best specificity of a threshold whose sensitivity is at least the one given."""
+    order, starts = _ties(-scores)
+    hits = np.add.reduceat(counts[:, order] * positive[order], starts, axis=1, dtype=np.float64).cumsum(1)
+    others = np.add.reduceat(counts[:, order] * ~positive[order], starts, axis=1, dtype=np.float64).cumsum(1)
+    enough = (hits >= sensitivity * hits[:, -1:] - 1e-9).argmax(1)
+    called = others[np.arange(len(others)), enough]
+    wrong = _divide(called, others[:, -1])
+    return np.asarray(np.where(hits[:, -1] > 0, 1 - wrong, np.nan))
+
+
+def spearman(one: Floats, other: Floats, counts: Counts) -> Floats:
+    """Rank correlation, tied values at their mean rank."""
+    x, y = _ranks(one, counts), _ranks(other, counts)
+    total = counts.sum(1, dtype=np.float64)[:, None]
+    x -= (counts * x).sum(1, keepdims=True) / total
+    y -= (counts * y).sum(1, keepdims=True) / total
+    spread = np.sqrt((counts * x**2).sum(1) * (counts * y**2).sum(1))
+    # a constant has no ranks, whatever rounding leaves of its spread
+    return _divide((counts * x * y).sum(1), np.where(spread > 1e-6, spread, 0.0))
+
+
+def risk_curve(confidence: Floats, risk: Floats, counts: Counts) -> tuple[Floats, Floats]:
+    """Mean risk of the most confident images, against the share of images that they are.
+
+    Images of one confidence come in no order: each counts with the mean of them all.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Coverage and mean risk, both (R, N), from the most confident image to all of them.
+    """
+    sizes, tied, risks = _tied_risks(confidence, risk, counts)
+    counted = np.repeat(tied / sizes, sizes, axis=1).cumsum(1)
+    summed = np.repeat(risks / sizes, sizes, axis=1).cumsum(1)
+    coverage = counted / counted[:, -1:]
+    return coverage, np.divide(summed, counted, out=np.zeros_like(summed), where=counted > 0)
+
+
+def aurc(confidence: Floats, risk: Floats, counts: Counts) -> Floats:
+    """Area under the risk-coverage curve (Geifman & El-Yaniv 2017); a blind ranking has the mean risk.
+
+    Images of one confidence, and an image drawn again, count with the mean over their orders.
+    """
+    _, tied, risks = _tied_risks(confidence, risk, counts)
+    kept = np.pad(tied.cumsum(1), ((0, 0), (1, 0)))
+    before, mean = risks.cumsum(1) - risks, _mean_risks(tied, risks)
+    harmonic = np.append(0, (1 / np.arange(1, kept.max() + 1)).cumsum())
+    # (before + k mean) / (kept + k), summed over the k = 1, 2, ... images of one confidence
+    areas = risks + (before - kept[:, :-1] * mean) * np.diff(harmonic[kept.astype(np.intp)], axis=1)
+    return _divide(areas.sum(1), kept[:, -1])
+
+
+def risk_at(confidence: Floats, risk: Floats, counts: Counts, *, coverage: float) -> Floats:
+    """Mean risk of the share `coverage` of the images in which there is most confidence.
+
+    Where it ends among images of one confidence, these count with their mean.
+    """
+    _, tied, risks = _tied_risks(confidence, risk, counts)
+    reached = tied.cumsum(1)
+    wanted = np.ceil(coverage * reached[:, -1] - 1e-9)
+    rows, place = np.arange(len(tied)), (reached >= wanted[:, None]).argmax(1)
+    beyond = reached[rows, place] - wanted
+    summed = risks.cumsum(1)[rows, place] - beyond * _mean_risks(tied, risks)[rows, place]
+    return _divide(summed, wanted)
+
+
+def _tied_risks(confidence: Floats, risk: Floats, counts: Counts) -> tuple[NDArray[np.intp], Floats, Floats]:
+    """For each confidence, the highest first: of how many images, (B,); their counts and risks, (R, B)."""
+    order, starts = _ties(-confidence)
+    tied = np.add.reduceat(counts[:, order], starts, axis=1, dtype=np.float64)
+    risks = np.add.reduceat(counts[:, order] * risk[order], starts, axis=1, dtype=np.float64)
+    return np.diff(np.append(starts, len(order))), tied, risks
+
+
+def _mean_risks(tied: Floats, risks: Floats) -> Floats:
+    return np.asarray(np.divide(risks, tied, out=np.zeros_like(risks), where=tied > 0))
+
+
+def _ties(scores: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Order by value, and where in that order each new value begins."""
+    order = np.argsort(scores, kind="stable")
+    return order, np.flatnonzero(np.append(True, np.diff(scores[order]) != 0))
+
+
+def _ranks(values: Floats, counts: Counts) -> Floats:
+    order, starts = _ties(values)
+    tied = np.add.reduceat(counts[:, order], starts, axis=1, dtype=np.float64)
+    middle = tied.cumsum(1) - tied / 2
+    ranks = np.empty(counts.shape)
+    ranks[:, order] = np.repeat(middle, np.diff(np.append(starts, len(values))), axis=1)
+    return ranks
+
+
+def _divide(above: Floats, below: Floats) -> Floats:
+    return np.asarray(np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0))
+
+
+BINS = 10
+_STEPS = 30
+# beyond this slope the classes are as good as separated, and the likelihood has no maximum
+_STEEPEST = 50.0
+
+
+def expected_calibration_error(confidence: Floats, correct: NDArray[np.bool_], counts: Counts) -> Floats:
+    """Compute the expected calibration error over ten equal bins (Naeini et al. 2015; Guo et al. 2017).
+
+    Parameters
+    ----------
+    confidence : numpy.ndarray
+        Probability of the predicted class, (N,).
+    correct : numpy.ndarray
+        Whether it was right, (N,); or, for simulated outcomes, (R, N).
+    counts : numpy.ndarray
+        (R, N).
+
+    Returns
+    -------
+    numpy.ndarray
+        (R,) in [0, 1].
+    """
+    bins = np.eye(BINS)[np.clip((confidence * BINS).astype(np.intp), 0, BINS - 1)]
+    gaps = np.abs((counts * (confidence - correct)) @ bins).sum(1)
+    return np.asarray(gaps / counts.sum(1, dtype=np.float64))
+
+
+def simulate_perfect(confidence: Floats, *, seed: int = 0) -> Floats:
+    """Simulate the calibration errors of a perfectly calibrated model of these confidences, (R,).
+
+    Each image is right with the very probability that was predicted; what error is left comes from the number
+    of images alone (the consistency resampling of Bröcker & Smith 2007).
+    """
+    drawn = np.random.default_rng(seed).random((RESAMPLES, len(confidence))) < confidence
+    return expected_calibration_error(confidence, drawn, np.ones((1, len(confidence))))
+
+
+def recalibrate(probabilities: Floats, positive: NDArray[np.bool_], counts: Counts) -> tuple[Floats, Floats]:
+    """Fit ``logit(p) -> a + b logit(p)`` by likelihood (Cox 1958), by Newton's method.
+
+    Parameters
+    ----------
+    probabilities : numpy.ndarray
+        Predicted, (N,).
+    positive : numpy.ndarray
+        What came, bool (N,).
+    counts : numpy.ndarray
+        (R, N).
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Slope b (1 is calibrated, below 1 overconfident) and intercept a (0 is calibrated, above 0 too low),
+        both (R,); NaN where the classes are separated, so that there is no maximum.
+    """
+    clipped = probabilities.clip(1e-6, 1 - 1e-6)
+    x = np.log(clipped / (1 - clipped))
+    intercept, slope = np.zeros(len(counts)), np.zeros(len(counts))
+    with np.errstate(all="ignore"):
+        for _ in range(_STEPS):
+            fitted = 1 / (1 + np.exp(-(intercept[:, None] + slope[:, None] * x)))
+            left = counts * (positive - fitted)
+            curvature = counts * fitted * (1 - fitted)
+            h0, h1, h2 = curvature.sum(1), curvature @ x, curvature @ x**2
+            g0, g1 = left.sum(1), left @ x
+            determinant = h0 * h2 - h1**2
+            up, along = (h2 * g0 - h1 * g1) / determinant, (h0 * g1 - h1 * g0) / determinant
+            intercept, slope = intercept + up, slope + along
+            if np.nanmax(np.abs(np.append(up, along)), initial=0) < 1e-8:
+                break
+        settled = (np.abs(up) < 1e-4) & (np.abs(along) < 1e-4) & (np.abs(slope) < _STEEPEST)
+    return np.where(settled, slope, np.nan), np.where(settled, intercept, np.nan)
+
+
+def reliability_curve(
+    probabilities: Floats, positive: NDArray[np.bool_], counts: Counts
+) -> tuple[Floats, Floats, Floats]:
+    """Predicted against observed, by bins of equal counts.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Mean prediction (B,), share that came (R, B) and images (B,) of each bin; at most ten bins, of
+        five images at least.
+    """
+    count = min(BINS, max(1, len(probabilities) // 5))
+    members = np.zeros((len(probabilities), count))
+    for place, chunk in enumerate(np.array_split(np.argsort(probabilities, kind="stable"), count)):
+        members[chunk, place] = 1
+    images = members.sum(0)
+    total = counts @ members
+    came = np.divide((counts * positive) @ members, total, out=np.full(total.shape, np.nan), where=total > 0)
+    return (probabilities @ members) / images, np.asarray(came, np.float64), images
+
 
 _NORMAL, _MALIGNANT = CLASSES.index("normal"), CLASSES.index("malignant")
 # p(malignant) / (p(malignant) + p(benign)) from which a lesion is called malignant

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sonoloop.models.spec import Head
-from sonoloop.store.bootstrap import draw_groups, percentile_interval
-from sonoloop_training.evaluation.columns import Bools, Columns, Counts, to_columns
-from sonoloop_training.evaluation.measures import MEASURES, Measure
-from sonoloop_training.evaluation.reliability import simulate_perfect
-from sonoloop_training.evaluation.scores_ import Score
+from sonoloop.models.bundle import Bundle, read_bundle
+from sonoloop.models.card import Head
+from sonoloop.models.library import bundle_folder
+from sonoloop.store.metrics import draw_groups, percentile_interval
+from sonoloop_training.evaluation.measures import MEASURES, Measure, simulate_perfect
+from sonoloop_training.evaluation.scores import Bools, Columns, Counts, Score, to_columns
+from sonoloop_training.evaluation.split_list import Listed, SplitList, read_split_list
+from sonoloop_training.leakage import Leak
+from sonoloop_training.membership import SPLIT
+from sonoloop_training.splits import Part
 
 HEADS: tuple[Head, ...] = ("lesion", "classes")
 # shares of the image: the thirds of the lesions in BUSI and BUS-BRA, rounded, so that models are compared on
@@ -192,3 +200,167 @@ def _size(score: Score) -> str | None:
     if not score.lesion:
         return None
     return next(name for name, (low, high) in SIZES.items() if low <= score.area < high)
+
+
+# where a training leaves its epochs: in the bundle, or in the run's folder around it
+_HISTORIES = ("history.json", "../history.jsonl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Judged:
+    """A model to evaluate.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The model itself.
+    folder : pathlib.Path
+        Where it lies.
+    split : SplitList, optional
+        Who trained it; None where it does not say.
+    """
+
+    bundle: Bundle
+    folder: Path
+    split: SplitList | None
+
+    @property
+    def leaky_by_design(self) -> bool:
+        """Whether its card says that its split leaks, or that of a model that it was started from."""
+        snapshot = self.bundle.card.snapshot
+        recipe = snapshot.get("recipe") or {}
+        return bool(snapshot.get("leaked")) or (recipe.get("split") or {}).get("method") == "leaky"
+
+
+def load_judged(name_or_path: str | None, *, split: SplitList | None = None) -> Judged:
+    """Load a model with its split.
+
+    Parameters
+    ----------
+    name_or_path : str, optional
+        See `sonoloop.models.library.bundle_folder`.
+    split : SplitList, optional
+        Who trained it, where it does not say so itself.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or it is damaged.
+    TrainingError
+        If its split cannot be read.
+    """
+    folder = bundle_folder(name_or_path)
+    bundle = read_bundle(folder)
+    own = folder / SPLIT
+    # its own word first: a later fit may have trained on more than the split at hand says
+    return Judged(bundle=bundle, folder=folder, split=read_split_list(own) if own.is_file() else split)
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Read the epochs of the training that made a bundle, in order; empty where none are kept.
+
+    Each has what `sonoloop.jobs.events.EpochDone` has.
+    """
+    for name in _HISTORIES:
+        try:
+            text = (folder / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        epochs = {e["epoch"]: e for e in _entries(text) if isinstance(e.get("epoch"), int) and "dice" in e}
+        if epochs:
+            # a run that was gone on with tells of an epoch again
+            return [epochs[number] for number in sorted(epochs)]
+    return []
+
+
+def _entries(text: str) -> list[dict[str, Any]]:
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = []
+        for line in text.splitlines():
+            try:
+                values.append(json.loads(line))
+            except ValueError:
+                continue  # the last line of a run that was killed
+    if isinstance(values, dict):
+        values = [values]
+    return [value for value in values if isinstance(value, dict)]
+
+
+_NAMED = 5
+_WORDS = {"better": "is better than", "worse": "is worse than", "differs": "differs from"}
+
+TITLES = {measure.key: measure.title for measure in MEASURES} | {
+    "ece_if_perfect": "the same of a perfectly calibrated model"
+}
+
+
+def write_figure(figure: Mapping[str, Any] | None, *, signed: bool = False) -> str:
+    """Write a figure with its interval, or a dash where there is none."""
+    if figure is None:
+        return "-"
+    sign = "+" if signed else ""
+    digits = 1 if abs(figure["value"]) >= 10 else 3
+    text = f"{figure['value']:{sign}.{digits}f}"
+    if figure["ci95"] is None:
+        return text
+    low, high = figure["ci95"]
+    return f"{text} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+
+
+def describe_differences(one: str, other: str, differences: Mapping[str, Any]) -> list[str]:
+    """Say of two models where the second is better or worse, and of which figures no difference is shown."""
+    told = []
+    for verdict, words in _WORDS.items():
+        told += [
+            f"{other} {words} {one} in {TITLES[key]}: {write_figure(found, signed=True)}"
+            for key, found in differences.items()
+            if found and found["verdict"] == verdict
+        ]
+    same = [TITLES[key] for key, found in differences.items() if found and found["verdict"] == SAME]
+    if same:
+        told.append(f"no difference is shown in {'; '.join(same)}")
+    return told
+
+
+def describe_part(part: Part, *, here: int, listed: int, others: Sequence[str]) -> list[str]:
+    """Warn where not all images that a split calls `part` are here, and of others that have their names."""
+    told = []
+    if here < listed:
+        told.append(f"{here} of the {listed} images that the split calls {part} are here")
+    if others:
+        told.append(
+            f"left out, since the split lists another image of the same name ({len(others)}): "
+            f"{_name_some(others)}"
+        )
+    return told
+
+
+def describe_leaks(model: Judged, leaks: Sequence[Leak], evaluated: Sequence[Listed]) -> list[str]:
+    """Warn of what makes a model's figures too good, or say that it cannot be known."""
+    name = model.bundle.model
+    told = []
+    if model.leaky_by_design:
+        told.append(
+            f"{name} was made with a split that leaks on purpose, or from a model that was: its figures are "
+            "leaked, not honest"
+        )
+    if model.split is None:
+        told.append(
+            f"{name} does not say which images trained it, so it cannot be known whether some of these did"
+        )
+    elif leaks:
+        kinds = Counter(leak.kind for leak in leaks)
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        names = _name_some([leak.image for leak in leaks])
+        shown = "and without" if len(leaks) < len(evaluated) else "alone, since no others are left"
+        told.append(
+            f"{len(leaks)} of {len(evaluated)} images trained {name}, or a copy or the same patient did "
+            f"({counts}): {names}; figures are given with them (leaked) {shown}"
+        )
+    return told
+
+
+def _name_some(images: Sequence[str]) -> str:
+    return ", ".join(images[:_NAMED]) + (", ..." if len(images) > _NAMED else "")

@@ -14,11 +14,9 @@ from sonoloop.jobs.events import Notice, Progress
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.evaluation.split_list import Listed, is_other, read_split_list
-from sonoloop_training.fit.batches import image_weight
-from sonoloop_training.fit.cache import Cache, letterbox_pair
+from sonoloop_training.fit.batches import Cache, image_weight, letterbox_pair
 from sonoloop_training.fit.recipe import FitConfig
-from sonoloop_training.leakage import TestSide
-from sonoloop_training.leaks import find_leaks_in_steps
+from sonoloop_training.leakage import TestSide, find_leaks_in_steps
 from sonoloop_training.membership import SPLIT
 
 # each is read and compared with the test groups: on one core 50 a second

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sonoloop.errors import TrainingError
-from sonoloop_training.fit.recipe_ import TUNING, Recipe, read_recipe
+from sonoloop_training.fit.recipe import TUNING, Recipe, read_recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +29,13 @@ class Request:
     base_data : pathlib.Path, optional
         Folder with the data that trained it.
     recipe : str, optional
-        A shipped recipe's name, or a TOML file; `sonoloop_training.fit.recipe_.TUNING` unless given.
+        A shipped recipe's name, or a TOML file; `sonoloop_training.fit.recipe.TUNING` unless given.
     settings : sequence of str
-        What to change in the recipe; see `sonoloop_training.fit.recipe_.read_recipe`.
+        What to change in the recipe; see `sonoloop_training.fit.recipe.read_recipe`.
     max_minutes : float, optional
         Time for reading and learning.
     promote, skip_missing, device, threads
-        See `sonoloop.jobs.jobs.Plan`.
+        See `sonoloop.jobs.folder.Plan`.
     judged : bool
         Whether the gate judges the new model.
     who : str, optional

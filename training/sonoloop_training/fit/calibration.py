@@ -13,13 +13,13 @@ from scipy.optimize import isotonic_regression, minimize_scalar
 from torch import nn
 
 from sonoloop.errors import TrainingError
-from sonoloop.models.bundle import Bundle, Card
+from sonoloop.models.bundle import Bundle
+from sonoloop.models.card import Card
 from sonoloop.models.postprocess import number_lesions
 from sonoloop.models.predictor import Predictor
 from sonoloop.models.tta import VIEWS
 from sonoloop.values import CLASSES, Prediction
-from sonoloop_training.evaluation.cases_ import Case
-from sonoloop_training.evaluation.scores import dice
+from sonoloop_training.evaluation.scores import Case, dice
 
 _THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 _MIN_AREAS = (0.0005, 0.001, 0.002, 0.004)

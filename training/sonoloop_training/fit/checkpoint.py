@@ -15,9 +15,9 @@ from lightning.fabric.plugins.precision import Precision
 from sonoloop.atomic import write_whole
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
-from sonoloop_training.fit.device_faults import is_device_fault
+from sonoloop_training.fit.devices import is_device_fault
 from sonoloop_training.fit.fitting import Fitting
-from sonoloop_training.fit.recipe_ import Recipe, parse_recipe
+from sonoloop_training.fit.recipe import Recipe, parse_recipe
 
 # what of a `Fitting` is neither a network nor an optimiser
 _PLAIN = ("epoch", "epochs", "source", "best", "best_score", "best_epoch", "history")

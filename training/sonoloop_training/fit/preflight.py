@@ -9,11 +9,11 @@ from torch import nn
 
 from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import Progress
-from sonoloop.models.spec import Head, ModelSpec
+from sonoloop.models.card import Head, ModelSpec
 from sonoloop_training.datasets import Sample
-from sonoloop_training.fit.cache import small_size
+from sonoloop_training.fit.batches import small_size
 from sonoloop_training.fit.fitting import begin
-from sonoloop_training.fit.recipe_ import Recipe
+from sonoloop_training.fit.recipe import Recipe
 from sonoloop_training.splits import PARTS, Part
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sonoloop.errors import TrainingError
-from sonoloop.models.spec import ModelSpec
+from sonoloop.models.card import ModelSpec
 
 logger = logging.getLogger(__name__)
 

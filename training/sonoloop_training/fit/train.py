@@ -10,30 +10,33 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image as Picture
 
 from sonoloop import __version__
 from sonoloop.atomic import write_whole
 from sonoloop.errors import TrainingError
+from sonoloop.imaging.overlay import draw_overlay
 from sonoloop.jobs.events import Evaluated, Event, Finished, Progress
-from sonoloop.models.bundle import Bundle, Card, save_bundle, seal
+from sonoloop.models.bundle import Bundle, save_bundle, seal
+from sonoloop.models.card import Card
 from sonoloop.models.devices import choose_device
 from sonoloop.models.networks import build_network
 from sonoloop.models.predictor import Predictor
-from sonoloop_training.copies import leave_out_copies
+from sonoloop_training.augment import build_augmentation
 from sonoloop_training.datasets import Sample, find_datasets
-from sonoloop_training.evaluation.cases import assess
-from sonoloop_training.evaluation.cases_ import Case, read_case
-from sonoloop_training.evaluation.scores_ import confusion
+from sonoloop_training.evaluation.evaluate import assess
+from sonoloop_training.evaluation.scores import Case, confusion, read_case
 from sonoloop_training.evaluation.summary import summarise
-from sonoloop_training.fit.cache import cache_samples
+from sonoloop_training.fit.batches import cache_samples, make_batch
 from sonoloop_training.fit.calibration import calibrate
 from sonoloop_training.fit.fitting import Fitting, Weights
 from sonoloop_training.fit.loop import fit
 from sonoloop_training.fit.preflight import check_recipe
-from sonoloop_training.fit.recipe import FitConfig
-from sonoloop_training.fit.recipe_ import Recipe
-from sonoloop_training.lineage import inherit, merge
+from sonoloop_training.fit.recipe import FitConfig, Recipe
+from sonoloop_training.leakage import inherit, leave_out_copies, merge
 from sonoloop_training.membership import SPLIT, describe_split, hash_split, list_members
 from sonoloop_training.splits import PARTS, Part, apply_split, describe_folds, write_folds
 
@@ -272,3 +275,44 @@ def _write(path: Path, values: object, what_to_do: str) -> None:
 def library_versions() -> dict[str, str]:
     """Tell which versions a model is made with."""
     return {"sonoloop": __version__} | {name: metadata.version(name) for name in _LIBRARIES}
+
+
+PAIRS = 32
+_COLUMNS = 8
+
+
+def show_augmentation(recipe: Recipe, data: Path, path: Path) -> Iterator[Event]:
+    """Draw 32 pairs: each image as it is and, to its right, augmented; lesions outlined.
+
+    Raises
+    ------
+    TrainingError
+        If the picture cannot be written.
+    """
+    samples = find_datasets(data)
+    chosen = np.random.default_rng(recipe.fit.seed).permutation(len(samples))[:PAIRS]
+    cache = yield from cache_samples(
+        [samples[index] for index in chosen], phantoms=0, size=recipe.model.size, stage="Reading"
+    )
+    order = torch.arange(len(cache))
+    batch = make_batch(cache, order, build_augmentation(recipe.augment), recipe.fit, epoch=0, first=0)
+    tiles = []
+    for index in order.tolist():
+        augmented = ((batch.images[index, 0] + 1) * 127.5).round().to(torch.uint8)
+        before = _tile(cache.images[index].numpy(), cache.masks[index].numpy())
+        after = _tile(augmented.numpy(), batch.masks[index, 0].to(torch.uint8).numpy())
+        tiles.append(np.concatenate([before, after], axis=1))
+    while len(tiles) % (_COLUMNS // 2):
+        tiles.append(np.zeros_like(tiles[0]))
+    rows = [np.concatenate(tiles[i : i + _COLUMNS // 2], axis=1) for i in range(0, len(tiles), _COLUMNS // 2)]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Picture.fromarray(np.concatenate(rows)).save(path, format="PNG")
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written ({error.strerror}); give another file") from error
+    yield Finished(model="", path=str(path), minutes=0.0)
+
+
+def _tile(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    side = image.shape[0]
+    return draw_overlay(image, mask, [])[:side, :side]

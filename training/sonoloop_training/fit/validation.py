@@ -10,7 +10,7 @@ from torch import nn
 
 from sonoloop.models.preprocess import normalise
 from sonoloop.values import CLASSES
-from sonoloop_training.fit.cache import Cache
+from sonoloop_training.fit.batches import Cache
 
 FIGURES = ("dice", "missed", "false_alarms", "accuracy", "score")
 _BATCH = 16

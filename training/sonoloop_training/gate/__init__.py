@@ -1,7 +1,14 @@
 """Whether a candidate may take the place of the model in use: see ``docs/gate.md``."""
 
-from sonoloop_training.gate.decide import FEWEST_GROUPS, Verdict, VerdictName, decide
-from sonoloop_training.gate.decision import Margins, Side
-from sonoloop_training.gate.outcomes import Outcome, to_outcome
+from sonoloop_training.gate.decision import (
+    FEWEST_GROUPS,
+    Margins,
+    Outcome,
+    Side,
+    Verdict,
+    VerdictName,
+    decide,
+    to_outcome,
+)
 
 __all__ = ["FEWEST_GROUPS", "Margins", "Outcome", "Side", "Verdict", "VerdictName", "decide", "to_outcome"]

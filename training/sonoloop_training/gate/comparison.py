@@ -7,19 +7,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sonoloop.crash_points import crash_here
-from sonoloop.errors import TrainingError
-from sonoloop.jobs.events import Event, Gate, Notice
+from sonoloop.errors import StoreError, TrainingError
+from sonoloop.jobs.events import Event, Gate, Notice, Promoted
 from sonoloop.models.library import Library
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.model_registry import LEAKED, find_model, mark
+from sonoloop.store.promotions import promote
 from sonoloop.store.settings import read_settings
 from sonoloop.store.test_sets import Look, TestSet, freeze_test_set, looks, record_look
-from sonoloop_training.gate.decide import Verdict, decide
-from sonoloop_training.gate.decision import Margins
-from sonoloop_training.gate.judges import short
-from sonoloop_training.gate.scoring import score_models
-from sonoloop_training.gate.show import Show
-from sonoloop_training.trained import find_trained
+from sonoloop_training.gate.decision import Margins, Verdict, decide
+from sonoloop_training.gate.pictures import Show
+from sonoloop_training.gate.scoring import score_models, short
+from sonoloop_training.leakage import find_trained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,3 +215,35 @@ def _tell(found: Judgement) -> Gate:
         incumbent=found.look.incumbent,
         pictures=found.pictures,
     )
+
+
+def promote_found(store: CorrectionStore, library: Library, look: Look, *, who: str) -> Promoted:
+    """Put the candidate of a look into use, its bundle verified.
+
+    Raises
+    ------
+    StoreError
+        If the look did not say so or is not the last one at the two, another model is in use by now, or the
+        project is locked; the model in use stays.
+    ModelError
+        If the model is not on this machine, or damaged.
+    """
+    bundle = library.load(look.candidate)
+    promote(
+        store,
+        bundle.version,
+        kind="gate",
+        who=who,
+        why=look.reason,
+        look=look.number,
+        expected=look.incumbent,
+    )
+    return Promoted(model=bundle.model, version=bundle.version)
+
+
+def promote_if_free(store: CorrectionStore, library: Library, look: Look, *, who: str, called: str) -> Event:
+    """Do what `promote_found` does; where the project keeps its model, tell why, calling the new one so."""
+    try:
+        return promote_found(store, library, look, who=who)
+    except StoreError as error:
+        return Notice(message=f"{called} passed and is not in use: {error}")

@@ -7,21 +7,93 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sonoloop.errors import TrainingError
+from sonoloop.errors import ImageError, ModelError, TrainingError
+from sonoloop.imaging.grey import check_frame
 from sonoloop.jobs.events import Event, Notice, Progress, Unreadable
 from sonoloop.models.library import Library
 from sonoloop.models.predictor import Predictor
 from sonoloop.store.corrections import CorrectionStore
-from sonoloop.store.file_index import Places
-from sonoloop.store.model_registry import find_model
+from sonoloop.store.file_index import Places, reread
+from sonoloop.store.model_registry import find_model, list_models
+from sonoloop.store.revisions import read_revision, select_revisions
+from sonoloop.store.tables import REVISIONS
 from sonoloop.store.test_sets import Judge, TestSet, note_known, read_scores, true_labels, write_scores
-from sonoloop.values import Prediction
+from sonoloop.values import Frame, Prediction
 from sonoloop_training.evaluation.scores import dice
-from sonoloop_training.gate.judges import Judged, as_outcome, read_judged, short
-from sonoloop_training.gate.outcomes import Outcome
+from sonoloop_training.gate.decision import Outcome
+from sonoloop_training.leakage import find_relatives, find_trained, read_known
 from sonoloop_training.membership import SPLIT
-from sonoloop_training.trained import find_relatives, find_trained, read_known
+
+_SHORT = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Judged:
+    """A frame that judges, with its pixels.
+
+    Parameters
+    ----------
+    judge : Judge
+        Which, and the correction that counts as true.
+    frame : Frame
+        What a model sees.
+    mask : numpy.ndarray
+        Its lesions, bool (H, W).
+    label : str
+        Its class.
+    """
+
+    judge: Judge
+    frame: Frame
+    mask: NDArray[np.bool_]
+    label: str
+
+
+def read_judged(store: CorrectionStore, places: Places, judge: Judge) -> Judged:
+    """Read a frame that judges, and make sure that it is the one that was corrected.
+
+    Raises
+    ------
+    TrainingError
+        If its file is gone or unreadable, has other pixels, or the person was withdrawn.
+    """
+    with store.reading() as connection:
+        row = connection.execute(select_revisions().where(REVISIONS.c.id == judge.revision_id)).one()
+    revision = read_revision(row)
+    if revision.withdrawn:
+        raise TrainingError("it was withdrawn")
+    place, correction = places.find(judge.frame_id), revision.correction
+    if place is None or not place.path.is_file():
+        raise TrainingError(
+            "its file is not on this machine; say where it is with: sonoloop store relink FOLDER"
+        )
+    try:
+        frame = check_frame(reread(place, correction.pixels_hash))
+    except ImageError as error:
+        raise TrainingError(str(error).replace(place.path.name, "its file")) from error
+    return Judged(
+        judge=judge, frame=frame, mask=correction.mask > 0, label=judge.reference or correction.label
+    )
+
+
+def as_outcome(judge: Judge, label: str, score: Mapping[str, Any]) -> Outcome:
+    """Turn a stored score into an outcome; the class and the group are those of the test set."""
+    return Outcome(
+        frame=judge.frame_id,
+        group=judge.group_id,
+        label=label,
+        lesion=bool(score["lesion"]),
+        dice=float(score["dice"]),
+        claimed=bool(score["claimed"]),
+        malignant=float(score["malignant"]),
+    )
+
+
+def short(frame_id: str) -> str:
+    """Give the digits by which a frame is named before people."""
+    return frame_id[:_SHORT]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,3 +293,60 @@ def _outcomes(
         for judge in judges
         if judge.revision_id in known
     }
+
+
+def score_every(
+    store: CorrectionStore,
+    test_set: TestSet,
+    *,
+    device: str,
+    library: Library,
+    judged: Collection[str] = (),
+) -> Generator[Event, None, int]:
+    """Score every model that was not deleted; what was scored before is read, and nothing is a look.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Where the corrections are.
+    test_set : TestSet
+        Who judges.
+    device : str
+        See `sonoloop.models.devices.choose_device`.
+    library : Library
+        Where the models are.
+    judged : collection of str
+        Versions that a verdict on this set was just about: they are scored, and it told which frames cannot
+        be read. Models that are not on this machine are passed over then too.
+
+    Yields
+    ------
+    Event
+        Those of `score_models`, and a `Notice` for each model that cannot be scored.
+
+    Returns
+    -------
+    int
+        How many models are scored.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read or written.
+    """
+    scored = 0
+    here, told = library.versions(), set[str]()
+    for row in list_models(store):
+        if row.is_deleted or row.version in judged or (judged and row.version not in here):
+            continue
+        try:
+            for event in score_models(store, test_set, [row.version], device=device, library=library):
+                if isinstance(event, Unreadable):
+                    if judged or event.image in told:
+                        continue
+                    told.add(event.image)
+                yield event
+            scored += 1
+        except (ModelError, TrainingError) as error:
+            yield Notice(message=f"{row.model} is not scored: {error}")
+    return scored

@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from sonoloop_training.datasets import Sample
-from sonoloop_training.splits.folds import make_folds, published_folds, split_by_fold
+from sonoloop_training.splits.folds import (
+    has_folds,
+    make_folds,
+    published_folds,
+    read_earlier,
+    read_folds,
+    read_parts,
+    split_by_fold,
+)
 from sonoloop_training.splits.hashed import split, split_growing, split_leaky
 from sonoloop_training.splits.leave_out import leave_out
-from sonoloop_training.splits.listed import has_folds, read_earlier, read_folds, read_parts
 from sonoloop_training.splits.parts import Part, check_shares
 
 Method = Literal["hashed", "folds", "leave-scanner", "leave-dataset", "file", "grows", "leaky"]
@@ -39,7 +46,7 @@ class SplitConfig:
     left_out : str
         The scanner or dataset.
     file : str
-        Folds or parts as JSON or CSV; see `sonoloop_training.splits.listed`. Where it is empty, "file" takes
+        Folds or parts as JSON or CSV; see `sonoloop_training.splits.folds`. Where it is empty, "file" takes
         the folds that the dataset was published with. For "grows" parts alone, those of an earlier split.
     """
 

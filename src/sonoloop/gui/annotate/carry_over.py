@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sonoloop.gui.annotate.frames import is_source
-from sonoloop.gui.annotate.layers import is_lesions
+from sonoloop.gui.annotate.layers import is_lesions, is_source
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

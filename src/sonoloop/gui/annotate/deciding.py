@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,20 +11,20 @@ import numpy as np
 from napari.utils.notifications import show_warning
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
+from qtpy.QtWidgets import QMessageBox, QWidget
 
 from sonoloop.errors import ConflictError, SonoloopError
-from sonoloop.gui.annotate.frames import Target
-from sonoloop.gui.annotate.layers import read_mask
-from sonoloop.gui.annotate.session import Session, single_shot
-from sonoloop.gui.annotate.view import NO_IMAGE
-from sonoloop.gui.messages import show_problem
+from sonoloop.gui.annotate.layers import Target, read_mask
+from sonoloop.gui.annotate.session import NO_IMAGE, Session, count_lesions, single_shot
 from sonoloop.gui.preferences import Desk
+from sonoloop.gui.widgets import show_problem
 from sonoloop.gui.work import Decision, OpenStore, Stored, StoreKeeper
 from sonoloop.gui.workers import JobQueue
 from sonoloop.values import Correction, Label, Prediction
 
 if TYPE_CHECKING:
     from sonoloop.store.revisions import HeadMovedError, Revision
+
 
 # a slider that is dragged passes many frames; only the one it stays on is looked up
 _SETTLE_MS = 120
@@ -266,3 +267,34 @@ class Deciding(QObject):
 
 def _ignore(_answer: object) -> None:
     """Nobody is left to be told."""
+
+
+def ask_which(
+    name: str, conflict: HeadMovedError, answer: Callable[[bool], object], *, parent: QWidget | None = None
+) -> QMessageBox:
+    """Ask which of two versions goes on; `answer` is called with True for the annotator's own.
+
+    The dialog does not block; closing it leaves the stored version as it is, which is never a loss.
+    """
+    box = QMessageBox(parent)
+    box.setIcon(QMessageBox.Icon.Warning)
+    box.setWindowTitle("Two versions")
+    box.setText(f"{name} was accepted elsewhere since it was opened here. Both versions are kept.")
+    box.setInformativeText(
+        f"Stored:\t{_describe(conflict.theirs)}\nYours:\t{_describe(conflict.mine)}\n\nWhich one goes on?"
+    )
+    mine = box.addButton("Go on with mine", QMessageBox.ButtonRole.AcceptRole)
+    theirs = box.addButton("Go on with the stored one", QMessageBox.ButtonRole.RejectRole)
+    box.setEscapeButton(theirs)
+    box.buttonClicked.connect(lambda button: answer(button is mine))
+    box.open()
+    return box
+
+
+def _describe(revision: Revision) -> str:
+    correction = revision.correction
+    lesions = count_lesions(correction.mask)
+    return (
+        f"{correction.label}, {lesions} lesion{'' if lesions == 1 else 's'}, "
+        f"{revision.created.astimezone():%Y-%m-%d %H:%M}, {correction.annotator}"
+    )

@@ -11,21 +11,14 @@ from qtpy.QtWidgets import QLabel, QPushButton, QToolButton, QWidget
 from superqt import QElidingLabel
 
 from sonoloop.gui.annotate.carry_over import CarryOver
-from sonoloop.gui.annotate.class_table import ClassTable
-from sonoloop.gui.annotate.conflict import ask_which
-from sonoloop.gui.annotate.deciding import Deciding, Question
-from sonoloop.gui.annotate.drawing import lay_out_canvas, offer_canvas, take_up_brush
-from sonoloop.gui.annotate.facts import FactsTable
-from sonoloop.gui.annotate.frames import Target
+from sonoloop.gui.annotate.class_table import ClassTable, FactsTable
+from sonoloop.gui.annotate.deciding import Deciding, Question, ask_which
 from sonoloop.gui.annotate.keys import attach, describe_keys, detach
-from sonoloop.gui.annotate.model_line import ModelLine
-from sonoloop.gui.annotate.predicting import Predicting
-from sonoloop.gui.annotate.session import Session
-from sonoloop.gui.focus import focus_canvas
-from sonoloop.gui.icons import themed_icon
+from sonoloop.gui.annotate.layers import Target
+from sonoloop.gui.annotate.predicting import ModelLine, Predicting
+from sonoloop.gui.annotate.session import Session, lay_out_canvas, offer_canvas, take_up_brush
 from sonoloop.gui.preferences import Preferences, read_preferences
-from sonoloop.gui.question_box import QuestionBox
-from sonoloop.gui.widgets import Panel, row
+from sonoloop.gui.widgets import Panel, QuestionBox, focus_canvas, row, themed_icon
 from sonoloop.gui.work import LoadPredictor, OpenStore, load_default_predictor, open_default_store
 from sonoloop.values import Label
 

@@ -8,21 +8,21 @@ from functools import partial
 import numpy as np
 from napari.utils.notifications import show_info, show_warning
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtWidgets import QGridLayout, QProgressBar, QPushButton, QWidget
+from superqt import QElidingLabel
 
 from sonoloop.errors import SonoloopError
-from sonoloop.gui.annotate.frames import Target
 from sonoloop.gui.annotate.layers import (
+    Target,
     find_layer,
     read_mask,
     record_prediction,
     write_proposal,
     write_uncertainty,
 )
-from sonoloop.gui.annotate.session import Session
-from sonoloop.gui.annotate.view import NO_IMAGE
-from sonoloop.gui.devices import device_name
-from sonoloop.gui.messages import show_problem
+from sonoloop.gui.annotate.session import NO_IMAGE, Session, single_shot
+from sonoloop.gui.widgets import device_name, show_problem
 from sonoloop.gui.work import InUse, LoadPredictor, PredictorKeeper
 from sonoloop.gui.workers import JobQueue
 from sonoloop.values import Prediction
@@ -155,3 +155,57 @@ class Predicting(QObject):
         untouched = state.written is not None and np.array_equal(mask, state.written)
         accepted = state.revision is not None and np.array_equal(mask, state.revision.correction.mask)
         return accepted or not untouched
+
+
+_CANCEL_AFTER_MS = 1000
+
+
+class ModelLine(QWidget):
+    """Keeps the place of what it hides, so that nothing jumps.
+
+    Parameters
+    ----------
+    parent : QWidget, optional
+        The panel.
+    """
+
+    cancelled = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._text = QElidingLabel()
+        self._cancel = QPushButton("Cancel")
+        self._cancel.setToolTip("Ignore the answer that is still to come")
+        self._cancel.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self._bar = QProgressBar()
+        self._bar.setRange(0, 0)
+        self._bar.setTextVisible(False)
+        self._bar.setFixedHeight(4)
+        for widget in (self._cancel, self._bar):
+            policy = widget.sizePolicy()
+            policy.setRetainSizeWhenHidden(True)
+            widget.setSizePolicy(policy)
+            widget.hide()
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setVerticalSpacing(4)
+        grid.setColumnStretch(0, 1)
+        grid.addWidget(self._text, 0, 0)
+        grid.addWidget(self._cancel, 0, 1)
+        grid.addWidget(self._bar, 1, 0, 1, 2)
+        self._timer = single_shot(self, _CANCEL_AFTER_MS, self._cancel.show)
+        self._cancel.clicked.connect(self.cancelled)
+
+    def set_text(self, text: str) -> None:
+        """Name the model."""
+        self._text.setText(text)
+        self._text.setToolTip(text)
+
+    def set_busy(self, busy: bool) -> None:
+        """Show that something runs, or that nothing does."""
+        self._bar.setVisible(busy)
+        if busy:
+            self._timer.start()
+        else:
+            self._timer.stop()
+            self._cancel.hide()

@@ -12,11 +12,9 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QWidget
 
 from sonoloop.gui.desks import LazyDesk, ModelDesk
-from sonoloop.gui.messages import show_problem
 from sonoloop.gui.models.table import ModelsTable
 from sonoloop.gui.preferences import Preferences
-from sonoloop.gui.question_box import QuestionBox, WhyBox
-from sonoloop.gui.widgets import Panel, desk_preferences, tell_model_moved
+from sonoloop.gui.widgets import Panel, QuestionBox, WhyBox, desk_preferences, show_problem, tell_model_moved
 from sonoloop.gui.work import OpenStore, open_default_store
 from sonoloop.gui.workers import JobQueue
 

@@ -18,9 +18,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from sonoloop.gui.messages import show_problem
-from sonoloop.gui.question_box import WhyBox
 from sonoloop.gui.train.progress import GateResult
+from sonoloop.gui.widgets import WhyBox, show_problem
 from sonoloop.gui.workers import JobQueue
 
 # a shape each: colour alone tells nobody apart

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_info
 from napari.utils.theme import get_theme
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QApplication,
@@ -18,12 +19,12 @@ from qtpy.QtWidgets import (
     QPushButton,
     QSizePolicy,
     QSpinBox,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from sonoloop.gui.desks import LazyDesk, Outlook, TrainingDesk
-from sonoloop.gui.messages import show_problem
 from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.train.gate_view import GateBox
 from sonoloop.gui.train.progress import (
@@ -33,11 +34,8 @@ from sonoloop.gui.train.progress import (
     describe_left_out,
     describe_progress,
 )
-from sonoloop.gui.train.train_names import FrameNames
-from sonoloop.gui.train.train_news import NewsText, describe_too_few
-from sonoloop.gui.train.train_notes import Notes
 from sonoloop.gui.train.watcher import TrainWatch
-from sonoloop.gui.widgets import Panel, annotate_panel, desk_preferences, row, tell_model_moved
+from sonoloop.gui.widgets import Panel, annotate_panel, desk_preferences, row, show_problem, tell_model_moved
 from sonoloop.gui.work import OpenStore, open_default_store
 from sonoloop.gui.workers import JobQueue
 from sonoloop.jobs.folder import Job
@@ -47,6 +45,151 @@ if TYPE_CHECKING:
     import napari
 
     from sonoloop.gui.train.curves import Curves
+
+
+_FEWEST = 5  # the training refuses fewer
+
+
+class NewsText(QWidget):
+    """Says what is new since the model in use, by class and by annotator.
+
+    Parameters
+    ----------
+    parent : QWidget, optional
+        The panel.
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._news, self._learn, self._by_annotator = QLabel(), QLabel(), QLabel()
+        font = self._news.font()
+        font.setBold(True)
+        self._news.setFont(font)
+        self._learn.setToolTip("What judges was drawn before the prediction was seen, and never trains")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(8)
+        for label in (self._news, self._learn, self._by_annotator):
+            label.setWordWrap(True)
+            layout.addWidget(label)
+
+    def set_outlook(self, outlook: Outlook | None) -> None:
+        """Show what was counted; None while it is being counted."""
+        if outlook is None:
+            self._news.setText("Counting what is new")
+            return
+        news = outlook.news
+        self._news.setText(f"New since {outlook.model}")
+        self._learn.setText(f"{news.learn} to learn from{_brackets(news.by_class)}, {news.judge} to judge")
+        self._by_annotator.setText("By " + ", ".join(f"{who} {n}" for who, n in news.by_annotator.items()))
+        self._by_annotator.setVisible(bool(news.by_annotator))
+
+
+def describe_too_few(outlook: Outlook | None) -> str | None:
+    """Say that more must be accepted before anything can be learned; None where that is not so."""
+    if outlook is None or outlook.lessons >= _FEWEST:
+        return None
+    return f"Accept at least {_FEWEST} images first; {outlook.lessons} so far"
+
+
+def _brackets(counts: Mapping[str, int]) -> str:
+    return f" ({', '.join(f'{n} {name}' for name, n in counts.items())})" if counts else ""
+
+
+class Notes(QWidget):
+    """Shows the newest note; unfolded, all of them. Hidden while there is none.
+
+    Parameters
+    ----------
+    parent : QWidget, optional
+        The panel.
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._notes: tuple[str, ...] = ()
+        self._fold = QToolButton()
+        self._fold.setCheckable(True)
+        self._fold.setAutoRaise(True)
+        self._fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self._fold.setToolTip("Show all that the training told")
+        self._fold.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self._text = QLabel()
+        self._text.setWordWrap(True)
+        self._text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addWidget(self._fold, 0, Qt.AlignmentFlag.AlignLeft)
+        layout.addWidget(self._text)
+        self._fold.toggled.connect(self._render)
+        self.hide()
+
+    def set_notes(self, notes: Sequence[str]) -> None:
+        """Show notes, the oldest first."""
+        self._notes = tuple(notes)
+        self.setVisible(bool(self._notes))
+        self._render()
+
+    def _render(self) -> None:
+        unfolded = self._fold.isChecked()
+        self._fold.setArrowType(Qt.ArrowType.DownArrow if unfolded else Qt.ArrowType.RightArrow)
+        self._fold.setText(f"Notes ({len(self._notes)})")
+        self._fold.setVisible(len(self._notes) > 1)
+        self._text.setText("\n".join(self._notes if unfolded else self._notes[-1:]))
+
+
+# as a training's own words abbreviate them
+_SHORT = re.compile(r"\b[0-9a-f]{12}\b")
+
+
+class FrameNames(QObject):
+    """Looks names of frames up in a worker, each once.
+
+    Parameters
+    ----------
+    find : callable
+        Gives the names of frames in the store of a URL, as far as they are known; called in the worker.
+    parent : QObject, optional
+        The owner.
+    """
+
+    changed = Signal()
+
+    def __init__(
+        self, find: Callable[[str | None, Sequence[str]], Mapping[str, str]], parent: QObject | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._find = find
+        self._names: dict[str, str] = {}
+        self._asked: set[tuple[str | None, str]] = set()
+        self._jobs = JobQueue(parent=self)
+
+    def of(self, frame: str) -> str:
+        """Name a frame; by the first digits of its id as long as no name is known."""
+        return self._names.get(frame, frame[:8])
+
+    def put_into(self, text: str) -> str:
+        """Write names in the place of ids."""
+        return _SHORT.sub(lambda found: self._names.get(found[0], found[0]), text)
+
+    def ask(self, url: str | None, frames: Iterable[str], texts: Iterable[str]) -> None:
+        """Look up frames, and those that texts speak of."""
+        spoken_of = (short for text in texts for short in _SHORT.findall(text))
+        new = [f for f in dict.fromkeys((*frames, *spoken_of)) if (url, f) not in self._asked]
+        if new:
+            self._asked.update((url, frame) for frame in new)
+            self._jobs.submit(lambda: self._find(url, new), done=self._on_found, failed=show_problem)
+
+    def close(self) -> None:
+        """Tell nobody any more."""
+        self._jobs.mute()
+
+    def _on_found(self, names: Mapping[str, str]) -> None:
+        self._names.update(names)
+        if names:
+            self.changed.emit()
+
 
 _ALL = "All accepted"
 _MINUTES = 5

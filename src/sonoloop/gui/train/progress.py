@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from sonoloop.gui.devices import device_name
+from sonoloop.gui.widgets import device_name
 
 _NAMED = 3  # of those that do not train
 _INTERRUPTED = 130  # the exit code of a process that was told to stop
