@@ -7,13 +7,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file; one that is there already stays until the new one is on the disk.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; nothing is left of it then.
-    """
+    """Write a text file; one that is there already stays until the new one is on the disk."""
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("w", encoding="utf-8") as file:

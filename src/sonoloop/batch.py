@@ -53,24 +53,7 @@ def predict_images(
     batch: int,
     read: Callable[[Path], Frame],
 ) -> Generator[Outcome]:
-    """Predict images; one that cannot be read or predicted does not stop the others.
-
-    Parameters
-    ----------
-    images : sequence of FoundImage
-        What to predict.
-    predictor : PredictsBatches
-        What predicts them.
-    batch : int
-        Frames a call, at least 1; fewer where they are large.
-    read : callable
-        Reads a file, or raises an `ImageError`; called in threads while the predictor works.
-
-    Yields
-    ------
-    Predicted or Failed
-        One an image; those of a batch that failed come before the others of it.
-    """
+    """Predict images; one that cannot be read or predicted does not stop the others."""
     waiting: list[tuple[FoundImage, Frame]] = []
     for image, frame in _read_ahead(images, read, ahead=2 * batch):
         if isinstance(frame, ImageError):

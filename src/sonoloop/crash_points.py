@@ -27,18 +27,7 @@ POINTS = (
 
 
 def crash_here(name: str) -> None:
-    """End the process at once if its environment names this point.
-
-    Parameters
-    ----------
-    name : str
-        One of `POINTS`.
-
-    Raises
-    ------
-    ValueError
-        If there is no such point: a test that names it would wait for ever.
-    """
+    """End the process at once if its environment names this point."""
     if name not in POINTS:
         raise ValueError(f"there is no crash point {name!r}; there are {', '.join(POINTS)}")
     if os.environ.get(VARIABLE) != name:

@@ -27,19 +27,7 @@ _EDGE = 2
 
 
 def overlay_score(pixels: NDArray[np.generic]) -> int:
-    """Measure what looks burned in.
-
-    Parameters
-    ----------
-    pixels : numpy.ndarray
-        Grey levels (H, W), finite, any real dtype.
-
-    Returns
-    -------
-    int
-        Height in pixels of all the upright strokes together; 0 where there is none. The frame's edge and its
-        upper corners are left out.
-    """
+    """Measure what looks burned in."""
     strokes = ndimage.binary_closing(_upright(_levels(pixels)), np.ones((_BREAK, 1), np.bool_))
     labelled, _ = ndimage.label(strokes, np.ones((3, 3)))
     total = 0

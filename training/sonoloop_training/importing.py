@@ -45,31 +45,6 @@ def import_dataset(
     What is done stays when it breaks off, and the same command goes on. Nothing is stored twice, whatever
     file its pixels come from. An image that a person, the annotator or another, has corrected otherwise stays
     as they left it, and so does a reference from another source.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        The dataset's.
-    form : str
-        "busi" or "busbra".
-    store : str, optional
-        The store's URL; the default one unless given.
-    annotator : str, optional
-        Who drew the masks; named after the dataset unless given.
-    role : str, optional
-        What the groups that are new become; drawn by the store unless given.
-
-    Yields
-    ------
-    Event
-        `Progress`, `Unreadable` for each image that cannot be used, and `Imported` at the end.
-
-    Raises
-    ------
-    TrainingError
-        If the folder holds no such dataset.
-    StoreError
-        If the store cannot be written.
     """
     if form not in _READERS:
         raise TrainingError(f"there is no format {form!r}; there are {', '.join(_READERS)}")

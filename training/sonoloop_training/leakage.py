@@ -107,13 +107,7 @@ class TestSide:
 
 
 def read_test_side(store: CorrectionStore) -> TestSide:
-    """Read who judges, or will.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """Read who judges, or will."""
     query = (
         select(
             MEMBERS.c.frame_id,
@@ -218,21 +212,7 @@ def find_leaks(
     *,
     near: Callable[[str, str], bool] | None = None,
 ) -> list[Leak]:
-    """Find the evaluated images that the training saw, one leak an image at most.
-
-    Parameters
-    ----------
-    evaluated, trained : sequence of Listed
-        Who judges, and who trained.
-    near : callable, optional
-        Whether two fingerprints are those of near copies; those of `sonoloop_training.datasets.groups`.
-
-    Returns
-    -------
-    list of Leak
-        In the order of `evaluated`. An image of the same bytes or pixels is the same, or of the same name
-        where the split lists names alone; then near copies are told, then images of one group.
-    """
+    """Find the evaluated images that the training saw, one leak an image at most."""
     # where hashes are listed, a name says nothing: two folders may hold other images of one name
     by_name = {one.name: one.name for one in trained if not (one.id or one.pixels_hash)}
     by_hash = {key: one.name for one in trained for key in (one.id, one.pixels_hash) if key}
@@ -292,25 +272,6 @@ def find_trained(
 
     Its list says what was known when it trained; whether one of its frames is, or is a near copy of, one that
     has the patient or the group of a frame that judges, is looked up as the store knows it by now.
-
-    Yields
-    ------
-    Progress
-        Every fifty frames.
-    Notice
-        If the model does not say who trained it, or says it of some by name alone.
-
-    Returns
-    -------
-    list of Leak
-        ``image`` is the frame's id.
-
-    Raises
-    ------
-    TrainingError
-        If the model's list cannot be read.
-    ModelError
-        If the model is not on this machine.
     """
     path = library.find(version) / SPLIT
     if not path.is_file():
@@ -336,13 +297,7 @@ def find_relatives(store: CorrectionStore, test_set: TestSet, known: Sequence[Li
 
 
 def read_known(path: Path) -> list[Listed]:
-    """Read who trained a model, and who its threshold and its other numbers were fitted on.
-
-    Raises
-    ------
-    TrainingError
-        See `sonoloop_training.evaluation.split_list.read_split_list`.
-    """
+    """Read who trained a model, and who its threshold and its other numbers were fitted on."""
     split = read_split_list(path)
     return [*split["train"], *split["validation"]]
 
@@ -365,13 +320,7 @@ def to_judging(family: Family, leaks: Sequence[Leak]) -> list[Leak]:
 
 
 def read_family(store: CorrectionStore, test_set: TestSet) -> Family:
-    """Read the frames of a test set, and the others of their groups and patients.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """Read the frames of a test set, and the others of their groups and patients."""
     judging = {judge.frame_id for judge in test_set.members}
     judged = select(TEST_SET_MEMBERS.c.frame_id).where(TEST_SET_MEMBERS.c.test_set == test_set.number)
     theirs = MEMBERS.c.frame_id.in_(judged)
@@ -415,31 +364,6 @@ def leave_out_copies(
     other names, or one patient has two numbers, the same image would be on both sides. The whole group of a
     copy goes, since it shows the same lesion or patient. Copies are found by bytes, pixels and fingerprints;
     one that was cropped hard is not. Where the split leaks on purpose, nothing is left out.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        How it was split, and what is to be learned.
-    parts : mapping
-        Who is where.
-    members : Members
-        The same images; see `sonoloop_training.membership.list_members`.
-
-    Yields
-    ------
-    Event
-        `Progress` every hundred images, and a `Notice` for each part that loses some.
-
-    Returns
-    -------
-    parts, members
-        Without them; the test stays as it is.
-
-    Raises
-    ------
-    TrainingError
-        If nothing is left of a part, or what is left teaches nothing; see
-        `sonoloop_training.fit.preflight.check_parts`.
     """
     kept, listed = {part: list(samples) for part, samples in parts.items()}, dict(members)
     if recipe.split.method == "leaky":
@@ -487,34 +411,7 @@ def _find_copies(
 def inherit(
     start: str, members: Mapping[Part, Sequence[Mapping[str, str]]], *, split_sha256: str
 ) -> Generator[Notice, None, tuple[list[dict[str, str]], bool]]:
-    """Find who trained the model that is started from, and make sure that none of them judges.
-
-    Parameters
-    ----------
-    start : str
-        See `sonoloop.models.library.bundle_folder`.
-    members : mapping
-        Who is where now; see `sonoloop_training.membership.list_members`.
-    split_sha256 : str
-        Hash of that split: a model without a list, but made on the same split, had the same images.
-
-    Yields
-    ------
-    Notice
-        If the model does not say who trained it.
-
-    Returns
-    -------
-    trained : list of dict
-        Who trained it and does not train now, as in `members`.
-    leaked : bool
-        Whether its own split was by image.
-
-    Raises
-    ------
-    TrainingError
-        If it had trained on images that are to judge, or on near copies, or on their patients.
-    """
+    """Find who trained the model that is started from, and make sure that none of them judges."""
     folder = bundle_folder(start)
     card = read_bundle(folder).card
     leaked = bool(card.snapshot.get("leaked"))

@@ -38,24 +38,7 @@ def hash_split(listing: Mapping[Any, Any]) -> str:
 def list_members(
     parts: Mapping[Part, Sequence[Sample]],
 ) -> Generator[Progress, None, Members]:
-    """List every image so that it, and a near copy of it, is known again wherever it lies.
-
-    Yields
-    ------
-    Progress
-        Every fifty images.
-
-    Returns
-    -------
-    Members
-        For each part a list of ``name`` ("dataset/name"), ``group``, ``id`` and ``pixels_hash`` (see
-        `sonoloop.values.Frame`) and ``fingerprint`` (see `sonoloop_training.datasets.groups.fingerprint`).
-
-    Raises
-    ------
-    TrainingError, ImageError
-        If an image or a mask cannot be used; it is named.
-    """
+    """List every image so that it, and a near copy of it, is known again wherever it lies."""
     total, done = sum(len(samples) for samples in parts.values()), 0
     members: Members = {}
     for part in PARTS:

@@ -43,20 +43,7 @@ def figure_to_uri(figure: Figure) -> str:
 
 
 def image_to_uri(pixels: NDArray[np.uint8], *, side: int = 320) -> str:
-    """Encode an image as JPEG, as a data URI.
-
-    Parameters
-    ----------
-    pixels : numpy.ndarray
-        uint8, grey (H, W) or colour (H, W, 3).
-    side : int
-        Longest side in pixels; larger images are shrunk to it.
-
-    Raises
-    ------
-    ValueError
-        If the pixels are not of that kind.
-    """
+    """Encode an image as JPEG, as a data URI."""
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         raise ValueError(f"pixels must be uint8 (H, W) or (H, W, 3), got {pixels.dtype} {pixels.shape}")
     image = Image.fromarray(pixels)
@@ -122,13 +109,7 @@ class Page:
     def table(
         self, header: Sequence[str], rows: Iterable[Sequence[object]], caption: str | None = None
     ) -> None:
-        """Add a table; cells that hold a number are set to the right.
-
-        Raises
-        ------
-        ValueError
-            If a row has not as many cells as the header.
-        """
+        """Add a table; cells that hold a number are set to the right."""
         lines = [list(row) for row in rows]
         for line in lines:
             if len(line) != len(header):
@@ -150,17 +131,7 @@ class Page:
     def images(
         self, images: Iterable[tuple[NDArray[np.uint8], str]], caption: str | None = None, *, side: int = 320
     ) -> None:
-        """Add images side by side: uint8 (H, W) or (H, W, 3), each with its caption.
-
-        Parameters
-        ----------
-        images : iterable of tuple
-            Pixels and caption.
-        caption : str, optional
-            Stands above them all.
-        side : int
-            Longest side that is kept, in pixels.
-        """
+        """Add images side by side: uint8 (H, W) or (H, W, 3), each with its caption."""
         shown = "\n".join(_picture(image_to_uri(pixels, side=side), text) for pixels, text in images)
         above = f'<p class="notice">{escape(caption)}</p>' if caption else ""
         self._parts.append(f'{above}<div class="images">{shown}</div>')

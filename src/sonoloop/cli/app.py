@@ -43,14 +43,7 @@ app.add_typer(store, name="store")
 
 
 def main() -> int:
-    """Run the command line.
-
-    Returns
-    -------
-    int
-        0 where all went well, 1 where an image failed and others did not, 2 where nothing could be done,
-        130 where the user interrupted.
-    """
+    """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # a file's name may hold what the terminal's encoding does not
         sys.stdout.reconfigure(errors="backslashreplace")

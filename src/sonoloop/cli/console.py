@@ -125,13 +125,7 @@ DEFAULT_WHO = "command line"
 
 
 def open_store(place: str | None) -> CorrectionStore:
-    """Open a project's store; one that is named has to be there.
-
-    Raises
-    ------
-    StoreError
-        If there is none, or it cannot be opened.
-    """
+    """Open a project's store; one that is named has to be there."""
     from sonoloop.store import CorrectionStore  # noqa: PLC0415 - `--help` loads none of these
     from sonoloop.store.database import read_existing  # noqa: PLC0415
 

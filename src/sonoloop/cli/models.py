@@ -34,15 +34,7 @@ _CARD_FIGURES = {"lesion_dice": "Dice", "false_alarms": "normals with a mask", "
 
 
 def print_list(overview: Overview, *, as_json: bool) -> None:
-    """Print the models table.
-
-    Parameters
-    ----------
-    overview : Overview
-        All models.
-    as_json : bool
-        A JSON object on standard output, and no table.
-    """
+    """Print the models table."""
     if as_json:
         _print_json(
             {
@@ -69,21 +61,7 @@ def print_list(overview: Overview, *, as_json: bool) -> None:
 def print_model(
     store: CorrectionStore, row: ModelRow, *, folder: Path | None, card: Card | None, as_json: bool
 ) -> None:
-    """Print what is on record of one model.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        The project.
-    row : ModelRow
-        The model.
-    folder : pathlib.Path, optional
-        Where it lies on this machine; None if it does not.
-    card : Card, optional
-        Its own card.
-    as_json : bool
-        A JSON object on standard output, and no text.
-    """
+    """Print what is on record of one model."""
     overview = compare_models(store)
     line = next(line for line in overview.lines if line.row.version == row.version)
     moves = [move for move in pointer.history(store) if move.version == row.version]

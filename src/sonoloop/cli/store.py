@@ -125,17 +125,7 @@ def print_snapshots(snapshots: Sequence[SnapshotRow], *, as_json: bool) -> None:
 
 
 def print_withdrawal(withdrawn: Withdrawn, taught: Mapping[str, str], *, as_json: bool) -> None:
-    """Print what was erased and who had used it.
-
-    Parameters
-    ----------
-    withdrawn : Withdrawn
-        What the store knows of it.
-    taught : mapping
-        By version the id of each model on this machine that says so itself.
-    as_json : bool
-        A JSON object on standard output, and no table.
-    """
+    """Print what was erased and who had used it."""
     models = {row.version: row.model for row in withdrawn.models} | dict(taught)
     if as_json:
         _print_json(

@@ -37,13 +37,6 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     -------
     numpy.ndarray
         uint8 (H, W).
-
-    Raises
-    ------
-    ImageError
-        If the file is missing, empty, damaged or no image; the message names it.
-    NotAnImageError
-        If it is in colour, so that its values number nothing.
     """
     read_study(path)  # for its checks and its messages
     try:

@@ -96,11 +96,6 @@ def read_predictions(path: Path) -> list[PredictionRow]:
     ----------
     path : pathlib.Path
         The table, or the folder it is in.
-
-    Raises
-    ------
-    SonoloopError
-        If it cannot be read, lacks a column or holds a value that does not fit; the message names the row.
     """
     path = path / TABLE if path.is_dir() else path
     kinds = {"int": int, "float": float, "str": str}
@@ -172,11 +167,6 @@ class EarlierRun:
         """Remove the masks and overlays of that run, except those of kept rows and those written since.
 
         A mask that no longer holds what its row says was changed by a person, and stays.
-
-        Raises
-        ------
-        SonoloopError
-            If a file cannot be removed; the message names it.
         """
         rows = set(kept)
         spared = _folded(written) | _folded(mask for row, mask in self._masks if row in rows)
@@ -224,11 +214,6 @@ def tell_apart(images: Sequence[FoundImage]) -> list[FoundImage]:
     -------
     list of FoundImage
         The same images in the same order, no two with the same `relative`.
-
-    Raises
-    ------
-    SonoloopError
-        If two images still share one.
     """
     told = list(images)
     counts = Counter(fold_case(image.relative) for image in images)
@@ -255,11 +240,6 @@ def plan_stems(images: Sequence[FoundImage]) -> dict[FoundImage, Path]:
     ----------
     images : sequence of FoundImage
         From `tell_apart`.
-
-    Raises
-    ------
-    SonoloopError
-        If two images still share a place.
     """
     counts = Counter(fold_case(image.relative.with_suffix("")) for image in images)
     stems = {}
@@ -296,13 +276,7 @@ class PredictionFolder:
         self._masks: list[Path] = []
 
     def check(self) -> None:
-        """Make the folder and see that it can be written to.
-
-        Raises
-        ------
-        SonoloopError
-            If it cannot, or if it holds masks that `sonoloop predict` did not write.
-        """
+        """Make the folder and see that it can be written to."""
         trial = self.folder / ".sonoloop-write-test"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -377,11 +351,6 @@ class PredictionFolder:
         -------
         list of str
             The pictures written, relative to the folder: the mask, and the overlay if there is one.
-
-        Raises
-        ------
-        SonoloopError
-            If the disk refuses.
         """
         mask = mask_path(self.folder, stem)
         written = [mask]

@@ -20,17 +20,7 @@ PANEL = "Annotate"
 def open_viewer(
     paths: Sequence[Path] | None = None, *, predict: bool = True, store: str | None = None
 ) -> None:
-    """Open napari on images, or on the sample study, and stay until its window is closed.
-
-    Parameters
-    ----------
-    paths : sequence of pathlib.Path, optional
-        Image files and folders; the sample study if none.
-    predict : bool
-        Predict on the first image, unless a correction of it is stored.
-    store : str, optional
-        File or URL of the correction store; the one in the preferences if none.
-    """
+    """Open napari on images, or on the sample study, and stay until its window is closed."""
     import napari  # noqa: PLC0415 - takes seconds, and the panel's own modules need it only here
 
     prepare_viewer(napari.Viewer(title="Sonoloop"), paths, predict=predict, store=store)

@@ -38,11 +38,6 @@ def read(path: Paths) -> list[LayerData]:
     whether or not their sizes agree: the first on top and alone visible; of a large folder the first
     `FOLDER_LIMIT`. A mask opened by itself is a Labels layer. A list of paths, which napari passes when asked
     to open as a stack, is stacked.
-
-    Raises
-    ------
-    ImageError
-        If nothing could be read; the message says which and why.
     """
     if not isinstance(path, str):
         return [_read_stack([Path(p) for p in path])]
@@ -61,19 +56,7 @@ def layer_data(
     *,
     files: Sequence[tuple[Path, int]] | None = None,
 ) -> LayerData:
-    """Make an image layer of frames of one size, with what finds them again in its metadata.
-
-    Parameters
-    ----------
-    name : str
-        The layer's.
-    frames : sequence of Frame
-        All of one size.
-    colour : numpy.ndarray, optional
-        To be shown in place of the grey pixels.
-    files : sequence, optional
-        The file of each frame and its page there.
-    """
+    """Make an image layer of frames of one size, with what finds them again in its metadata."""
     pixels = np.stack([frame.pixels for frame in frames]) if colour is None else colour
     single = len(frames) == 1
     options: dict[str, Any] = {

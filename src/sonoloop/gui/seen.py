@@ -19,25 +19,6 @@ def may_have_seen(store: CorrectionStore, frame: Frame, annotator: str) -> bool:
 
     Where a frame is drawn first the proposal is shown after Accept, whether or not it was stored: whoever
     accepted it once, or the same pixels in another file, may have seen it.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where the corrections are.
-    frame : Frame
-        The frame that is accepted.
-    annotator : str
-        Pseudonym.
-
-    Returns
-    -------
-    bool
-        False on the annotator's first visit.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
     """
     query = (
         select(REVISIONS.c.prediction_seen)

@@ -63,15 +63,7 @@ class TrainDesk:
         return work_folder(self._keeper.at(url).url) / JOBS
 
     def use(self, url: str | None, gate: GateResult, *, who: str, why: str | None) -> None:
-        """Put a candidate into use: on the gate's word, or on a person's, who says why.
-
-        Raises
-        ------
-        ConflictError
-            If another model came into use since the comparison.
-        StoreError, ModelError
-            See `sonoloop.store.promotions.promote` and `Library`; the pointer stays.
-        """
+        """Put a candidate into use: on the gate's word, or on a person's, who says why."""
         store = self._keeper.at(url)
         # what is not whole must not be in use
         verify_files(self._library.find(gate.candidate))

@@ -226,13 +226,7 @@ class StoreKeeper:
         return store.accept(correction, parent=decision.parent)
 
     def at(self, url: str | None) -> CorrectionStore:
-        """Return the store at a URL, open.
-
-        Raises
-        ------
-        StoreError
-            If it cannot be opened, or its panel was closed.
-        """
+        """Return the store at a URL, open."""
         with self._lock:
             if self._closed:
                 raise StoreError("the panel was closed: open it again from Plugins > Sonoloop")

@@ -94,11 +94,6 @@ def distance(one: str, other: str) -> int:
     -------
     int
         0 to 256; up to `NEAR` they are of near copies.
-
-    Raises
-    ------
-    ValueError
-        If one is no fingerprint.
     """
     even, odd = _HALF // 4, _HALF // 4
     if len(one) != even + odd or len(other) != even + odd:

@@ -410,11 +410,6 @@ def phantom(label: ClassName, *, seed: int, shape: tuple[int, int] = (448, 560))
     -------
     Phantom
         The image, the lesion's mask and the class.
-
-    Raises
-    ------
-    ValueError
-        If the label is none of the classes, the seed negative or a side shorter than 64 pixels.
     """
     if label not in CLASSES:
         raise ValueError(f"label must be one of {', '.join(CLASSES)}, got {label!r}")

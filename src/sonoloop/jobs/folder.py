@@ -121,13 +121,7 @@ def is_running(job: Job) -> bool:
 
 
 def ask_to_stop(job: Job) -> None:
-    """Ask a job to end at its next batch; one that has no folder yet is ended.
-
-    Raises
-    ------
-    TrainingError
-        If its folder cannot be written.
-    """
+    """Ask a job to end at its next batch; one that has no folder yet is ended."""
     if job.folder is None:
         terminate(job)
         return
@@ -343,13 +337,7 @@ class JobFolder:
         return self.path / BUNDLE
 
     def begin(self) -> None:
-        """Say that this process works on it now, and take back an earlier order to stop.
-
-        Raises
-        ------
-        TrainingError
-            If the folder cannot be written to.
-        """
+        """Say that this process works on it now, and take back an earlier order to stop."""
         state = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -368,13 +356,7 @@ class JobFolder:
             raise _not_writable(self.path, error) from error
 
     def log(self, event: Event) -> None:
-        """Keep an event, for whoever comes later.
-
-        Raises
-        ------
-        TrainingError
-            If the folder cannot be written to.
-        """
+        """Keep an event, for whoever comes later."""
         try:
             with (self.path / EVENTS).open("a", encoding="utf-8") as file:
                 file.write(event.to_json() + "\n")
@@ -402,30 +384,12 @@ class JobFolder:
             shutil.rmtree(gone, ignore_errors=True)
 
     def heed(self) -> None:
-        """End here if told to stop.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            If there is a file ``stop``, as Ctrl-C would.
-        """
+        """End here if told to stop."""
         if (self.path / STOP).exists():
             raise KeyboardInterrupt
 
     def check_room(self, parameters: int) -> None:
-        """Refuse to begin where the disk cannot hold what will be written.
-
-        Parameters
-        ----------
-        parameters : int
-            Of the network. A checkpoint holds them four times in four bytes, and the old one stays until the
-            new one is whole.
-
-        Raises
-        ------
-        TrainingError
-            If there is too little room.
-        """
+        """Refuse to begin where the disk cannot hold what will be written."""
         needed = parameters * 4 * 4 * 2 + parameters * 2 * 3
         free = shutil.disk_usage(self.path).free
         if free < needed:
@@ -447,13 +411,7 @@ def is_free(path: Path) -> bool:
 
 
 def create_job(path: Path, plan: Plan, who: str) -> JobFolder:
-    """Make the folder of a new fine-tuning.
-
-    Raises
-    ------
-    TrainingError
-        If it cannot be made.
-    """
+    """Make the folder of a new fine-tuning."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -462,13 +420,7 @@ def create_job(path: Path, plan: Plan, who: str) -> JobFolder:
 
 
 def open_job(path: Path, who: str | None = None) -> JobFolder:
-    """Open the folder of a fine-tuning that is to be gone on with.
-
-    Raises
-    ------
-    TrainingError
-        If it is none, or was made by another version.
-    """
+    """Open the folder of a fine-tuning that is to be gone on with."""
     try:
         state = json.loads((path / JOB).read_text(encoding="utf-8"))
         plan = state["plan"]

@@ -64,28 +64,7 @@ def what_is_missing() -> str | None:
 
 
 def start_job(jobs: Path, request: Request, *, folder: Path | None = None) -> Job:
-    """Start a fine-tuning, or go on with one, as a process that outlives this one.
-
-    Parameters
-    ----------
-    jobs : pathlib.Path
-        Takes the folders of jobs; created.
-    request : Request
-        What is asked.
-    folder : pathlib.Path, optional
-        The job to go on with, as it was asked for then; a new one unless given.
-
-    Returns
-    -------
-    Job
-        A new one has no folder yet: its events tell.
-
-    Raises
-    ------
-    TrainingError
-        If what training needs is not installed, the folder cannot be written, or the process cannot be
-        started.
-    """
+    """Start a fine-tuning, or go on with one, as a process that outlives this one."""
     missing = what_is_missing()
     if missing is not None:
         raise TrainingError(missing)
@@ -165,23 +144,6 @@ def training_events(command: str, arguments: Sequence[object]) -> Iterator[dict[
     """Run ``python -m sonoloop_training COMMAND ARGUMENTS`` and give its events as they come.
 
     Ctrl-C reaches the process too, which ends itself as it should; it is waited for.
-
-    Parameters
-    ----------
-    command : str
-        One of `sonoloop_training.__main__.COMMANDS`.
-    arguments : sequence
-        What it takes, turned into strings.
-
-    Yields
-    ------
-    dict
-        An event: its name under "event", and its values.
-
-    Raises
-    ------
-    TrainingError
-        With the process's own words, if it failed or ended without any.
     """
     if find_spec("sonoloop_training") is None:
         raise SonoloopError(

@@ -47,15 +47,7 @@ def most_bytes(name: str) -> int | None:
 
 
 def copy_members(source: Path, target: Path) -> None:
-    """Copy the files of a bundle to a folder that is there and empty; links are followed by nobody.
-
-    Raises
-    ------
-    BundleError
-        If a file is too large.
-    OSError
-        If one cannot be read or written.
-    """
+    """Copy the files of a bundle to a folder that is there and empty; links are followed by nobody."""
     for path in sorted(source.iterdir()):
         most = most_bytes(path.name)
         if most is None or path.is_symlink() or not path.is_file():
@@ -80,11 +72,6 @@ def verify_files(folder: Path) -> Card:
     -------
     Card
         Its card.
-
-    Raises
-    ------
-    BundleError
-        If a file is missing, or the weights are not those that the card names.
     """
     card = read_card(folder)
     digest = hashlib.sha256()
@@ -140,11 +127,6 @@ def pack(folder: Path, target: Path) -> Path:
     -------
     pathlib.Path
         The file.
-
-    Raises
-    ------
-    BundleError
-        If the file is there, or cannot be written.
     """
     if target.exists():
         raise BundleError(f"{target} is there already; give another file")
@@ -177,14 +159,6 @@ def unpack(source: Path, folder: Path) -> None:
         The zip file.
     folder : pathlib.Path
         Where to.
-
-    Raises
-    ------
-    BundleError
-        If the file is no zip file or damaged, holds no bundle or several, or has a member whose path leads
-        out of the archive, that is a link, encrypted, or too large.
-    OSError
-        If the disk is full.
     """
     try:
         archive = ZipFile(source)

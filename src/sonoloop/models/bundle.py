@@ -53,11 +53,6 @@ def save_bundle(
         Its ``weights_sha256`` is filled in.
     beside : mapping, optional
         Further files by name, such as who trained; a model works without them.
-
-    Raises
-    ------
-    BundleError
-        If the folder exists, cannot be written or what was written not be read, or a weight is not finite.
     """
     if folder.exists():
         raise BundleError(f"{folder} exists; a bundle is never overwritten: give another folder")
@@ -90,13 +85,7 @@ def save_bundle(
 
 
 def seal(card: Card, network: nn.Module) -> Card:
-    """Return the card with the hash of the network's weights as they are stored, in half precision.
-
-    Raises
-    ------
-    BundleError
-        If a weight is not finite.
-    """
+    """Return the card with the hash of the network's weights as they are stored, in half precision."""
     return _seal(card, _pack(network))
 
 
@@ -115,14 +104,7 @@ def _pack(network: nn.Module) -> bytes:
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Read and verify a bundle; nothing in it is executed.
-
-    Raises
-    ------
-    BundleError
-        If a file is missing, too large, damaged or of another kind, if the weights' hash is not the card's,
-        or if the tensors are not exactly those of the network.
-    """
+    """Read and verify a bundle; nothing in it is executed."""
     name = folder.name
     card = read_card(folder)
     data = read_bundle_file(folder / WEIGHTS, MAX_WEIGHTS_BYTES)

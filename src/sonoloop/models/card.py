@@ -192,13 +192,7 @@ class Card:
 
     @classmethod
     def from_json(cls, text: str) -> Card:
-        """Read a card.
-
-        Raises
-        ------
-        ValueError, TypeError, KeyError
-            If a key is missing or unknown, or a value is out of range.
-        """
+        """Read a card."""
         values = json.loads(text)
         if not isinstance(values, dict):
             raise TypeError("a card is a JSON object")
@@ -216,13 +210,7 @@ class Card:
 
 
 def read_card(folder: Path) -> Card:
-    """Read a bundle's card, and nothing of its weights.
-
-    Raises
-    ------
-    BundleError
-        If it is missing, too large, damaged, or of another format or class order.
-    """
+    """Read a bundle's card, and nothing of its weights."""
     try:
         return Card.from_json(read_bundle_file(folder / CARD, MAX_CARD_BYTES).decode("utf-8"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ModelError) as error:
@@ -232,13 +220,7 @@ def read_card(folder: Path) -> Card:
 
 
 def read_bundle_file(path: Path, most: int) -> bytes:
-    """Read a file of a bundle.
-
-    Raises
-    ------
-    BundleError
-        If it cannot be read, or has more than `most` bytes.
-    """
+    """Read a file of a bundle."""
     try:
         size = path.stat().st_size
         if size > most:
@@ -267,11 +249,5 @@ def models_folder() -> Path:
 
 
 def shipped_card() -> Card:
-    """Read the card of the model inside the package; a project that has no model in use begins with it.
-
-    Raises
-    ------
-    BundleError
-        If the package is damaged.
-    """
+    """Read the card of the model inside the package; a project that has no model in use begins with it."""
     return read_card(shipped_folder())

@@ -29,11 +29,6 @@ def choose_device(name: str = "auto") -> torch.device:
     ----------
     name : str
         "auto" is CUDA, else MPS, else the CPU; "cuda", "mps" and "cpu" are taken at their word.
-
-    Raises
-    ------
-    DeviceError
-        If the device is not there, or the name is none of these.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":

@@ -66,12 +66,6 @@ class Library:
         -------
         pathlib.Path
             The copy, verified by hash; the folder is called as the model's id.
-
-        Raises
-        ------
-        BundleError
-            If the bundle is incomplete or damaged, the library cannot be written to, or another model of
-            the same id is there. Nothing was added.
         """
         card = read_card(bundle_folder)
         target = self.folder / card.model
@@ -102,11 +96,6 @@ class Library:
         -------
         Card
             Its card: a project that has no model in use begins with it.
-
-        Raises
-        ------
-        BundleError
-            If the package is damaged, or the library cannot be written to.
         """
         return read_card(self.add(shipped_folder()))
 
@@ -122,13 +111,6 @@ class Library:
         -------
         pathlib.Path
             Its card is that of the version; the weights are for `load` or `verify_files` to check.
-
-        Raises
-        ------
-        ModelError
-            If it is not on this machine.
-        BundleError
-            If its card is damaged or was edited.
         """
         named = [folder for folder in self._folders() if folder.name.endswith(f"-{version[:8]}")]
         for folder in named:  # first: the cards of others need not be read
@@ -147,15 +129,7 @@ class Library:
         )
 
     def load(self, version: str) -> Bundle:
-        """Load and verify a version.
-
-        Raises
-        ------
-        ModelError
-            If it is not on this machine.
-        BundleError
-            If it is damaged.
-        """
+        """Load and verify a version."""
         from sonoloop.models.bundle import read_bundle  # noqa: PLC0415 - imports torch
 
         return read_bundle(self.find(version))
@@ -188,13 +162,6 @@ class Library:
         -------
         pathlib.Path
             The file.
-
-        Raises
-        ------
-        ModelError
-            If the version is not on this machine.
-        BundleError
-            If it is damaged, or the file is there or cannot be written.
         """
         folder = self.find(version)
         verify_files(folder)
@@ -212,12 +179,6 @@ class Library:
         -------
         pathlib.Path
             Its folder in the library.
-
-        Raises
-        ------
-        BundleError
-            If it is no bundle, unsafe, too large, damaged, of another format or class order, or the library
-            cannot be written to. Nothing was added.
         """
         from sonoloop.models.bundle import read_bundle  # noqa: PLC0415 - imports torch
 
@@ -245,11 +206,6 @@ class Library:
         """Delete the copy of a version; deleting one that is not there is no error.
 
         The model inside the package is never touched.
-
-        Raises
-        ------
-        BundleError
-            If it cannot be deleted, or lies in a folder that was not made by `add`.
         """
         for folder in self._folders():
             found = _version_of(folder)
@@ -316,15 +272,7 @@ def _version_of(folder: Path) -> str | None:
 
 
 def load_bundle(name_or_path: str | Path | None = None) -> Bundle:
-    """Load and verify a model; see `bundle_folder` for what it may be called.
-
-    Raises
-    ------
-    ModelError
-        If there is none of that name.
-    BundleError
-        If it is damaged.
-    """
+    """Load and verify a model; see `bundle_folder` for what it may be called."""
     return read_bundle(bundle_folder(name_or_path))
 
 
@@ -335,11 +283,6 @@ def bundle_folder(name_or_path: str | Path | None = None) -> Path:
     ----------
     name_or_path : str or pathlib.Path, optional
         A bundle's folder, the name of one in the data folder, or "default"; the shipped model unless given.
-
-    Raises
-    ------
-    ModelError
-        If there is none of that name.
     """
     if name_or_path is None or str(name_or_path) == DEFAULT:
         return shipped_folder()
@@ -371,13 +314,6 @@ def load_version(
         Where models lie; the user's own unless given.
     on_notice : callable, optional
         Told where the model inside the package could not be copied to the library; it is used all the same.
-
-    Raises
-    ------
-    ModelError
-        If it is not on this machine.
-    BundleError
-        If it is damaged.
     """
     library = library or Library()
     bundle = library.load(version)
@@ -403,11 +339,6 @@ def default_predictor(
         Told what the user should know.
     version : str, optional
         Of the model in use; see `load_version`. The shipped model unless given.
-
-    Raises
-    ------
-    ModelError, BundleError
-        If the version is not on this machine, or damaged.
     """
     bundle = load_bundle() if version is None else load_version(version, on_notice=on_notice)
     return Predictor(bundle, device=device, on_notice=on_notice)

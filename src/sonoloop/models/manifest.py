@@ -49,11 +49,6 @@ def check_split(folder: Path) -> None:
     ----------
     folder : pathlib.Path
         A bundle.
-
-    Raises
-    ------
-    BundleError
-        If its ``split.json`` is too large or has another form.
     """
     if not (folder / SPLIT).is_file():
         return

@@ -202,11 +202,6 @@ def build_network(spec: ModelSpec) -> nn.Module:
     torch.nn.Module
         Takes (B, 1, S, S) in [-1, 1]; gives lesion logits (B, 1, S, S), or None where it only classifies, and
         class logits (B, 3).
-
-    Raises
-    ------
-    ModelError
-        If the library knows no such architecture or encoder.
     """
     try:
         network: nn.Module = _BUILDERS[spec.library](spec)
@@ -217,13 +212,7 @@ def build_network(spec: ModelSpec) -> nn.Module:
 
 
 def outline_network(spec: ModelSpec) -> nn.Module:
-    """Build a network for its names and shapes: without memory, on the meta device, where it can be.
-
-    Raises
-    ------
-    ModelError
-        If the library knows no such architecture or encoder.
-    """
+    """Build a network for its names and shapes: without memory, on the meta device, where it can be."""
     try:
         with torch.device("meta"):
             return build_network(spec)

@@ -48,25 +48,7 @@ from sonoloop.values import Correction
 
 
 def enter_frame(connection: Connection, correction: Correction) -> dict[str, Any]:
-    """Add the frame if it is new, and lock its row, so that whoever else accepts on it waits.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In a writing transaction; on SQLite that has the whole file locked already.
-    correction : Correction
-        About the frame.
-
-    Returns
-    -------
-    dict
-        The frame's row as it was first stored.
-
-    Raises
-    ------
-    StoreError
-        If the mask has another size than the frame.
-    """
+    """Add the frame if it is new, and lock its row, so that whoever else accepts on it waits."""
     height, width = correction.mask.shape
     values = {
         "id": correction.frame_id,
@@ -84,20 +66,7 @@ def enter_frame(connection: Connection, correction: Correction) -> dict[str, Any
 
 
 def add_frame(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
-    """Add a frame's row if it is new, and lock it.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In a writing transaction.
-    row : dict
-        One value a column.
-
-    Returns
-    -------
-    dict
-        The row as it was first stored.
-    """
+    """Add a frame's row if it is new, and lock it."""
     if connection.dialect.name == "postgresql":
         connection.execute(postgresql.insert(FRAMES).values(row).on_conflict_do_nothing())
     else:
@@ -107,20 +76,7 @@ def add_frame(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_parent(connection: Connection, row: dict[str, Any]) -> None:
-    """Refuse a parent that could never have been this annotator's head on this frame.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In a writing transaction.
-    row : dict
-        The revision to be, from `sonoloop.store.revisions.write_revision`.
-
-    Raises
-    ------
-    StoreError
-        If the parent is unknown, another annotator's or another frame's.
-    """
+    """Refuse a parent that could never have been this annotator's head on this frame."""
     if row["parent"] is None:
         return
     same = [REVISIONS.c[name] == row[name] for name in ("frame_id", "annotator")]
@@ -131,51 +87,20 @@ def check_parent(connection: Connection, row: dict[str, Any]) -> None:
 
 
 def select_head(connection: Connection, row: dict[str, Any]) -> str | None:
-    """Read the annotator's head on the frame.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In a writing transaction that has entered the frame.
-    row : dict
-        The revision to be.
-
-    Returns
-    -------
-    str or None
-        Id of a revision; None on the annotator's first visit.
-    """
+    """Read the annotator's head on the frame."""
     own = (HEADS.c.frame_id == row["frame_id"], HEADS.c.annotator == row["annotator"])
     head: str | None = connection.scalar(select(HEADS.c.revision_id).where(*own))
     return head
 
 
 def add_prediction(connection: Connection, row: dict[str, Any]) -> None:
-    """Store a prediction, unless its like is there already.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In a writing transaction that has entered the frame: nobody else can add the same one.
-    row : dict
-        From `sonoloop.store.revisions.write_prediction`.
-    """
+    """Store a prediction, unless its like is there already."""
     if connection.scalar(select(PREDICTIONS.c.id).where(PREDICTIONS.c.id == row["id"])) is None:
         connection.execute(insert(PREDICTIONS).values(row))
 
 
 def move_head(connection: Connection, row: dict[str, Any], head: str | None) -> None:
-    """Make a revision the annotator's head on the frame.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In the transaction that added the revision.
-    row : dict
-        The revision.
-    head : str, optional
-        What `select_head` gave in this transaction.
-    """
+    """Make a revision the annotator's head on the frame."""
     own = {name: row[name] for name in ("frame_id", "annotator")}
     if head is None:
         connection.execute(insert(HEADS).values(**own, revision_id=row["id"]))
@@ -197,12 +122,6 @@ class CorrectionStore:
     ----------
     url : str or path, optional
         A file, a URL of SQLite or PostgreSQL, or nothing for `sonoloop.store.default_url`.
-
-    Raises
-    ------
-    StoreError
-        If it cannot be opened or written to, was made by a newer version, or is something else. Such a file
-        is left as it is.
     """
 
     def __init__(self, url: str | os.PathLike[str] | None = None) -> None:
@@ -230,33 +149,7 @@ class CorrectionStore:
             self._engine = None
 
     def accept(self, correction: Correction, *, parent: str | None) -> Revision:
-        """Store a correction as its annotator's head on its frame; once this returns it is on disk.
-
-        Parameters
-        ----------
-        correction : Correction
-            Its mask has the size that the frame was first stored with; its ids are SHA-256.
-        parent : str, optional
-            Id of `head` for this frame and annotator when the correction was begun, None if there was none.
-            Where another annotator's revision was shown, it is not the parent.
-
-        Returns
-        -------
-        Revision
-            As read back from what was written.
-
-        Raises
-        ------
-        HeadMovedError
-            A `ConflictError`: the head is another one by now. The correction is stored beside it, on disk,
-            and the error holds both.
-        StoreError
-            If the size differs, the frame or its patient was withdrawn, the parent is no revision of that
-            frame by that annotator, or the database cannot be written; nothing was stored.
-        ValueError
-            If an id is no SHA-256, the annotator has no name, the mask has no pixels, or the prediction has
-            values out of range; nothing was stored.
-        """
+        """Store a correction as its annotator's head on its frame; once this returns it is on disk."""
         prediction = None if correction.prediction is None else write_prediction(correction.prediction)
         row = write_revision(
             correction, parent=parent, prediction_id=None if prediction is None else prediction["id"]
@@ -288,106 +181,30 @@ class CorrectionStore:
         )
 
     def head(self, frame_id: str, annotator: str) -> Revision | None:
-        """Give what one annotator last said of a frame.
-
-        Parameters
-        ----------
-        frame_id : str
-            See `sonoloop.values.Frame`.
-        annotator : str
-            Pseudonym of the person.
-
-        Returns
-        -------
-        Revision or None
-            None if they never said anything, or the frame was withdrawn.
-
-        Raises
-        ------
-        StoreError
-            If the store cannot be read, or the row is damaged.
-        """
+        """Give what one annotator last said of a frame."""
         heads = _select_heads().where(HEADS.c.frame_id == frame_id, HEADS.c.annotator == annotator)
         return self._read_last(heads)
 
     def newest(self, frame_id: str, *, pixels_hash: str | None = None) -> Revision | None:
-        """Give what was last said of a frame by anyone; sides that lost a conflict do not count.
-
-        Parameters
-        ----------
-        frame_id : str
-            See `sonoloop.values.Frame`.
-        pixels_hash : str, optional
-            Also look among frames of these decoded pixels: a file saved anew has other bytes, so the
-            revision found may have another ``frame_id``.
-
-        Returns
-        -------
-        Revision or None
-            The last in the order of acceptance, None if nobody said anything or the frame was withdrawn.
-
-        Raises
-        ------
-        StoreError
-            If the store cannot be read, or the row is damaged.
-        """
+        """Give what was last said of a frame by anyone; sides that lost a conflict do not count."""
         same = FRAMES.c.id == frame_id
         if pixels_hash is not None:
             same = or_(same, FRAMES.c.pixels_hash == pixels_hash)
         return self._read_last(_select_heads().where(same))
 
     def history(self, frame_id: str) -> list[Revision]:
-        """Give everything that was ever said of a frame.
-
-        Parameters
-        ----------
-        frame_id : str
-            See `sonoloop.values.Frame`.
-
-        Returns
-        -------
-        list of Revision
-            In the order of acceptance, over all annotators, with the sides that lost a conflict and, without
-            their masks, those that were withdrawn.
-
-        Raises
-        ------
-        StoreError
-            If the store cannot be read, or a row is damaged.
-        """
+        """Give everything that was ever said of a frame."""
         with self.reading() as connection:
             rows = connection.execute(select_revisions().where(REVISIONS.c.frame_id == frame_id)).all()
         return [read_revision(row) for row in rows]
 
     def count(self) -> int:
-        """Count the revisions.
-
-        Returns
-        -------
-        int
-            All of them, heads or not.
-
-        Raises
-        ------
-        StoreError
-            If the store cannot be read.
-        """
+        """Count the revisions."""
         with self.reading() as connection:
             return connection.scalar(select(func.count()).select_from(REVISIONS)) or 0
 
     def verify(self) -> list[str]:
-        """Check the database, its guards, and that every mask is still what was accepted.
-
-        Returns
-        -------
-        list of str
-            One sentence a problem, a check that could not be made among them; empty if all is well.
-
-        Raises
-        ------
-        StoreError
-            If the store was closed.
-        """
+        """Check the database, its guards, and that every mask is still what was accepted."""
         self._open()
         return find_problems(self.reading)
 
@@ -408,35 +225,13 @@ class CorrectionStore:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Open a transaction in which all reads agree.
-
-        Yields
-        ------
-        sqlalchemy.Connection
-            Keep it short: on SQLite a reader keeps writers waiting.
-
-        Raises
-        ------
-        StoreError
-            For every error of the database, in words; or if the store was closed.
-        """
+        """Open a transaction in which all reads agree."""
         with explained(self._name), self._open().begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Open a transaction that writes, all of it or nothing; on SQLite no other writes meanwhile.
-
-        Yields
-        ------
-        sqlalchemy.Connection
-            What was written is on disk once the block has ended, and undone if it raised.
-
-        Raises
-        ------
-        StoreError
-            For every error of the database, in words; or if the store was closed.
-        """
+        """Open a transaction that writes, all of it or nothing; on SQLite no other writes meanwhile."""
         with explained(self._name), for_writing(self._open()).begin() as connection:
             yield connection
 

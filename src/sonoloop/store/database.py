@@ -25,34 +25,12 @@ _SQLITE_HEADER = 100  # bytes; SQLite takes a file of one byte for an empty data
 
 
 def default_url() -> str:
-    """Name the store that is used when none is given.
-
-    Returns
-    -------
-    str
-        The URL of ``corrections.sqlite`` in the user's data folder; nothing is created.
-    """
+    """Name the store that is used when none is given."""
     return _sqlite_url(data_folder() / "corrections.sqlite").render_as_string(hide_password=False)
 
 
 def read_location(location: str | os.PathLike[str] | None) -> URL:
-    """Turn what a user gave into a database URL.
-
-    Parameters
-    ----------
-    location : str or path, optional
-        A file, ``sqlite:///file``, or ``postgresql://user@host/database``; `default_url` without one.
-
-    Returns
-    -------
-    sqlalchemy.URL
-        With its driver settled and, for SQLite, an absolute path.
-
-    Raises
-    ------
-    StoreError
-        If it is no URL, names another kind of database, or a database in memory.
-    """
+    """Turn what a user gave into a database URL."""
     text = default_url() if location is None else os.fspath(location)
     if "://" not in text:
         return _sqlite_url(Path(text).absolute())
@@ -78,13 +56,7 @@ def read_location(location: str | os.PathLike[str] | None) -> URL:
 
 
 def read_existing(location: str | os.PathLike[str] | None) -> URL:
-    """Do what `read_location` does, and make sure that a store that is named is there.
-
-    Raises
-    ------
-    StoreError
-        If there is no such file, too: a slip of the pen must not become a project.
-    """
+    """Do what `read_location` does, and make sure that a store that is named is there."""
     url = read_location(location)
     if location is not None and is_file(url) and not Path(str(url.database)).exists():
         raise StoreError(f"there is no store {url.database}: check --store")
@@ -92,36 +64,14 @@ def read_existing(location: str | os.PathLike[str] | None) -> URL:
 
 
 def describe(url: URL) -> str:
-    """Name a store before a user, without its password.
-
-    Parameters
-    ----------
-    url : sqlalchemy.URL
-        From `read_location`.
-
-    Returns
-    -------
-    str
-        A path for SQLite, else the URL.
-    """
+    """Name a store before a user, without its password."""
     if is_file(url):
         return str(url.database)
     return url.render_as_string(hide_password=True)
 
 
 def is_file(url: URL) -> bool:
-    """Tell whether the store is one SQLite file.
-
-    Parameters
-    ----------
-    url : sqlalchemy.URL
-        From `read_location`.
-
-    Returns
-    -------
-    bool
-        False for a server.
-    """
+    """Tell whether the store is one SQLite file."""
     return url.get_backend_name() == "sqlite"
 
 
@@ -130,17 +80,6 @@ def prepare_file(url: URL) -> None:
 
     Folders above the last one are created for the default store only: a missing drive or share must not
     become a new, empty store.
-
-    Parameters
-    ----------
-    url : sqlalchemy.URL
-        From `read_location`; a server has no folder and is left alone.
-
-    Raises
-    ------
-    StoreError
-        If the folder cannot be created, the folder or the file cannot be written to, or the file is too
-        short for a database.
     """
     if not is_file(url):
         return
@@ -202,23 +141,7 @@ _JOURNAL = "PRAGMA journal_mode=DELETE"
 
 
 def create_store_engine(url: URL, *, known: bool = True, foreign_keys: bool = True) -> Engine:
-    """Make the engine for reading; `for_writing` makes its twin.
-
-    Parameters
-    ----------
-    url : sqlalchemy.URL
-        From `sonoloop.store.database.read_location`.
-    known : bool
-        Whether the file is known to be a store of ours: only then its journal mode, which is kept in the
-        file, may be changed.
-    foreign_keys : bool
-        False for migrations on SQLite, which rebuild tables; they check the keys before they commit.
-
-    Returns
-    -------
-    sqlalchemy.Engine
-        Nothing is opened yet. Values never appear in its errors: they may say who wrote what.
-    """
+    """Make the engine for reading; `for_writing` makes its twin."""
     if is_file(url):
         # No pool: an open costs less than a commit, and no connection outlives a fork or keeps a file open.
         engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
@@ -244,16 +167,6 @@ def for_writing(engine: Engine) -> Engine:
 
     On SQLite they take the write lock at once: one that reads first and writes later fails as soon as
     another has written in between. On PostgreSQL rows are locked instead, and waiting for them is bounded.
-
-    Parameters
-    ----------
-    engine : sqlalchemy.Engine
-        From `create_store_engine`.
-
-    Returns
-    -------
-    sqlalchemy.Engine
-        Shares the connections of the first.
     """
     return engine.execution_options(writing=True)
 
@@ -310,18 +223,7 @@ _POSTGRESQL = {
 
 @contextmanager
 def explained(store: str) -> Iterator[None]:
-    """Raise a database's errors as a `StoreError` that says what to do.
-
-    Parameters
-    ----------
-    store : str
-        What to call the store before a user.
-
-    Raises
-    ------
-    StoreError
-        From the original, for every error of the database, of its driver or of waiting for a connection.
-    """
+    """Raise a database's errors as a `StoreError` that says what to do."""
     try:
         yield
     except (DBAPIError, PoolTimeoutError) as error:
@@ -359,18 +261,7 @@ _migrating = threading.Lock()  # Alembic keeps the migration that runs in a glob
 
 
 def migrate(url: URL) -> None:
-    """Bring a store to `sonoloop.store.database.HEAD`; whoever comes second finds it done.
-
-    Parameters
-    ----------
-    url : sqlalchemy.URL
-        From `sonoloop.store.database.read_location`.
-
-    Raises
-    ------
-    StoreError
-        If the store turned out newer, or its foreign keys do not hold afterwards; nothing was written.
-    """
+    """Bring a store to `sonoloop.store.database.HEAD`; whoever comes second finds it done."""
     engine = create_store_engine(url, foreign_keys=False)
     try:
         with _migrating, for_writing(engine).begin() as connection:
@@ -408,18 +299,7 @@ OLDER: frozenset[str | None] = frozenset({None, "0001"})
 
 
 def ensure_schema(url: URL) -> None:
-    """Migrate a new or older store to `HEAD`; leave one that is there already alone.
-
-    Parameters
-    ----------
-    url : sqlalchemy.URL
-        From `sonoloop.store.database.read_location`.
-
-    Raises
-    ------
-    StoreError
-        If the store was made by a newer version, or holds another program's tables; nothing was written.
-    """
+    """Migrate a new or older store to `HEAD`; leave one that is there already alone."""
     engine = create_store_engine(url, known=False)
     try:
         with engine.connect() as connection:
@@ -434,25 +314,7 @@ def ensure_schema(url: URL) -> None:
 
 
 def read_version(connection: Connection, store: str) -> str | None:
-    """Read which schema a store has.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        Open on the store.
-    store : str
-        What to call the store before a user.
-
-    Returns
-    -------
-    str or None
-        `HEAD`, one of `OLDER`, and None for an empty database.
-
-    Raises
-    ------
-    StoreError
-        If the schema is newer than `HEAD` or another program's.
-    """
+    """Read which schema a store has."""
     tables = inspect(connection).get_table_names()
     if VERSION_TABLE not in tables:
         if tables:

@@ -54,19 +54,7 @@ class Place:
 
 
 def work_folder(url: URL) -> Path:
-    """Name the folder for what belongs to a store and stays on this machine: places, jobs.
-
-    Parameters
-    ----------
-    url : sqlalchemy.URL
-        See `sonoloop.store.CorrectionStore.url`.
-
-    Returns
-    -------
-    pathlib.Path
-        Beside a SQLite store, its name with ``.sonoloop`` for its suffix; else below the user's data folder.
-        Nothing is created.
-    """
+    """Name the folder for what belongs to a store and stays on this machine: places, jobs."""
     if is_file(url):
         return Path(str(url.database)).with_suffix(".sonoloop")
     named = url._replace(password=None)  # a password that was changed names the same store
@@ -81,11 +69,6 @@ class Places:
     ----------
     url : sqlalchemy.URL
         See `sonoloop.store.CorrectionStore.url`.
-
-    Raises
-    ------
-    StoreError
-        From each method, if the file cannot be read or written.
     """
 
     def __init__(self, url: URL) -> None:
@@ -96,19 +79,7 @@ class Places:
         self._frames: dict[str, dict[str, Any]] = {}
 
     def remember(self, frame_id: str, path: Path, *, index: int = 0, pixels_hash: str | None = None) -> None:
-        """Note where a frame's file is; what is known already is not noted again.
-
-        Parameters
-        ----------
-        frame_id : str
-            See `sonoloop.values.Frame`.
-        path : pathlib.Path
-            The file.
-        index : int
-            Number of the frame in it, from 0.
-        pixels_hash : str, optional
-            Hash of its decoded pixels.
-        """
+        """Note where a frame's file is; what is known already is not noted again."""
         self._catch_up()
         path = Path(path).absolute()
         known = self._locate(frame_id)
@@ -277,18 +248,7 @@ class Relinked:
 
 
 def known_frames(store: CorrectionStore) -> dict[str, str]:
-    """Name the frames of a store that a search may look for: all but those that were withdrawn.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Open.
-
-    Returns
-    -------
-    dict
-        The pixels hash of each, as `relink` takes it.
-    """
+    """Name the frames of a store that a search may look for: all but those that were withdrawn."""
     with store.reading() as connection:
         query = select(FRAMES.c.id, FRAMES.c.pixels_hash).where(not_(is_withdrawn(FRAMES.c.id)))
         return {row.id: row.pixels_hash for row in connection.execute(query)}
@@ -298,25 +258,6 @@ def relink(places: Places, folder: Path, known: Mapping[str, str]) -> Iterator[S
     """Look for frames whose files were moved, renamed, saved anew or changed, by either hash.
 
     A frame whose file is where it was and still has its pixels stays there.
-
-    Parameters
-    ----------
-    places : Places
-        Where what is found is noted.
-    folder : pathlib.Path
-        Searched with its subfolders.
-    known : mapping
-        The pixels hash of each frame id that is looked for, as from `known_frames`.
-
-    Yields
-    ------
-    Searching or Relinked
-        A step an image, and the result last. What was found so far is kept if the caller stops.
-
-    Raises
-    ------
-    ImageMissingError
-        If there is no such folder.
     """
     images = find_images([folder])
     by_pixels: dict[str, list[str]] = {}
@@ -372,21 +313,7 @@ def _is_there(place: Place | None, pixels_hash: str) -> bool:
 
 
 def reread(place: Place | None, pixels_hash: str) -> Frame:
-    """Read a frame, and make sure that it is the one that was corrected.
-
-    Parameters
-    ----------
-    place : Place, optional
-        Where its file was last seen.
-    pixels_hash : str
-        Of the frame that was corrected.
-
-    Raises
-    ------
-    TrainingError
-        If the file is gone or cannot be read, or the pixels are others. File names carry names of people, and
-        what is told is kept: there is none in it.
-    """
+    """Read a frame, and make sure that it is the one that was corrected."""
     if place is None or not place.path.is_file():
         raise TrainingError(describe_missing(place))
     try:

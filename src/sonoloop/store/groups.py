@@ -58,19 +58,7 @@ def hash_alone(secret: bytes, frame_id: str) -> str:
 
 
 def draw_role(connection: Connection, settings: StoreSettings, *, secret: bytes, group_id: str) -> GroupRole:
-    """Draw what a new group is for.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In a writing transaction in which nobody else adds groups.
-    settings : StoreSettings
-        The shares and the cap.
-    secret : bytes
-        The store's.
-    group_id : str
-        The group.
-    """
+    """Draw what a new group is for."""
     tests = select(func.count()).select_from(GROUPS).where(GROUPS.c.role == "test")
     if (connection.scalar(tests) or 0) >= settings.test_cap:
         return "train"
@@ -302,13 +290,6 @@ def place_unseen(connection: Connection, frame_id: str) -> None:
     """Place a frame of which there are no pixels: an earlier Sonoloop stored it, so it may have trained.
 
     It joins the group of the frames of the same pixels, or trains in one of its own.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In a writing transaction that holds the groups.
-    frame_id : str
-        A frame that the store has, and has not placed.
     """
     pixels_hash = connection.scalar(select(FRAMES.c.pixels_hash).where(FRAMES.c.id == frame_id))
     twins = find_twins(connection, frame_id, str(pixels_hash))
@@ -372,31 +353,6 @@ def place_frame(
     Only news changes it: a patient that was not known before, or pixels that were not seen, may show that
     the frame belongs to both sides, and its near copies with it; models that had trained on them are then
     marked.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Open. The frame's row is entered.
-    frame : Frame
-        With its pixels, to know its near copies; an image of which no model could say anything has none.
-    patient : str, optional
-        The patient's number; a keyed hash of it is stored, the number is not.
-    role : str, optional
-        "train" or "test": what a new group becomes in place of a draw. A group that is there keeps its own.
-
-    Returns
-    -------
-    Placement
-        As stored, on disk. Nothing is stored of a new file that has the pixels of a frame that was withdrawn,
-        nor of a new frame of a patient of whom one was; and a frame that turns out to be of such a patient
-        takes no part.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read or written; nothing was stored.
-    ValueError
-        If the role is neither of the two.
     """
     if role is not None and role not in get_args(GroupRole):
         raise ValueError(f"a new group's role must be train or test, got {role!r}")
@@ -431,22 +387,7 @@ def place_frame(
 
 
 def was_withdrawn(store: CorrectionStore, frame: Frame, *, patient: str | None = None) -> bool:
-    """Tell whether nothing is stored of a frame, since it was withdrawn or its patient was.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Open.
-    frame : Frame
-        The frame.
-    patient : str, optional
-        The patient's number, as for `place_frame`.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """Tell whether nothing is stored of a frame, since it was withdrawn or its patient was."""
     secret = store_secret(store)
     with store.reading() as connection:
         member = read_member(connection, frame.id)
@@ -460,18 +401,6 @@ def set_aside(store: CorrectionStore, frame: Frame) -> None:
     """Place a frame so that it takes no part: it trains nothing and judges nothing.
 
     So it is with simulated samples, which people try the program on. A frame that was placed stays as it is.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Open. The frame's row is entered.
-    frame : Frame
-        The frame.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read or written; nothing was stored.
     """
     with store.writing() as connection:
         hold(connection, GROUPS)
@@ -480,13 +409,7 @@ def set_aside(store: CorrectionStore, frame: Frame) -> None:
 
 
 def placement(store: CorrectionStore, frame_id: str) -> Placement | None:
-    """Give where a frame belongs, if it was placed.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """Give where a frame belongs, if it was placed."""
     with store.reading() as connection:
         member = read_member(connection, frame_id)
         return None if member is None else _read_placement(connection, member)
@@ -580,13 +503,7 @@ class GroupCounts:
 
 
 def count_groups(store: CorrectionStore) -> GroupCounts:
-    """Count groups and frames by what they are for.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """Count groups and frames by what they are for."""
     with store.reading() as connection:
         by_role = select(GROUPS.c.role, func.count().label("number")).group_by(GROUPS.c.role)
         groups = {row.role: row.number for row in connection.execute(by_role)}

@@ -32,19 +32,7 @@ Read = Callable[[], AbstractContextManager[Connection]]
 
 
 def find_problems(read: Read) -> list[str]:
-    """Check a whole store.
-
-    Parameters
-    ----------
-    read : callable
-        Opens a reading transaction. Rows are read in many short ones: on SQLite a reader keeps writers
-        waiting, and this may take long.
-
-    Returns
-    -------
-    list of str
-        One sentence a problem; empty if all is well.
-    """
+    """Check a whole store."""
     problems: list[str] = []
     for check in (
         _check_database,

@@ -51,15 +51,7 @@ class Lease:
         self.holder = holder
 
     def renew(self) -> None:
-        """Say that the holder is still there; call it every half minute or so.
-
-        Raises
-        ------
-        LeaseError
-            If another one took the lease meanwhile: stop what it was for.
-        StoreError
-            If the store cannot be written.
-        """
+        """Say that the holder is still there; call it every half minute or so."""
         with self._store.writing() as connection:
             own = (LEASES.c.name == self.name, LEASES.c.holder == self.holder)
             if connection.execute(update(LEASES).where(*own).values(renewed=_now())).rowcount == 0:
@@ -77,30 +69,7 @@ class Lease:
 
 @contextmanager
 def lease(store: CorrectionStore, name: str, *, what: str) -> Iterator[Lease]:
-    """Hold a lease while a block runs.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Open.
-    name : str
-        On what, as "finetune".
-    what : str
-        What for, in words for whoever is refused: "fine-tuning on snapshot-3".
-
-    Yields
-    ------
-    Lease
-        To be renewed: one that was not for `EXPIRY` may be taken by another, and one whose process on this
-        machine is gone may be taken at once.
-
-    Raises
-    ------
-    LeaseError
-        If somebody else holds it.
-    StoreError
-        If the store cannot be written.
-    """
+    """Hold a lease while a block runs."""
     held = take_lease(store, name, what=what)
     try:
         yield held

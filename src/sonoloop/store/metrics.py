@@ -261,11 +261,6 @@ def compare_models(store: CorrectionStore) -> Overview:
     -------
     Overview
         With the scores that are stored; nothing is predicted.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
     """
     rows, used, test_set = list_models(store), incumbent(store), newest_test_set(store)
     labels = {} if test_set is None else true_labels(store, test_set)

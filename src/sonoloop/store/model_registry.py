@@ -133,25 +133,13 @@ def select_models(connection: Connection) -> tuple[ModelRow, ...]:
 
 
 def check_who(who: str) -> None:
-    """Refuse what names nobody.
-
-    Raises
-    ------
-    ValueError
-        If it is blank.
-    """
+    """Refuse what names nobody."""
     if not who.strip():
         raise ValueError("say who: the pseudonym of the person")
 
 
 def check_why(why: str) -> None:
-    """Refuse a change without its reason.
-
-    Raises
-    ------
-    StoreError
-        If it is blank.
-    """
+    """Refuse a change without its reason."""
     if not why.strip():
         raise StoreError("say why: the reason is kept beside the change")
 
@@ -162,13 +150,7 @@ def now() -> str:
 
 
 def known_model(connection: Connection, version: str) -> ModelRow:
-    """Read a model, inside a transaction.
-
-    Raises
-    ------
-    StoreError
-        If it is not known.
-    """
+    """Read a model, inside a transaction."""
     row = select_model(connection, version)
     if row is None:
         raise StoreError(f"the project knows no model of version {version[:8]}: register it first")
@@ -219,25 +201,6 @@ def register(
     """Make a model known; one that is known already stays as it is, and one that was deleted is back.
 
     Its bundle is added to the library first: what the store names can be loaded.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where.
-    version, model, origin, who, parent, snapshot
-        See `ModelRow`.
-
-    Returns
-    -------
-    ModelRow
-        As it is stored.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be written to, or has no such snapshot.
-    ValueError
-        If a version is no SHA-256, the origin is unknown, or nobody is named.
     """
     with store.writing() as connection:
         return add_model(
@@ -289,37 +252,13 @@ def add_model(
 
 
 def list_models(store: CorrectionStore) -> tuple[ModelRow, ...]:
-    """List all models that the project ever knew, in the order in which they came.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """List all models that the project ever knew, in the order in which they came."""
     with store.reading() as connection:
         return select_models(connection)
 
 
 def find_model(store: CorrectionStore, name: str) -> ModelRow:
-    """Find a model by what a person calls it.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where.
-    name : str
-        The model's id or its beginning, or the first digits of its version.
-
-    Returns
-    -------
-    ModelRow
-        The one that is meant.
-
-    Raises
-    ------
-    StoreError
-        If there is none, or several; they are named.
-    """
+    """Find a model by what a person calls it."""
     rows = list_models(store)
     exact = [row for row in rows if name in (row.version, row.model)]
     if len(exact) == 1:
@@ -336,31 +275,7 @@ def find_model(store: CorrectionStore, name: str) -> ModelRow:
 
 
 def mark(store: CorrectionStore, version: str, word: str, *, why: str, who: str) -> ModelRow:
-    """Put on record what became of a model; marks are never taken away.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where.
-    version : str
-        Of a registered model.
-    word : str
-        Such as `REFUSED`; at most 16 small letters.
-    why, who : str
-        The reason, and the pseudonym of the person.
-
-    Returns
-    -------
-    ModelRow
-        With its marks.
-
-    Raises
-    ------
-    StoreError
-        If there is no such model, or it is to be marked as deleted and is the one in use.
-    ValueError
-        If the word is none, or nobody is named.
-    """
+    """Put on record what became of a model; marks are never taken away."""
     with store.writing() as connection:
         known = known_model(connection, version)
         hold(connection, PROMOTIONS)
@@ -382,22 +297,7 @@ _BATCH = 500
 def snapshots_with(
     connection: Connection, frame_ids: Iterable[str], *, role: Literal["train", "test"] | None = None
 ) -> list[str]:
-    """Name the snapshots that hold a revision of any of these frames.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In a transaction.
-    frame_ids : iterable of str
-        The frames.
-    role : str, optional
-        Only where it had this role.
-
-    Returns
-    -------
-    list of str
-        Names, sorted.
-    """
+    """Name the snapshots that hold a revision of any of these frames."""
     ids = list(frame_ids)
     found: set[str] = set()
     for start in range(0, len(ids), _BATCH):
@@ -414,20 +314,7 @@ def snapshots_with(
 
 
 def models_from(connection: Connection, snapshots: Iterable[str]) -> list[str]:
-    """Name the models that learned from any of these snapshots, and those that were tuned from such a model.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In a transaction.
-    snapshots : iterable of str
-        Names.
-
-    Returns
-    -------
-    list of str
-        Versions, in the order in which they were registered.
-    """
+    """Name the models that learned from any of these snapshots, and those tuned from such a model."""
     wanted = set(snapshots)
     rows = connection.execute(
         select(MODELS.c.version, MODELS.c.parent, MODELS.c.snapshot).order_by(

@@ -47,13 +47,7 @@ class SketchIndex:
         self._hashes: NDArray[np.uint64] = np.zeros((0, 0, _WORDS), np.uint64)
 
     def refresh(self, connection: Connection) -> None:
-        """Take up what other processes added or erased since the last time.
-
-        Parameters
-        ----------
-        connection : sqlalchemy.Connection
-            In a transaction.
-        """
+        """Take up what other processes added or erased since the last time."""
         changes = _read_changes(connection)
         if changes == self._changes:
             return
@@ -69,28 +63,12 @@ class SketchIndex:
         self._changes = changes
 
     def add(self, frame_id: str, bits: bytes, changes: int) -> None:
-        """Take up a frame whose transaction was committed.
-
-        Parameters
-        ----------
-        frame_id : str
-            The frame.
-        bits : bytes
-            From `write_sketch`.
-        changes : int
-            What `count_change` gave in that transaction.
-        """
+        """Take up a frame whose transaction was committed."""
         self._append([frame_id], [bits])
         self._changes = changes
 
     def nearest(self, one: Sketch) -> list[str]:
-        """Name the frames whose images are worth comparing, the nearest first.
-
-        Returns
-        -------
-        list of str
-            Frame ids, 40 at most: those where a window of one is near the other frame, mirrored or not.
-        """
+        """Name the frames whose images are worth comparing, the nearest first."""
         if not self._ids:
             return []
         mine = _read_hashes([_pack(one)])[0]
@@ -115,13 +93,7 @@ class SketchIndex:
 
 
 def write_sketch(one: Sketch) -> tuple[bytes, bytes]:
-    """Turn a sketch into the values of its columns.
-
-    Returns
-    -------
-    tuple of bytes
-        The thumbnail, 9216 bytes, and the hashes, 1152.
-    """
+    """Turn a sketch into the values of its columns."""
     return one.thumbnail.tobytes(), _pack(one)
 
 
@@ -132,13 +104,7 @@ def read_sketch(thumbnail: bytes, bits: bytes) -> Sketch:
 
 
 def count_change(connection: Connection) -> int:
-    """Note in a writing transaction that sketches were added or erased, so that every process looks again.
-
-    Returns
-    -------
-    int
-        How many changes there were.
-    """
+    """Note in a writing transaction that sketches were added or erased, so that every process looks again."""
     changes = (_read_changes(connection) or 0) + 1
     own = SETTINGS.c.key == _COUNTER
     if connection.execute(update(SETTINGS).where(own).values(value=json.dumps(changes))).rowcount == 0:
@@ -200,20 +166,7 @@ class Home:
 
 
 def find_patient(connection: Connection, hashed: str) -> list[Home]:
-    """Find where a patient's frames are, the oldest group first.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In a transaction.
-    hashed : str
-        From `sonoloop.store.groups.hash_patient`.
-
-    Returns
-    -------
-    list of Home
-        A group each. Whether a frame of the patient bridges says nothing of the others.
-    """
+    """Find where a patient's frames are, the oldest group first."""
     query = (
         select(GROUPS.c.id, GROUPS.c.role)
         .where(GROUPS.c.id.in_(select(MEMBERS.c.group_id).where(MEMBERS.c.patient == hashed)))
@@ -252,24 +205,6 @@ def find_near(
     Images are compared where hashes are near, the nearest first. One that is alike and not surely so counts
     only where the other members of its group are alike too; one whose group is for what is known already
     is not compared, since it would change nothing.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In a transaction.
-    index : SketchIndex
-        Refreshed in this transaction.
-    seen : Sketch
-        Of the frame.
-    frame_id : str
-        The frame, which is not its own copy.
-    known : collection of str
-        Roles that the frame is known to have something in common with.
-
-    Returns
-    -------
-    list of Home
-        The nearest first.
     """
     settled: set[str] = set(known)
     found: list[Home] = []

@@ -107,27 +107,13 @@ _LOCK = "locked_model"
 
 
 def locked_version(store: CorrectionStore) -> str | None:
-    """Tell to which version the project is locked; None if it is not.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """Tell to which version the project is locked; None if it is not."""
     with store.reading() as connection:
         return read_lock(connection)
 
 
 def lock(store: CorrectionStore, version: str, *, who: str, why: str) -> ModelRow:
-    """Keep the model in use for a study: until `unlock`, nothing else is promoted, by nobody.
-
-    Raises
-    ------
-    StoreError
-        If it is not the model in use, the project is locked already, or no reason is given.
-    ValueError
-        If nobody is named.
-    """
+    """Keep the model in use for a study: until `unlock`, nothing else is promoted, by nobody."""
     check_who(who)
     check_why(why)
     with store.writing() as connection:
@@ -146,20 +132,7 @@ def lock(store: CorrectionStore, version: str, *, who: str, why: str) -> ModelRo
 
 
 def unlock(store: CorrectionStore, *, who: str, why: str) -> ModelRow:
-    """Let models be promoted again.
-
-    Returns
-    -------
-    ModelRow
-        The one that the project was locked to.
-
-    Raises
-    ------
-    StoreError
-        If the project is not locked, or no reason is given.
-    ValueError
-        If nobody is named.
-    """
+    """Let models be promoted again."""
     check_who(who)
     check_why(why)
     with store.writing() as connection:
@@ -180,13 +153,7 @@ def read_lock(connection: Connection) -> str | None:
 
 
 def check_lock(connection: Connection, wanted: ModelRow) -> None:
-    """Refuse another model than the one that the project is locked to.
-
-    Raises
-    ------
-    StoreError
-        If it is locked to another one.
-    """
+    """Refuse another model than the one that the project is locked to."""
     locked = read_lock(connection)
     if locked is not None and locked != wanted.version:
         name = known_model(connection, locked).model
@@ -197,51 +164,19 @@ def check_lock(connection: Connection, wanted: ModelRow) -> None:
 
 
 def incumbent(store: CorrectionStore) -> Promotion | None:
-    """Tell which model is in use, and since when.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """Tell which model is in use, and since when."""
     with store.reading() as connection:
         return last_move(connection)
 
 
 def history(store: CorrectionStore) -> tuple[Promotion, ...]:
-    """List every move of the pointer, the first one first.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """List every move of the pointer, the first one first."""
     with store.reading() as connection:
         return all_moves(connection)
 
 
 def ensure_incumbent(store: CorrectionStore, *, version: str, model: str, who: str) -> Promotion:
-    """Tell which model is in use; in a project that has none, that is the shipped one from now on.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where.
-    version, model : str
-        Of the model that ships, as `sonoloop.models.card.shipped_card` gives them.
-    who : str
-        Pseudonym of the person.
-
-    Returns
-    -------
-    Promotion
-        The last one.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be written to.
-    """
+    """Tell which model is in use; in a project that has none, that is the shipped one from now on."""
     last = incumbent(store)
     if last is not None:
         return last
@@ -264,38 +199,7 @@ def promote(
     look: int | None = None,
     expected: str | None,
 ) -> Promotion:
-    """Put a model into use. Verify its bundle first: the store cannot.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where; one transaction, so that a crash leaves the old model in use or the new one.
-    version : str
-        Of a registered model.
-    kind : str
-        "gate" where the gate decided, which needs its look; "use" where a person did.
-    who, why : str
-        Pseudonym of the person, and the reason; of a gate, its own words.
-    look : int, optional
-        Number of the look that said "promote" of this model against the one in use.
-    expected : str, optional
-        The version that is in use as far as the caller knows; None for none.
-
-    Returns
-    -------
-    Promotion
-        As it is stored.
-
-    Raises
-    ------
-    ConflictError
-        If another model is in use by now.
-    StoreError
-        If the model is unknown, deleted or in use already, the project is locked to another one, no reason
-        is given, or the look is missing or did not say so. The pointer stays.
-    ValueError
-        If nobody is named, or it is a kind that is not promoted by hand.
-    """
+    """Put a model into use. Verify its bundle first: the store cannot."""
     if kind not in ("first", "gate", "use"):
         raise ValueError(f"kind must be first, gate or use, got {kind!r}")
     check_who(who)
@@ -351,13 +255,7 @@ def _check_look(
 
 
 def rollback_target(store: CorrectionStore) -> ModelRow | None:
-    """Tell which model `rollback` would put back into use; None where there is none before.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """Tell which model `rollback` would put back into use; None where there is none before."""
     with store.reading() as connection:
         return _before(connection)
 
@@ -366,30 +264,6 @@ def rollback(store: CorrectionStore, *, who: str, why: str, to: str | None = Non
     """Put the model back into use that was before the present one; again for the one before that.
 
     Verify its bundle first, as for `promote`.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where.
-    who, why : str
-        Pseudonym of the person, and the reason.
-    to : str, optional
-        The version that `rollback_target` told the caller.
-
-    Returns
-    -------
-    Promotion
-        As it is stored.
-
-    Raises
-    ------
-    ConflictError
-        If it would be another model than `to` by now.
-    StoreError
-        If no model was in use before that is still there, the project is locked, or no reason is given. The
-        pointer stays.
-    ValueError
-        If nobody is named.
     """
     check_who(who)
     check_why(why)

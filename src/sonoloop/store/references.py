@@ -24,44 +24,13 @@ _BATCH = 500
 
 
 def set_reference(store: CorrectionStore, frame_id: str, label: ClassName, *, source: str) -> None:
-    """Record what is known of a frame; what was known before is kept, and the last one holds.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Open.
-    frame_id : str
-        A frame that the store has.
-    label : str
-        One of `sonoloop.values.CLASSES`.
-    source : str
-        Where it is known from, as "histology", "follow-up" or a dataset's name; names nobody. The same
-        label from the same source is not recorded twice in a row.
-
-    Raises
-    ------
-    StoreError
-        If the store has no such frame, it was withdrawn, or the store cannot be written.
-    ValueError
-        If the label is no class, or no source is given.
-    """
+    """Record what is known of a frame; what was known before is kept, and the last one holds."""
     with store.writing() as connection:
         add_reference(connection, frame_id, label, source=source)
 
 
 def reference_of(store: CorrectionStore, frame_id: str) -> ClassName | None:
-    """Give the reference standard of a frame.
-
-    Returns
-    -------
-    str or None
-        The last one recorded; None where nothing is known.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """Give the reference standard of a frame."""
     with store.reading() as connection:
         return references_in(connection, [frame_id]).get(frame_id)
 
@@ -70,16 +39,6 @@ def offer_reference(store: CorrectionStore, frame_id: str, label: ClassName, *, 
     """Do what `set_reference` does, unless another source has said something of the frame already.
 
     So that what comes with a dataset never takes the place of, say, a histology.
-
-    Returns
-    -------
-    bool
-        Whether this source's label holds now.
-
-    Raises
-    ------
-    StoreError, ValueError
-        See `set_reference`.
     """
     with store.writing() as connection:
         _lock_frame(connection, frame_id)
@@ -107,13 +66,7 @@ def add_reference(connection: Connection, frame_id: str, label: ClassName, *, so
 
 
 def references_in(connection: Connection, frame_ids: Iterable[str]) -> dict[str, ClassName]:
-    """Read the references of many frames inside a transaction.
-
-    Returns
-    -------
-    dict
-        By frame; one of which nothing is known is not in it.
-    """
+    """Read the references of many frames inside a transaction."""
     ids = list(frame_ids)
     found: dict[str, ClassName] = {}
     for start in range(0, len(ids), _BATCH):

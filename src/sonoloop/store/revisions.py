@@ -46,23 +46,7 @@ _GREY_8_BIT = (8, 0, 0, 0, 0)  # depth, colour type, compression, filter, interl
 
 
 def encode_png(values: NDArray[np.uint8]) -> bytes:
-    """Write a mask as a PNG without loss.
-
-    Parameters
-    ----------
-    values : numpy.ndarray
-        uint8, shape (H, W), at least one pixel.
-
-    Returns
-    -------
-    bytes
-        An 8-bit grey PNG with no other chunks than its header, its data and its end.
-
-    Raises
-    ------
-    ValueError
-        If the array is not uint8 (H, W), is empty, or has more than `MAX_PIXELS`.
-    """
+    """Write a mask as a PNG without loss."""
     if values.ndim != 2 or values.dtype != np.uint8:
         raise ValueError(f"a mask must be uint8 (H, W), got {values.dtype} {values.shape}")
     if not 0 < values.size <= MAX_PIXELS:
@@ -73,24 +57,7 @@ def encode_png(values: NDArray[np.uint8]) -> bytes:
 
 
 def decode_png(data: bytes) -> NDArray[np.uint8]:
-    """Read what `encode_png` wrote, and nothing else.
-
-    Parameters
-    ----------
-    data : bytes
-        A whole 8-bit grey PNG.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8, shape (H, W), writable.
-
-    Raises
-    ------
-    StoreError
-        If the bytes are damaged, cut short, followed by others, not an 8-bit grey PNG, or claim more than
-        `MAX_PIXELS`. The claim is checked before anything is decoded.
-    """
+    """Read what `encode_png` wrote, and nothing else."""
     height, width = _read_shape(data)
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
@@ -103,18 +70,7 @@ def decode_png(data: bytes) -> NDArray[np.uint8]:
 
 
 def hash_pixels(values: NDArray[np.uint8]) -> str:
-    """Hash a mask's shape and pixels, whatever the PNG around them.
-
-    Parameters
-    ----------
-    values : numpy.ndarray
-        uint8, shape (H, W).
-
-    Returns
-    -------
-    str
-        SHA-256, 64 hex digits; the same from every version of the PNG encoder.
-    """
+    """Hash a mask's shape and pixels, whatever the PNG around them."""
     height, width = values.shape
     digest = hashlib.sha256(f"uint8 {height} {width} ".encode())
     digest.update(np.ascontiguousarray(values).tobytes())
@@ -147,23 +103,7 @@ def _read_shape(data: bytes) -> tuple[int, int]:
 
 
 def write_prediction(prediction: Prediction) -> dict[str, Any]:
-    """Turn a prediction into the values of its row.
-
-    Parameters
-    ----------
-    prediction : Prediction
-        ``lesion`` (H, W) in [0, 1]; it is rounded to 1/255.
-
-    Returns
-    -------
-    dict
-        One value a column. ``id`` is the SHA-256 of the content, so the same prediction is the same row.
-
-    Raises
-    ------
-    ValueError
-        If a probability is outside [0, 1] or any number is not finite.
-    """
+    """Turn a prediction into the values of its row."""
     if not ((prediction.lesion >= 0) & (prediction.lesion <= 1)).all():
         raise ValueError("a prediction's lesion probabilities must lie in [0, 1]")
     numbers: dict[str, float] = {
@@ -185,18 +125,7 @@ def write_prediction(prediction: Prediction) -> dict[str, Any]:
 
 
 def hash_prediction(prediction: Prediction) -> str:
-    """Hash what is kept of a prediction.
-
-    Parameters
-    ----------
-    prediction : Prediction
-        As it was made, or as it was read back: both give the same.
-
-    Returns
-    -------
-    str
-        SHA-256, 64 hex digits.
-    """
+    """Hash what is kept of a prediction."""
     content = {
         "frame_id": prediction.frame_id,
         "model": prediction.model,
@@ -210,23 +139,7 @@ def hash_prediction(prediction: Prediction) -> str:
 
 
 def read_prediction(row: Mapping[str, Any]) -> Prediction:
-    """Turn a row back into a prediction.
-
-    Parameters
-    ----------
-    row : mapping
-        As from `write_prediction`.
-
-    Returns
-    -------
-    Prediction
-        The mask and every number as they were; ``lesion`` within 1/510 of what it was.
-
-    Raises
-    ------
-    StoreError
-        If a mask in the row is damaged.
-    """
+    """Turn a row back into a prediction."""
     lesion = decode_png(row["lesion"]).astype(np.float32) / np.float32(255)
     return Prediction(
         frame_id=row["frame_id"],
@@ -308,27 +221,7 @@ class HeadMovedError(ConflictError):
 def write_revision(
     correction: Correction, *, parent: str | None, prediction_id: str | None
 ) -> dict[str, Any]:
-    """Turn a correction into the values of a new revision's row.
-
-    Parameters
-    ----------
-    correction : Correction
-        Its ids must be SHA-256: a file name carries names of people.
-    parent : str, optional
-        The revision it replaces.
-    prediction_id : str, optional
-        The row of the prediction they started from.
-
-    Returns
-    -------
-    dict
-        One value a column, but for ``number``, which the database gives.
-
-    Raises
-    ------
-    ValueError
-        If an id is no SHA-256, the annotator has no name, or the mask has no pixels.
-    """
+    """Turn a correction into the values of a new revision's row."""
     for name in ("frame_id", "pixels_hash"):
         if not _SHA256.fullmatch(getattr(correction, name)):
             raise ValueError(f"a correction's {name} must be a SHA-256 in 64 lower-case hex digits")
@@ -355,13 +248,7 @@ def write_revision(
 
 
 def select_revisions() -> Select[Any]:
-    """Select revisions with their frames and predictions, as `read_revision` takes them.
-
-    Returns
-    -------
-    sqlalchemy.Select
-        In the order of acceptance; narrow it with ``where``.
-    """
+    """Select revisions with their frames and predictions, as `read_revision` takes them."""
     return (
         select(
             REVISIONS,
@@ -378,52 +265,19 @@ def select_revisions() -> Select[Any]:
 
 
 def is_withdrawn(frame_id: ColumnElement[str]) -> Exists:
-    """Say in SQL whether a frame was withdrawn.
-
-    Parameters
-    ----------
-    frame_id : sqlalchemy.ColumnElement
-        The column that names the frame.
-
-    Returns
-    -------
-    sqlalchemy.Exists
-        True where there is a tombstone.
-    """
+    """Say in SQL whether a frame was withdrawn."""
     return exists().where(TOMBSTONES.c.frame_id == frame_id)
 
 
 def has_withdrawn_pixels(pixels_hash: ColumnElement[str] | str) -> Exists:
-    """Say in SQL whether a frame of these pixels was withdrawn, whatever file it came from.
-
-    Parameters
-    ----------
-    pixels_hash : sqlalchemy.ColumnElement or str
-        Hash of the decoded pixels, or the column that holds it.
-
-    Returns
-    -------
-    sqlalchemy.Exists
-        True where there is a tombstone.
-    """
+    """Say in SQL whether a frame of these pixels was withdrawn, whatever file it came from."""
     return exists().where(TOMBSTONES.c.frame_id == _GONE.c.id, _GONE.c.pixels_hash == pixels_hash)
 
 
 def join_rows(
     revision: Mapping[str, Any], frame: Mapping[str, Any], prediction: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Join three rows that were written apart into one that `read_revision` takes.
-
-    Parameters
-    ----------
-    revision, frame, prediction : mapping
-        The values of the rows; no prediction if the person started without one.
-
-    Returns
-    -------
-    dict
-        As a row of `select_revisions`.
-    """
+    """Join three rows that were written apart into one that `read_revision` takes."""
     size = {name: frame[name] for name in ("pixels_hash", "height", "width")}
     return {
         **revision,
@@ -434,23 +288,7 @@ def join_rows(
 
 
 def read_revision(row: Row[Any] | Mapping[str, Any]) -> Revision:
-    """Turn a row back into a revision, and check that its mask is what was stored.
-
-    Parameters
-    ----------
-    row : sqlalchemy.Row or mapping
-        From `select_revisions` or `join_rows`.
-
-    Returns
-    -------
-    Revision
-        With a mask of its own.
-
-    Raises
-    ------
-    StoreError
-        If the mask or the prediction is damaged, of another size than the frame, or not what was accepted.
-    """
+    """Turn a row back into a revision, and check that its mask is what was stored."""
     values = dict(row) if isinstance(row, Mapping) else dict(row._mapping)
     withdrawn = bool(values["withdrawn"])
     mask = _read_erased(values) if withdrawn else _read_mask(values)
@@ -505,19 +343,7 @@ def _read_erased(values: Mapping[str, Any]) -> NDArray[np.uint8]:
 
 
 def select_newest(*columns: ColumnElement[Any]) -> Select[Any]:
-    """Select the newest head of each image that was not withdrawn, whichever of its files it is about.
-
-    Parameters
-    ----------
-    *columns : sqlalchemy.ColumnElement
-        Of the revisions, their frames, the members and the groups; those of the last two are None before the
-        frame was placed.
-
-    Returns
-    -------
-    sqlalchemy.Select
-        One row an image, in the order of acceptance; narrow it with ``where``.
-    """
+    """Select the newest head of each image that was not withdrawn, whichever of its files it is about."""
     said, of = REVISIONS.alias("said"), FRAMES.alias("of")
     newest = (
         select(func.max(said.c.number))
@@ -575,22 +401,7 @@ _NOBODY: Mapping[str, str] = MappingProxyType({})
 def check_not_withdrawn(
     connection: Connection, frame: Mapping[str, Any], turned_away: Mapping[str, str] = _NOBODY
 ) -> None:
-    """Refuse to store anything of a frame that was withdrawn, or turned away as one of a withdrawn patient.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In a writing transaction that has entered the frame: nobody withdraws it meanwhile.
-    frame : mapping
-        The frame's row.
-    turned_away : mapping, optional
-        See `sonoloop.store.corrections.CorrectionStore.turned_away`.
-
-    Raises
-    ------
-    StoreError
-        If so; the error says since when.
-    """
+    """Refuse to store anything of a frame that was withdrawn, or turned away as a withdrawn patient's."""
     query = (
         select(TOMBSTONES.c.created)
         .join(FRAMES, FRAMES.c.id == TOMBSTONES.c.frame_id)
@@ -612,15 +423,7 @@ def check_not_withdrawn(
 
 
 def find_withdrawal(connection: Connection, patient: str) -> str | None:
-    """Tell when a frame of a patient was withdrawn, the first of them; None if none was.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In a transaction.
-    patient : str
-        From `sonoloop.store.groups.hash_patient`.
-    """
+    """Tell when a frame of a patient was withdrawn, the first of them; None if none was."""
     query = (
         select(TOMBSTONES.c.created)
         .join(_KIN, _KIN.c.frame_id == TOMBSTONES.c.frame_id)
@@ -639,17 +442,6 @@ def is_refused(
 
     A frame that was known as the patient's when another one of theirs was withdrawn, by its id alone, is no
     news, and stays.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection
-        In a transaction.
-    member : sqlalchemy.Row, optional
-        From `sonoloop.store.groups.read_member`.
-    pixels_hash : str
-        Of the frame.
-    patient : str, optional
-        The patient's hash, where it is told.
     """
     if connection.scalar(select(has_withdrawn_pixels(pixels_hash))):
         return True

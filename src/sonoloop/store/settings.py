@@ -83,37 +83,13 @@ SETTING_NAMES = tuple(field.name for field in fields(StoreSettings))
 
 
 def read_settings(store: CorrectionStore) -> StoreSettings:
-    """Read the settings of a store; what was never set has its default.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read, or a setting in it is none.
-    """
+    """Read the settings of a store; what was never set has its default."""
     with store.reading() as connection:
         return settings_in(connection)
 
 
 def change_settings(store: CorrectionStore, **changes: object) -> StoreSettings:
-    """Change some settings, all of them or none.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Open.
-    **changes : object
-        Fields of `StoreSettings`. Groups that were drawn keep their role, whatever changes.
-
-    Returns
-    -------
-    StoreSettings
-        As they are now.
-
-    Raises
-    ------
-    StoreError
-        If there is no such setting, or it cannot have that value; nothing was changed.
-    """
+    """Change some settings, all of them or none."""
     unknown = sorted(set(changes) - set(SETTING_NAMES))
     if unknown:
         raise StoreError(f"there is no setting {unknown[0]!r}; there are {', '.join(SETTING_NAMES)}")
@@ -128,13 +104,7 @@ def change_settings(store: CorrectionStore, **changes: object) -> StoreSettings:
 
 
 def parse_changes(pairs: Iterable[str]) -> dict[str, object]:
-    """Read changes as they are typed, ``KEY=VALUE`` each, for `change_settings`.
-
-    Raises
-    ------
-    StoreError
-        If one is no such pair.
-    """
+    """Read changes as they are typed, ``KEY=VALUE`` each, for `change_settings`."""
     changes: dict[str, object] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -148,18 +118,7 @@ def parse_changes(pairs: Iterable[str]) -> dict[str, object]:
 
 
 def store_secret(store: CorrectionStore) -> bytes:
-    """Give the secret by which a store hashes patients and draws roles; it is made at its first use.
-
-    Returns
-    -------
-    bytes
-        32 of them. It leaves the store in its backups alone: who has it can try patient numbers.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read or written.
-    """
+    """Give the secret by which a store hashes patients and draws roles; it is made at its first use."""
     with store.reading() as connection:
         value = _read(connection, _SECRET)
     if value is None:

@@ -130,28 +130,6 @@ def take_snapshot(store: CorrectionStore, name: str | None = None, *, who: str) 
     """Name what was last said of every frame that was not withdrawn.
 
     Frames that an earlier Sonoloop stored are placed first; see `sonoloop.store.groups.place_unseen`.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Open.
-    name : str, optional
-        Letters, digits, ``.``, ``_`` and ``-``, 64 at most. Without one the next free "snapshot-<n>", or
-        the snapshot that there is already of this very content.
-    who : str
-        Pseudonym of who takes it.
-
-    Returns
-    -------
-    Snapshot
-        As stored, on disk.
-
-    Raises
-    ------
-    StoreError
-        If the name is taken or no name, there is nothing to name, or the store cannot be written.
-    ValueError
-        If nobody is named.
     """
     check_who(who)
     if name is not None and not _NAME.fullmatch(name):
@@ -188,25 +166,13 @@ def take_snapshot(store: CorrectionStore, name: str | None = None, *, who: str) 
 
 
 def read_snapshot(store: CorrectionStore, name: str) -> Snapshot:
-    """Read a snapshot.
-
-    Raises
-    ------
-    StoreError
-        If there is none of that name; the error names those there are.
-    """
+    """Read a snapshot."""
     with store.reading() as connection:
         return _read(connection, name)
 
 
 def list_snapshots(store: CorrectionStore) -> list[SnapshotRow]:
-    """List the snapshots, the oldest first.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """List the snapshots, the oldest first."""
     with store.reading() as connection:
         counts: dict[str, dict[str, int]] = {}
         members = SNAPSHOT_MEMBERS.join(REVISIONS, REVISIONS.c.id == SNAPSHOT_MEMBERS.c.revision_id)
@@ -237,25 +203,7 @@ def list_snapshots(store: CorrectionStore) -> list[SnapshotRow]:
 
 
 def revisions_of(store: CorrectionStore, snapshot: Snapshot) -> Iterator[tuple[Entry, Revision]]:
-    """Read the revisions of a snapshot, few at a time.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Open for as long as the iterator is used.
-    snapshot : Snapshot
-        From `read_snapshot`.
-
-    Yields
-    ------
-    tuple of Entry and Revision
-        In the order of the entries; those whose frames were withdrawn since come without their masks.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read, or a row is damaged.
-    """
+    """Read the revisions of a snapshot, few at a time."""
     for start in range(0, len(snapshot.entries), _BATCH):
         batch = snapshot.entries[start : start + _BATCH]
         with store.reading() as connection:
@@ -367,23 +315,7 @@ class News:
 
 
 def count_news(store: CorrectionStore) -> News:
-    """Count what is new since the model in use.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Open.
-
-    Returns
-    -------
-    News
-        Withdrawn frames and those that bridge two parts are in none of the counts.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """Count what is new since the model in use."""
     with store.reading() as connection:
         in_use = connection.execute(
             select(MODELS.c.version, MODELS.c.model, MODELS.c.snapshot)

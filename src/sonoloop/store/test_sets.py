@@ -84,16 +84,6 @@ def freeze_test_set(store: CorrectionStore) -> TestSet:
     These are the frames of test groups whose newest correction was made without having seen a prediction: it
     is its annotator's first on the frame, since what a model says is shown after that. One that has near
     copies on the training side does not judge, nor does one that was withdrawn.
-
-    Returns
-    -------
-    TestSet
-        Without members where no frame can judge yet.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read or written to.
     """
     with store.writing() as connection:
         hold(connection, TEST_SETS)
@@ -110,13 +100,7 @@ def freeze_test_set(store: CorrectionStore) -> TestSet:
 
 
 def read_test_set(store: CorrectionStore, number: int) -> TestSet:
-    """Read a test set.
-
-    Raises
-    ------
-    StoreError
-        If there is none of that number, or it was meddled with.
-    """
+    """Read a test set."""
     with store.reading() as connection:
         return _read_set(connection, number)
 
@@ -126,16 +110,6 @@ def newest_test_set(store: CorrectionStore) -> TestSet | None:
 
     It is the set of the frames that can judge today, where that was frozen, else the one that was looked at
     or frozen last.
-
-    Returns
-    -------
-    TestSet or None
-        Without the frames that were withdrawn since it was frozen.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
     """
     with store.reading() as connection:
         today = _hash(_select_judges(connection))
@@ -152,13 +126,7 @@ def newest_test_set(store: CorrectionStore) -> TestSet | None:
 
 
 def true_labels(store: CorrectionStore, test_set: TestSet) -> dict[str, str]:
-    """Give the class of every frame of a test set: the reference standard, else the reader's.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """Give the class of every frame of a test set: the reference standard, else the reader's."""
     wanted = [judge.revision_id for judge in test_set.members]
     labels: dict[str, str] = {}
     with store.reading() as connection:
@@ -279,28 +247,6 @@ def record_look(
 
     A candidate that was refused is marked in the same transaction, and one that is found better after it was
     refused is not refused any longer.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where.
-    test_set, candidate, incumbent, verdict, reason, figures, who
-        See `Look`.
-    resumed : bool
-        Whether this goes on where the same work was interrupted: where the last look at the set was of these
-        two and said the very same, it is that look, and is not counted twice.
-
-    Returns
-    -------
-    Look
-        As it is stored.
-
-    Raises
-    ------
-    StoreError
-        If a model or the set is unknown, or the store cannot be written to.
-    ValueError
-        If the verdict is unknown, a figure is not finite or nothing that JSON holds, or nobody is named.
     """
     if verdict not in VERDICTS:
         raise ValueError(f"verdict must be one of {', '.join(VERDICTS)}, got {verdict!r}")
@@ -331,13 +277,7 @@ def record_look(
 
 
 def looks(store: CorrectionStore, test_set: int | None = None) -> tuple[Look, ...]:
-    """List the looks, at one test set or at all, in their order.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """List the looks, at one test set or at all, in their order."""
     query = select(LOOKS).order_by(LOOKS.c.number)
     if test_set is not None:
         query = query.where(LOOKS.c.test_set == test_set)
@@ -346,42 +286,14 @@ def looks(store: CorrectionStore, test_set: int | None = None) -> tuple[Look, ..
 
 
 def read_scores(store: CorrectionStore, version: str) -> dict[str, dict[str, Any]]:
-    """Read how a model did.
-
-    Returns
-    -------
-    dict
-        By the revision that counted as true; see `sonoloop.store.metrics` for what a score holds.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """Read how a model did."""
     query = select(SCORES.c.revision_id, SCORES.c.score).where(SCORES.c.version == version)
     with store.reading() as connection:
         return {row.revision_id: json.loads(row.score) for row in connection.execute(query)}
 
 
 def write_scores(store: CorrectionStore, version: str, scores: Mapping[str, Mapping[str, Any]]) -> None:
-    """Keep how a model did. What was computed before stays: all looks are at the same figures.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where.
-    version : str
-        Of a registered model.
-    scores : mapping
-        By the revision that counts as true; see `sonoloop.store.metrics` for what a score holds.
-
-    Raises
-    ------
-    StoreError
-        If the model or a revision is unknown, or the store cannot be written to; nothing was kept.
-    ValueError
-        If a score is not finite or nothing that JSON holds.
-    """
+    """Keep how a model did. What was computed before stays: all looks are at the same figures."""
     texts = {key: json.dumps(dict(score), allow_nan=False) for key, score in scores.items()}
     with store.writing() as connection:
         known_model(connection, version)
@@ -398,22 +310,7 @@ def write_scores(store: CorrectionStore, version: str, scores: Mapping[str, Mapp
 
 
 def note_known(store: CorrectionStore, version: str, known: Mapping[str, bool]) -> None:
-    """Note beside a model's scores which frames it knows; a patient's number that came later may tell.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where.
-    version : str
-        Of a registered model.
-    known : mapping
-        By the revision that counts as true; those without a score are passed over.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be written to.
-    """
+    """Note beside a model's scores which frames it knows; a patient's number that came later may tell."""
     stale = {
         key: {**score, "known": known[key]}
         for key, score in read_scores(store, version).items()

@@ -90,31 +90,6 @@ def withdraw(store: CorrectionStore, frame_or_patient: str, *, why: str, who: st
     past comparisons of models are removed from this machine. The images themselves, models, exports and
     backups are elsewhere and are not touched. What was withdrawn before stays so, under its first reason, and
     who had used it is told again.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Open.
-    frame_or_patient : str
-        A frame's id or its first 8 digits or more, else a patient's number. Frames of the same pixels, from
-        a file that was saved anew, go with it.
-    why : str
-        The reason; names nobody.
-    who : str
-        Pseudonym of who does it.
-
-    Returns
-    -------
-    Withdrawn
-        What was erased and who had used it.
-
-    Raises
-    ------
-    StoreError
-        If nothing or more than one frame answers to that, no reason is given, or the store cannot be
-        written; nothing was erased.
-    ValueError
-        If nobody is named.
     """
     check_why(why)
     check_who(who)
@@ -150,26 +125,14 @@ def withdraw(store: CorrectionStore, frame_or_patient: str, *, why: str, who: st
 
 
 def frames_of(store: CorrectionStore, frame_or_patient: str) -> list[str]:
-    """Name the frames that `withdraw` would erase, and those of them that were erased before.
-
-    Raises
-    ------
-    StoreError
-        If nothing or more than one frame answers to that.
-    """
+    """Name the frames that `withdraw` would erase, and those of them that were erased before."""
     secret = store_secret(store)
     with store.reading() as connection:
         return _find(connection, frame_or_patient.strip(), secret)
 
 
 def list_withdrawn(store: CorrectionStore) -> list[Tombstone]:
-    """List what was withdrawn, the oldest first.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read.
-    """
+    """List what was withdrawn, the oldest first."""
     with store.reading() as connection:
         return [
             Tombstone(

@@ -113,17 +113,6 @@ def build_report(
     """Return the report as one HTML document.
 
     It names the user's own files and shows their images, and so stays with them.
-
-    Parameters
-    ----------
-    data : pathlib.Path
-        The folder that was checked.
-    surveys : sequence of Survey
-        The datasets.
-    findings : sequence of Finding
-        The worst first.
-    refused : iterable of str
-        Datasets that could not be listed.
     """
     page = Page(f"Check of {data.resolve().name}")
     page.paragraph(
@@ -248,27 +237,7 @@ _SOURCE = "computed by `sonoloop data check`"
 
 
 def check(data: Path, out: Path | None = None) -> Iterator[Event]:
-    """Say what a folder of datasets holds and what must be mended.
-
-    Parameters
-    ----------
-    data : pathlib.Path
-        A dataset, or a folder with several.
-    out : pathlib.Path, optional
-        Takes `report.html` and `groups.json` (with several datasets `DATASET/groups.json`), all at the end;
-        by default DATA-check in the current folder, or beside DATA where that lies inside of it.
-
-    Yields
-    ------
-    Event
-        `Progress`, and `Checked` at the end.
-
-    Raises
-    ------
-    TrainingError
-        If there is no dataset, a list of near-duplicates has another form than it should, or `out` lies in
-        `data`, cannot be written, or holds a file of that name that another program made.
-    """
+    """Say what a folder of datasets holds and what must be mended."""
     sources = find_sources(data)
     folder = _choose_folder(data, out)
     surveys: list[Survey] = []

@@ -191,13 +191,7 @@ class Source:
 
 
 def find_sources(data: Path) -> list[Source]:
-    """List every dataset that is known by its layout: `data` itself, or else those one folder below.
-
-    Raises
-    ------
-    TrainingError
-        If there is none, or `data` is no folder.
-    """
+    """List every dataset that is known by its layout: `data` itself, or else those one folder below."""
     check_folder(data)
     sources = [_list(folder, reader) for folder in dataset_folders(data) if (reader := find_reader(folder))]
     if not sources:
@@ -277,18 +271,7 @@ class SharedPair:
 
 
 def find_shared(surveys: Sequence[Survey]) -> Generator[Progress, None, list[SharedPair]]:
-    """Find the near-duplicates that lie in two datasets.
-
-    Yields
-    ------
-    Progress
-        While pairs are compared; nothing for a single dataset.
-
-    Returns
-    -------
-    list of SharedPair
-        In order of places.
-    """
+    """Find the near-duplicates that lie in two datasets."""
     if len(surveys) < 2:
         return []
     places = [
@@ -305,23 +288,7 @@ def find_shared(surveys: Sequence[Survey]) -> Generator[Progress, None, list[Sha
 
 
 def survey_source(source: Source) -> Generator[Progress, None, Survey]:
-    """Inspect every sample of a dataset and find its near-duplicates.
-
-    Yields
-    ------
-    Progress
-        Every twenty images, and while pairs are compared.
-
-    Returns
-    -------
-    Survey
-        What was found.
-
-    Raises
-    ------
-    TrainingError
-        If the list of near-duplicates beside the images has another form than it should.
-    """
+    """Inspect every sample of a dataset and find its near-duplicates."""
     inspections = []
     total = len(source.samples)
     for done, sample in enumerate(source.samples):

@@ -60,13 +60,7 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
 
 
 def settings_of(options: argparse.Namespace) -> list[str]:
-    """Turn the options that change the recipe into settings, as `read_recipe` takes them.
-
-    Raises
-    ------
-    TrainingError
-        If two of them contradict each other.
-    """
+    """Turn the options that change the recipe into settings, as `read_recipe` takes them."""
     from sonoloop_training.fit.recipe import read_recipe  # noqa: PLC0415 - imports torch, seconds
 
     if options.leaky and options.fold is not None:

@@ -21,11 +21,6 @@ def load_busbra(root: Path) -> list[Sample]:
 
     The scanner is the column `Device` without the probe's frequencies. Folds are taken from `5-fold-cv.csv`
     and `10-fold-cv.csv` (columns ID and kFold) where they are there, as the facts "5-fold" and "10-fold".
-
-    Raises
-    ------
-    TrainingError
-        If a table is missing or lacks a column, or a file that it names is missing.
     """
     table = file_in(root, TABLE)
     if table is None:

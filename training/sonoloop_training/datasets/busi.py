@@ -20,25 +20,7 @@ _PARTS = ("train", "validation", "valid", "val", "test")
 def load_busi(
     root: Path, groups: Path | None = None, *, find_groups: FindGroups | None = None
 ) -> list[Sample]:
-    """List BUSI: one folder a class, masks beside the images.
-
-    Parameters
-    ----------
-    root : pathlib.Path
-        Holds the folders `benign`, `malignant` and `normal`, in any case.
-    groups : pathlib.Path, optional
-        JSON with the near-duplicates, by default `busi_groups.json` or `groups.json` in `root`, or beside
-        it if it names one of the images; an image not listed is alone in its group. Groups whose members
-        contradict each other in class are left out.
-    find_groups : callable, optional
-        Computes the near-duplicates where there is no list; see
-        `sonoloop_training.datasets.groups.group_samples`.
-
-    Raises
-    ------
-    TrainingError
-        If a folder is missing, it holds no images, or the list cannot be read.
-    """
+    """List BUSI: one folder a class, masks beside the images."""
     samples = _list_classes(root)
     _check_names(samples)
     return group_samples(samples, root, groups=groups, find_groups=find_groups)
@@ -50,18 +32,6 @@ def load_huggingface(
     """List BUSI in Hugging Face's image folder: `train/benign/benign (1).png` and so on.
 
     Its parts are put together: they were made image by image, and would leave twins on both sides.
-
-    Parameters
-    ----------
-    root : pathlib.Path
-        Holds `train`, and `validation` or `test` if there are; or Parquet files.
-    groups, find_groups
-        As in `load_busi`.
-
-    Raises
-    ------
-    TrainingError
-        As `load_busi`, and if the images are inside Parquet files: those are unpacked first.
     """
     parts = part_folders(root)
     if not parts:

@@ -33,19 +33,6 @@ def load_folder(
     "seg", "gt" or "lesion". An image without a row is left out: nobody said what it is.
 
     A group is the column group, else the patient, else the near-duplicates.
-
-    Parameters
-    ----------
-    root : pathlib.Path
-        The folder.
-    groups, find_groups
-        As in `sonoloop_training.datasets.busi.load_busi`; used only where the table has no patients and
-        no groups.
-
-    Raises
-    ------
-    TrainingError
-        If a folder or the table is missing or ambiguous, or a row is wrong.
     """
     name = root.resolve().name.lower()
     if name in RESERVED:
@@ -83,13 +70,7 @@ def load_folder(
 
 
 def has_groups(root: Path) -> bool:
-    """Whether the table of such a folder groups the images, by patient or by group.
-
-    Raises
-    ------
-    TrainingError
-        If the table is missing or ambiguous, or groups some of the images only.
-    """
+    """Whether the table of such a folder groups the images, by patient or by group."""
     table = _find_table(root)
     return _has_groups(read_table(table, _COLUMNS), table)
 

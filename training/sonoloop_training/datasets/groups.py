@@ -78,23 +78,6 @@ def match_sketches(
 
     Hashes are compared all with all, as matrix products; images only where hashes are near, and each with its
     forty nearest.
-
-    Parameters
-    ----------
-    sketches : sequence of Sketch
-        Of all images.
-    homes : sequence of int, optional
-        Where each is from: then only images from two places are compared.
-
-    Yields
-    ------
-    Progress
-        While pairs are compared.
-
-    Returns
-    -------
-    list of Pair
-        In order of places.
     """
     stage = "Comparing images"
     yield Progress(stage=stage, done=0, total=1)
@@ -125,18 +108,7 @@ def find_pairs(samples: Sequence[Sample]) -> list[Pair]:
 
 
 def near_duplicate_groups(samples: Sequence[Sample]) -> dict[str, str]:
-    """Group samples that show one scene.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        Of one dataset; names are unique in it. An image that cannot be read is alone in its group.
-
-    Returns
-    -------
-    dict
-        The group of each name: the name of its first member.
-    """
+    """Group samples that show one scene."""
     places, sketches = _sketch_samples(samples)
     group_of = {sample.name: sample.name for sample in samples}
     for members in group_pairs(drain(match_sketches(sketches)), sketches):
@@ -150,11 +122,6 @@ def group_pairs(pairs: Iterable[Pair], sketches: Sequence[Sketch]) -> list[list[
 
     The best pairs are joined first. A pair that is not sure joins two groups only where their other members
     are alike too: else a chain of small likenesses would end in one group of unlike images.
-
-    Returns
-    -------
-    list of list of int
-        Members in order, groups by their first member.
     """
     home: dict[int, list[int]] = {}
     for pair in sorted(pairs, key=lambda pair: (-pair.correlation, pair.one, pair.other)):
@@ -247,25 +214,7 @@ class GroupList:
 def group_samples(
     samples: Sequence[Sample], root: Path, *, groups: Path | None, find_groups: FindGroups | None
 ) -> list[Sample]:
-    """Put near-duplicates into one group, and leave out the groups that contradict themselves in class.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        All of one dataset.
-    root : pathlib.Path
-        Its folder. A list is looked for in it and beside it; see `find_group_list`.
-    groups : pathlib.Path, optional
-        The list, if it lies elsewhere.
-    find_groups : callable, optional
-        Samples to a group name for each sample name; used where there is no list. By default
-        `sonoloop_training.datasets.groups.near_duplicate_groups`.
-
-    Raises
-    ------
-    TrainingError
-        If the list cannot be read.
-    """
+    """Put near-duplicates into one group, and leave out the groups that contradict themselves in class."""
     path = groups or find_group_list(samples, root)
     if path is not None:
         listed = read_groups(path)
@@ -296,18 +245,6 @@ def find_group_list(samples: Sequence[Sample], root: Path) -> Path | None:
     """Return the list of near-duplicates in a dataset's folder, else its own among those beside it.
 
     Beside it, `busi_groups.json` is for BUSI only, and any list must name at least one of the images.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        All of one dataset.
-    root : pathlib.Path
-        Its folder.
-
-    Raises
-    ------
-    TrainingError
-        If a list beside the folder cannot be read, so that nobody knows whose it is.
     """
     for name in LISTS:
         path = file_in(root, name)
@@ -328,11 +265,6 @@ def read_groups(path: Path) -> GroupList:
     """Read ``{"groups": [{"images": [...], ...}, ...]}``.
 
     A group may have "conflicting_classes" (bool), "overlay" (list of str) and "objection" (str).
-
-    Raises
-    ------
-    TrainingError
-        If the file is not there or has another form.
     """
     if not path.is_file():
         raise TrainingError(f"there is no list of near-duplicates {path}; check the path")

@@ -31,20 +31,7 @@ _GIVE = "give the folder with the datasets"
 
 
 def find_datasets(data: Path, *, find_groups: FindGroups | None = None) -> list[Sample]:
-    """List every dataset that is known by its layout: `data` itself, or else those one folder below.
-
-    Parameters
-    ----------
-    data : pathlib.Path
-        A dataset's folder, or one that holds such folders.
-    find_groups : callable, optional
-        See `sonoloop_training.datasets.groups.group_samples`.
-
-    Raises
-    ------
-    TrainingError
-        If there is none, two have one name, or one is not whole.
-    """
+    """List every dataset that is known by its layout: `data` itself, or else those one folder below."""
     check_folder(data)
     samples: list[Sample] = []
     homes: dict[str, Path] = {}
@@ -65,13 +52,7 @@ def find_datasets(data: Path, *, find_groups: FindGroups | None = None) -> list[
 
 
 def check_folder(data: Path) -> None:
-    """Refuse what is no folder; a packed dataset is to be unpacked first.
-
-    Raises
-    ------
-    TrainingError
-        Saying what to do.
-    """
+    """Refuse what is no folder; a packed dataset is to be unpacked first."""
     if data.is_file():
         packed = data.suffix.lower() in _PACKED
         raise TrainingError(f"{data} is a file; {_unpacking(data) if packed else _GIVE}")

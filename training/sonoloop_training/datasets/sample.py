@@ -64,16 +64,7 @@ class Sample:
     facts: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def read(self) -> tuple[Frame, NDArray[np.bool_]]:
-        """Read the frame and the union of its masks, both (H, W).
-
-        Raises
-        ------
-        TrainingError
-            If a lesion has no mask or an empty one, a normal image has a lesion drawn, or a mask has another
-            size than its image.
-        ImageError
-            If a file cannot be read.
-        """
+        """Read the frame and the union of its masks, both (H, W)."""
         if not self.masks and self.label != "normal":
             # an empty mask would teach that there is no lesion
             raise TrainingError(f"{self.image.name} is {self.label} and has no mask; add it, or move it away")
@@ -98,13 +89,6 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Read a 1-bit, grey or colour mask file as (H, W) booleans.
 
     Every level above 0 is the lesion; in a JPEG every level above 127.
-
-    Raises
-    ------
-    TrainingError
-        If its size is not the image's.
-    ImageError
-        If it cannot be read.
     """
     # the compression leaves grey specks around the edges of a JPEG
     background = 127 if path.suffix.lower() in _LOSSY else 0
@@ -135,20 +119,7 @@ _BROKEN = (
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Read a table; its column names come back in lower case, empty rows are left out.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        ``.csv`` with commas or semicolons, UTF-8; or ``.xlsx``.
-    columns : sequence of str
-        Columns it must have, in lower case.
-
-    Raises
-    ------
-    TrainingError
-        If it cannot be read, has no rows or lacks a column.
-    """
+    """Read a table; its column names come back in lower case, empty rows are left out."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise TrainingError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB; is it a table?")
@@ -177,13 +148,7 @@ def require_columns(path: Path, header: Iterable[str], columns: Sequence[str]) -
 
 
 def parse_class(text: str, path: Path, name: str) -> ClassName:
-    """Turn a table's word into a class, in any case.
-
-    Raises
-    ------
-    TrainingError
-        If it is none; the message names table and row.
-    """
+    """Turn a table's word into a class, in any case."""
     word = text.strip().lower()
     if word not in CLASSES:
         raise TrainingError(f"{path.name} calls {name} {text!r}; a class is one of {', '.join(CLASSES)}")
@@ -229,13 +194,7 @@ def class_folders(root: Path) -> dict[ClassName, Path]:
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """Return the images that lie directly in `folder`, by their name without suffix in lower case.
-
-    Raises
-    ------
-    TrainingError
-        If two differ in suffix or case only.
-    """
+    """Return the images that lie directly in `folder`, by their name without suffix in lower case."""
     found: dict[str, Path] = {}
     for path in _children(folder):
         if is_image_path(path) and path.is_file():

@@ -23,18 +23,6 @@ def load_udiat(
 
     It numbers no patients, so that a group is a set of near-duplicates. The table's other columns become
     facts; "diagnosis" is named "histology".
-
-    Parameters
-    ----------
-    root : pathlib.Path
-        Holds the two folders and the table, which may be saved as `DatasetB.csv` too.
-    groups, find_groups
-        As in `sonoloop_training.datasets.busi.load_busi`.
-
-    Raises
-    ------
-    TrainingError
-        If a folder or the table is missing, or an image has no mask or no row.
     """
     originals, masks = subfolder(root, "original"), subfolder(root, "GT")
     if originals is None or masks is None:

@@ -58,21 +58,6 @@ def list_members(archive: ZipFile, limits: Limits, name: str) -> list[tuple[ZipI
     """Return the members to take, and the path of each within the folder that will hold them.
 
     One folder around everything is taken off. The whole archive is refused for one member that is unsafe.
-
-    Parameters
-    ----------
-    archive : zipfile.ZipFile
-        Open for reading.
-    limits : Limits
-        Judged by the archive's own table; `read_member` holds the files to it.
-    name : str
-        What to call the archive in an error.
-
-    Raises
-    ------
-    TrainingError
-        If a member would be written outside the folder or could not be on Windows, is a link or encrypted,
-        differs from another in case only, or is above a limit; or if there is nothing to take.
     """
     members = [info for info in archive.infolist() if not info.is_dir()]
     if len(members) > limits.members:
@@ -103,13 +88,7 @@ def list_members(archive: ZipFile, limits: Limits, name: str) -> list[tuple[ZipI
 
 
 def read_member(archive: ZipFile, info: ZipInfo, name: str) -> bytes:
-    """Read one file.
-
-    Raises
-    ------
-    TrainingError
-        If it is damaged or is not as large as the archive says.
-    """
+    """Read one file."""
     try:
         with archive.open(info) as file:
             # one byte more than promised would show that the promise was false
@@ -122,13 +101,7 @@ def read_member(archive: ZipFile, info: ZipInfo, name: str) -> bytes:
 
 
 def check_path(member: str, name: str) -> PurePosixPath:
-    r"""Return a member's path with `/` between its parts.
-
-    Raises
-    ------
-    TrainingError
-        If it is absolute, has a drive or `..`, or a part that Windows cannot write.
-    """
+    r"""Return a member's path with `/` between its parts."""
     path = PurePosixPath(member.replace("\\", "/"))
     unsafe = path.is_absolute() or not path.parts or ".." in path.parts
     if unsafe or any(_is_unwritable(part) for part in path.parts):
@@ -177,13 +150,7 @@ _ROWS = 16  # read at once: memory stays small
 
 
 def measure(paths: Sequence[Path]) -> tuple[int, int]:
-    """Return how many rows and unpacked bytes the files have together, as they say themselves.
-
-    Raises
-    ------
-    TrainingError
-        If one is no Parquet file.
-    """
+    """Return how many rows and unpacked bytes the files have together, as they say themselves."""
     rows = size = 0
     for path in paths:
         notes = _open(path).metadata
@@ -197,21 +164,6 @@ def image_files(paths: Sequence[Path]) -> Iterator[tuple[PurePosixPath, bytes]]:
 
     A file name is the row's own, or the column image_id; a mask is a row of its own, told by its name, or
     lies in a column mask. Bytes come as they are.
-
-    Parameters
-    ----------
-    paths : sequence of pathlib.Path
-        The files.
-
-    Yields
-    ------
-    tuple
-        Path within the dataset, and the encoded image.
-
-    Raises
-    ------
-    TrainingError
-        If a file cannot be read, has no images or classes, or a row has no name.
     """
     from pyarrow import ArrowException  # noqa: PLC0415
 
@@ -306,28 +258,7 @@ _PAUSE = 0.2  # seconds between two events
 
 
 def unpack(source: Path, out: Path, *, limits: Limits | None = None) -> Iterator[Event]:
-    """Write a dataset's images to a new folder; whole, or not at all.
-
-    Parameters
-    ----------
-    source : pathlib.Path
-        A zip file, a Parquet file, or a folder with Parquet files.
-    out : pathlib.Path
-        The folder to make; it must not be there yet.
-    limits : Limits, optional
-        How much is unpacked at most.
-
-    Yields
-    ------
-    Event
-        `Progress`, and `Unpacked` at the end.
-
-    Raises
-    ------
-    TrainingError
-        If `out` is there, the source is no dataset or damaged, something in it is unsafe or too much, or the
-        disk is full. Then nothing is left behind.
-    """
+    """Write a dataset's images to a new folder; whole, or not at all."""
     if out.exists() or out.is_symlink():
         raise TrainingError(f"{out} is there already; give another --out")
     if not out.parent.is_dir():

@@ -76,36 +76,7 @@ def assess(
     stage: str,
     wanted: Mapping[str, Listed] | None = None,
 ) -> Generator[Event, None, Assessment]:
-    """Score every image by every model; one that cannot be read is told and the others go on.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        What to judge on.
-    predictors : sequence of Predictor
-        What is judged.
-    identified : bool
-        Whether to describe each image for `sonoloop_training.leakage.find_leaks`.
-    stage : str
-        What the progress is called.
-    wanted : mapping, optional
-        What a split lists by the names of the images; others of these names are left out.
-
-    Yields
-    ------
-    Event
-        `Progress` after each batch, `Unreadable` for each image that failed.
-
-    Returns
-    -------
-    Assessment
-        Scores, failures and what was left out.
-
-    Raises
-    ------
-    TrainingError
-        If no image could be judged.
-    """
+    """Score every image by every model; one that cannot be read is told and the others go on."""
     found = Assessment(scores=[[] for _ in predictors])
     batch = max(predictor.batch for predictor in predictors)
     for first in range(0, len(samples), batch):
@@ -170,13 +141,7 @@ MADE_BY = "sonoloop evaluate"
 
 
 def check_out(out: Path) -> None:
-    """Refuse a folder whose files of these names are somebody else's; earlier evaluations are replaced.
-
-    Raises
-    ------
-    TrainingError
-        If `out` is a file, or holds such a file.
-    """
+    """Refuse a folder whose files of these names are somebody else's; earlier evaluations are replaced."""
     if out.exists() and not out.is_dir():
         raise TrainingError(f"{out} is a file; give a folder with --out")
     taken = [name for name in (RESULTS, CASES, REPORT) if (out / name).exists()]
@@ -191,24 +156,7 @@ Scored = tuple[str, Sequence[Score], Collection[str] | None]
 
 
 def write_out(out: Path, results: dict[str, Any], models: Sequence[Scored], page: str) -> None:
-    """Write the three files beside their places and move them there together.
-
-    Parameters
-    ----------
-    out : pathlib.Path
-        Made where it is not there.
-    results : dict
-        What JSON can hold.
-    models : sequence of tuple
-        Of each its id and scores, and the images that are leaked; None where that is not known.
-    page : str
-        The report.
-
-    Raises
-    ------
-    TrainingError
-        If the folder cannot be written to; what was in it is still there.
-    """
+    """Write the three files beside their places and move them there together."""
     files = {
         CASES: cases_table(models),
         REPORT: page,
@@ -320,20 +268,7 @@ class Evaluation:
 
 
 def evaluate(wanted: Evaluation) -> Iterator[Event]:
-    """Judge a model, or two against each other, and write the report; nothing is written before the end.
-
-    Yields
-    ------
-    Event
-        `Progress`, `Unreadable` and `Notice`, then `EvaluationDone`.
-
-    Raises
-    ------
-    TrainingError
-        If the data, the split or the output folder cannot be used.
-    ModelError
-        If a model cannot be loaded or run.
-    """
+    """Judge a model, or two against each other, and write the report; nothing is written before the end."""
     names = [wanted.model] if wanted.versus is None else [wanted.model, wanted.versus]
     given = read_split_list(wanted.split) if wanted.split else None
     models = [load_judged(name, split=given) for name in names]

@@ -190,25 +190,6 @@ def grad_cam(network: nn.Module, image: torch.Tensor, target: int) -> torch.Tens
     The map is found, not named: of all outputs of modules with more than one position, the last that the
     class logits depend on. In a segmenter with a class head that is the encoder's last, in a classifier the
     one before the pooling.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        In evaluation mode; gives class logits (B, 3), or a tuple with them last.
-    image : torch.Tensor
-        (1, 1, S, S) in [-1, 1].
-    target : int
-        Index of the class.
-
-    Returns
-    -------
-    torch.Tensor
-        float32 (S, S) in [0, 1]; zero everywhere where nothing speaks for the class.
-
-    Raises
-    ------
-    ValueError
-        If the class logits depend on no feature map.
     """
     maps: list[torch.Tensor] = []
 
@@ -260,15 +241,7 @@ def telling_cases(scores: Sequence[Score]) -> list[Score]:
 
 
 def outlined(case: Case, predicted: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Draw a case with both outlines, uint8 (H, W, 3); see `LEGEND`.
-
-    Parameters
-    ----------
-    case : Case
-        With its truth.
-    predicted : numpy.ndarray
-        bool (H, W).
-    """
+    """Draw a case with both outlines, uint8 (H, W, 3); see `LEGEND`."""
     picture = np.repeat(to_display(case.frame.pixels)[..., None], 3, axis=-1)
     thickness = max(1, round(max(case.frame.shape) / 200))
     if case.mask.any():
@@ -283,17 +256,7 @@ def outlined(case: Case, predicted: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def looked_at(bundle: Bundle, case: Case, target: int) -> NDArray[np.uint8]:
-    """Draw what spoke for a class over an image, uint8 (H, W, 3): the brighter and yellower, the more.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        Its network names classes.
-    case : Case
-        What it looked at.
-    target : int
-        Index of the class.
-    """
+    """Draw what spoke for a class over an image, uint8 (H, W, 3): the brighter and yellower, the more."""
     box = Letterbox(*case.frame.shape, bundle.card.spec.size)
     square = box.apply(torch.from_numpy(to_unit(case.frame.pixels)))
     device = next(bundle.network.parameters()).device
@@ -321,31 +284,7 @@ def write_report(
     scores: Sequence[Sequence[Score]],
     samples: Sequence[Sample],
 ) -> Generator[Event, None, str]:
-    """Draw the report.
-
-    Parameters
-    ----------
-    results : mapping
-        See `sonoloop_training.evaluation.evaluate`.
-    models : sequence of Judged
-        What was judged.
-    predictors : sequence of Predictor
-        The same, ready to predict the cases that are shown.
-    scores : sequence
-        Of each model, an entry an image.
-    samples : sequence of Sample
-        Where those images are read again.
-
-    Yields
-    ------
-    Event
-        `Progress`.
-
-    Returns
-    -------
-    str
-        HTML that needs nothing else.
-    """
+    """Draw the report."""
     names = [model.bundle.model for model in models]
     page = Page(f"Evaluation of {' and '.join(names)}")
     page.paragraph(

@@ -50,11 +50,6 @@ def read_split_list(path: Path) -> SplitList:
 
     An entry is ``{"name", "group", "id", "pixels_hash", "fingerprint"}``, of which only the name has to be
     there, or the name alone.
-
-    Raises
-    ------
-    TrainingError
-        If the file cannot be read or has another form.
     """
     try:
         parts = json.loads(path.read_text(encoding="utf-8"))
@@ -69,13 +64,7 @@ def read_split_list(path: Path) -> SplitList:
 
 
 def list_part(part: Part, split: SplitList | None) -> dict[str, Listed]:
-    """List by name the images that a split calls `part`.
-
-    Raises
-    ------
-    TrainingError
-        If there is no split, or it lists nothing for the part.
-    """
+    """List by name the images that a split calls `part`."""
     if split is None:
         raise TrainingError(
             f"the model does not say which images are its {part} part; give the training's {SPLIT} "
@@ -90,13 +79,7 @@ def list_part(part: Part, split: SplitList | None) -> dict[str, Listed]:
 
 
 def choose_part(samples: Sequence[Sample], part: Part, listed: Mapping[str, Listed]) -> list[Sample]:
-    """Keep the samples of the names that `list_part` gave.
-
-    Raises
-    ------
-    TrainingError
-        If no sample has one of them.
-    """
+    """Keep the samples of the names that `list_part` gave."""
     chosen = [sample for sample in samples if f"{sample.dataset}/{sample.name}" in listed]
     if not chosen:
         raise TrainingError(

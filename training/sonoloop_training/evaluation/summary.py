@@ -48,23 +48,7 @@ _STRATUM = (
 def summarise(
     scores: Sequence[Score], *, heads: Sequence[Head] = HEADS, keys: Collection[str] | None = None
 ) -> dict[str, Any]:
-    """Compute figures with 95 % bootstrap intervals over groups.
-
-    Parameters
-    ----------
-    scores : sequence of Score
-        One an image.
-    heads : sequence of str
-        What the model gives; figures of what it does not give are left out.
-    keys : collection of str, optional
-        Which figures; all of `sonoloop_training.evaluation.measures.MEASURES` unless given.
-
-    Returns
-    -------
-    dict
-        ``images``, ``groups``, and each figure as ``{"value", "ci95", "n"}``: n is the number of images it is
-        about, ``ci95`` is None for a single group. A figure is None where nothing can be said.
-    """
+    """Compute figures with 95 % bootstrap intervals over groups."""
     summary: dict[str, Any] = {"images": len(scores), "groups": len({s.group for s in scores})}
     columns = to_columns(scores)
     resampled = _Resampled([columns])
@@ -80,26 +64,6 @@ def compare(one: Sequence[Score], other: Sequence[Score], *, heads: Sequence[Hea
     """Differences ``other - one`` of two models' figures on the same images, by the paired bootstrap.
 
     Both are resampled together, so that what makes an image hard falls out of the difference.
-
-    Parameters
-    ----------
-    one, other : sequence of Score
-        Of the same images, in the same order.
-    heads : sequence of str
-        What both models give.
-
-    Returns
-    -------
-    dict
-        Each figure as ``{"value", "ci95", "n", "verdict"}``, the verdict "better", "worse", "no difference
-        shown", or "differs" where neither direction is good; None where nothing can be said. Each is over the
-        images that it is about for both models: ``aurc`` and ``dice_at_80`` where both claim a mask.
-        ``empty_right`` is left out.
-
-    Raises
-    ------
-    ValueError
-        If the images are not the same.
     """
     if [s.key for s in one] != [s.key for s in other]:
         raise ValueError("the scores are not of the same images, in the same order")
@@ -112,14 +76,7 @@ def compare(one: Sequence[Score], other: Sequence[Score], *, heads: Sequence[Hea
 
 
 def stratify(scores: Sequence[Score], *, heads: Sequence[Head] = HEADS) -> dict[str, dict[str, Any]]:
-    """Compute the main figures by class, lesion size, overlay, scanner and dataset.
-
-    Returns
-    -------
-    dict
-        For each of these of which something is known, its values and their figures. Sizes are shares of the
-        image; see `SIZES`.
-    """
+    """Compute the main figures by class, lesion size, overlay, scanner and dataset."""
     kinds: dict[str, Callable[[Score], str | None]] = {
         "class": lambda s: s.label,
         "size": _size,
@@ -233,22 +190,7 @@ class Judged:
 
 
 def load_judged(name_or_path: str | None, *, split: SplitList | None = None) -> Judged:
-    """Load a model with its split.
-
-    Parameters
-    ----------
-    name_or_path : str, optional
-        See `sonoloop.models.library.bundle_folder`.
-    split : SplitList, optional
-        Who trained it, where it does not say so itself.
-
-    Raises
-    ------
-    ModelError
-        If there is no such model, or it is damaged.
-    TrainingError
-        If its split cannot be read.
-    """
+    """Load a model with its split."""
     folder = bundle_folder(name_or_path)
     bundle = read_bundle(folder)
     own = folder / SPLIT

@@ -115,29 +115,7 @@ class Gathered:
 def gather(
     plan: Plan, recipe: Recipe, base: Bundle, base_folder: Path, store: CorrectionStore
 ) -> Generator[Event, None, Gathered]:
-    """Select, find, check and read.
-
-    Parameters
-    ----------
-    plan, recipe : Plan, Recipe
-        What was asked for.
-    base : Bundle
-        The model to start from.
-    base_folder : pathlib.Path
-        Its folder, with the list of those who trained it.
-    store : CorrectionStore
-        Holds the snapshot.
-
-    Yields
-    ------
-    Event
-        `Selected` once it is known what is learned from, and read.
-
-    Raises
-    ------
-    TrainingError
-        If there is too little to learn from, or files are gone or changed; they are named.
-    """
+    """Select, find, check and read."""
     known_to_base = read_split_list(base_folder / SPLIT) if (base_folder / SPLIT).is_file() else {}
     trained = known_to_base.get("train", ())
     seen = frozenset(key for listed in trained for key in (listed.id, listed.pixels_hash) if key)
@@ -224,20 +202,6 @@ def plan_draws(config: FitConfig, fresh: int, *, replays: bool) -> tuple[int, in
     """Say how many images an epoch draws, and how many are replayed over all epochs.
 
     Where corrections are few an epoch shows them several times, so that it is not over in a step or two.
-
-    Parameters
-    ----------
-    config : FitConfig
-        For the share that is replayed, the batch, and how many steps there will be.
-    fresh : int
-        Corrections that teach.
-    replays : bool
-        Whether there are images to replay.
-
-    Returns
-    -------
-    tuple of int
-        Draws an epoch; draws of replayed images in all.
     """
     share = config.replay if replays else 0.0
     once = fresh + round(share * fresh)
@@ -305,30 +269,6 @@ def learn(
     """Tune a model on a snapshot; the bundle is in the job's folder.
 
     Where the folder holds a bundle already, that is given; where it holds a checkpoint, it is gone on from.
-
-    Parameters
-    ----------
-    job : JobFolder
-        What was asked for, and where to write.
-    store : CorrectionStore
-        Holds the snapshot.
-    library : Library
-        Holds the model to start from.
-    on_batch : callable, optional
-        See `sonoloop_training.fit.loop.fit`.
-
-    Yields
-    ------
-    Event
-        `Selected`, then those of `sonoloop_training.fit.loop.fit`.
-
-    Raises
-    ------
-    TrainingError
-        If there is too little to learn from, files are gone or changed, the disk is full, or the device
-        fails; the message says which, and what to do.
-    BundleError
-        If the model to start from is damaged, or has other classes.
     """
     if job.bundle.exists():
         yield Notice(message="the model is made already; going on with what was left to do")
@@ -386,10 +326,7 @@ def count_to_calibrate(lessons: Sequence[Lesson]) -> int:
 
 
 def _describe(recipe: Recipe, base: Bundle, gathered: Gathered, fitted: Fitting) -> Card:
-    """Write the new model's card: the base's numbers, and where it comes from.
-
-    No times are in it: the same run gives the same model, by its version too.
-    """
+    """Write the new model's card: the base's numbers, and where it comes from."""
     selection, replay = gathered.selection, count_by_dataset(gathered.replayed)
     leaked = bool(base.card.snapshot.get("leaked"))
     learned: dict[str, Any] = {

@@ -39,38 +39,6 @@ def choose_replay(
     Images of the test groups, near copies of them and whoever is in one group with one of these are left
     out, since they would spoil the judgement; so are those that have corrections of their own, and those who
     were withdrawn, with all of their group.
-
-    Parameters
-    ----------
-    data : pathlib.Path
-        Folder with the datasets that the model was trained on.
-    base : pathlib.Path
-        The model's bundle, with the list of those who trained it.
-    test_side : TestSide
-        Who may not be among them.
-    config : FitConfig
-        For its seed, and how often images are drawn by dataset and class.
-    corrected : collection of str
-        Ids and pixel hashes of all frames that have corrections: these count, not the dataset's own masks.
-    wanted : int
-        How many, at most.
-
-    Yields
-    ------
-    Progress
-        Every fifty images.
-    Notice
-        If there is nothing to replay, or something was left out.
-
-    Returns
-    -------
-    list of tuple
-        Samples with what the list says of them, in the order in which they are shown.
-
-    Raises
-    ------
-    TrainingError
-        If there are no datasets, or the list cannot be read.
     """
     samples = find_datasets(data)
     if not (base / SPLIT).is_file():
@@ -123,16 +91,6 @@ def read_replay(
 
     What is another image than its name says is left out, and so is whatever shows, now that its pixels are
     read, a scene of the test groups: with all of its own group.
-
-    Returns
-    -------
-    Cache or None
-        None if nothing is left.
-
-    Raises
-    ------
-    TrainingError, ImageError
-        If an image or a mask cannot be used; it is named.
     """
     read: list[tuple[Sample, str, torch.Tensor, torch.Tensor]] = []
     spoilt: set[str] = set()

@@ -59,13 +59,7 @@ class Request:
 
 
 def read_finetune_recipe(name_or_path: str = TUNING, settings: Sequence[str] = ()) -> Recipe:
-    """Read the recipe of a fine-tuning.
-
-    Raises
-    ------
-    TrainingError
-        If it cannot be read, or a setting changes what is not fine-tuning's to choose.
-    """
+    """Read the recipe of a fine-tuning."""
     recipe = read_recipe(name_or_path, settings)
     if recipe.model != read_recipe(name_or_path).model:
         raise TrainingError("a fine-tuning has the network of the model it starts from; leave model.* out")

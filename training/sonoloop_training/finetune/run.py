@@ -46,11 +46,6 @@ def find_store(request: Request, job: JobFolder) -> str:
 
     A file that is not where it was may have been moved: then the one that is named now is taken, and
     `check_same` sees by the snapshot whether it is the same.
-
-    Raises
-    ------
-    TrainingError
-        If another one is named, or its password is not known.
     """
     began = job.plan.store
     if request.store is None:
@@ -84,13 +79,7 @@ def _is_gone(url: URL) -> bool:
 
 
 def begin_job(request: Request, store: CorrectionStore, library: Library, who: str) -> JobFolder:
-    """Settle what was asked for, take the snapshot, and make the folder.
-
-    Raises
-    ------
-    SonoloopError
-        If it cannot be done; nothing was made then.
-    """
+    """Settle what was asked for, take the snapshot, and make the folder."""
     recipe = read_finetune_recipe(request.recipe or TUNING, request.settings)
     device = request.device or "auto"
     precision = settle_precision(recipe.fit, device)
@@ -121,13 +110,7 @@ def begin_job(request: Request, store: CorrectionStore, library: Library, who: s
 
 
 def check_same(request: Request, plan: Plan, store: CorrectionStore, library: Library, who: str) -> None:
-    """Refuse to go on with something else than what was begun.
-
-    Raises
-    ------
-    TrainingError
-        If something differs; the options are named.
-    """
+    """Refuse to go on with something else than what was begun."""
     differs: dict[str, bool] = {
         "--snapshot": request.snapshot not in (None, plan.snapshot),
         "--base-data": request.base_data is not None and str(request.base_data.absolute()) != plan.base_data,
@@ -178,20 +161,7 @@ _EVERY = 20.0
 
 @contextmanager
 def renewed(renew: Callable[[], None], *, every: float = _EVERY) -> Iterator[Callable[[], None]]:
-    """Renew a lease in a thread while a block runs.
-
-    Parameters
-    ----------
-    renew : callable
-        See `sonoloop.store.leases.Lease.renew`.
-    every : float
-        Seconds in between.
-
-    Yields
-    ------
-    callable
-        Raises the `LeaseError` if another one took the lease meanwhile; to be called now and then.
-    """
+    """Renew a lease in a thread while a block runs."""
     ended = threading.Event()
     lost: list[LeaseError] = []
 
@@ -223,28 +193,7 @@ LEASE = "finetune"
 
 
 def finetune(request: Request, *, library: Library | None = None) -> Iterator[Event]:
-    """Learn from corrections, keep the model, have it judged and, if asked to, put it into use.
-
-    Parameters
-    ----------
-    request : Request
-        What to do.
-    library : Library, optional
-        Where models lie; the user's own unless given.
-
-    Yields
-    ------
-    Event
-        `Job`, `Selected`, those of `sonoloop_training.fit.loop.fit`, those of the gate, `Promoted` where the
-        model is in use, and `Finished`. All are kept in the job's folder too.
-
-    Raises
-    ------
-    LeaseError
-        If another fine-tuning works on the store.
-    SonoloopError
-        If it cannot be done, or not go on; what is done stays, and the message says how to go on.
-    """
+    """Learn from corrections, keep the model, have it judged and, if asked to, put it into use."""
     library = library or Library()
     who = request.who or "command line"
     job = None if request.job is None or is_free(request.job) else open_job(request.job, request.who)

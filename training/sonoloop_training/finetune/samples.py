@@ -113,21 +113,6 @@ def select(
     one between a train and a test group, or of a person who was withdrawn since. From twenty groups on, the
     split's share of them is watched: a group is, or is not, by a keyed hash of its id alone, for ever. One
     that trained the model started from is not, since that model knows it.
-
-    Parameters
-    ----------
-    corrections : iterable of tuple
-        See `sonoloop.store.snapshots.revisions_of`.
-    config : FitConfig
-        For the weight of what was accepted unchanged.
-    split : SplitConfig
-        For the share that is watched, and its key.
-    seen : collection of str
-        Ids and pixel hashes of those that trained the model started from.
-    judging : collection of str
-        Frames that judge, or belong to both sides, by now: news since the snapshot counts.
-    outsiders : collection of str
-        Frames that were set aside, and belong to no side.
     """
     lessons: list[Lesson] = []
     left_out: list[tuple[str, str]] = []
@@ -162,13 +147,7 @@ def select(
 
 
 def check_enough(selection: Selection) -> None:
-    """Refuse too few corrections.
-
-    Raises
-    ------
-    TrainingError
-        If fewer than `FEWEST` teach; what was left out is counted.
-    """
+    """Refuse too few corrections."""
     count = len(selection.train) + len(selection.validation)
     if count >= FEWEST:
         return
@@ -188,27 +167,6 @@ def check_classes(
 
     A head that is shown one class alone learns to say nothing else. Where the replayed images supply the
     other classes that is no danger; where they do not, the mask head learns alone, from all images.
-
-    Parameters
-    ----------
-    lessons : sequence of Lesson
-        Those that teach.
-    replayed : iterable of str
-        The classes of the images that are replayed.
-    heads : sequence of str
-        Of the network.
-
-    Returns
-    -------
-    learns : bool
-        Whether the class head learns.
-    notice : str, optional
-        What the user should know.
-
-    Raises
-    ------
-    TrainingError
-        If the network only classifies, and there is one class.
     """
     taught = {lesson.label for lesson in lessons if lesson.label is not None and lesson.class_weight}
     if len(taught) > 1:
@@ -303,34 +261,7 @@ class Read:
 def keep_found(
     lessons: Sequence[Lesson], find: Find, *, skip_missing: bool
 ) -> Generator[Notice, None, tuple[tuple[Lesson, ...], list[tuple[str, str]]]]:
-    """See whether the files of all lessons are there, before any is read.
-
-    Parameters
-    ----------
-    lessons : sequence of Lesson
-        Those that are learned from.
-    find : callable
-        See `sonoloop.store.file_index.Places.find`.
-    skip_missing : bool
-        Whether to go on without those that are gone.
-
-    Yields
-    ------
-    Notice
-        If some are skipped.
-
-    Returns
-    -------
-    lessons : tuple of Lesson
-        Those that are there.
-    missing : list of tuple
-        Frame id of each of the others, and the reason.
-
-    Raises
-    ------
-    TrainingError
-        If files are gone and are not to be skipped; they are named.
-    """
+    """See whether the files of all lessons are there, before any is read."""
     kept, missing, names = [], [], []
     for lesson in lessons:
         place = find(lesson.frame_id)
@@ -361,38 +292,7 @@ def read_lessons(
     unseen: Collection[str] = (),
     is_spoilt: Callable[[Frame], bool] = lambda _: False,
 ) -> Generator[Progress | Notice, None, Read]:
-    """Read the frames of lessons, and make sure that they are those that were corrected.
-
-    Parameters
-    ----------
-    lessons : sequence of Lesson
-        What to read.
-    find : callable
-        See `sonoloop.store.file_index.Places.find`.
-    size : int
-        Side of the square in pixels.
-    stage : str
-        What the progress is called.
-    skip_changed : bool
-        Whether to go on without those whose pixels changed, or that cannot be read.
-    unseen : collection of str
-        Frames that were placed without their pixels, and are compared now.
-    is_spoilt : callable
-        Whether such a frame is a near copy of one that judges; it is left out then.
-
-    Yields
-    ------
-    Progress
-        Every twenty images.
-    Notice
-        If some are skipped.
-
-    Raises
-    ------
-    TrainingError
-        If the pixels of some are others than when they were corrected, or their files cannot be read, and
-        they are not to be skipped; they are named.
-    """
+    """Read the frames of lessons, and make sure that they are those that were corrected."""
     images, masks, members, kept = [], [], [], []
     changed: list[str] = []
     left_out: list[tuple[str, str]] = []
@@ -448,24 +348,12 @@ def read_lessons(
 
 
 def read_frame_of(lesson: Lesson, find: Find) -> Frame:
-    """Read one lesson's frame.
-
-    Raises
-    ------
-    TrainingError
-        If it is gone, cannot be read, or has other pixels than when it was corrected.
-    """
+    """Read one lesson's frame."""
     return reread(find(lesson.frame_id), lesson.pixels_hash)
 
 
 def read_cases(lessons: Sequence[Lesson], find: Find) -> Generator[Progress, None, list[Case]]:
-    """Read the lessons whose class is known as cases, to calibrate on.
-
-    Raises
-    ------
-    TrainingError
-        If the file of one is gone or changed by now; it is named.
-    """
+    """Read the lessons whose class is known as cases, to calibrate on."""
     cases = []
     for done, lesson in enumerate(lessons):
         if done % _EVERY == 0:

@@ -75,29 +75,7 @@ def small_size(size: int) -> int:
 def cache_samples(
     samples: Sequence[Sample], *, phantoms: int, size: int, stage: str
 ) -> Generator[Progress, None, Cache]:
-    """Read samples, and simulate `phantoms` images of each class beside them.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        What to read.
-    phantoms : int
-        Simulated images of each class.
-    size : int
-        Side of the square in pixels.
-    stage : str
-        What the progress is called.
-
-    Yields
-    ------
-    Progress
-        Every fifty images.
-
-    Returns
-    -------
-    Cache
-        In the order of `samples`, phantoms last.
-    """
+    """Read samples, and simulate `phantoms` images of each class beside them."""
     images, masks, labels, names, datasets = [], [], [], [], []
     for done, sample in enumerate(samples):
         if done % _EVERY == 0:
@@ -153,23 +131,7 @@ _MARGIN = 0.05
 
 
 def cut_strip(image: torch.Tensor, mask: torch.Tensor, label: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Cut a random strip that holds the whole lesion or none of it.
-
-    Parameters
-    ----------
-    image : torch.Tensor
-        float (1, S, S) in [0, 1], letterboxed: black borders.
-    mask : torch.Tensor
-        uint8 (1, S, S).
-    label : int
-        Index into `CLASSES`.
-
-    Returns
-    -------
-    tuple
-        Image and mask with the strip centred and as large as fits, and the label: normal where the strip lies
-        beside the lesion. Unchanged where no such strip was drawn.
-    """
+    """Cut a random strip that holds the whole lesion or none of it."""
     side = image.shape[-1]
     lit = torch.nonzero(image[0].amax(0) > 0)[:, 0]
     if len(lit) < side // 4:
@@ -243,13 +205,7 @@ class Batch:
 
 
 def draw_weights(cache: Cache, config: FitConfig) -> torch.Tensor:
-    """How often each image is drawn, relative to the others, float64 (N,).
-
-    Raises
-    ------
-    TrainingError
-        If a weight is given for a dataset that is neither known nor there.
-    """
+    """How often each image is drawn, relative to the others, float64 (N,)."""
     known = {*DATASETS, PHANTOM, *cache.datasets, ""}
     for key in config.weights:
         if key.partition("/")[0] not in known:
@@ -281,13 +237,7 @@ def count_draws(cache: Cache, config: FitConfig) -> int:
 
 
 def count_steps(config: FitConfig, draws: int, *, processes: int = 1) -> int:
-    """Count the steps of an epoch.
-
-    Raises
-    ------
-    TrainingError
-        If not even one batch is drawn.
-    """
+    """Count the steps of an epoch."""
     # the last batch may be smaller, unless it has to be shared; one image has no batch statistics
     rest = processes == 1 and draws % config.batch > 1
     steps = draws // config.batch + rest
@@ -302,20 +252,6 @@ def draw_epoch(
     """Draw an epoch's images, int64 (draws,); the same for the same seed and epoch.
 
     Without weights that differ and as many draws as images, each is drawn once.
-
-    Parameters
-    ----------
-    weights : torch.Tensor
-        See `draw_weights`.
-    config : FitConfig
-        For its seed, and the share that is replayed.
-    epoch : int
-        From 0.
-    draws : int
-        How many; as `config` says unless given.
-    replayed : int
-        So many of the last images are replayed. The others are then drawn equally often, whatever their
-        weights, and the replayed ones by turns over the epochs.
     """
     torch.manual_seed(_seed(config.seed, epoch, 0))
     draws = draws or config.draws or len(weights)
@@ -343,24 +279,7 @@ def _draw_by_turns(fresh: int, replayed: int, draws: int, share: float, epoch: i
 def make_batch(
     cache: Cache, drawn: torch.Tensor, augmentation: nn.Module, config: FitConfig, *, epoch: int, first: int
 ) -> Batch:
-    """Augment some of an epoch's images.
-
-    Parameters
-    ----------
-    cache : Cache
-        All images.
-    drawn : torch.Tensor
-        Which of them, int64 (B,).
-    augmentation : torch.nn.Module
-        See `sonoloop_training.augment.build_augmentation`.
-    config : FitConfig
-        For its seed and strips.
-    epoch : int
-        From 0.
-    first : int
-        Place of the first in the epoch. What is random about an image follows from its place alone, so that
-        a resumed run, and one on several processes, sees the same.
-    """
+    """Augment some of an epoch's images."""
     images, masks, labels = [], [], []
     for place, index in enumerate(drawn.tolist(), first):
         torch.manual_seed(_seed(config.seed, epoch, 1 + place))

@@ -43,30 +43,6 @@ def calibrate(
     In turn: the temperature by likelihood; threshold and smallest area by the mean Dice over lesions; the
     gate, as the lowest probability of "normal" (from one half on) that at most one in two hundred lesions
     reaches; for each number of views the line from agreement to Dice, isotonic over equal bins.
-
-    Parameters
-    ----------
-    card : Card
-        With `views` set; its other numbers are replaced.
-    network : torch.nn.Module
-        The trained network.
-    cases : sequence of Case
-        Validation frames; with lesions among them.
-    device : str
-        See `sonoloop.models.devices.choose_device`.
-    on_batch : callable, optional
-        Called before each batch; what it raises ends the fitting there.
-
-    Returns
-    -------
-    Card
-        The card with the fitted numbers; without a line where no frame gets a mask. Of a network that only
-        classifies, the temperature alone.
-
-    Raises
-    ------
-    TrainingError
-        If no frame has a lesion.
     """
     segments = "lesion" in card.spec.heads
     if segments and not any(case.mask.any() for case in cases):
@@ -103,15 +79,7 @@ def calibrate(
 
 
 def fit_temperature(logits: torch.Tensor, truths: NDArray[np.intp]) -> float:
-    """Find the temperature that makes the mean over views most likely (Guo et al. 2017).
-
-    Parameters
-    ----------
-    logits : torch.Tensor
-        (views, N, 3).
-    truths : numpy.ndarray
-        Index of the true class, (N,).
-    """
+    """Find the temperature that makes the mean over views most likely (Guo et al. 2017)."""
 
     def loss(log_temperature: float) -> float:
         probabilities = (logits / float(np.exp(log_temperature))).softmax(-1).mean(0).numpy()

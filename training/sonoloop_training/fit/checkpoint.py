@@ -71,14 +71,7 @@ class Checkpoint:
         return str(self.plugin.precision)
 
     def save(self, fitting: Fitting) -> None:
-        """Write everything an epoch's boundary holds, atomically, then the history.
-
-        Raises
-        ------
-        TrainingError
-            If a weight is not finite or the checkpoint cannot be written, where the one before it stays; or
-            if the history cannot be written.
-        """
+        """Write everything an epoch's boundary holds, atomically, then the history."""
         state = {
             "recipe": self.recipe.to_dict(),
             "learns_from": self.learns_from,
@@ -113,13 +106,7 @@ class Checkpoint:
         self.write_history(fitting)
 
     def write_history(self, fitting: Fitting) -> None:
-        """Write the figures of all epochs that are in the checkpoint; no file where there are none.
-
-        Raises
-        ------
-        TrainingError
-            If they cannot be written; those that are there stay.
-        """
+        """Write the figures of all epochs that are in the checkpoint; no file where there are none."""
         if not fitting.history:
             return
         try:
@@ -134,13 +121,6 @@ class Checkpoint:
         """Go on from the file where there is one; whether there was.
 
         One in which nothing was learned yet binds nobody: a training that differs begins anew.
-
-        Raises
-        ------
-        OtherTrainingError
-            If it is of another recipe or precision, or learned from other images.
-        TrainingError
-            If it is damaged.
         """
         if not self.path.is_file():
             return False

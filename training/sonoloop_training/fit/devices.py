@@ -23,15 +23,7 @@ _DTYPES: dict[Precision, torch.dtype | None] = {
 
 
 def settle_precision(config: FitConfig, device: str) -> Precision:
-    """Say in which precision one process computes: a trial later on could come to another answer.
-
-    Raises
-    ------
-    TrainingError
-        If the recipe asks for what the device cannot do.
-    DeviceError
-        If the device is not there.
-    """
+    """Say in which precision one process computes: a trial later on could come to another answer."""
     chosen = choose_device(device)
     config.check_device(chosen.type)
     if config.precision != "auto":
@@ -45,23 +37,6 @@ def make_fabric(config: FitConfig, device: str, *, held: str | None = None) -> F
 
     On several processes the precision is not tried out, since each might come to another answer: "auto" is
     then float32 on CPUs and bfloat16 (or float16) on GPUs.
-
-    Parameters
-    ----------
-    config : FitConfig
-        For its precision and batch.
-    device : str
-        See `sonoloop.models.devices.choose_device`.
-    held : str, optional
-        In which precision, by Lightning's name, what is to be gone on with was computed: "auto" is then that
-        wherever the device has it, since a trial could come to another answer.
-
-    Raises
-    ------
-    TrainingError
-        If the recipe asks for what the device cannot do, or the batch cannot be divided.
-    DeviceError
-        If the device is not there.
     """
     chosen = choose_device(device)
     config.check_device(chosen.type)
@@ -109,18 +84,6 @@ def device_watched(
     """Raise what a failing device raises as a `TrainingError` that says what to do.
 
     Out of memory is another matter and passes.
-
-    Parameters
-    ----------
-    device : torch.device
-        Which.
-    kept : str
-        What there is to go on from.
-
-    Raises
-    ------
-    TrainingError
-        If the device was lost or its driver reports an error.
     """
     try:
         yield

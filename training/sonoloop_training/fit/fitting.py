@@ -22,16 +22,7 @@ _HEADS = ("segmentation_head", "classification_head", "head", "last")
 
 
 def choose_layers(network: nn.Module, layers: Layers) -> None:
-    """Leave all but the chosen layers as they are; both heads learn in any case.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        With an ``encoder``; see `sonoloop.models.networks.build_network`.
-    layers : str
-        "all"; the "encoder"; the "decoder", which is all but the encoder; or "shallow": the first half of the
-        encoder's layers, by their number.
-    """
+    """Leave all but the chosen layers as they are; both heads learn in any case."""
     if layers == "all":
         return
     encoder = network.get_submodule("encoder")
@@ -144,23 +135,7 @@ def mix(weights: Weights, others: Weights, share: float) -> Weights:
 
 
 def begin(recipe: Recipe, start: Weights | None = None, start_name: str = JUDGED) -> Fitting:
-    """Build the network, its first weights and its optimiser.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        How.
-    start : mapping, optional
-        Weights to start from; the recipe's own start unless given.
-    start_name : str
-        What has these weights.
-
-    Raises
-    ------
-    TrainingError
-        If there are no pretrained weights, or those to start from do not fit, or are to be blended with or
-        drawn back to and there are none.
-    """
+    """Build the network, its first weights and its optimiser."""
     config = recipe.fit
     if config.blend and start is None and not config.start:
         raise TrainingError("fit.blend averages with a model to start from; give fit.start, or set it to 0")
@@ -201,17 +176,7 @@ def draw_back(fitting: Fitting, config: FitConfig, device: torch.device) -> None
 
 
 def set_rate(optimizer: torch.optim.Optimizer, config: FitConfig, step: int, steps: int) -> None:
-    """Set the learning rates of a step: a linear warm-up, then half a cosine or nothing more.
-
-    Parameters
-    ----------
-    optimizer : torch.optim.Optimizer
-        As `begin` makes it.
-    config : FitConfig
-        For its schedule and warm-up.
-    step, steps : int
-        Which step, from 0, and how many in the whole training.
-    """
+    """Set the learning rates of a step: a linear warm-up, then half a cosine or nothing more."""
     rising = config.warmup * steps
     if step < rising:
         share = (step + 1) / (rising + 1)

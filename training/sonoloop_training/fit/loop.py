@@ -302,53 +302,7 @@ def fit(
     watch_start: bool = False,
     on_batch: Callable[[], None] | None = None,
 ) -> Generator[Event, None, Fitting]:
-    """Train, epoch by epoch, with a checkpoint before the first and after each.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        How to train.
-    train, validation : Cache
-        The images that teach, and those that are watched, if any.
-    out : pathlib.Path
-        Takes the checkpoint and ``history.jsonl``. A checkpoint found there is gone on from.
-    learns_from : str
-        Hash of the images that train. A checkpoint of others is refused: its test images may have trained.
-    device : str
-        See `sonoloop.models.devices.choose_device`.
-    test : int
-        Size of the test set, only to be told.
-    checkpoint : str
-        Name of the checkpoint's file.
-    start : mapping, optional
-        Weights to start from; the recipe's own start unless given.
-    start_name : str
-        What has these weights.
-    max_minutes : float, optional
-        Time for all; from the pace of the first steps follows how many epochs fit into it.
-    follows : float
-        Epochs that another fit will make afterwards; only for the time that is told.
-    watch_start : bool
-        Whether to tell how the weights that are started from do, to compare the epochs with.
-    on_batch : callable, optional
-        Called before each batch; what it raises ends the training there, its last checkpoint kept.
-
-    Yields
-    ------
-    Event
-        `Started`, `StartWatched` where it is asked for, then `Step` and `EpochDone`.
-
-    Returns
-    -------
-    Fitting
-        The trained network, with its averaged weights.
-
-    Raises
-    ------
-    TrainingError
-        If the loss or its gradient is not finite, the device fails, or the checkpoint is of another recipe or
-        split, or cannot be written.
-    """
+    """Train, epoch by epoch, with a checkpoint before the first and after each."""
     config = recipe.fit
     held = held_precision(out / checkpoint) if config.precision == "auto" else None
     fabric = make_fabric(config, device, held=held)

@@ -38,20 +38,6 @@ def segmentation_loss(
 
     The overlap with an empty mask is undefined. There, ``p / (p + s)`` with `p` the predicted area and `s` a
     five-hundredth of the image rises steeply with the first false pixels and then levels off.
-
-    Parameters
-    ----------
-    logits, masks : torch.Tensor
-        (B, 1, S, S); masks in {0, 1}.
-    loss : str
-        See `sonoloop_training.fit.recipe.FitConfig`.
-    empty_weight : float
-        Weight of the penalty against the overlap loss.
-
-    Returns
-    -------
-    torch.Tensor
-        (B,), one loss an image.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((1, 2, 3))
     if loss == "cross-entropy":

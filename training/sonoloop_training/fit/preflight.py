@@ -25,14 +25,7 @@ def check_recipe(recipe: Recipe, parts: Mapping[Part, Sequence[Sample]]) -> Iter
 
 
 def check_parts(parts: Mapping[Part, Sequence[Sample]], *, heads: Sequence[Head]) -> None:
-    """Refuse data that teach nothing.
-
-    Raises
-    ------
-    TrainingError
-        If a part is empty, all images that train are of one class or, where a mask is learned, none of them
-        has a mask file or all that validate are normal.
-    """
+    """Refuse data that teach nothing."""
     for part in PARTS:
         if not parts[part]:
             raise TrainingError(f"the data leave nothing for {part}; give more, or change the recipe's split")
@@ -60,14 +53,6 @@ def try_network(recipe: Recipe) -> None:
     """Build the network with its first weights and show it an image of each size it will see.
 
     What is random afterwards is as if this had not been.
-
-    Raises
-    ------
-    TrainingError
-        If it cannot compute such images, or there are no weights to start from; see
-        `sonoloop_training.fit.fitting.begin`.
-    ModelError
-        If there is no such network or model to start from.
     """
     spec = recipe.model
     with torch.random.fork_rng(devices=[]):

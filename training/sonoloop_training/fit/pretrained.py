@@ -23,13 +23,7 @@ _PACKAGES = {
 
 
 def load_pretrained_encoder(network: nn.Module, spec: ModelSpec) -> str:
-    """Load ImageNet weights into ``network.encoder`` and say where they came from.
-
-    Raises
-    ------
-    TrainingError
-        If there are none, or they do not fit.
-    """
+    """Load ImageNet weights into ``network.encoder`` and say where they came from."""
     name = spec.encoder if spec.library == "smp" else spec.architecture
     encoder = network.get_submodule("encoder")
     timm_name = name.removeprefix("tu-")
@@ -63,11 +57,6 @@ def load_by_order(encoder: nn.Module, state: Mapping[str, torch.Tensor]) -> None
 
     A first convolution that takes one channel instead of three gets the sum over the three: on a grey image
     repeated to RGB it computes the same.
-
-    Raises
-    ------
-    TrainingError
-        If a shape differs or there are too few tensors.
     """
     target = encoder.state_dict()
     source = list(state.items())
@@ -86,13 +75,7 @@ def load_by_order(encoder: nn.Module, state: Mapping[str, torch.Tensor]) -> None
 
 
 def load_by_name(encoder: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Copy the tensors of an encoder's names; the first convolution is summed over its three channels.
-
-    Raises
-    ------
-    TrainingError
-        If one is missing or does not fit.
-    """
+    """Copy the tensors of an encoder's names; the first convolution is summed over its three channels."""
     mapped = {}
     for name, wanted in encoder.state_dict().items():
         if name not in state:

@@ -156,18 +156,7 @@ class FitConfig:
                 raise ValueError(f"the weight of {key!r} must be 0 or more, got {weight}")
 
     def check_device(self, device: str) -> None:
-        """Refuse what the device cannot do.
-
-        Parameters
-        ----------
-        device : str
-            Kind of device: "cpu", "cuda" or "mps".
-
-        Raises
-        ------
-        TrainingError
-            If half precision is asked for elsewhere than on CUDA.
-        """
+        """Refuse what the device cannot do."""
         if self.precision == "float16" and device != "cuda":
             raise TrainingError(
                 f"the recipe asks for float16, which needs CUDA, and this run is on {device}; "
@@ -260,22 +249,7 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
-    """Read a shipped recipe by name, or a TOML file by path.
-
-    Parameters
-    ----------
-    name_or_path : str
-        A name, or a path that ends in ".toml". A recipe may build on another by ``base = "name"``: it then
-        only says what differs.
-    settings : sequence of str
-        What to change in it, each as "fit.epochs=2". Without a table, "fit" is taken where it has the key,
-        else the one that has. A value is read as TOML, and as a string where it is not.
-
-    Raises
-    ------
-    TrainingError
-        If there is none, it is not TOML, a key is unknown or a value out of range; the message names it.
-    """
+    """Read a shipped recipe by name, or a TOML file by path."""
     values = _read_tables(name_or_path, ())
     for setting in settings:
         values = _merge(values, _parse_setting(setting))

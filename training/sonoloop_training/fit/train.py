@@ -48,33 +48,7 @@ _EVERY = 16
 def train(
     recipe: Recipe, data: Path, out: Path, *, device: str = "auto", max_minutes: float | None = None
 ) -> Iterator[Event]:
-    """Make a model: read, split, fit, calibrate, evaluate, fit once more on all if asked to, write.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        How.
-    data : pathlib.Path
-        Folder with the datasets; see `sonoloop_training.datasets.find_datasets`.
-    out : pathlib.Path
-        Takes the checkpoint, ``split.json``, ``folds.json`` where the split is by folds, ``history.jsonl``,
-        ``results.json`` and the bundle in ``bundle``. A run that broke off is gone on with.
-    device : str
-        See `sonoloop.models.devices.choose_device`.
-    max_minutes : float, optional
-        Time for all; fewer epochs are made where it does not suffice for the recipe's.
-
-    Yields
-    ------
-    Event
-        Those of `sonoloop_training.fit.loop.fit`, then `Evaluated` for each part that did not train, then
-        `Finished`. Under ``torchrun`` the first process alone evaluates and writes.
-
-    Raises
-    ------
-    TrainingError
-        If the data are wrong, or `out` holds a finished bundle.
-    """
+    """Make a model: read, split, fit, calibrate, evaluate, fit once more on all if asked to, write."""
     bundle_folder = out / "bundle"
     if bundle_folder.exists():
         raise TrainingError(f"{bundle_folder} holds a finished model; give another --out")
@@ -282,13 +256,7 @@ _COLUMNS = 8
 
 
 def show_augmentation(recipe: Recipe, data: Path, path: Path) -> Iterator[Event]:
-    """Draw 32 pairs: each image as it is and, to its right, augmented; lesions outlined.
-
-    Raises
-    ------
-    TrainingError
-        If the picture cannot be written.
-    """
+    """Draw 32 pairs: each image as it is and, to its right, augmented; lesions outlined."""
     samples = find_datasets(data)
     chosen = np.random.default_rng(recipe.fit.seed).permutation(len(samples))[:PAIRS]
     cache = yield from cache_samples(

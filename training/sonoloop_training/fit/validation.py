@@ -24,29 +24,7 @@ def watch(
     autocast: Callable[[], Any],
     on_batch: Callable[[], None] | None = None,
 ) -> dict[str, float | None]:
-    """Score a network: enough to watch a training, not to report a model.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        What is scored.
-    cache : Cache
-        The images; a class that weighs nothing is not known, and counts nowhere.
-    device : torch.device
-        Where the network is.
-    autocast : callable
-        Gives the context in which it computes.
-    on_batch : callable, optional
-        Called before each batch; what it raises ends the scoring there.
-
-    Returns
-    -------
-    dict
-        ``dice`` and ``missed`` over images with a lesion, ``false_alarms`` over those without,
-        ``accuracy`` of the class, and ``score``, by which epochs are compared: the mean Dice over all images
-        (1 where an empty mask is right), or the mean recall over the classes of a network that only
-        classifies. None where nothing can be said.
-    """
+    """Score a network: enough to watch a training, not to report a model."""
     network.eval()
     dices, empties = [], []
     hits: dict[int, list[bool]] = {index: [] for index in range(len(CLASSES))}

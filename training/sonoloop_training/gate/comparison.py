@@ -61,43 +61,6 @@ def judge(
 
     Frames that trained either model, or copies of such, judge neither. The look is put on record, and a
     refused candidate is marked; nothing is promoted.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where the corrections are.
-    candidate, incumbent : str
-        Versions of registered models.
-    out : pathlib.Path
-        Folder for the pictures.
-    who : str
-        Pseudonym of the person, for the record.
-    device : str
-        See `sonoloop.models.devices.choose_device`.
-    library : Library, optional
-        Where the models are.
-    resumed : bool
-        Whether this goes on where a job was interrupted, so that a look which it had taken is not counted
-        twice.
-
-    Yields
-    ------
-    Event
-        `Progress`, `Unreadable` and `Notice`, then `Gate`.
-
-    Returns
-    -------
-    Judgement
-        What came out.
-
-    Raises
-    ------
-    TrainingError
-        If both are the same model, or one draws no masks.
-    ModelError
-        If a model is not on this machine, or damaged.
-    StoreError
-        If a model is unknown, or the store cannot be read or written.
     """
     if candidate == incumbent:
         raise TrainingError("a model cannot be judged against itself; name another one with --against")
@@ -218,16 +181,7 @@ def _tell(found: Judgement) -> Gate:
 
 
 def promote_found(store: CorrectionStore, library: Library, look: Look, *, who: str) -> Promoted:
-    """Put the candidate of a look into use, its bundle verified.
-
-    Raises
-    ------
-    StoreError
-        If the look did not say so or is not the last one at the two, another model is in use by now, or the
-        project is locked; the model in use stays.
-    ModelError
-        If the model is not on this machine, or damaged.
-    """
+    """Put the candidate of a look into use, its bundle verified."""
     bundle = library.load(look.candidate)
     promote(
         store,

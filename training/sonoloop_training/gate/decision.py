@@ -61,22 +61,6 @@ def estimate(
     Its spread is at least what two imagined groups would give, in one of which a case goes wrong and in the
     other right: this is what Bonett & Price (2012) add to paired proportions, here as a floor. Where the
     groups are skewed, it is widened towards the long tail by the term of Johnson (1978) and Hall (1992).
-
-    Parameters
-    ----------
-    value_of : callable
-        Counts (R, N), how often each image counts in each of R resamples, to values (R,).
-    groups : numpy.ndarray
-        The group of each image, (N,).
-    case : float
-        By how much a group changes that goes wrong altogether.
-    effective : float, optional
-        How many groups of equal size they are worth; from their sizes unless given.
-
-    Returns
-    -------
-    Estimate or None
-        None with fewer than two groups, or where the figure hangs on one of them alone.
     """
     names, index = np.unique(groups, return_inverse=True)
     count = len(names)
@@ -120,11 +104,6 @@ def groups_to_tell(found: Estimate) -> int | None:
     """Count the further groups with which the interval would leave out zero, four times in five.
 
     The difference and the spread are taken to stay as they are.
-
-    Returns
-    -------
-    int or None
-        At least 1; None where the difference is zero.
     """
     if not found.value:
         return None
@@ -235,11 +214,6 @@ class Pairs:
     ----------
     candidate, incumbent : sequence of Outcome
         Of the same frames, in the same order.
-
-    Raises
-    ------
-    ValueError
-        If they are not.
     """
 
     def __init__(self, candidate: Sequence[Outcome], incumbent: Sequence[Outcome]) -> None:
@@ -381,15 +355,7 @@ _ABSENT = {
 
 
 def explain(found: Verdict, *, fewest: int) -> str:
-    """Say why a verdict was given, in a few sentences.
-
-    Parameters
-    ----------
-    found : Verdict
-        Its reason is not read.
-    fewest : int
-        Groups with a lesion, below which nothing is promoted.
-    """
+    """Say why a verdict was given, in a few sentences."""
     sides = {name: getattr(found, name) for name in _TITLES}
     if found.verdict == "promote":
         told = [f"Better: {_dice(found)}, and nothing else is worse by more than its margin."]
@@ -519,23 +485,6 @@ def decide(
     Promote: the interval of the difference of mean Dice lies above zero, at least `FEWEST_GROUPS` groups have
     a lesion, and no other figure is worse by more than its margin. Refuse: the interval lies below zero, or
     another figure is worse by more than its margin and its interval leaves out zero. Else inconclusive.
-
-    Parameters
-    ----------
-    candidate, incumbent : sequence of Outcome
-        Of the same frames, in the same order; may be empty.
-    margins : Margins, optional
-        The defaults unless given.
-
-    Returns
-    -------
-    Verdict
-        With its reason.
-
-    Raises
-    ------
-    ValueError
-        If the frames are not the same.
     """
     margins = margins or Margins()
     pairs = Pairs(candidate, incumbent)

@@ -77,15 +77,7 @@ class Shown:
 def most_changed(
     candidate: Sequence[Outcome], incumbent: Sequence[Outcome], count: int = COUNT
 ) -> tuple[list[Change], list[Change]]:
-    """Pick the frames that are most improved and most harmed, the most changed first.
-
-    Parameters
-    ----------
-    candidate, incumbent : sequence of Outcome
-        Of the same frames, in the same order.
-    count : int
-        Of each at most; a frame that hardly changes is in neither.
-    """
+    """Pick the frames that are most improved and most harmed, the most changed first."""
     changes = [Change(before=old, after=new) for new, old in zip(candidate, incumbent, strict=True)]
     ordered = sorted(changes, key=lambda change: -change.amount)
     improved = [change for change in ordered if change.amount > _SEEN]
@@ -96,15 +88,7 @@ def most_changed(
 def scatter_figure(
     candidate: Sequence[Outcome], incumbent: Sequence[Outcome], *, names: tuple[str, str]
 ) -> Figure:
-    """Draw each frame's Dice by the incumbent (across) and by the candidate (up).
-
-    Parameters
-    ----------
-    candidate, incumbent : sequence of Outcome
-        Of the same frames, in the same order; those without a lesion are not drawn.
-    names : tuple of str
-        What the candidate and the incumbent are called.
-    """
+    """Draw each frame's Dice by the incumbent (across) and by the candidate (up)."""
     pairs = [
         (old.dice, new.dice, new.label) for new, old in zip(candidate, incumbent, strict=True) if new.lesion
     ]
@@ -138,15 +122,7 @@ def scatter_figure(
 
 
 def changes_figure(shown: Sequence[Shown], *, title: str) -> Figure:
-    """Draw frames by pairs, before on the left and after on the right, with the truth in both.
-
-    Parameters
-    ----------
-    shown : sequence of Shown
-        At least one.
-    title : str
-        Stands above.
-    """
+    """Draw frames by pairs, before on the left and after on the right, with the truth in both."""
     with new_figure(6.4, 0.7 + 2.5 * len(shown)) as figure:
         figure.suptitle(
             f"{title}\ntruth: cyan, solid; predicted: orange, dashed", x=0.01, ha="left", fontsize=10
@@ -159,13 +135,7 @@ def changes_figure(shown: Sequence[Shown], *, title: str) -> Figure:
 
 
 def save_pictures(out: Path, figures: Mapping[str, Figure]) -> dict[str, str]:
-    """Write figures as PNG on white, each whole or not at all, and give their paths by name.
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be written to.
-    """
+    """Write figures as PNG on white, each whole or not at all, and give their paths by name."""
     out.mkdir(parents=True, exist_ok=True)
     paths = {}
     for name, figure in figures.items():
@@ -230,25 +200,7 @@ class Show:
     def draw(
         self, candidate: Sequence[Outcome], incumbent: Sequence[Outcome], *, out: Path
     ) -> Generator[Event, None, dict[str, str]]:
-        """Draw before against after, and the frames that change most; the verdict does not hang on it.
-
-        Parameters
-        ----------
-        candidate, incumbent : sequence of Outcome
-            Of the same frames, in the same order.
-        out : pathlib.Path
-            Folder for the files.
-
-        Yields
-        ------
-        Event
-            `Progress`, and a `Notice` for each picture that cannot be made.
-
-        Returns
-        -------
-        dict
-            Paths by "scatter", "improved" and "harmed".
-        """
+        """Draw before against after, and the frames that change most; the verdict does not hang on it."""
         if not candidate:
             return {}
         figures: dict[str, Figure] = {}

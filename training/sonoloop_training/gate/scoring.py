@@ -52,13 +52,7 @@ class Judged:
 
 
 def read_judged(store: CorrectionStore, places: Places, judge: Judge) -> Judged:
-    """Read a frame that judges, and make sure that it is the one that was corrected.
-
-    Raises
-    ------
-    TrainingError
-        If its file is gone or unreadable, has other pixels, or the person was withdrawn.
-    """
+    """Read a frame that judges, and make sure that it is the one that was corrected."""
     with store.reading() as connection:
         row = connection.execute(select_revisions().where(REVISIONS.c.id == judge.revision_id)).one()
     revision = read_revision(row)
@@ -120,15 +114,7 @@ def load_predictor(
     *,
     on_notice: Callable[[str], None] | None = None,
 ) -> Predictor:
-    """Load a model that can judge or be judged here.
-
-    Raises
-    ------
-    TrainingError
-        If it draws no masks.
-    ModelError
-        If it is not on this machine, or damaged.
-    """
+    """Load a model that can judge or be judged here."""
     bundle = library.load(version)
     if "lesion" not in bundle.card.spec.heads:
         raise TrainingError(f"{model} predicts classes and no mask: the gate cannot judge it")
@@ -149,40 +135,6 @@ def score_models(
     Which frames a model knows is noted anew beside its scores: a patient's number may have come since.
 
     Each batch is kept as soon as it is there, so that little is lost if the process ends.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where the corrections are.
-    test_set : TestSet
-        Who judges.
-    versions : sequence of str
-        Of registered models.
-    device : str
-        See `sonoloop.models.devices.choose_device`.
-    library : Library, optional
-        Where the models are.
-    trained : mapping, optional
-        By version the groups that trained the model, where the caller has looked for them.
-
-    Yields
-    ------
-    Event
-        `Progress`, `Unreadable` for each frame that cannot be read, and `Notice`.
-
-    Returns
-    -------
-    list of Scored
-        In the order of `versions`.
-
-    Raises
-    ------
-    TrainingError
-        If a model draws no masks, or does not say in a readable way who trained it.
-    ModelError
-        If a model is not here, or damaged.
-    StoreError
-        If the store cannot be read or written.
     """
     library, places = library or Library(), Places(store.url)
     labels = true_labels(store, test_set)
@@ -303,37 +255,7 @@ def score_every(
     library: Library,
     judged: Collection[str] = (),
 ) -> Generator[Event, None, int]:
-    """Score every model that was not deleted; what was scored before is read, and nothing is a look.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where the corrections are.
-    test_set : TestSet
-        Who judges.
-    device : str
-        See `sonoloop.models.devices.choose_device`.
-    library : Library
-        Where the models are.
-    judged : collection of str
-        Versions that a verdict on this set was just about: they are scored, and it told which frames cannot
-        be read. Models that are not on this machine are passed over then too.
-
-    Yields
-    ------
-    Event
-        Those of `score_models`, and a `Notice` for each model that cannot be scored.
-
-    Returns
-    -------
-    int
-        How many models are scored.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read or written.
-    """
+    """Score every model that was not deleted; what was scored before is read, and nothing is a look."""
     scored = 0
     here, told = library.versions(), set[str]()
     for row in list_models(store):

@@ -72,13 +72,7 @@ class SplitConfig:
 
 
 def apply_split(config: SplitConfig, samples: Sequence[Sample]) -> dict[Part, list[Sample]]:
-    """Split samples as the recipe says.
-
-    Raises
-    ------
-    TrainingError
-        As the method's own function; the message names what is wrong.
-    """
+    """Split samples as the recipe says."""
     validation, key = config.validation, config.key
     folds = describe_folds(config, samples)
     if folds is not None:
@@ -100,11 +94,6 @@ def describe_folds(config: SplitConfig, samples: Sequence[Sample]) -> dict[str, 
     """Return each group's fold as `apply_split` takes it, or None where the method knows no folds.
 
     `sonoloop_training.splits.write_folds` keeps them, and the recipe's `file` takes them from there.
-
-    Raises
-    ------
-    TrainingError
-        If the folds cannot be made, or the file has other data's or cannot be read.
     """
     if config.method == "folds":
         return make_folds(samples, folds=config.folds, key=config.key)

@@ -29,27 +29,6 @@ def make_folds(samples: Sequence[Sample], *, folds: int = 5, key: str = "sonoloo
 
     The largest groups go first, each to the fold that has the fewest images of the class so far. For the
     same samples, in any order, the same key gives the same folds.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        All of them.
-    folds : int
-        How many, at least 2.
-    key : str
-        Decides among groups of one size.
-
-    Returns
-    -------
-    dict
-        Each group's fold, from 1 to `folds`.
-
-    Raises
-    ------
-    ValueError
-        If `folds` is below 2.
-    TrainingError
-        If a class has fewer groups than folds: some test fold would have none of it.
     """
     if folds < 2:
         raise ValueError(f"folds must be at least 2, got {folds}")
@@ -75,13 +54,7 @@ def make_folds(samples: Sequence[Sample], *, folds: int = 5, key: str = "sonoloo
 
 
 def published_folds(samples: Sequence[Sample], *, folds: int = 5) -> dict[str, int]:
-    """Return the folds that a dataset was published with; BUS-BRA has 5 and 10, from 1 on.
-
-    Raises
-    ------
-    TrainingError
-        If a sample has none, or a group is in two.
-    """
+    """Return the folds that a dataset was published with; BUS-BRA has 5 and 10, from 1 on."""
     name = f"{folds}-fold"
     found = {f"{s.dataset}/{s.name}": s.facts[name] for s in samples if name in s.facts}
     return place_folds(samples, found, f"the published {name} list; only BUS-BRA has one, {name}-cv.csv")
@@ -103,28 +76,7 @@ def split_by_fold(
     validation: float,
     key: str = "sonoloop",
 ) -> dict[Part, list[Sample]]:
-    """Test on one fold; validate on a share of the rest, as `sonoloop_training.splits.split` takes it.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        All of them.
-    folds : mapping
-        Each group's fold.
-    test : int
-        The fold that is left out.
-    validation : float
-        Share of the other folds' groups, in [0, 1).
-    key : str
-        Decides who validates.
-
-    Raises
-    ------
-    ValueError
-        If the share is out of range.
-    TrainingError
-        If a group has no fold, there is no such fold, or a part stays empty.
-    """
+    """Test on one fold; validate on a share of the rest, as `sonoloop_training.splits.split` takes it."""
     known = sorted({folds[s.group] for s in samples if s.group in folds})
     for sample in samples:
         if sample.group not in folds:
@@ -138,22 +90,7 @@ def split_by_fold(
 
 
 def place_folds(samples: Sequence[Sample], listed: Mapping[str, str], source: str) -> dict[str, int]:
-    """Turn a list of folds into each group's fold.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        All of them.
-    listed : mapping
-        Folds as text, by "dataset/name".
-    source : str
-        What to call the list in an error.
-
-    Raises
-    ------
-    TrainingError
-        If a sample has no fold, a fold is no number, or a group is in two.
-    """
+    """Turn a list of folds into each group's fold."""
     placed: dict[str, int] = {}
     for sample in samples:
         name = f"{sample.dataset}/{sample.name}"
@@ -177,22 +114,7 @@ LEFT_OUT = "left_out"
 
 
 def read_folds(path: Path, samples: Sequence[Sample]) -> dict[str, int]:
-    """Read each group's fold.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        JSON as `sonoloop_training.splits.write_folds` writes it; or CSV with a column group, name, image or
-        ID, and a column fold or kFold, as BUS-BRA's own. A name is an image's, with or without its dataset
-        ("busi/benign (1)") and its suffix.
-    samples : sequence of Sample
-        Whose folds; rows about others are passed over.
-
-    Raises
-    ------
-    TrainingError
-        If the file cannot be read, a sample is not in it, or a group is in two folds.
-    """
+    """Read each group's fold."""
     if path.suffix.lower() == ".json":
         listed = _read_json(path).get("folds")
         if not isinstance(listed, dict):
@@ -203,22 +125,7 @@ def read_folds(path: Path, samples: Sequence[Sample]) -> dict[str, int]:
 
 
 def read_parts(path: Path, samples: Sequence[Sample]) -> dict[Part, list[Sample]]:
-    """Read who trains, validates and tests.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        ``split.json`` of a training (under train, validation and test each a list of "dataset/name", or of
-        objects with that as their "name"; under left_out those that had no part); or CSV with a column part
-        and one of those that `read_folds` takes.
-    samples : sequence of Sample
-        All of them; each must be listed.
-
-    Raises
-    ------
-    TrainingError
-        If the file cannot be read, a sample is not in it, a part is unknown or empty, or a group is in two.
-    """
+    """Read who trains, validates and tests."""
     is_json = path.suffix.lower() == ".json"
     listed = _read_lists(path) if is_json else _read_column(path, samples, ("part",))
     parts: dict[Part, list[Sample]] = {part: [] for part in PARTS}
@@ -236,20 +143,7 @@ def read_parts(path: Path, samples: Sequence[Sample]) -> dict[Part, list[Sample]
 
 
 def read_earlier(path: Path, samples: Sequence[Sample]) -> dict[str, Part]:
-    """Read who was in which part, by "dataset/name"; a sample may be missing.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Parts, as `read_parts` takes them.
-    samples : sequence of Sample
-        All of them, whose names those of a CSV are completed by.
-
-    Raises
-    ------
-    TrainingError
-        If the file cannot be read.
-    """
+    """Read who was in which part, by "dataset/name"; a sample may be missing."""
     is_json = path.suffix.lower() == ".json"
     listed = _read_lists(path) if is_json else _read_column(path, samples, ("part",))
     return {name: PARTS[PARTS.index(word)] for name, word in listed.items() if word in PARTS}

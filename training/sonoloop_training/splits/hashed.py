@@ -25,22 +25,6 @@ def split(samples: Sequence[Sample], *, validation: float, test: float, key: str
     The first `test` share of a stratum's groups is for testing, the next `validation` share for validating.
     For the same samples, in any order, the same key gives the same split. It is a split of a closed dataset:
     a group that is added can move another, which is why a training writes down who was where.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        All of them.
-    validation, test : float
-        Shares of the groups, in [0, 1), together below 1.
-    key : str
-        Another key gives another split.
-
-    Raises
-    ------
-    ValueError
-        If the shares are out of range.
-    TrainingError
-        If a part with a share stays empty.
     """
     check_shares(validation, test)
     members = by_group(samples)
@@ -64,21 +48,6 @@ def split_growing(
 
     Data that are added later move nobody, as long as no group changes its name. The price: shares hold on
     average only, and classes are not balanced.
-
-    Parameters
-    ----------
-    samples, validation, test, key
-        As in `split`.
-    earlier : mapping, optional
-        The part of each "dataset/name" that had one: its group stays there, whatever it is called now.
-
-    Raises
-    ------
-    ValueError
-        As `split`.
-    TrainingError
-        As `split`; also if groups were computed and `earlier` is not given, or a group joins images that
-        were in two parts.
     """
     check_shares(validation, test)
     computed = sorted({s.dataset for s in samples if s.computed})
@@ -105,16 +74,6 @@ def split_leaky(
     """Split image by image, as many papers do: patients and twins end up on both sides.
 
     It is there to measure by how much such a split flatters a model, and for nothing else.
-
-    Parameters
-    ----------
-    samples, validation, test, key
-        As in `split`, but the shares are of the images.
-
-    Raises
-    ------
-    ValueError, TrainingError
-        As `split`.
     """
     check_shares(validation, test)
     strata: dict[tuple[str, str], list[Sample]] = defaultdict(list)

@@ -24,24 +24,6 @@ def leave_out(
     """Test on one scanner or one dataset, train and validate on the others.
 
     Groups with images on both sides are named in the log, and their images dropped from training.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        All of them.
-    scanner, dataset : str
-        Which one is left out; give one of the two.
-    validation : float
-        Share of the other groups, in [0, 1).
-    key : str
-        Decides who validates.
-
-    Raises
-    ------
-    ValueError
-        If not exactly one of the two is given, or the share is out of range.
-    TrainingError
-        If no sample is of that scanner or dataset, or a part stays empty.
     """
     if (scanner is None) == (dataset is None):
         raise ValueError("give either a scanner or a dataset to leave out")

@@ -23,22 +23,7 @@ def check_shares(validation: float, test: float) -> None:
 def check_filled_and_apart(
     parts: dict[Part, list[Sample]], *, expected: Sequence[Part] = PARTS, by_group: bool = True
 ) -> dict[Part, list[Sample]]:
-    """Return `parts` as they are, if they can be trained on.
-
-    Parameters
-    ----------
-    parts : dict
-        Who is where.
-    expected : sequence of str
-        The parts that may not be empty.
-    by_group : bool
-        Whether no group may be in two parts.
-
-    Raises
-    ------
-    TrainingError
-        If a part is empty, or a group is in two.
-    """
+    """Return `parts` as they are, if they can be trained on."""
     for part in expected:
         if not parts[part]:
             raise TrainingError(f"the data leave nothing for {part}; give more, or change the recipe's split")

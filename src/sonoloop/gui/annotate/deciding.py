@@ -85,13 +85,7 @@ class Deciding(QObject):
         session.changed.emit()
 
     def accept(self, *, no_lesion: bool = False) -> None:
-        """Store the current frame's mask and class.
-
-        Parameters
-        ----------
-        no_lesion : bool
-            The annotator said that there is no lesion to draw.
-        """
+        """Store the current frame's mask and class."""
         session = self._session
         session.follow()
         why_not = session.view().why_no_accept

@@ -222,18 +222,7 @@ def adopt_layer(viewer: ViewerModel, target: Target) -> None:
 
 
 def read_mask(viewer: ViewerModel, target: Target) -> NDArray[np.uint8] | None:
-    """Copy the mask that is drawn on a frame.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        uint8 (H, W); None where the image has no lesions layer.
-
-    Raises
-    ------
-    SonoloopError
-        If a label does not fit a stored mask.
-    """
+    """Copy the mask that is drawn on a frame."""
     layer = find_layer(viewer, target.image, "lesions")
     if layer is None:
         return None

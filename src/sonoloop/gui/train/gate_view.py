@@ -76,17 +76,7 @@ class GateBox(QFrame):
         self.hide()
 
     def set_gate(self, gate: GateResult | None, *, model: str, in_use: bool) -> None:
-        """Show how a comparison ended.
-
-        Parameters
-        ----------
-        gate : GateResult, optional
-            None hides the box.
-        model : str
-            What the candidate is called.
-        in_use : bool
-            Whether the candidate is in use by now.
-        """
+        """Show how a comparison ended."""
         self.setVisible(gate is not None)
         if gate is not self._gate:
             self._gate = gate

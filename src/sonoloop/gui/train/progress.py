@@ -155,24 +155,7 @@ def advance(progress: JobProgress, events: Iterable[Mapping[str, Any]]) -> JobPr
 def end(
     progress: JobProgress, last_words: str | None, *, stopped: bool = False, exit_code: int | None = None
 ) -> JobProgress:
-    """Take note that the process is gone.
-
-    Parameters
-    ----------
-    progress : JobProgress
-        What its events added up to.
-    last_words : str, optional
-        What the process wrote last.
-    stopped : bool
-        Whether it was told to stop.
-    exit_code : int, optional
-        Of a process that was started here. Its events may be of an earlier try that ended otherwise.
-
-    Returns
-    -------
-    JobProgress
-        Done, stopped or failed.
-    """
+    """Take note that the process is gone."""
     failed_now = exit_code not in (None, 0, _INTERRUPTED)
     if progress.stage is Stage.DONE:
         return progress
