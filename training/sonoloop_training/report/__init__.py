@@ -1,1 +1,0 @@
-"""Reports a person reads: one HTML file, pictures inside, no network needed."""
