@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from sqlalchemy import Connection, func, insert, select, update
 
 from sonoloop.errors import StoreError
-from sonoloop.store.model_registry import PASSED, REFUSED, add_mark, check_who, hold, known_model, now
+from sonoloop.store.database import check_who, hold, now
+from sonoloop.store.model_registry import PASSED, REFUSED, add_mark, known_model
 from sonoloop.store.references import references_in
 from sonoloop.store.revisions import can_judge, select_newest
 from sonoloop.store.tables import LOOKS, MEMBERS, REVISIONS, SCORES, TEST_SET_MEMBERS, TEST_SETS, TOMBSTONES
