@@ -29,6 +29,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from sonoloop.atomic import sync_folder
 from sonoloop.errors import StoreError
 from sonoloop.store.tables import VERSION_TABLE
 
@@ -228,13 +229,7 @@ def _create_folder(folder: Path, *, above: bool) -> None:
     if above:
         _create_folder(folder.parent, above=True)
     folder.mkdir(mode=0o700, exist_ok=True)  # corrections are nobody else's business
-    if os.name == "posix":
-        # fsync the folder above: a store that said "saved" must not lose its own folder in a power cut
-        descriptor = os.open(folder.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    sync_folder(folder.parent)  # a store that said "saved" must not lose its own folder in a power cut
 
 
 # EXTRA also syncs the folder after the journal is deleted, which is the commit; memory maps hide I/O errors.

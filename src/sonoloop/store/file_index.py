@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, not_, select
 
+from sonoloop.atomic import whole
 from sonoloop.errors import ImageError, StoreError, TrainingError
 from sonoloop.imaging.io import find_images, read_study
 from sonoloop.store.database import data_folder, is_file
@@ -187,16 +187,9 @@ class Places:
         self._catch_up()
 
     def _replace(self, lines: list[dict[str, Any]]) -> None:
-        descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.writelines(json.dumps(line).encode() + b"\n" for line in lines)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self._path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with whole(self._path) as temporary:
+            temporary.touch(mode=0o600)
+            temporary.write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
 
     def _failed(self, error: OSError) -> StoreError:
         return StoreError(
