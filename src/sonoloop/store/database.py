@@ -109,7 +109,8 @@ def hold(connection: Connection, table: Table) -> None:
 def add_if_new(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
     """Add a row unless its key is there, in one statement: two that find none must not both add it."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return connection.execute(dialect.insert(table).values(row).on_conflict_do_nothing()).rowcount > 0
+    add = dialect.insert(table).values(row).on_conflict_do_nothing().returning(*table.primary_key)
+    return connection.execute(add).first() is not None
 
 
 def in_batches(ids: Iterable[str]) -> Iterator[list[str]]:
