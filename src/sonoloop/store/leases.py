@@ -114,9 +114,7 @@ def _try(connection: Connection, held: Lease, what: str, silent: Row[Any] | None
 
 def _watch(database: Database, other: Row[Any]) -> Row[Any] | None:
     """Give a holder back that says nothing while a lease lasts; None where the lease changed hands."""
-    _log.info(
-        "nobody was heard of who holds %s; watching the lease before it is taken over", other.name
-    )
+    _log.info("nobody was heard of who holds %s; watching the lease before it is taken over", other.name)
     end = time.monotonic() + EXPIRY.total_seconds()
     while time.monotonic() < end:
         time.sleep(_WATCH_SECONDS)
