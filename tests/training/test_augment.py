@@ -9,8 +9,7 @@ from torchvision.tv_tensors import Image, Mask
 
 from sonoloop.imaging.phantom import phantom
 from sonoloop.values import CLASSES
-from sonoloop_training.augment import AugmentConfig, build_augmentation
-from sonoloop_training.augment.config import PROBABILITIES
+from sonoloop_training.augment import PROBABILITIES, AugmentConfig, build_augmentation
 from sonoloop_training.augment.transforms import (
     BurnedIn,
     Contrast,

@@ -22,7 +22,7 @@ from sonoloop_training.evaluation.scores import Case
 from sonoloop_training.fit.batches import Cache, letterbox_pair
 from sonoloop_training.fit.recipe import FitConfig
 from sonoloop_training.splits import SplitConfig
-from sonoloop_training.splits.parts import digest
+from sonoloop_training.splits.parts import draw_place
 
 # below this there is nothing to learn that lasts
 FEWEST = 5
@@ -137,7 +137,7 @@ def select(
     groups = {lesson.group_id for lesson in lessons}
     if len(groups) >= GROUPS_TO_WATCH:
         known = {s.group_id for s in lessons if s.frame_id in seen or s.pixels_hash in seen}
-        watched = {group for group in groups - known if _draw(split.key, group) < split.validation}
+        watched = {group for group in groups - known if draw_place(split.key, group) < split.validation}
     return Selection(
         train=tuple(lesson for lesson in lessons if lesson.group_id not in watched),
         validation=tuple(lesson for lesson in lessons if lesson.group_id in watched),
@@ -222,10 +222,6 @@ def _reason_against(entry: Entry, revision: Revision, lesson: Lesson) -> str | N
     if not (lesson.mask_weight or lesson.class_weight):
         return "it was accepted unchanged, and fit.accepted_weight is 0"
     return None
-
-
-def _draw(key: str, group: str) -> float:
-    return int(digest(key, group)[:16], 16) / 2**64
 
 
 CORRECTIONS = "corrections"
