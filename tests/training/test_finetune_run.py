@@ -170,7 +170,7 @@ def test_a_locked_project_keeps_its_model_and_the_new_one_too(project, monkeypat
         assert find_model(store, only(events, Finished).model)
 
 
-def test_twenty_groups_are_watched_in_part(tmp_path):
+def test_twenty_groups_validate_in_part(tmp_path):
     project = make_project(tmp_path / "many", train=30, test=0)
     # groups are drawn anew in each store: by half of thirty, for the test not to hang on chance
     events = tune(project, judged=False, settings=(*QUICK, "validation=0.5"))
@@ -198,7 +198,7 @@ def test_what_the_base_models_numbers_were_fitted_on_is_known_of_the_new_one_too
     assert (fitted["name"], fitted["id"]) == ("a", "f" * 64)
 
 
-def test_forty_watched_lesions_fit_the_models_numbers_anew(tmp_path, monkeypatch):
+def test_forty_validation_lesions_fit_the_models_numbers_anew(tmp_path, monkeypatch):
     monkeypatch.setattr("sonoloop_training.finetune.learn.LESIONS_TO_CALIBRATE", 2)
     project = make_project(tmp_path / "many", train=30, test=0)
     events = tune(project, judged=False, settings=(*QUICK, "validation=0.5"))
