@@ -12,13 +12,14 @@ from torchvision.transforms import v2
 
 from sonoloop_training.augment.transforms import (
     BurnedIn,
-    Contrast,
     Elastic,
-    Gamma,
-    Resolution,
+    Levels,
     Sector,
-    Speckle,
-    TimeGain,
+    contrast,
+    gamma,
+    resolution,
+    speckle,
+    time_gain,
 )
 
 
@@ -82,12 +83,12 @@ def build_augmentation(config: AugmentConfig) -> v2.Transform:
             ),
             v2.RandomApply([Elastic()], p=config.elastic),
             v2.RandomApply([Sector()], p=config.sector),
-            v2.RandomApply([Gamma()], p=config.gamma),
-            v2.RandomApply([Contrast()], p=config.contrast),
-            v2.RandomApply([TimeGain()], p=config.gain),
-            v2.RandomApply([Speckle()], p=config.speckle),
+            v2.RandomApply([Levels(gamma)], p=config.gamma),
+            v2.RandomApply([Levels(contrast)], p=config.contrast),
+            v2.RandomApply([Levels(time_gain)], p=config.gain),
+            v2.RandomApply([Levels(speckle)], p=config.speckle),
             v2.RandomApply([v2.GaussianBlur(5, (0.3, 1.5))], p=config.blur),
             v2.RandomApply([BurnedIn()], p=config.overlay),
-            v2.RandomApply([Resolution()], p=config.resolution),
+            v2.RandomApply([Levels(resolution)], p=config.resolution),
         ]
     )

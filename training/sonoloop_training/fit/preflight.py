@@ -14,7 +14,8 @@ from sonoloop_training.datasets import Sample
 from sonoloop_training.fit.batches import small_size
 from sonoloop_training.fit.fitting import begin
 from sonoloop_training.fit.recipe import Recipe
-from sonoloop_training.splits import Part, check_filled
+from sonoloop_training.splits import Part
+from sonoloop_training.splits.parts import check_filled
 
 
 def check_recipe(recipe: Recipe, parts: Mapping[Part, Sequence[Sample]]) -> Iterator[Progress]:

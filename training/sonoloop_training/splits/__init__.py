@@ -22,7 +22,6 @@ from sonoloop_training.splits.folds import (
 from sonoloop_training.splits.parts import (
     PARTS,
     Part,
-    check_filled,
     check_shares,
     leave_out,
     split,
@@ -30,26 +29,7 @@ from sonoloop_training.splits.parts import (
     split_leaky,
 )
 
-__all__ = [
-    "LEFT_OUT",
-    "PARTS",
-    "Part",
-    "SplitConfig",
-    "apply_split",
-    "check_filled",
-    "check_shares",
-    "describe_folds",
-    "leave_out",
-    "make_folds",
-    "published_folds",
-    "read_folds",
-    "read_parts",
-    "split",
-    "split_by_fold",
-    "split_growing",
-    "split_leaky",
-    "write_folds",
-]
+__all__ = ["LEFT_OUT", "PARTS", "Part", "SplitConfig", "apply_split", "describe_folds", "write_folds"]
 
 Method = Literal["hashed", "folds", "leave-scanner", "leave-dataset", "file", "grows", "leaky"]
 _METHODS: tuple[Method, ...] = get_args(Method)
