@@ -14,25 +14,19 @@ from lightning.fabric.plugins.precision import Precision
 from sonoloop.atomic import sweep, whole, write_whole
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
+from sonoloop.jobs.events import EpochDone
 from sonoloop_training.fit.devices import is_device_fault
 from sonoloop_training.fit.fitting import Fitting
 from sonoloop_training.fit.recipe import Recipe, parse_recipe
 
 # what of a `Fitting` is neither a network nor an optimiser
-_PLAIN = ("epoch", "epochs", "source", "best", "best_score", "best_epoch", "history")
-_HELD = {"recipe", "learns_from", "precision", "network", "optimizer", "average", "scaling", *_PLAIN}
+_PLAIN = ("epoch", "epochs", "source", "best", "best_score", "best_epoch")
+_STATES = {"network", "optimizer", "average", "scaling"}
+_HELD = {"recipe", "learns_from", "precision", "history", *_STATES, *_PLAIN}
 
 
 class OtherTrainingError(TrainingError):
-    """A checkpoint is of another training than the one that is to go on.
-
-    Parameters
-    ----------
-    message : str
-        For the user.
-    what : str
-        In what it differs.
-    """
+    """A checkpoint is of another training than the one that is to go on; `what` says in what it differs."""
 
     def __init__(self, message: str, *, what: str) -> None:
         super().__init__(message)
@@ -41,27 +35,17 @@ class OtherTrainingError(TrainingError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """The file of one training, and what it has to agree with.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    recipe : Recipe
-        A checkpoint of another recipe is refused.
-    learns_from : str
-        Hash of the images that train. A checkpoint of others is refused: their test images may have trained.
-    plugin : lightning.fabric.plugins.precision.Precision
-        In what the network computes, and how the loss is scaled for that; in another precision the numbers
-        would not be those of one run.
-    history : pathlib.Path
-        Takes the figures of each epoch, a JSON object a line, for people to look at.
-    """
+    """The file of one training, and what it has to agree with."""
 
     path: Path
+    # a checkpoint of another one is refused
     recipe: Recipe
+    # hash of the images that train; a checkpoint of others is refused: their test images may have trained
     learns_from: str
+    # in what the network computes, and how the loss is scaled for that; in another precision the numbers
+    # would not be those of one run
     plugin: Precision
+    # takes the figures of each epoch, a JSON object a line, for people to look at
     history: Path
 
     @property
@@ -79,6 +63,7 @@ class Checkpoint:
             "optimizer": fitting.optimizer.state_dict(),
             "average": fitting.average.state_dict(),
             "scaling": self.plugin.state_dict(),
+            "history": fitting.entries,
         } | {name: getattr(fitting, name) for name in _PLAIN}
         self._check_finite(state["network"] | state["average"], fitting.epoch)
         try:
@@ -104,7 +89,7 @@ class Checkpoint:
         if not fitting.history:
             return
         try:
-            write_whole(self.history, "".join(json.dumps(entry) + "\n" for entry in fitting.history))
+            write_whole(self.history, "".join(json.dumps(entry) + "\n" for entry in fitting.entries))
         except OSError as error:
             raise TrainingError(
                 f"{self.history} cannot be written ({error.strerror}); epoch {fitting.epoch} is kept in "
@@ -142,6 +127,7 @@ class Checkpoint:
         self.plugin.load_state_dict(state["scaling"])
         for name in _PLAIN:
             setattr(fitting, name, state[name])
+        fitting.history = [EpochDone(**epoch) for epoch in state["history"]]
         return True
 
     def _check_finite(self, weights: Mapping[str, torch.Tensor], epoch: int) -> None:
