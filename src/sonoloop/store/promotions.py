@@ -53,7 +53,7 @@ class Promotion:
     kind : str
         "first", "gate" (it was found better), "use" (a person decided) or "rollback".
     look : int, optional
-        The look at a test set that decided; see `sonoloop.store.test_sets.Look`.
+        The look at a test set that decided; see `sonoloop.store.test_sets.Evaluation`.
     why, who : str
         The reason, and the pseudonym of the person.
     created : datetime.datetime
