@@ -12,18 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from sonoloop.errors import StoreError
+from sonoloop.store.database import check_who, hold, now
 from sonoloop.store.metrics import Figures, FrameScore, summarise_scores
-from sonoloop.store.model_registry import (
-    PASSED,
-    REFUSED,
-    ModelRow,
-    add_mark,
-    check_who,
-    hold,
-    known_model,
-    list_models,
-    now,
-)
+from sonoloop.store.model_registry import PASSED, REFUSED, ModelRow, add_mark, known_model, list_models
 from sonoloop.store.promotions import incumbent, locked_version
 from sonoloop.store.references import references_in
 from sonoloop.store.revisions import can_judge, select_newest
