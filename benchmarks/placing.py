@@ -116,7 +116,7 @@ def fill(store: CorrectionStore, start: int, stop: int) -> None:
             GROUPS: [
                 {
                     "id": digits(one),
-                    "role": "test" if n % 5 == 0 and first < 1000 else "train",
+                    "role": "test" if n % 5 == 0 and first < 1500 else "train",
                     "created": now(),
                 }
                 for n, one in enumerate(ids)

@@ -59,28 +59,15 @@ _ROLES = "roles"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where a frame belongs.
-
-    Parameters
-    ----------
-    frame_id : str
-        See `sonoloop.values.Frame`.
-    group_id : str
-        64 hex digits.
-    role : str
-        "train", "test", or "neither" for a frame that crosses the split, or that was withdrawn or its
-        patient.
-    patient : str, optional
-        Keyed hash of the patient's number, where that is known.
-    draw_first : bool
-        Whether the annotator draws before the prediction is shown: every test frame, and some others so
-        that those cannot be told.
-    """
+    """Where a frame belongs."""
 
     frame_id: str
     group_id: str
+    # "neither" for a frame that crosses the split, or that was withdrawn or its patient
     role: Role
+    # keyed hash of the patient's number, where that is known
     patient: str | None
+    # before the prediction is shown: every test frame, and some others so that those cannot be told
     draw_first: bool
 
 
@@ -426,9 +413,10 @@ def draw_role(connection: Connection, settings: StoreSettings, *, secret: bytes,
     """Draw what a new group is for."""
     drawn = _fraction(secret, "role", group_id)
     if drawn >= max(settings.test_share, settings.first_test_share):
-        return "train"  # however many groups test already: counting them takes long in a large store
-    tests = select(func.count()).select_from(GROUPS).where(GROUPS.c.role == "test")
-    if (connection.scalar(tests) or 0) >= settings.test_cap:
+        return "train"
+    # no more are read than the cap: in a large store they are among its first
+    tests = select(GROUPS.c.id).where(GROUPS.c.role == "test").limit(settings.test_cap)
+    if len(connection.execute(tests).all()) >= settings.test_cap:
         return "train"
     wanted = settings.first_lesion_groups
     first = len(connection.execute(_select_lesion_tests().limit(wanted)).all()) < wanted
@@ -471,29 +459,17 @@ def _hash(secret: bytes, what: str, value: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupCounts:
-    """How the frames of a store are divided.
-
-    Parameters
-    ----------
-    train_groups, test_groups : int
-        Groups by role.
-    test_groups_with_lesion : int
-        Those kept for testing in which somebody marked a lesion.
-    train_frames, test_frames, neither_frames : int
-        Frames by role, without those that were withdrawn.
-    withdrawn_frames : int
-        Those.
-    unplaced_frames : int
-        Frames that an earlier Sonoloop stored; the next snapshot places them.
-    """
+    """How the frames of a store are divided."""
 
     train_groups: int
     test_groups: int
     test_groups_with_lesion: int
+    # without those that were withdrawn
     train_frames: int
     test_frames: int
     neither_frames: int
     withdrawn_frames: int
+    # an earlier Sonoloop stored them; the next snapshot places them
     unplaced_frames: int
 
 

@@ -19,43 +19,26 @@ Counts = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameScore:
-    """How a model did on one frame: what the store keeps and the gate compares.
+    """How a model did on one frame: what the store keeps, the models table sums up and the gate compares."""
 
-    Parameters
-    ----------
-    frame : str
-        Which; unique within a test set.
-    group : str
-        Patient, or near copies.
-    label : str
-        The class that counts as true: the reference standard where one is recorded, else the reader's;
-        "unsure" counts for no class.
-    lesion : bool
-        Whether there is one.
-    dice : float
-        Of the predicted mask, in [0, 1]; without a lesion 1 where none was predicted, else 0.
-    claimed : bool
-        Whether the predicted mask holds a pixel.
-    malignant : float
-        Probability of malignant against benign, in [0, 1].
-    predicted : str, optional
-        The class that the model gives.
-    expected_dice : float, optional
-        What the model expected of its mask.
-    known : bool
-        Whether the model trained on the frame, on a copy of it or on its patient: such a score is in no
-        figure of the models table.
-    """
-
+    # its id; unique within a test set
     frame: str
+    # patient, or near copies
     group: str
+    # the class that counts as true: the reference standard, else the reader's; "unsure" counts for no class
     label: str
+    # whether there is one
     lesion: bool
+    # of the predicted mask, in [0, 1]; without a lesion 1 where none was predicted, else 0
     dice: float
+    # whether the predicted mask holds a pixel
     claimed: bool
+    # probability of malignant against benign, in [0, 1]
     malignant: float
+    # the class that the model gives, and what it expected of its mask
     predicted: str | None = None
     expected_dice: float | None = None
+    # the model trained on the frame, on a copy of it or on its patient: in no figure of the models table
     known: bool = False
 
 
@@ -71,27 +54,17 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What the models table shows of one model; a figure is None where no frame is about it.
-
-    Parameters
-    ----------
-    frames, groups : int
-        Scored.
-    dice : Figure, optional
-        Mean Dice over frames with a lesion.
-    false_alarms : Figure, optional
-        Share of the frames without a lesion in which a pixel is predicted.
-    missed_malignant : Figure, optional
-        Share of the malignant lesions that the mask does not touch (Dice 0).
-    auc : Figure, optional
-        Area under the ROC curve, malignant against benign; None unless both are there.
-    """
+    """What the models table shows of one model; a figure is None where no frame is about it."""
 
     frames: int
     groups: int
+    # mean over frames with a lesion
     dice: Figure | None
+    # share of the frames without a lesion in which a pixel is predicted
     false_alarms: Figure | None
+    # share of the malignant lesions that the mask does not touch (Dice 0)
     missed_malignant: Figure | None
+    # of malignant against benign; None unless both are there
     auc: Figure | None
 
 

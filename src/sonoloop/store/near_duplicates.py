@@ -37,17 +37,7 @@ _BLOCK = 8192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """A group that a frame has something in common with.
-
-    Parameters
-    ----------
-    group_id : str
-        The group.
-    role : str
-        What the group is for.
-    crosses_split : bool
-        Whether the frame found there belongs to both sides itself.
-    """
+    """A group that a frame has something in common with, and whether what was found crosses the split."""
 
     group_id: str
     role: GroupRole
@@ -261,21 +251,20 @@ def _apart(others: NDArray[np.uint64], mine: NDArray[np.uint64]) -> NDArray[np.u
     See `sonoloop.imaging.fingerprints`. Each step runs over all frames and writes where the one before did.
     """
     least = np.full(others.shape[2], BITS - 1, np.uint8)
-    different, mirrored = np.empty(others.shape[1:], np.uint64), np.empty_like(least)
+    different, counts = np.empty(others.shape[1:], np.uint64), np.empty(others.shape[1:], np.uint8)
+    mirrored = np.empty_like(least)
     pairs = [(window, 0) for window in range(_WINDOWS)] + [(0, window) for window in range(1, _WINDOWS)]
     for theirs, ours in pairs:
-        counts = _count_bits(np.bitwise_xor(others[theirs], mine[ours], out=different))
+        _count_bits(np.bitwise_xor(others[theirs], mine[ours], out=different), out=counts)
         even, odd = np.add(counts[::2], counts[1::2], out=counts[::2])
         np.minimum(odd, np.subtract(_HALF, odd, out=mirrored), out=odd)
         np.minimum(least, np.add(even, odd, out=even), out=least)
     return least
 
 
-def _count_bits(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    counts: NDArray[np.uint8]
+def _count_bits(words: NDArray[np.uint64], *, out: NDArray[np.uint8]) -> None:
     if hasattr(np, "bitwise_count"):  # NumPy 2
-        counts = np.bitwise_count(words)
+        np.bitwise_count(words, out=out)
     else:
         bits = np.unpackbits(words.view(np.uint8).reshape(*words.shape, 8), axis=-1)
-        counts = bits.sum(axis=-1, dtype=np.uint8)
-    return counts
+        bits.sum(axis=-1, dtype=np.uint8, out=out)

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import CompoundSelect, Connection, Row, Table, func, insert, select, union
 
 from sonoloop.errors import StoreError
-from sonoloop.store.database import Database, check_who, hold, in_batches, now
+from sonoloop.store.database import Database, check_who, hold, in_batches, now, values_of
 from sonoloop.store.groups import place_unseen, read_role_changes
 from sonoloop.store.near_duplicates import hold_sketches
 from sonoloop.store.references import references_in
@@ -52,19 +52,7 @@ _LATE = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One revision of a snapshot.
-
-    Parameters
-    ----------
-    revision_id, frame_id : str
-        The revision, and the frame it is about.
-    role : str
-        "train", "test" or "neither": what the frame was for when the snapshot was taken.
-    group_id : str
-        Its group.
-    reference : str, optional
-        The reference standard as it was known then.
-    """
+    """One revision of a snapshot, with its frame's role, group and reference standard as they were then."""
 
     revision_id: str
     frame_id: str
@@ -75,26 +63,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """A set of revisions that never changes.
-
-    Parameters
-    ----------
-    name : str
-        What it is called.
-    sha256 : str
-        Hash of its content, 64 hex digits: the revisions with their masks, labels, roles and references.
-    created : datetime.datetime
-        When it was taken, in UTC.
-    who : str
-        Pseudonym of who took it.
-    entries : tuple of Entry
-        In the order of acceptance, one a frame.
-    """
+    """A set of revisions that never changes, one a frame."""
 
     name: str
+    # of the revisions with their masks, labels, roles and references
     sha256: str
     created: datetime
     who: str
+    # in the order of acceptance
     entries: tuple[Entry, ...]
 
 
@@ -114,26 +90,17 @@ class SnapshotRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learnable:
-    """What there is to learn from, and what can test it.
+    """What there is to learn from, and what can test it."""
 
-    Parameters
-    ----------
-    version, model : str, optional
-        The model in use and what users call it; None for the shipped one that nobody promoted.
-    by_class, by_annotator : mapping
-        Of the frames that train, the newest correction each, unless the model in use learned from it: how
-        many by their class, and by who made them.
-    samples : int
-        Frames that train, whatever the model in use learned from.
-    test_frames : int
-        Frames that test models: kept for it, and drawn before the prediction was seen, once.
-    """
-
+    # the model in use and what users call it; None for the shipped one that nobody promoted
     version: str | None
     model: str | None
+    # the newest correction of each frame that trains, unless the model in use learned from it
     by_class: Mapping[str, int]
     by_annotator: Mapping[str, int]
+    # frames that train, whatever the model in use learned from
     samples: int
+    # kept for testing, and drawn before the prediction was seen, once
     test_frames: int
 
     @property
@@ -196,16 +163,9 @@ def list_snapshots(store: Database) -> list[SnapshotRow]:
         for row in connection.execute(every.where(is_withdrawn(REVISIONS.c.frame_id))):
             counts[row.snapshot]["withdrawn"] += row.number
         heads = connection.execute(select(SNAPSHOTS).order_by(SNAPSHOTS.c.created, SNAPSHOTS.c.name)).all()
+    kinds = ("train", "test", "neither", "withdrawn")
     return [
-        SnapshotRow(
-            name=row.name,
-            sha256=row.sha256,
-            created=datetime.fromisoformat(row.created),
-            who=row.who,
-            **{
-                key: counts.get(row.name, Counter())[key] for key in ("train", "test", "neither", "withdrawn")
-            },
-        )
+        SnapshotRow(**values_of(row) | {kind: counts.get(row.name, Counter())[kind] for kind in kinds})
         for row in heads
     ]
 
@@ -292,7 +252,7 @@ def _read(connection: Connection, name: str) -> Snapshot:
     if _hash([{key: row._mapping[key] for key in _HASHED} for row in rows]) != head.sha256:
         raise StoreError(f"snapshot {name} is not what it was when it was taken: restore a backup")
     entries = tuple(Entry(**{key: row._mapping[key] for key in Entry.__slots__}) for row in rows)
-    return Snapshot(**{**head._mapping, "created": datetime.fromisoformat(head.created)}, entries=entries)
+    return Snapshot(**values_of(head), entries=entries)
 
 
 class LearnableCounter:

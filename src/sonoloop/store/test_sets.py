@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from sonoloop.errors import StoreError
-from sonoloop.store.database import check_who, hold, now
+from sonoloop.store.database import Database, check_who, hold, in_batches, now, values_of
 from sonoloop.store.metrics import Figures, FrameScore, summarise_scores
 from sonoloop.store.model_registry import PASSED, REFUSED, ModelRow, add_mark, known_model, list_models
 from sonoloop.store.promotions import incumbent, locked_version
@@ -21,38 +21,23 @@ from sonoloop.store.revisions import can_judge, select_newest
 from sonoloop.store.tables import LOOKS, MEMBERS, REVISIONS, SCORES, TEST_SET_MEMBERS, TEST_SETS, TOMBSTONES
 from sonoloop.values import ClassName
 
-if TYPE_CHECKING:
-    from sonoloop.store.corrections import CorrectionStore
-
 VerdictName = Literal["promote", "refuse", "inconclusive"]
 VERDICTS: tuple[VerdictName, ...] = get_args(VerdictName)
-
-# SQLite takes 999 parameters a statement in its older versions
-_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestFrame:
-    """A frame of a test set, as it was corrected when the set was frozen.
-
-    Parameters
-    ----------
-    frame_id : str
-        See `sonoloop.values.Frame`.
-    revision_id : str
-        The correction that counts as true.
-    group_id : str
-        Frames of one group are drawn together when intervals are computed.
-    reference : str, optional
-        The class known from elsewhere, such as histology.
-    """
+    """A frame of a test set, as it was corrected when the set was frozen."""
 
     # pytest would take the name for tests
     __test__: ClassVar[bool] = False
 
     frame_id: str
+    # the correction that counts as true
     revision_id: str
+    # frames of one group are drawn together when intervals are computed
     group_id: str
+    # the class known from elsewhere, such as histology
     reference: ClassName | None
 
 
@@ -75,34 +60,16 @@ class TestSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """One comparison of two models on a test set; counted, since who looks often will find something.
-
-    Parameters
-    ----------
-    number : int
-        Their order.
-    test_set : int
-        Number of the set.
-    candidate, incumbent : str
-        Versions of the two models.
-    verdict : str
-        One of `VERDICTS`.
-    reason : str
-        In words.
-    figures : mapping
-        What was measured, as JSON holds it.
-    who : str
-        Pseudonym of the person.
-    created : datetime.datetime
-        When, in UTC.
-    """
+    """One comparison of two models on a test set; counted, since who looks often will find something."""
 
     number: int
     test_set: int
+    # versions of the two models
     candidate: str
     incumbent: str
     verdict: VerdictName
     reason: str
+    # what was measured, as JSON holds it
     figures: Mapping[str, Any]
     who: str
     created: datetime
@@ -110,52 +77,30 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedModel:
-    """A model and how it does.
-
-    Parameters
-    ----------
-    row : ModelRow
-        The model.
-    parent : str, optional
-        What it was tuned from, as users call it; the version's first digits where the project does not know
-        it.
-    figures : Figures, optional
-        On the frames of the newest test set that were scored and that the model does not know; None where
-        there is none. They are fewer than the set has where others trained the model, or where nobody scored
-        it since the set grew.
-    in_use : bool
-        Whether it is the model in use.
-    """
+    """A model and how it does."""
 
     row: ModelRow
+    # what it was tuned from, as users call it; the version's first digits where the project knows it not
     parent: str | None
+    # on the frames of the newest test set that were scored and that the model does not know: fewer than the
+    # set has where others trained the model, or where nobody scored it since the set grew
     figures: Figures | None
     in_use: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelComparison:
-    """All models side by side.
-
-    Parameters
-    ----------
-    models : tuple of ComparedModel
-        The newest first.
-    test_set : TestSet, optional
-        That they are compared on; None before the first was frozen.
-    evaluations : int
-        How often two models were compared on that set.
-    locked : str, optional
-        The version that the project is locked to.
-    """
+    """All models side by side, the newest first, on the newest test set if there is one."""
 
     models: tuple[ComparedModel, ...]
     test_set: TestSet | None
+    # how often two models were compared on that set
     evaluations: int
+    # the version that the project is locked to
     locked: str | None
 
 
-def freeze_test_set(store: CorrectionStore) -> TestSet:
+def freeze_test_set(store: Database) -> TestSet:
     """Freeze the frames that can test today; the same frames with the same corrections are the same set.
 
     These are the frames of test groups whose newest correction was made without having seen a prediction: it
@@ -176,13 +121,13 @@ def freeze_test_set(store: CorrectionStore) -> TestSet:
         return _read_set(connection, number)
 
 
-def read_test_set(store: CorrectionStore, number: int) -> TestSet:
+def read_test_set(store: Database, number: int) -> TestSet:
     """Read a test set."""
     with store.reading() as connection:
         return _read_set(connection, number)
 
 
-def newest_test_set(store: CorrectionStore) -> TestSet | None:
+def newest_test_set(store: Database) -> TestSet | None:
     """Read the test set that models are compared on today; None before the first.
 
     It is the set of the frames that can test today, where that was frozen, else the one that was evaluated
@@ -225,9 +170,7 @@ def _read_set(connection: Connection, number: int) -> TestSet:
     members = tuple(TestFrame(**member._mapping) for member in connection.execute(query))
     if _hash(members) != row.sha256:
         raise StoreError(f"test set {number} is not what it was when it was frozen: restore a backup")
-    return TestSet(
-        number=number, sha256=row.sha256, created=datetime.fromisoformat(row.created), members=members
-    )
+    return TestSet(**values_of(row), members=members)
 
 
 def _hash(members: tuple[TestFrame, ...]) -> str:
@@ -237,7 +180,7 @@ def _hash(members: tuple[TestFrame, ...]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def read_scores(store: CorrectionStore, version: str) -> dict[str, FrameScore]:
+def read_scores(store: Database, version: str) -> dict[str, FrameScore]:
     """Read how a model did, by the revision that counted as true, as it was when the model was scored."""
     query = select(SCORES.c.revision_id, SCORES.c.score).where(SCORES.c.version == version)
     with store.reading() as connection:
@@ -245,18 +188,18 @@ def read_scores(store: CorrectionStore, version: str) -> dict[str, FrameScore]:
 
 
 def scores_on(
-    store: CorrectionStore, test_set: TestSet, versions: Iterable[str]
+    store: Database, test_set: TestSet, versions: Iterable[str]
 ) -> dict[str, dict[str, FrameScore]]:
     """Give how models did on a test set, as far as they were scored: by version, then by the frame's id.
 
     What is true is asked of the set: a score may be older than a histology or a patient's number.
     """
     labels: dict[str, str] = {}
-    wanted = [member.revision_id for member in test_set.members]
     with store.reading() as connection:
-        for start in range(0, len(wanted), _BATCH):
-            some = REVISIONS.c.id.in_(wanted[start : start + _BATCH])
-            rows = connection.execute(select(REVISIONS.c.id, REVISIONS.c.label).where(some))
+        for batch in in_batches(member.revision_id for member in test_set.members):
+            rows = connection.execute(
+                select(REVISIONS.c.id, REVISIONS.c.label).where(REVISIONS.c.id.in_(batch))
+            )
             labels.update({row.id: row.label for row in rows})
     found: dict[str, dict[str, FrameScore]] = {}
     for version in versions:
@@ -274,7 +217,7 @@ def scores_on(
     return found
 
 
-def write_scores(store: CorrectionStore, version: str, scores: Mapping[str, FrameScore]) -> None:
+def write_scores(store: Database, version: str, scores: Mapping[str, FrameScore]) -> None:
     """Keep how a model did. What was computed before stays: all evaluations see the same figures."""
     texts = {revision: _write_score(score) for revision, score in scores.items()}
     with store.writing() as connection:
@@ -290,7 +233,7 @@ def write_scores(store: CorrectionStore, version: str, scores: Mapping[str, Fram
             connection.execute(insert(SCORES), rows)
 
 
-def note_known(store: CorrectionStore, version: str, known: Mapping[str, bool]) -> None:
+def note_known(store: Database, version: str, known: Mapping[str, bool]) -> None:
     """Note beside a model's scores which frames it knows; a patient's number that came later may tell."""
     stale = {
         revision: replace(score, known=known[revision])
@@ -316,7 +259,7 @@ def _read_score(text: str) -> FrameScore:
 
 
 def record_evaluation(
-    store: CorrectionStore,
+    store: Database,
     *,
     test_set: int,
     candidate: str,
@@ -360,7 +303,7 @@ def record_evaluation(
         return _read_evaluation(connection.execute(insert(LOOKS).values(row).returning(*LOOKS.c)).one())
 
 
-def evaluations(store: CorrectionStore, test_set: int | None = None) -> tuple[Evaluation, ...]:
+def evaluations(store: Database, test_set: int | None = None) -> tuple[Evaluation, ...]:
     """List the evaluations, on one test set or all, in their order."""
     query = select(LOOKS).order_by(LOOKS.c.number)
     if test_set is not None:
@@ -379,11 +322,10 @@ def _find_same(connection: Connection, row: Mapping[str, Any]) -> Evaluation | N
 
 
 def _read_evaluation(row: Row[Any]) -> Evaluation:
-    values = {**row._mapping, "figures": json.loads(row.figures)}
-    return Evaluation(**{**values, "created": datetime.fromisoformat(row.created)})
+    return Evaluation(**values_of(row) | {"figures": json.loads(row.figures)})
 
 
-def compare_models(store: CorrectionStore) -> ModelComparison:
+def compare_models(store: Database) -> ModelComparison:
     """Put all models of a project side by side, with the scores that are stored; nothing is predicted."""
     rows, used, test_set = list_models(store), incumbent(store), newest_test_set(store)
     names = {row.version: row.model for row in rows}
