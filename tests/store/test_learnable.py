@@ -111,10 +111,10 @@ def test_a_second_count_reads_what_was_accepted_since_and_says_what_a_first_one_
     told: list[str] = []
     event.listen(store._engine, "before_cursor_execute", lambda *given: told.append(given[2]))
     found = counter.count()
-    reads = [one for one in told if "heads" in one]
+    reads = [one for one in told if "revisions AS said" in one]
     assert reads and all("pixels_hash IN" in one for one in reads)
     assert found == LearnableCounter(store).count()
-    assert (found.by_class, found.test_frames) == ({"benign": 6, "malignant": 1, "normal": 1}, 0)
+    assert (found.by_class, found.test_frames) == ({"benign": 6, "malignant": 1, "normal": 1}, 1)
 
 
 def test_withdrawals_moves_of_the_pointer_and_frames_that_change_sides_are_counted(store):

@@ -33,66 +33,6 @@ from sonoloop.store.revisions import (
 from sonoloop.store.tables import FRAMES, HEADS, PREDICTIONS, REVISIONS
 from sonoloop.values import Correction
 
-
-def enter_frame(connection: Connection, correction: Correction) -> dict[str, Any]:
-    """Add the frame if it is new, and lock its row, so that whoever else accepts on it waits."""
-    height, width = correction.mask.shape
-    values = {
-        "id": correction.frame_id,
-        "pixels_hash": correction.pixels_hash,
-        "height": height,
-        "width": width,
-    }
-    frame = add_frame(connection, values)
-    if (frame["height"], frame["width"]) != (height, width):
-        raise StoreError(
-            f"the mask has {height} x {width} pixels, its image was stored with {frame['height']} x "
-            f"{frame['width']}: open the image again and correct it on its own grid"
-        )
-    return frame
-
-
-def add_frame(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
-    """Add a frame's row if it is new, and lock it."""
-    add_if_new(connection, FRAMES, row)
-    query = select(FRAMES).where(FRAMES.c.id == row["id"]).with_for_update()
-    return dict(connection.execute(query).one()._mapping)
-
-
-def check_parent(connection: Connection, row: dict[str, Any]) -> None:
-    """Refuse a parent that could never have been this annotator's head on this frame."""
-    if row["parent"] is None:
-        return
-    same = [REVISIONS.c[name] == row[name] for name in ("frame_id", "annotator")]
-    if connection.scalar(select(REVISIONS.c.id).where(REVISIONS.c.id == row["parent"], *same)) is None:
-        raise StoreError(
-            f"revision {row['parent']} is none of this annotator's on this image: open the image again"
-        )
-
-
-def select_head(connection: Connection, row: dict[str, Any]) -> str | None:
-    """Read the annotator's head on the frame."""
-    own = (HEADS.c.frame_id == row["frame_id"], HEADS.c.annotator == row["annotator"])
-    head: str | None = connection.scalar(select(HEADS.c.revision_id).where(*own))
-    return head
-
-
-def add_prediction(connection: Connection, row: dict[str, Any]) -> None:
-    """Store a prediction, unless its like is there already."""
-    if connection.scalar(select(PREDICTIONS.c.id).where(PREDICTIONS.c.id == row["id"])) is None:
-        connection.execute(insert(PREDICTIONS).values(row))
-
-
-def move_head(connection: Connection, row: dict[str, Any], head: str | None) -> None:
-    """Make a revision the annotator's head on the frame."""
-    own = {name: row[name] for name in ("frame_id", "annotator")}
-    if head is None:
-        connection.execute(insert(HEADS).values(**own, revision_id=row["id"]))
-    else:
-        at = [HEADS.c[name] == value for name, value in own.items()]
-        connection.execute(update(HEADS).where(*at).values(revision_id=row["id"]))
-
-
 _log = logging.getLogger(__name__)
 
 
@@ -108,34 +48,40 @@ class CorrectionStore(Database):
         self.turned_away: dict[str, str] = {}
 
     def accept(self, correction: Correction, *, parent: str | None) -> Revision:
-        """Store a correction as its annotator's head on its frame; once this returns it is on disk."""
+        """Store a correction as its annotator's head on its frame; once this returns it is on disk.
+
+        One with the mask and the class of that head says nothing new: the head is returned, and stays as it
+        was made, with the prediction that was seen then or was not.
+        """
         prediction = None if correction.prediction is None else write_prediction(correction.prediction)
         row = write_revision(
             correction, parent=parent, prediction_id=None if prediction is None else prediction["id"]
         )
         with self.writing() as connection:
-            frame = enter_frame(connection, correction)
+            frame = _enter_frame(connection, correction)
             check_not_withdrawn(connection, frame, self.turned_away)
-            check_parent(connection, row)
-            head = select_head(connection, row)
+            _check_parent(connection, row)
+            head = _select_head(connection, row)
+            if head is not None and all(head[name] == row[name] for name in ("mask_sha256", "label")):
+                return read_revision(head)
             if prediction is not None:
-                add_prediction(connection, prediction)
+                _add_prediction(connection, prediction)
             # Read before it is committed: what was accepted is known to come back.
             mine = read_revision(join_rows(row, frame, prediction))
             connection.execute(insert(REVISIONS).values(row))
             theirs = None
-            if head == parent:
-                move_head(connection, row, head)
+            if head is None or head["id"] == parent:
+                _move_head(connection, row)
             else:
-                theirs = connection.execute(select_revisions().where(REVISIONS.c.id == head)).one()
+                theirs = read_revision(head)
         if theirs is None:
             _log.debug("accepted revision %s", mine.id)
             return mine
-        _log.info("kept revision %s beside head %s", mine.id, head)
+        _log.info("kept revision %s beside head %s", mine.id, theirs.id)
         raise HeadMovedError(
             f"{correction.annotator} accepted another correction of this image since this one was opened: "
             "both are kept; look at the other one, then accept the one that is right",
-            theirs=read_revision(theirs),
+            theirs=theirs,
             mine=mine,
         )
 
@@ -180,3 +126,62 @@ def _select_heads() -> Select[Any]:
         .join(HEADS, HEADS.c.revision_id == REVISIONS.c.id)
         .where(not_(is_withdrawn(REVISIONS.c.frame_id)))
     )
+
+
+def _enter_frame(connection: Connection, correction: Correction) -> dict[str, Any]:
+    """Add the frame if it is new, and lock its row, so that whoever else accepts on it waits."""
+    height, width = correction.mask.shape
+    values = {
+        "id": correction.frame_id,
+        "pixels_hash": correction.pixels_hash,
+        "height": height,
+        "width": width,
+    }
+    frame = add_frame(connection, values)
+    if (frame["height"], frame["width"]) != (height, width):
+        raise StoreError(
+            f"the mask has {height} x {width} pixels, its image was stored with {frame['height']} x "
+            f"{frame['width']}: open the image again and correct it on its own grid"
+        )
+    return frame
+
+
+def add_frame(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
+    """Add a frame's row if it is new, and lock it."""
+    add_if_new(connection, FRAMES, row)
+    query = select(FRAMES).where(FRAMES.c.id == row["id"]).with_for_update()
+    return dict(connection.execute(query).one()._mapping)
+
+
+def _check_parent(connection: Connection, row: dict[str, Any]) -> None:
+    """Refuse a parent that could never have been this annotator's head on this frame."""
+    if row["parent"] is None:
+        return
+    same = [REVISIONS.c[name] == row[name] for name in ("frame_id", "annotator")]
+    if connection.scalar(select(REVISIONS.c.id).where(REVISIONS.c.id == row["parent"], *same)) is None:
+        raise StoreError(
+            f"revision {row['parent']} is none of this annotator's on this image: open the image again"
+        )
+
+
+def _select_head(connection: Connection, row: dict[str, Any]) -> dict[str, Any] | None:
+    """Read the annotator's head on the frame, as `read_revision` takes it."""
+    own = (HEADS.c.frame_id == row["frame_id"], HEADS.c.annotator == row["annotator"])
+    query = select_revisions().join(HEADS, HEADS.c.revision_id == REVISIONS.c.id).where(*own)
+    found = connection.execute(query).one_or_none()
+    return None if found is None else dict(found._mapping)
+
+
+def _add_prediction(connection: Connection, row: dict[str, Any]) -> None:
+    """Store a prediction, unless its like is there already."""
+    if connection.scalar(select(PREDICTIONS.c.id).where(PREDICTIONS.c.id == row["id"])) is None:
+        connection.execute(insert(PREDICTIONS).values(row))
+
+
+def _move_head(connection: Connection, row: dict[str, Any]) -> None:
+    """Make a revision the annotator's head on the frame."""
+    own = {name: row[name] for name in ("frame_id", "annotator")}
+    if add_if_new(connection, HEADS, {**own, "revision_id": row["id"]}):
+        return
+    at = [HEADS.c[name] == value for name, value in own.items()]
+    connection.execute(update(HEADS).where(*at).values(revision_id=row["id"]))

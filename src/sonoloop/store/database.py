@@ -108,7 +108,10 @@ def hold(connection: Connection, table: Table) -> None:
 
 
 def add_if_new(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
-    """Add a row unless its key is there, in one statement: two that find none must not both add it."""
+    """Add a row unless its key is there, in one statement: two that find none must not both add it.
+
+    Not for tables that are append-only: their guards refuse the attempt.
+    """
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     add = dialect.insert(table).values(row).on_conflict_do_nothing().returning(*table.primary_key)
     return connection.execute(add).first() is not None

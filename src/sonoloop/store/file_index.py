@@ -129,11 +129,10 @@ class Places:
 
     def __init__(self, url: URL) -> None:
         self._path = work_folder(url) / "places.jsonl"
-        # what this store noted there is still read, and forgotten; the file is that of the store called *.sqlite
+        # what this store noted in a folder that it shared is still read there, and forgotten
         shared = shared_folder(url)
-        self._shared = (
-            None if shared is None else Places(url.set(database=str(shared.with_suffix(".sqlite"))))
-        )
+        beside = None if shared is None else url.set(database=str(shared.with_suffix(".sqlite")))
+        self._shared = None if beside is None else Places(beside)
         self._file: int | None = None
         self._read_to = 0
         self._roots: dict[str, Path] = {}

@@ -24,9 +24,9 @@ from sonoloop.store.near_duplicates import hold_sketches
 from sonoloop.store.references import references_in
 from sonoloop.store.revisions import (
     Revision,
-    can_judge,
     is_withdrawn,
     read_revision,
+    select_judging,
     select_newest,
     select_revisions,
 )
@@ -267,8 +267,9 @@ class LearnableCounter:
         self._state: tuple[int, str | None] | None = None
         self._last: dict[Table, int] = {}
         self._learned: set[str] = set()
-        # the newest correction of each image that takes part, by the hash of its pixels
-        self._newest: dict[str, Row[Any]] = {}
+        # by the hash of their pixels: the newest correction of each image that trains, and those that test
+        self._samples: dict[str, Row[Any]] = {}
+        self._tests: set[str] = set()
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def count(self) -> Learnable:
@@ -286,8 +287,8 @@ class LearnableCounter:
                 model=None if in_use is None else in_use.model,
                 by_class=self._counted("class"),
                 by_annotator=self._counted("annotator"),
-                samples=self._counts["role", "train"],
-                test_frames=self._counts["role", "test"],
+                samples=len(self._samples),
+                test_frames=len(self._tests),
             )
 
     def _refresh(self, connection: Connection, snapshot: str | None) -> None:
@@ -298,14 +299,15 @@ class LearnableCounter:
         }
         if state == self._state:
             changed = set(connection.scalars(self._select_changed(connection)))
-            for pixels in changed & self._newest.keys():
-                self._tally(self._newest.pop(pixels), -1)
+            for pixels in changed & self._samples.keys():
+                self._tally(self._samples.pop(pixels), -1)
+            self._tests -= changed
             for batch in in_batches(changed):
                 self._take_up(connection, batch)
         else:
             own = SNAPSHOT_MEMBERS.c.snapshot == snapshot
             self._learned = set(connection.scalars(select(SNAPSHOT_MEMBERS.c.revision_id).where(own)))
-            self._newest, self._counts = {}, Counter()
+            self._samples, self._tests, self._counts = {}, set(), Counter()
             self._take_up(connection)
         self._state, self._last = state, last
 
@@ -327,22 +329,22 @@ class LearnableCounter:
             REVISIONS.c.label,
             REVISIONS.c.annotator,
             FRAMES.c.pixels_hash,
-            GROUPS.c.role,
-            can_judge().label("tests"),
             pixels=pixels,
         )
-        for row in connection.execute(query.where(func.coalesce(MEMBERS.c.bridges, False).is_(False))):
-            self._newest[row.pixels_hash] = row
+        # one that was never placed trains
+        trains = (
+            func.coalesce(GROUPS.c.role, "train") != "test",
+            func.coalesce(MEMBERS.c.bridges, False).is_(False),
+        )
+        for row in connection.execute(query.where(*trains)):
+            self._samples[row.pixels_hash] = row
             self._tally(row, 1)
+        self._tests.update(connection.scalars(select_judging(FRAMES.c.pixels_hash, pixels=pixels)))
 
     def _tally(self, row: Row[Any], number: int) -> None:
-        if row.tests:
-            self._counts["role", "test"] += number
-        if row.role != "test":
-            self._counts["role", "train"] += number
-            if row.id not in self._learned:
-                self._counts["class", row.label] += number
-                self._counts["annotator", row.annotator] += number
+        if row.id not in self._learned:
+            self._counts["class", row.label] += number
+            self._counts["annotator", row.annotator] += number
 
     def _counted(self, what: str) -> dict[str, int]:
         return {

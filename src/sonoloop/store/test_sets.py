@@ -17,7 +17,7 @@ from sonoloop.store.metrics import Figures, FrameScore, summarise_scores
 from sonoloop.store.model_registry import PASSED, REFUSED, ModelRow, add_mark, known_model, list_models
 from sonoloop.store.promotions import incumbent, locked_version
 from sonoloop.store.references import references_in
-from sonoloop.store.revisions import can_judge, select_newest
+from sonoloop.store.revisions import select_judging
 from sonoloop.store.tables import LOOKS, MEMBERS, REVISIONS, SCORES, TEST_SET_MEMBERS, TEST_SETS, TOMBSTONES
 from sonoloop.values import ClassName
 
@@ -103,9 +103,9 @@ class ModelComparison:
 def freeze_test_set(store: Database) -> TestSet:
     """Freeze the frames that can test today; the same frames with the same corrections are the same set.
 
-    These are the frames of test groups whose newest correction was made without having seen a prediction: it
-    is its annotator's first on the frame, since what a model says is shown after that. One that has near
-    copies on the training side is not among them, nor is one that was withdrawn.
+    These are the frames of test groups that somebody drew without having seen a prediction: by their first
+    correction of it, since what a model says is shown after that. One that has near copies on the training
+    side is not among them, nor is one that was withdrawn.
     """
     with store.writing() as connection:
         hold(connection, TEST_SETS)
@@ -148,8 +148,8 @@ def newest_test_set(store: Database) -> TestSet | None:
 
 def _select_test_frames(connection: Connection) -> tuple[TestFrame, ...]:
     columns = (REVISIONS.c.frame_id, REVISIONS.c.id.label("revision_id"), MEMBERS.c.group_id)
-    newest = select_newest(*columns).where(can_judge()).order_by(None).order_by(REVISIONS.c.frame_id)
-    rows = connection.execute(newest).all()
+    query = select_judging(*columns).order_by(None).order_by(REVISIONS.c.frame_id)
+    rows = connection.execute(query).all()
     references = references_in(connection, [row.frame_id for row in rows])
     return tuple(TestFrame(**row._mapping, reference=references.get(row.frame_id)) for row in rows)
 
