@@ -13,7 +13,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -28,11 +28,13 @@ from sqlalchemy import (
     Exists,
     Row,
     Select,
+    and_,
     exists,
     func,
     not_,
     or_,
     select,
+    true,
     update,
 )
 
@@ -196,20 +198,32 @@ def _read_erased(values: Mapping[str, Any]) -> NDArray[np.uint8]:
     return np.zeros((values["height"], values["width"]), np.uint8)
 
 
-def select_newest(*columns: ColumnElement[Any]) -> Select[Any]:
-    """Select the newest head of each image that was not withdrawn, whichever of its files it is about."""
+def select_newest(*columns: ColumnElement[Any], pixels: Collection[str] | None = None) -> Select[Any]:
+    """Select the newest head of each image that was not withdrawn, whichever of its files it is about.
+
+    Of all images, or of those with these pixel hashes.
+    """
     said, of = REVISIONS.alias("said"), FRAMES.alias("of")
     newest = (
         select(func.max(said.c.number))
-        .join(HEADS, HEADS.c.revision_id == said.c.id)
+        .join(
+            HEADS,
+            # by its key, where one image is asked about
+            and_(
+                HEADS.c.frame_id == said.c.frame_id,
+                HEADS.c.annotator == said.c.annotator,
+                HEADS.c.revision_id == said.c.id,
+            ),
+        )
         .join(of, of.c.id == said.c.frame_id)
         .where(not_(is_withdrawn(said.c.frame_id)))
+        .where(true() if pixels is None else of.c.pixels_hash.in_(pixels))
         .group_by(of.c.pixels_hash)
     )
     return _select_placed(newest, *columns)
 
 
-def select_judging(*columns: ColumnElement[Any]) -> Select[Any]:
+def select_judging(*columns: ColumnElement[Any], pixels: Collection[str] | None = None) -> Select[Any]:
     """Select the revision that models are judged by, of each image that is kept for testing.
 
     It was made without having seen what a model says, and is its annotator's first of these pixels: once they
@@ -221,6 +235,7 @@ def select_judging(*columns: ColumnElement[Any]) -> Select[Any]:
         select(func.min(said.c.number).label("number"), of.c.pixels_hash)
         .join(of, of.c.id == said.c.frame_id)
         .where(not_(is_withdrawn(said.c.frame_id)))
+        .where(true() if pixels is None else of.c.pixels_hash.in_(pixels))
         .group_by(of.c.pixels_hash, said.c.annotator)
         .subquery()
     )

@@ -12,14 +12,14 @@ from typing import Any
 from sqlalchemy import URL, Connection, Row, insert, select, text, update
 
 from sonoloop.errors import StoreError
-from sonoloop.store.database import Database, check_who, check_why, hold, in_batches, now
+from sonoloop.store.database import Database, check_who, check_why, in_batches, now
 from sonoloop.store.file_index import Places, shared_folder, work_folder
 from sonoloop.store.groups import hash_patient, place_unseen, read_member
 from sonoloop.store.model_registry import ModelRow, known_model, models_from, snapshots_with
-from sonoloop.store.near_duplicates import count_change
+from sonoloop.store.near_duplicates import hold_sketches, note_sketches
 from sonoloop.store.revisions import is_withdrawn
 from sonoloop.store.settings import secret_in, store_secret
-from sonoloop.store.tables import FRAMES, GROUPS, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
+from sonoloop.store.tables import FRAMES, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
 # datasets whose patients are known as DATASET/NUMBER
@@ -64,14 +64,14 @@ def withdraw(database: Database, frame_or_patient: str, *, why: str, who: str) -
         if connection.dialect.name == "sqlite":
             # else the old bytes stay in the file's free pages
             connection.execute(text("PRAGMA secure_delete=ON"))
-        hold(connection, GROUPS)
+        hold_sketches(connection)
         found = _find(connection, frame_or_patient.strip(), secret_in(connection))
         rows = _read_found(connection, found)
         frames = sorted(row.id for row in rows if not row.withdrawn)
         for some in in_batches(frames):
             _erase(connection, some, why=why, who=who)
         if frames:
-            count_change(connection)
+            note_sketches(connection, frames)
         snapshots = snapshots_with(connection, found)
         # where it only judged, nothing was learned of it
         learned = models_from(connection, snapshots_with(connection, found, role="train"))
