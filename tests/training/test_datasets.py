@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,8 +142,7 @@ def test_without_a_list_groups_are_computed_and_contradictions_left_out(
     def find_groups(samples):
         return {s.name: twins.get(s.name, s.name) for s in samples}
 
-    detector = SimpleNamespace(near_duplicate_groups=find_groups)
-    monkeypatch.setitem(sys.modules, "sonoloop_training.datasets.groups", detector)
+    monkeypatch.setattr("sonoloop_training.datasets.groups.near_duplicate_groups", find_groups)
     samples = find_datasets(tmp_path)
     group = {s.name: s.group for s in samples}
     assert group["benign (4)"] == group["benign (2)"] == "busi/benign (2)"

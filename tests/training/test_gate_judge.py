@@ -11,6 +11,7 @@ from gate_samples import Project, add_frames, make_project
 from PIL import Image
 
 from sonoloop.errors import ModelError, StoreError, TrainingError
+from sonoloop.imaging.fingerprints import fingerprint
 from sonoloop.imaging.io import read_frame
 from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import Gate, Notice, Progress, Unreadable
@@ -23,7 +24,6 @@ from sonoloop.store.model_registry import find_model
 from sonoloop.store.promotions import incumbent
 from sonoloop.store.settings import change_settings
 from sonoloop.values import Frame
-from sonoloop_training.datasets.groups import fingerprint
 from sonoloop_training.evaluation.scores import dice
 from sonoloop_training.gate.comparison import judge
 from sonoloop_training.gate.scoring import read_judged, score_models

@@ -7,9 +7,9 @@ import json
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
+from sonoloop.imaging.fingerprints import fingerprint
 from sonoloop.jobs.events import Progress
 from sonoloop_training.datasets import Sample
-from sonoloop_training.datasets.groups import fingerprint
 from sonoloop_training.splits import LEFT_OUT, PARTS, Part
 
 SPLIT = "split.json"

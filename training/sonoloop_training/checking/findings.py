@@ -33,26 +33,16 @@ _ADVICE: dict[FaultKind, tuple[Severity, str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing about a dataset that its owner should know.
+    """One thing about a dataset that its owner should know."""
 
-    Parameters
-    ----------
-    severity : str
-        "mend" (training would learn or measure something wrong), "heed" or "note".
-    dataset : str
-        Which dataset.
-    what : str
-        What was found, without its count.
-    advice : str
-        What to do; empty where nothing is to be done.
-    names : tuple of str
-        Which images, with details; empty if it is about all.
-    """
-
+    # "mend": training would learn or measure something wrong
     severity: Severity
     dataset: str
+    # without its count
     what: str
+    # empty where nothing is to be done
     advice: str = ""
+    # which images, with details; empty if it is about all
     names: tuple[str, ...] = ()
 
 
@@ -84,22 +74,19 @@ def shared_images(surveys: Sequence[Survey], pairs: Iterable[SharedPair]) -> lis
     """Say which images of one dataset are in another too; no group keeps them together."""
     by_datasets: dict[tuple[int, int], list[str]] = defaultdict(list)
     for pair in pairs:
-        places = (pair.one, pair.other)
-        names = [
-            f"{surveys[home].source.dataset}/{surveys[home].inspections[place].sample.name}"
-            for home, place in places
-        ]
+        samples = [surveys[number].inspections[place].sample for number, place in (pair.one, pair.other)]
+        names = [f"{sample.dataset}/{sample.name}" for sample in samples]
         by_datasets[pair.one[0], pair.other[0]].append(", ".join(names) + " (mirrored)" * pair.mirrored)
     return [
         Finding(
             severity="mend",
-            dataset=" and ".join(surveys[home].source.dataset for home in homes),
+            dataset=" and ".join(surveys[number].source.dataset for number in numbers),
             what="images are near-duplicates of images of the other dataset",
             advice="one may train and the other test, and training leaves out only copies that it knows by "
             "their fingerprints; keep each image in one dataset",
             names=tuple(names),
         )
-        for homes, names in sorted(by_datasets.items())
+        for numbers, names in sorted(by_datasets.items())
     ]
 
 
@@ -159,17 +146,17 @@ def _leaks(survey: Survey) -> list[Finding]:
         return []
     source = survey.source
     if source.listed:
-        homes, home = "groups of the list", f"group of {source.listed.name}"
+        groups, group = "groups of the list", f"group of {source.listed.name}"
     elif all(sample.group == f"{sample.dataset}/{sample.patient}" for sample in source.samples):
-        homes, home = "patients", "patient"
+        groups, group = "patients", "patient"
     else:
-        homes, home = "groups of the table", "group of the table"
+        groups, group = "groups of the table", "group of the table"
     return [
         Finding(
             severity="mend",
             dataset=source.dataset,
-            what=f"pairs of near-duplicates are in two {homes}",
-            advice=f"one may train and the other test; put both into one {home}",
+            what=f"pairs of near-duplicates are in two {groups}",
+            advice=f"one may train and the other test; put both into one {group}",
             names=names,
         )
     ]
@@ -250,31 +237,16 @@ ALL = "all"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Figures of the images of one class, or of all.
-
-    Parameters
-    ----------
-    images, readable : int
-        How many there are, and how many of them could be read; what follows is of these.
-    widths, heights : tuple of float
-        Least, median and most, in pixels; empty where there is no image, as `areas`.
-    areas : tuple of float
-        Quartiles of the share of the frame that lesions cover, over the images with a lesion.
-    depths : mapping
-        How many images of each depth.
-    lesions : mapping
-        How many images with so many lesions.
-    overlays : int
-        Images that something looks burned into.
-    near_duplicates : int
-        Images that have a near-duplicate.
-    """
+    """Figures of the images of one class, or of all; but for `images` of those that can be read."""
 
     images: int
     readable: int
+    # least, median and most, in pixels; empty where there is no image, as `areas`
     widths: tuple[float, ...]
     heights: tuple[float, ...]
+    # quartiles of the share of the frame that lesions cover, over the images with a lesion
     areas: tuple[float, ...]
+    # how many images of each depth, and with so many lesions
     depths: Mapping[str, int]
     lesions: Mapping[int, int]
     overlays: int

@@ -18,7 +18,7 @@ from sonoloop.errors import TrainingError
 from sonoloop.imaging.io import SUFFIXES, fold_case
 from sonoloop.jobs.events import Event, Progress, Unpacked
 from sonoloop.values import CLASSES
-from sonoloop_training.datasets.registry import find_reader
+from sonoloop_training.datasets.registry import find_layout
 from sonoloop_training.datasets.sample import Sample
 
 if TYPE_CHECKING:
@@ -36,21 +36,13 @@ _SMALL = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much is unpacked at most.
+    """How much is unpacked at most."""
 
-    Parameters
-    ----------
-    members : int
-        Files, those that are passed over counted too.
-    file_bytes, total_bytes : int
-        Size unpacked, of one and of all.
-    ratio : float
-        Size unpacked by size packed, of one file above 1 MB.
-    """
-
+    # files, those that are passed over counted too
     members: int = 10_000
     file_bytes: int = 256_000_000
     total_bytes: int = 4_000_000_000
+    # size unpacked by size packed, of one file above 1 MB
     ratio: float = 100
 
 
@@ -350,12 +342,12 @@ def _write_files(
 
 def _check(folder: Path, source: Path) -> Sequence[Sample]:
     """Return the samples of what was written, if it is a dataset with masks."""
-    reader = find_reader(folder)
-    if reader is None:
+    layout = find_layout(folder)
+    if layout is None:
         raise TrainingError(
             f"{source} holds no dataset with a layout that Sonoloop knows; see docs/datasets.md"
         )
-    samples = reader(folder, find_groups=lambda found: {sample.name: sample.name for sample in found})
+    samples = layout.load(folder, find_groups=lambda found: {sample.name: sample.name for sample in found})
     if not any(sample.masks for sample in samples if sample.label != "normal"):
         raise TrainingError(f"{source} holds no masks of lesions; give the dataset with its masks")
     return samples
