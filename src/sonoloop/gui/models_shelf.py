@@ -15,7 +15,7 @@ from sonoloop.models.archive import verify_files
 from sonoloop.models.card import Card, read_card, shipped_card
 from sonoloop.models.library import Library
 from sonoloop.store.corrections import CorrectionStore
-from sonoloop.store.metrics import Figure, Line, Overview, compare_models
+from sonoloop.store.metrics import Figure
 from sonoloop.store.model_registry import DELETED, list_models, mark, register
 from sonoloop.store.promotions import (
     Promotion,
@@ -27,6 +27,7 @@ from sonoloop.store.promotions import (
     rollback_target,
     unlock,
 )
+from sonoloop.store.test_sets import ComparedModel, ModelComparison, compare_models
 
 # on whatever it was tested on where it was made
 _OWN = (
@@ -102,9 +103,9 @@ class ModelsDesk:
         store = self._keeper.at(url)
         overview, shipped = compare_models(store), shipped_card()
         here = set(self._library.versions())
-        known = {line.row.version for line in overview.lines}
+        known = {line.row.version for line in overview.models}
         frames = 0 if overview.test_set is None else len(overview.test_set.members)
-        lines = [_line(line, here, frames) for line in overview.lines if not line.row.is_deleted]
+        lines = [_line(line, here, frames) for line in overview.models if not line.row.is_deleted]
         if shipped.version not in known:
             lines.append(_shipped_line(shipped, in_use=not any(line.in_use for line in lines)))
         back = rollback_target(store)
@@ -176,16 +177,16 @@ class ModelsDesk:
         ensure_incumbent(store, version=shipped.version, model=shipped.model, who=who)
 
 
-def _describe_set(overview: Overview) -> str:
+def _describe_set(overview: ModelComparison) -> str:
     test_set = overview.test_set
     if test_set is None or not test_set.members:
         return "No test set yet: figures come with the first comparison"
     groups = f"{test_set.groups} group{'' if test_set.groups == 1 else 's'}"
-    looks = f"{overview.looks} look{'' if overview.looks == 1 else 's'}"
+    looks = f"{overview.evaluations} look{'' if overview.evaluations == 1 else 's'}"
     return f"Figures on test set {test_set.number}, {groups}, {looks}"
 
 
-def _line(line: Line, here: Collection[str], frames: int) -> ModelLine:
+def _line(line: ComparedModel, here: Collection[str], frames: int) -> ModelLine:
     row, figures = line.row, line.figures
     return ModelLine(
         version=row.version,

@@ -12,24 +12,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Select, func, insert, not_, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Select, func, insert, not_, or_, select, update
 
 from sonoloop.errors import StoreError
-from sonoloop.store.database import (
-    create_store_engine,
-    describe,
-    ensure_schema,
-    explained,
-    for_writing,
-    prepare_file,
-    read_location,
-)
+from sonoloop.store.database import Database, add_if_new
 from sonoloop.store.integrity import find_problems
 from sonoloop.store.near_duplicates import SketchIndex
 from sonoloop.store.revisions import (
@@ -67,10 +55,7 @@ def enter_frame(connection: Connection, correction: Correction) -> dict[str, Any
 
 def add_frame(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
     """Add a frame's row if it is new, and lock it."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(postgresql.insert(FRAMES).values(row).on_conflict_do_nothing())
-    else:
-        connection.execute(sqlite.insert(FRAMES).values(row).on_conflict_do_nothing())
+    add_if_new(connection, FRAMES, row)
     query = select(FRAMES).where(FRAMES.c.id == row["id"]).with_for_update()
     return dict(connection.execute(query).one()._mapping)
 
@@ -112,41 +97,18 @@ def move_head(connection: Connection, row: dict[str, Any], head: str | None) -> 
 _log = logging.getLogger(__name__)
 
 
-class CorrectionStore:
+class CorrectionStore(Database):
     """The corrections of a project, in one SQLite file or in a PostgreSQL database.
 
-    Opening creates what is missing and brings an older schema up to date. May be used from several threads;
-    after a fork, open it anew.
-
-    Parameters
-    ----------
-    url : str or path, optional
-        A file, a URL of SQLite or PostgreSQL, or nothing for `sonoloop.store.default_url`.
+    See `sonoloop.store.database.Database` for how it is opened.
     """
 
     def __init__(self, url: str | os.PathLike[str] | None = None) -> None:
-        self._url = read_location(url)
-        self._name = describe(self._url)
-        self._sketches = SketchIndex()
-        self._turned_away: dict[str, str] = {}
-        prepare_file(self._url)
-        with explained(self._name):
-            ensure_schema(self._url)
-            self._engine: Engine | None = create_store_engine(self._url)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the database; closing twice is no error."""
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
+        super().__init__(url)
+        # what `sonoloop.store.groups` keeps in memory of this store's frames
+        self.sketches = SketchIndex()
+        # the pixels of new frames of withdrawn patients, with the date: nothing of them is in the store
+        self.turned_away: dict[str, str] = {}
 
     def accept(self, correction: Correction, *, parent: str | None) -> Revision:
         """Store a correction as its annotator's head on its frame; once this returns it is on disk."""
@@ -156,7 +118,7 @@ class CorrectionStore:
         )
         with self.writing() as connection:
             frame = enter_frame(connection, correction)
-            check_not_withdrawn(connection, frame, self._turned_away)
+            check_not_withdrawn(connection, frame, self.turned_away)
             check_parent(connection, row)
             head = select_head(connection, row)
             if prediction is not None:
@@ -207,38 +169,6 @@ class CorrectionStore:
         """Check the database, its guards, and that every mask is still what was accepted."""
         self._open()
         return find_problems(self.reading)
-
-    @property
-    def url(self) -> URL:
-        """Where it is, as `sonoloop.store.database.read_location` gave it."""
-        return self._url
-
-    @property
-    def sketches(self) -> SketchIndex:
-        """What `sonoloop.store.groups` keeps in memory of this store's frames."""
-        return self._sketches
-
-    @property
-    def turned_away(self) -> dict[str, str]:
-        """The pixels of new frames of withdrawn patients, with the date: nothing of them is in the store."""
-        return self._turned_away
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Open a transaction in which all reads agree."""
-        with explained(self._name), self._open().begin() as connection:
-            yield connection
-
-    @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """Open a transaction that writes, all of it or nothing; on SQLite no other writes meanwhile."""
-        with explained(self._name), for_writing(self._open()).begin() as connection:
-            yield connection
-
-    def _open(self) -> Engine:
-        if self._engine is None:
-            raise StoreError(f"{self._name} was closed: open it again")
-        return self._engine
 
     def _read_last(self, query: Select[Any]) -> Revision | None:
         last = query.order_by(None).order_by(REVISIONS.c.number.desc()).limit(1)

@@ -12,17 +12,14 @@ from sqlalchemy import Connection, delete, insert, select
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import ConflictError, StoreError
+from sonoloop.store.database import check_who, check_why, hold, now
 from sonoloop.store.model_registry import (
     LOCKED,
     UNLOCKED,
     ModelRow,
     add_mark,
     add_model,
-    check_who,
-    check_why,
-    hold,
     known_model,
-    now,
     read_in_use,
     select_models,
 )
@@ -53,7 +50,7 @@ class Promotion:
     kind : str
         "first", "gate" (it was found better), "use" (a person decided) or "rollback".
     look : int, optional
-        The look at a test set that decided; see `sonoloop.store.test_sets.Look`.
+        The look at a test set that decided; see `sonoloop.store.test_sets.Evaluation`.
     why, who : str
         The reason, and the pseudonym of the person.
     created : datetime.datetime

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, Select, func, insert, select
 
 from sonoloop.errors import StoreError
+from sonoloop.store.database import check_who, hold, now
 from sonoloop.store.groups import place_unseen
-from sonoloop.store.model_registry import check_who, hold, now
 from sonoloop.store.references import references_in
 from sonoloop.store.revisions import (
     Revision,

@@ -11,18 +11,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL, Connection, Row, insert, select, text, update
 
 from sonoloop.errors import StoreError
+from sonoloop.store.database import check_who, check_why, hold, now
 from sonoloop.store.file_index import Places, work_folder
 from sonoloop.store.groups import hash_patient, place_unseen, read_member
-from sonoloop.store.model_registry import (
-    ModelRow,
-    check_who,
-    check_why,
-    hold,
-    known_model,
-    models_from,
-    now,
-    snapshots_with,
-)
+from sonoloop.store.model_registry import ModelRow, known_model, models_from, snapshots_with
 from sonoloop.store.near_duplicates import count_change
 from sonoloop.store.revisions import is_withdrawn
 from sonoloop.store.settings import secret_in, store_secret
