@@ -12,13 +12,14 @@ from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
 from sonoloop_training.evaluation.scores import Case
 from sonoloop_training.evaluation.split_list import Listed, is_other, read_split_list
-from sonoloop_training.leakage import find_leaks, identify
+from sonoloop_training.leakage import find_leaks
 
 
 def listed(pixels: np.ndarray, name: str, group: str = "") -> Listed:
     frame = frame_from_array(pixels, name=name)
     mask = np.zeros(pixels.shape, bool)
-    return identify(Case(frame=frame, mask=mask, label="benign", dataset="busi", group=group, name=name))
+    case = Case(frame=frame, mask=mask, label="benign", dataset="busi", group=group, name=name)
+    return case.listed()
 
 
 @pytest.fixture(scope="module")

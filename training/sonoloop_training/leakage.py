@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ from typing import Literal
 from sqlalchemy import or_, select
 
 from sonoloop.errors import TrainingError, UnsupportedImageError
-from sonoloop.imaging.fingerprints import BITS, sketch
+from sonoloop.imaging.fingerprints import BITS, NEAR, distance, sketch
 from sonoloop.imaging.grey import check_frame
 from sonoloop.jobs.events import Event, Notice, Progress
 from sonoloop.models.bundle import read_bundle
@@ -26,7 +26,6 @@ from sonoloop.store.tables import FRAMES, GROUPS, MEMBERS, REVISIONS, SNAPSHOT_M
 from sonoloop.store.test_sets import TestSet
 from sonoloop.values import Frame
 from sonoloop_training.datasets import Sample
-from sonoloop_training.evaluation.scores import Case
 from sonoloop_training.evaluation.split_list import Listed, read_split_list
 from sonoloop_training.fit.preflight import check_parts
 from sonoloop_training.fit.recipe import Recipe
@@ -181,20 +180,6 @@ class Leak:
     kind: Kind
 
 
-def identify(case: Case) -> Listed:
-    """Describe a case as a split lists it."""
-    # imported late: it reads images by itself, and only this needs it
-    from sonoloop_training.datasets.groups import fingerprint  # noqa: PLC0415
-
-    return Listed(
-        name=f"{case.dataset}/{case.name}",
-        group=case.group,
-        id=case.frame.id,
-        pixels_hash=case.frame.pixels_hash,
-        fingerprint=fingerprint(case.frame.pixels),
-    )
-
-
 def find_leaks_in_steps(
     evaluated: Sequence[Listed], trained: Sequence[Listed], *, stage: str, every: int
 ) -> Generator[Progress, None, list[Leak]]:
@@ -206,12 +191,7 @@ def find_leaks_in_steps(
     return leaks
 
 
-def find_leaks(
-    evaluated: Sequence[Listed],
-    trained: Sequence[Listed],
-    *,
-    near: Callable[[str, str], bool] | None = None,
-) -> list[Leak]:
+def find_leaks(evaluated: Sequence[Listed], trained: Sequence[Listed]) -> list[Leak]:
     """Find the evaluated images that the training saw, one leak an image at most."""
     # where hashes are listed, a name says nothing: two folders may hold other images of one name
     by_name = {one.name: one.name for one in trained if not (one.id or one.pixels_hash)}
@@ -221,13 +201,13 @@ def find_leaks(
         if one.group:
             by_group.setdefault(one.group, one.name)
     prints = [(one.fingerprint, one.name) for one in trained if one.fingerprint]
-    close = near or _near_copies if prints else None
     leaks = []
     for image in evaluated:
         same = by_hash.get(image.id) or by_hash.get(image.pixels_hash) or by_name.get(image.name)
         kind: Kind = "same image"
-        if same is None and close is not None and image.fingerprint:
-            same = next((name for other, name in prints if close(image.fingerprint, other)), None)
+        if same is None and image.fingerprint:
+            near = (name for other, name in prints if distance(image.fingerprint, other) <= NEAR)
+            same = next(near, None)
             kind = "near copy"
         if same is None:
             same = by_group.get(image.group)
@@ -235,12 +215,6 @@ def find_leaks(
         if same is not None:
             leaks.append(Leak(image=image.name, trained=same, kind=kind))
     return leaks
-
-
-def _near_copies(one: str, other: str) -> bool:
-    from sonoloop_training.datasets.groups import NEAR, distance  # noqa: PLC0415
-
-    return distance(one, other) <= NEAR
 
 
 _EVERY = 50

@@ -27,8 +27,7 @@ from sonoloop.models.networks import build_network
 from sonoloop.models.predictor import Predictor
 from sonoloop_training.augment import build_augmentation
 from sonoloop_training.datasets import Sample, find_datasets
-from sonoloop_training.evaluation.evaluate import assess
-from sonoloop_training.evaluation.scores import Case, confusion, read_case
+from sonoloop_training.evaluation.scores import Case, assess, confusion, read_case
 from sonoloop_training.evaluation.summary import summarise
 from sonoloop_training.fit.batches import cache_samples, make_batch
 from sonoloop_training.fit.calibration import calibrate

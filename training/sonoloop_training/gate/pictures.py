@@ -17,15 +17,16 @@ from sonoloop.models.library import Library
 from sonoloop.models.predictor import Predictor
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.file_index import Places
+from sonoloop.store.metrics import FrameScore
 from sonoloop.store.test_sets import TestSet
 from sonoloop.values import CLASSES
 from sonoloop_training.evaluation.report import outlined
 from sonoloop_training.evaluation.scores import Case
-from sonoloop_training.gate.decision import Outcome
-from sonoloop_training.gate.scoring import Judged, load_predictor, read_judged
+from sonoloop_training.gate.scoring import load_predictor, read_test_frame
 from sonoloop_training.page import CLASS_COLOURS, new_figure
 
 SCATTER, IMPROVED, HARMED = "scatter", "improved", "harmed"
+_TITLES = {IMPROVED: "Most improved", HARMED: "Most harmed"}
 COUNT = 5
 
 _QUIET = "#767676"
@@ -37,16 +38,10 @@ _NO_LESION = "no lesion"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A frame that a change of model makes better or worse.
+    """How a frame was scored by the incumbent, and how by the candidate."""
 
-    Parameters
-    ----------
-    before, after : Outcome
-        By the incumbent and by the candidate.
-    """
-
-    before: Outcome
-    after: Outcome
+    before: FrameScore
+    after: FrameScore
 
     @property
     def amount(self) -> float:
@@ -56,17 +51,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Shown:
-    """A change with what there is to see.
-
-    Parameters
-    ----------
-    change : Change
-        Which frame.
-    case : Case
-        The frame with its truth.
-    before, after : numpy.ndarray
-        Masks predicted by the incumbent and by the candidate, bool (H, W).
-    """
+    """A change with the frame, and the masks that both models predict, (H, W)."""
 
     change: Change
     case: Case
@@ -75,7 +60,7 @@ class Shown:
 
 
 def most_changed(
-    candidate: Sequence[Outcome], incumbent: Sequence[Outcome], count: int = COUNT
+    candidate: Sequence[FrameScore], incumbent: Sequence[FrameScore], count: int = COUNT
 ) -> tuple[list[Change], list[Change]]:
     """Pick the frames that are most improved and most harmed, the most changed first."""
     changes = [Change(before=old, after=new) for new, old in zip(candidate, incumbent, strict=True)]
@@ -86,7 +71,7 @@ def most_changed(
 
 
 def scatter_figure(
-    candidate: Sequence[Outcome], incumbent: Sequence[Outcome], *, names: tuple[str, str]
+    candidate: Sequence[FrameScore], incumbent: Sequence[FrameScore], *, names: tuple[str, str]
 ) -> Figure:
     """Draw each frame's Dice by the incumbent (across) and by the candidate (up)."""
     pairs = [
@@ -155,31 +140,14 @@ def _draw(axes: Axes, case: Case, predicted: NDArray[np.bool_], text: str) -> No
     axes.axis("off")
 
 
-def _say(one: Outcome) -> str:
+def _say(one: FrameScore) -> str:
     if one.lesion:
         return f"Dice {one.dice:.2f}"
     return "false alarm" if one.claimed else _NO_LESION
 
 
-_TITLES = {IMPROVED: "Most improved", HARMED: "Most harmed"}
-
-
 class Show:
-    """Draws what changes from one model to another.
-
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where the corrections are.
-    test_set : TestSet
-        Who judged.
-    versions, names : sequence of str
-        Versions and ids of the candidate and the incumbent.
-    device : str
-        See `sonoloop.models.devices.choose_device`.
-    library : Library
-        Where the models are.
-    """
+    """Draws what changes from the incumbent, the second of the versions and names, to the candidate."""
 
     def __init__(
         self,
@@ -193,12 +161,12 @@ class Show:
     ) -> None:
         self._store = store
         self._places = Places(store.url)
-        self._judges = {judge.frame_id: judge for judge in test_set.members}
+        self._frames = {frame.frame_id: frame for frame in test_set.members}
         self._versions, self._names = versions, names
         self._device, self._library = device, library
 
     def draw(
-        self, candidate: Sequence[Outcome], incumbent: Sequence[Outcome], *, out: Path
+        self, candidate: Sequence[FrameScore], incumbent: Sequence[FrameScore], *, out: Path
     ) -> Generator[Event, None, dict[str, str]]:
         """Draw before against after, and the frames that change most; the verdict does not hang on it."""
         if not candidate:
@@ -235,16 +203,6 @@ class Show:
             return {}
 
     def _predict(self, change: Change, predictors: Sequence[Predictor]) -> Shown:
-        judged = read_judged(self._store, self._places, self._judges[change.after.frame])
-        after, before = (np.asarray(one.predict(judged.frame).mask > 0) for one in predictors)
-        return Shown(change=change, case=_as_case(judged), before=before, after=after)
-
-
-def _as_case(judged: Judged) -> Case:
-    return Case(
-        frame=judged.frame,
-        mask=judged.mask,
-        label=judged.label,
-        dataset="",
-        group=judged.judge.group_id,
-    )
+        case = read_test_frame(self._store, self._places, self._frames[change.after.frame])
+        after, before = (np.asarray(one.predict(case.frame).mask > 0) for one in predictors)
+        return Shown(change=change, case=case, before=before, after=after)
