@@ -16,7 +16,7 @@ from sonoloop.imaging.grey import hash_pixels
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import placement
 from sonoloop.store.settings import change_settings
-from sonoloop.store.snapshots import count_news
+from sonoloop.store.snapshots import LearnableCounter
 
 ALL_TEST = {"test_cap": 300, "first_test_share": 1.0, "test_share": 1.0, "draw_first_share": 0.0}
 ALL_DRAWN_FIRST = {"test_cap": 0, "draw_first_share": 1.0}
@@ -283,7 +283,7 @@ def test_a_sample_that_was_accepted_takes_no_part(all_test, desk, store):
     desk.accept()
     assert store.count() == 1
     assert placement(store, hash_pixels(data)).role == "neither"
-    assert (count_news(store).learn, count_news(store).judge) == (0, 0)
+    assert (LearnableCounter(store).count().new, LearnableCounter(store).count().test_frames) == (0, 0)
 
 
 def test_a_frames_file_is_remembered(desk, store, tmp_path):

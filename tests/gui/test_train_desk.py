@@ -41,4 +41,4 @@ def test_what_judges_is_no_lesson(store, store_url):
         )
         store.accept(correction, parent=None)
     outlook = TrainDesk(lambda _url: store).outlook(store_url)
-    assert (outlook.lessons, outlook.news.judge) == (2, 1)
+    assert (outlook.lessons, outlook.news.test_frames) == (2, 1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from sonoloop.gui.models_shelf import Shelf
     from sonoloop.gui.train.progress import GateResult
-    from sonoloop.store.snapshots import News
+    from sonoloop.store.snapshots import Learnable
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Outlook:
 
     Parameters
     ----------
-    news : News
+    news : Learnable
         What is new since the model in use.
     model : str
         What that model is called.
@@ -30,7 +30,7 @@ class Outlook:
         Corrections that may train, those that the model in use has learned from among them.
     """
 
-    news: News
+    news: Learnable
     model: str
     snapshots: tuple[str, ...]
     lessons: int

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy import func, select
-
 from sonoloop.errors import ConflictError
 from sonoloop.gui.desks import Outlook
 from sonoloop.gui.train.progress import GateResult
@@ -15,12 +13,9 @@ from sonoloop.jobs.folder import JOBS
 from sonoloop.models.archive import verify_files
 from sonoloop.models.card import shipped_card
 from sonoloop.models.library import Library
-from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.file_index import Places, known_frames, work_folder
 from sonoloop.store.promotions import incumbent, promote
-from sonoloop.store.revisions import select_newest
-from sonoloop.store.snapshots import count_news, list_snapshots
-from sonoloop.store.tables import GROUPS, MEMBERS, REVISIONS
+from sonoloop.store.snapshots import LearnableCounter, list_snapshots
 
 _ID = 64  # digits
 
@@ -39,13 +34,16 @@ class TrainDesk:
     def __init__(self, open_store: OpenStore, library: Library | None = None) -> None:
         self._keeper = StoreKeeper(open_store)
         self._library = library or Library()
+        self._counter: LearnableCounter | None = None
 
     def outlook(self, url: str | None) -> Outlook:
         """Count what is new, and list the snapshots."""
         store = self._keeper.at(url)
-        news = count_news(store)
+        if self._counter is None or self._counter.store is not store:
+            self._counter = LearnableCounter(store)
+        news = self._counter.count()
         names = tuple(snapshot.name for snapshot in list_snapshots(store))
-        return Outlook(news, news.model or shipped_card().model, names[::-1], _count_lessons(store))
+        return Outlook(news, news.model or shipped_card().model, names[::-1], news.samples)
 
     def name_frames(self, url: str | None, frames: Sequence[str]) -> dict[str, str]:
         """Name the files of frames, by ids or their first digits, as far as this machine knows them."""
@@ -86,12 +84,3 @@ class TrainDesk:
     def close(self) -> None:
         """Close the store."""
         self._keeper.close()
-
-
-def _count_lessons(store: CorrectionStore) -> int:
-    """Count the corrections that may train, by the rule of `sonoloop.store.snapshots.count_news`."""
-    trains = func.coalesce(GROUPS.c.role, "train") != "test"
-    alone = func.coalesce(MEMBERS.c.bridges, False).is_(False)
-    newest = select_newest(REVISIONS.c.id).where(trains, alone).order_by(None).subquery()
-    with store.reading() as connection:
-        return int(connection.scalar(select(func.count()).select_from(newest)) or 0)

@@ -19,6 +19,7 @@ from sonoloop.values import Correction, Frame, Label, Prediction
 if TYPE_CHECKING:
     from sonoloop.store.corrections import CorrectionStore
     from sonoloop.store.file_index import Places
+    from sonoloop.store.near_duplicates import SketchIndex
     from sonoloop.store.revisions import Revision
 
 
@@ -162,6 +163,7 @@ class StoreKeeper:
         self._url: str | None = None
         self._store: CorrectionStore | None = None
         self._places: Places | None = None
+        self._sketches: SketchIndex | None = None
         self._closed = False
         self._lock = RLock()
 
@@ -246,8 +248,11 @@ class StoreKeeper:
         """Place a frame for ever, and tell whether it is drawn first."""
         from sonoloop.store.file_index import Places  # noqa: PLC0415
         from sonoloop.store.groups import place_frame  # noqa: PLC0415 - the store loads slowly
+        from sonoloop.store.near_duplicates import SketchIndex  # noqa: PLC0415
 
-        placement = place_frame(store, frame)
+        if self._sketches is None:
+            self._sketches = SketchIndex()
+        placement = place_frame(store, frame, index=self._sketches)
         if source.file is not None and frame.id == source.id:
             path, page = source.file
             if self._places is None:
@@ -256,7 +261,7 @@ class StoreKeeper:
         return placement.draw_first
 
     def _let_go(self) -> None:
-        self._places = None
+        self._places = self._sketches = None
         if self._store is not None:
             self._store.close()
             self._store = None

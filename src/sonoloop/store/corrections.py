@@ -19,7 +19,6 @@ from sqlalchemy import Connection, Select, func, insert, not_, or_, select, upda
 from sonoloop.errors import StoreError
 from sonoloop.store.database import Database, add_if_new
 from sonoloop.store.integrity import find_problems
-from sonoloop.store.near_duplicates import SketchIndex
 from sonoloop.store.revisions import (
     HeadMovedError,
     Revision,
@@ -105,8 +104,6 @@ class CorrectionStore(Database):
 
     def __init__(self, url: str | os.PathLike[str] | None = None) -> None:
         super().__init__(url)
-        # what `sonoloop.store.groups` keeps in memory of this store's frames
-        self.sketches = SketchIndex()
         # the pixels of new frames of withdrawn patients, with the date: nothing of them is in the store
         self.turned_away: dict[str, str] = {}
 

@@ -9,7 +9,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -342,16 +342,29 @@ def _read_erased(values: Mapping[str, Any]) -> NDArray[np.uint8]:
     return np.zeros((values["height"], values["width"]), np.uint8)
 
 
-def select_newest(*columns: ColumnElement[Any]) -> Select[Any]:
-    """Select the newest head of each image that was not withdrawn, whichever of its files it is about."""
+def select_newest(*columns: ColumnElement[Any], pixels: Collection[str] | None = None) -> Select[Any]:
+    """Select the newest head of each image that was not withdrawn, whichever of its files it is about.
+
+    Of all images, or of those with these pixel hashes.
+    """
     said, of = REVISIONS.alias("said"), FRAMES.alias("of")
     newest = (
         select(func.max(said.c.number))
-        .join(HEADS, HEADS.c.revision_id == said.c.id)
+        .join(
+            HEADS,
+            # by its key, where one image is asked about
+            and_(
+                HEADS.c.frame_id == said.c.frame_id,
+                HEADS.c.annotator == said.c.annotator,
+                HEADS.c.revision_id == said.c.id,
+            ),
+        )
         .join(of, of.c.id == said.c.frame_id)
         .where(not_(is_withdrawn(said.c.frame_id)))
         .group_by(of.c.pixels_hash)
     )
+    if pixels is not None:
+        newest = newest.where(of.c.pixels_hash.in_(pixels))
     placed = (
         REVISIONS.join(FRAMES, FRAMES.c.id == REVISIONS.c.frame_id)
         .outerjoin(MEMBERS, MEMBERS.c.frame_id == REVISIONS.c.frame_id)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sonoloop.errors import StoreError
@@ -148,6 +148,19 @@ def secret_in(connection: Connection) -> bytes:
 def _read(connection: Connection, key: str) -> str | None:
     value: str | None = connection.scalar(select(SETTINGS.c.value).where(SETTINGS.c.key == key))
     return value
+
+
+def read_value(connection: Connection, key: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Read what is kept under a key, inside a transaction; None if nothing is."""
+    value = _read(connection, key)
+    return None if value is None else json.loads(value)
+
+
+def write_value(connection: Connection, key: str, value: object) -> None:
+    """Keep a value under a key instead of the one before, inside a writing transaction."""
+    row = {"key": key, "value": json.dumps(value)}
+    if connection.execute(update(SETTINGS).where(SETTINGS.c.key == key).values(row)).rowcount == 0:
+        connection.execute(insert(SETTINGS).values(row))
 
 
 def _stored(connection: Connection) -> dict[str, Any]:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL, Connection, Row, insert, select, text, update
 
 from sonoloop.errors import StoreError
-from sonoloop.store.database import check_who, check_why, hold, now
+from sonoloop.store.database import check_who, check_why, now
 from sonoloop.store.file_index import Places, work_folder
 from sonoloop.store.groups import hash_patient, place_unseen, read_member
 from sonoloop.store.model_registry import ModelRow, known_model, models_from, snapshots_with
-from sonoloop.store.near_duplicates import count_change
+from sonoloop.store.near_duplicates import hold_sketches, note_sketches
 from sonoloop.store.revisions import is_withdrawn
 from sonoloop.store.settings import secret_in, store_secret
-from sonoloop.store.tables import FRAMES, GROUPS, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
+from sonoloop.store.tables import FRAMES, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
 
 if TYPE_CHECKING:
     from sonoloop.store.corrections import CorrectionStore
@@ -89,14 +89,14 @@ def withdraw(store: CorrectionStore, frame_or_patient: str, *, why: str, who: st
         if connection.dialect.name == "sqlite":
             # else the old bytes stay in the file's free pages
             connection.execute(text("PRAGMA secure_delete=ON"))
-        hold(connection, GROUPS)
+        hold_sketches(connection)
         found = _find(connection, frame_or_patient.strip(), secret_in(connection))
         rows = _read_found(connection, found)
         frames = sorted(row.id for row in rows if not row.withdrawn)
         for start in range(0, len(frames), _BATCH):
             _erase(connection, frames[start : start + _BATCH], why=why, who=who)
         if frames:
-            count_change(connection)
+            note_sketches(connection, frames)
         snapshots = snapshots_with(connection, found)
         # where it only judged, nothing was learned of it
         learned = models_from(connection, snapshots_with(connection, found, role="train"))

@@ -12,7 +12,7 @@ from sonoloop.errors import StoreError
 from sonoloop.store import CorrectionStore
 from sonoloop.store.metrics import FrameScore
 from sonoloop.store.model_registry import find_model
-from sonoloop.store.snapshots import count_news
+from sonoloop.store.snapshots import LearnableCounter
 from sonoloop.store.tables import GROUPS, MEMBERS, REFERENCES, TEST_SET_MEMBERS, TOMBSTONES
 from sonoloop.store.test_sets import (
     compare_models,
@@ -98,10 +98,10 @@ def test_a_mask_drawn_again_by_the_same_person_judges_no_more(store):
     draw(store, "one")
     draw(store, "one", seed=1)
     assert freeze_test_set(store).members == ()
-    assert count_news(store).judge == 0
+    assert LearnableCounter(store).count().test_frames == 0
     newer = draw(store, "one", seed=2, annotator="reader-2")
     assert judges(freeze_test_set(store)) == {newer}
-    assert count_news(store).judge == 1
+    assert LearnableCounter(store).count().test_frames == 1
 
 
 def test_the_newest_head_judges(store):
