@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from sonoloop.imaging.grey import check_frame
 from sonoloop.jobs.events import Event, Notice, Progress
 from sonoloop.models.bundle import read_bundle
 from sonoloop.models.library import Library, bundle_folder
+from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
 from sonoloop.store import CorrectionStore
 from sonoloop.store.groups import hash_patient
 from sonoloop.store.near_duplicates import find_near
@@ -27,10 +28,8 @@ from sonoloop.store.test_sets import TestSet
 from sonoloop.values import Frame
 from sonoloop_training.datasets import Sample
 from sonoloop_training.evaluation.scores import Case
-from sonoloop_training.evaluation.split_list import Listed, read_split_list
 from sonoloop_training.fit.preflight import check_parts
 from sonoloop_training.fit.recipe import Recipe
-from sonoloop_training.membership import SPLIT, Members
 from sonoloop_training.splits import Part
 
 _FINGERPRINT_BYTES = BITS // 8
@@ -60,7 +59,7 @@ class TestSide:
     ----------
     store : CorrectionStore
         Where they are.
-    listed : tuple of Listed
+    listed : tuple of Member
         Each as a split lists it.
     gone : Gone
         Those who were withdrawn.
@@ -74,7 +73,7 @@ class TestSide:
     __test__ = False
 
     store: CorrectionStore
-    listed: tuple[Listed, ...]
+    listed: tuple[Member, ...]
     gone: Gone
     outsiders: frozenset[str] = frozenset()
     unseen: frozenset[str] = frozenset()
@@ -85,7 +84,7 @@ class TestSide:
         """Tell whether a patient's frames are among them; as imported, "dataset/number"."""
         return bool(patient) and hash_patient(self._secret, patient) in self._patients
 
-    def is_gone(self, listed: Listed, patient: str) -> bool:
+    def is_gone(self, listed: Member, patient: str) -> bool:
         """Tell whether an image or its patient was withdrawn; the patient as in `has_patient`."""
         if not self.gone.keys.isdisjoint((listed.id, listed.pixels_hash)):
             return True
@@ -131,7 +130,7 @@ def read_test_side(store: CorrectionStore) -> TestSide:
     return TestSide(
         store=store,
         listed=tuple(
-            Listed(
+            Member(
                 name=row.frame_id[:16],
                 group=row.group_id,
                 id=row.frame_id,
@@ -181,12 +180,12 @@ class Leak:
     kind: Kind
 
 
-def identify(case: Case) -> Listed:
+def identify(case: Case) -> Member:
     """Describe a case as a split lists it."""
     # imported late: it reads images by itself, and only this needs it
     from sonoloop_training.datasets.groups import fingerprint  # noqa: PLC0415
 
-    return Listed(
+    return Member(
         name=f"{case.dataset}/{case.name}",
         group=case.group,
         id=case.frame.id,
@@ -196,7 +195,7 @@ def identify(case: Case) -> Listed:
 
 
 def find_leaks_in_steps(
-    evaluated: Sequence[Listed], trained: Sequence[Listed], *, stage: str, every: int
+    evaluated: Sequence[Member], trained: Sequence[Member], *, stage: str, every: int
 ) -> Generator[Progress, None, list[Leak]]:
     """Do what `find_leaks` does, and tell before each so many images how far it is."""
     leaks: list[Leak] = []
@@ -207,8 +206,8 @@ def find_leaks_in_steps(
 
 
 def find_leaks(
-    evaluated: Sequence[Listed],
-    trained: Sequence[Listed],
+    evaluated: Sequence[Member],
+    trained: Sequence[Member],
     *,
     near: Callable[[str, str], bool] | None = None,
 ) -> list[Leak]:
@@ -252,7 +251,7 @@ class Family:
 
     Parameters
     ----------
-    frames : list of Listed
+    frames : list of Member
         All of them as a split lists them, named by their ids.
     keys : mapping
         By a frame's id its group, and its patient where that is known.
@@ -260,7 +259,7 @@ class Family:
         Ids of those that judge.
     """
 
-    frames: list[Listed]
+    frames: list[Member]
     keys: Mapping[str, tuple[str, ...]]
     judging: list[str]
 
@@ -290,16 +289,15 @@ def find_trained(
     return to_judging(family, leaks)
 
 
-def find_relatives(store: CorrectionStore, test_set: TestSet, known: Sequence[Listed]) -> list[Leak]:
+def find_relatives(store: CorrectionStore, test_set: TestSet, known: Sequence[Member]) -> list[Leak]:
     """Do what `find_trained` does, but for near copies, which take longer to find."""
     family = read_family(store, test_set)
     return to_judging(family, find_leaks(family.frames, [replace(one, fingerprint="") for one in known]))
 
 
-def read_known(path: Path) -> list[Listed]:
+def read_known(path: Path) -> list[Member]:
     """Read who trained a model, and who its threshold and its other numbers were fitted on."""
-    split = read_split_list(path)
-    return [*split["train"], *split["validation"]]
+    return [*read_manifest(path).known]
 
 
 def to_judging(family: Family, leaks: Sequence[Leak]) -> list[Leak]:
@@ -334,7 +332,7 @@ def read_family(store: CorrectionStore, test_set: TestSet) -> Family:
     with store.reading() as connection:
         rows = connection.execute(query.where(related).order_by(MEMBERS.c.frame_id)).all()
     frames = [
-        Listed(
+        Member(
             name=row.frame_id,
             group=row.group_id,
             id=row.frame_id,
@@ -356,8 +354,8 @@ _DOES: dict[Part, str] = {"train": "train", "validation": "validate"}
 
 
 def leave_out_copies(
-    recipe: Recipe, parts: Mapping[Part, Sequence[Sample]], members: Members
-) -> Generator[Event, None, tuple[dict[Part, list[Sample]], Members]]:
+    recipe: Recipe, parts: Mapping[Part, Sequence[Sample]], members: Manifest
+) -> Generator[Event, None, tuple[dict[Part, list[Sample]], Manifest]]:
     """Leave out of training whose copies judge, and out of validation whose copies test.
 
     A split keeps groups apart, and no group spans datasets: where a folder holds another one's images under
@@ -365,23 +363,23 @@ def leave_out_copies(
     copy goes, since it shows the same lesion or patient. Copies are found by bytes, pixels and fingerprints;
     one that was cropped hard is not. Where the split leaks on purpose, nothing is left out.
     """
-    kept, listed = {part: list(samples) for part, samples in parts.items()}, dict(members)
+    kept, listed = {part: list(samples) for part, samples in parts.items()}, members
     if recipe.split.method == "leaky":
         return kept, listed
-    testing = members["test"]
-    judges: dict[Part, list[dict[str, str]]] = {
-        "train": [*members["validation"], *testing],
-        "validation": testing,
+    judges: dict[Part, tuple[Member, ...]] = {
+        "train": members.validation + members.test,
+        "validation": members.test,
     }
     for part, judging in judges.items():
         copies = yield from _find_copies(members[part], judging)
         if not copies:
             continue
         names = {copy.image for copy in copies}
-        groups = {entry["group"] for entry in members[part] if entry["name"] in names}
+        groups = {entry.group for entry in members[part] if entry.name in names}
         kept[part] = [sample for sample in parts[part] if sample.group not in groups]
-        listed[part] = [entry for entry in members[part] if entry["group"] not in groups]
-        gone = [entry["name"] for entry in members[part] if entry["group"] in groups]
+        left = tuple(entry for entry in members[part] if entry.group not in groups)
+        listed = replace(listed, **{part: left})
+        gone = [entry.name for entry in members[part] if entry.group in groups]
         first = copies[0]
         such = f"such as {first.image} ({first.kind}: {first.trained})"
         if not kept[part]:
@@ -398,19 +396,18 @@ def leave_out_copies(
 
 
 def _find_copies(
-    members: Sequence[Mapping[str, str]], judging: Sequence[Mapping[str, str]]
+    members: Sequence[Member], judging: Sequence[Member]
 ) -> Generator[Progress, None, list[Leak]]:
     """Find the members that judge too, one leak each; `trained` names the image that judges."""
-    mine, theirs = [Listed(**entry) for entry in members], [Listed(**entry) for entry in judging]
-    steps = find_leaks_in_steps(mine, theirs, stage="Looking for copies", every=_COPIES_EVERY)
+    steps = find_leaks_in_steps(members, judging, stage="Looking for copies", every=_COPIES_EVERY)
     # the beginning is not told: mostly there is no more to tell
     next(steps)
     return (yield from steps)
 
 
 def inherit(
-    start: str, members: Mapping[Part, Sequence[Mapping[str, str]]], *, split_sha256: str
-) -> Generator[Notice, None, tuple[list[dict[str, str]], bool]]:
+    start: str, members: Manifest, *, split_sha256: str
+) -> Generator[Notice, None, tuple[tuple[Member, ...], bool]]:
     """Find who trained the model that is started from, and make sure that none of them judges."""
     folder = bundle_folder(start)
     card = read_bundle(folder).card
@@ -418,20 +415,14 @@ def inherit(
     if not (folder / SPLIT).is_file():
         if card.snapshot.get("split_sha256") != split_sha256:
             yield Notice(message=f"{start} does not say who trained it; images that judge may be among them")
-        return [], leaked
-    trained = read_split_list(folder / SPLIT)["train"]
-    judging = [Listed(**entry) for part in ("validation", "test") for entry in members[part]]
-    leaks = find_leaks(judging, trained)
+        return (), leaked
+    trained = read_manifest(folder / SPLIT).train
+    leaks = find_leaks(members.validation + members.test, trained)
     if leaks:
         first = leaks[0]
         raise TrainingError(
             f"{len(leaks)} of the images that are to judge trained {start} already, such as {first.image} "
             f"({first.kind}: {first.trained}); start from another model, or use the split it was made with"
         )
-    known = {entry["id"] for entry in members["train"]}
-    return [asdict(one) for one in trained if one.id not in known], leaked
-
-
-def merge(members: Members, inherited: Sequence[dict[str, str]]) -> Members:
-    """Add those who trained before to those who train."""
-    return {**members, "train": [*members["train"], *inherited]}
+    known = {entry.id for entry in members.train}
+    return tuple(one for one in trained if one.id not in known), leaked

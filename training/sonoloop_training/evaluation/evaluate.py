@@ -14,6 +14,7 @@ from sonoloop.errors import ImageError, ModelError, TrainingError
 from sonoloop.imaging.grey import check_frame
 from sonoloop.jobs.events import EvaluationDone, Event, Notice, Progress, Unreadable
 from sonoloop.models.card import Head
+from sonoloop.models.manifest import SPLIT, Manifest, Member, is_other, read_manifest
 from sonoloop.models.predictor import Predictor
 from sonoloop.store.metrics import RESAMPLES
 from sonoloop.values import CLASSES, Prediction
@@ -29,7 +30,6 @@ from sonoloop_training.evaluation.scores import (
     read_case,
     score_case,
 )
-from sonoloop_training.evaluation.split_list import Listed, choose_part, is_other, list_part, read_split_list
 from sonoloop_training.evaluation.summary import (
     SIZES,
     TITLES,
@@ -54,7 +54,7 @@ class Assessment:
     ----------
     scores : list of list of Score
         One list a model, over the same images in the same order.
-    listed : list of Listed
+    listed : list of Member
         Those images as a split lists them; empty where nobody asked.
     failures : list of tuple
         Name and reason of each image that could not be judged.
@@ -63,7 +63,7 @@ class Assessment:
     """
 
     scores: list[list[Score]]
-    listed: list[Listed] = field(default_factory=list)
+    listed: list[Member] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
 
@@ -74,7 +74,7 @@ def assess(
     *,
     identified: bool,
     stage: str,
-    wanted: Mapping[str, Listed] | None = None,
+    wanted: Mapping[str, Member] | None = None,
 ) -> Generator[Event, None, Assessment]:
     """Score every image by every model; one that cannot be read is told and the others go on."""
     found = Assessment(scores=[[] for _ in predictors])
@@ -270,17 +270,17 @@ class Evaluation:
 def evaluate(wanted: Evaluation) -> Iterator[Event]:
     """Judge a model, or two against each other, and write the report; nothing is written before the end."""
     names = [wanted.model] if wanted.versus is None else [wanted.model, wanted.versus]
-    given = read_split_list(wanted.split) if wanted.split else None
+    given = read_manifest(wanted.split) if wanted.split else None
     models = [load_judged(name, split=given) for name in names]
     out = wanted.out or Path("evaluation") / "-".join(
         ["-versus-".join(model.bundle.model for model in models), wanted.part]
     )
     check_out(out)
     samples = find_datasets(wanted.data)
-    listed: dict[str, Listed] = {}
+    listed: dict[str, Member] = {}
     if wanted.part != "all":
-        listed = list_part(wanted.part, given or models[0].split)
-        samples = choose_part(samples, wanted.part, listed)
+        listed = _list_part(wanted.part, given or models[0].split)
+        samples = _choose_part(samples, wanted.part, listed)
     notices: list[str] = []
     predictors = [
         Predictor(
@@ -337,12 +337,38 @@ def evaluate(wanted: Evaluation) -> Iterator[Event]:
     yield EvaluationDone(out=str(out), results=results)
 
 
-def _look_for_leaks(model: Judged, listed: Sequence[Listed]) -> Generator[Event, None, list[Leak]]:
+def _list_part(part: Part, split: Manifest | None) -> dict[str, Member]:
+    """List by name the images that a split calls `part`."""
+    if split is None:
+        raise TrainingError(
+            f"the model does not say which images are its {part} part; give the training's {SPLIT} "
+            "with --split"
+        )
+    if not split[part]:
+        raise TrainingError(
+            f"the split lists no image for {part}, as where all trained in the end; give the split of the "
+            "training's first stage with --split, or other images with --part all"
+        )
+    return {listed.name: listed for listed in split[part]}
+
+
+def _choose_part(samples: Sequence[Sample], part: Part, listed: Mapping[str, Member]) -> list[Sample]:
+    """Keep the samples of the names that `_list_part` gave."""
+    chosen = [sample for sample in samples if f"{sample.dataset}/{sample.name}" in listed]
+    if not chosen:
+        raise TrainingError(
+            f"none of the {len(samples)} images in the data is in the {part} part of the split, which has "
+            f"{len(listed)}; give the data that the model was trained on, or --part all"
+        )
+    return chosen
+
+
+def _look_for_leaks(model: Judged, listed: Sequence[Member]) -> Generator[Event, None, list[Leak]]:
     """Compare with the model's training images, if they are known."""
     if model.split is None:
         return []
     stage = "Looking for training images"
-    return (yield from find_leaks_in_steps(listed, model.split["train"], stage=stage, every=_EVERY))
+    return (yield from find_leaks_in_steps(listed, model.split.train, stage=stage, every=_EVERY))
 
 
 def _judge(

@@ -14,12 +14,11 @@ import numpy as np
 from sonoloop.models.bundle import Bundle, read_bundle
 from sonoloop.models.card import Head
 from sonoloop.models.library import bundle_folder
+from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
 from sonoloop.store.metrics import draw_groups, percentile_interval
 from sonoloop_training.evaluation.measures import MEASURES, Measure, simulate_perfect
 from sonoloop_training.evaluation.scores import Bools, Columns, Counts, Score, to_columns
-from sonoloop_training.evaluation.split_list import Listed, SplitList, read_split_list
 from sonoloop_training.leakage import Leak
-from sonoloop_training.membership import SPLIT
 from sonoloop_training.splits import Part
 
 HEADS: tuple[Head, ...] = ("lesion", "classes")
@@ -173,13 +172,13 @@ class Judged:
         The model itself.
     folder : pathlib.Path
         Where it lies.
-    split : SplitList, optional
+    split : Manifest, optional
         Who trained it; None where it does not say.
     """
 
     bundle: Bundle
     folder: Path
-    split: SplitList | None
+    split: Manifest | None
 
     @property
     def leaky_by_design(self) -> bool:
@@ -189,13 +188,13 @@ class Judged:
         return bool(snapshot.get("leaked")) or (recipe.get("split") or {}).get("method") == "leaky"
 
 
-def load_judged(name_or_path: str | None, *, split: SplitList | None = None) -> Judged:
+def load_judged(name_or_path: str | None, *, split: Manifest | None = None) -> Judged:
     """Load a model with its split."""
     folder = bundle_folder(name_or_path)
     bundle = read_bundle(folder)
     own = folder / SPLIT
     # its own word first: a later fit may have trained on more than the split at hand says
-    return Judged(bundle=bundle, folder=folder, split=read_split_list(own) if own.is_file() else split)
+    return Judged(bundle=bundle, folder=folder, split=read_manifest(own) if own.is_file() else split)
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
@@ -279,7 +278,7 @@ def describe_part(part: Part, *, here: int, listed: int, others: Sequence[str]) 
     return told
 
 
-def describe_leaks(model: Judged, leaks: Sequence[Leak], evaluated: Sequence[Listed]) -> list[str]:
+def describe_leaks(model: Judged, leaks: Sequence[Leak], evaluated: Sequence[Member]) -> list[str]:
     """Warn of what makes a model's figures too good, or say that it cannot be known."""
     name = model.bundle.model
     told = []

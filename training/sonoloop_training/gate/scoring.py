@@ -13,6 +13,7 @@ from sonoloop.errors import ImageError, ModelError, TrainingError
 from sonoloop.imaging.grey import check_frame
 from sonoloop.jobs.events import Event, Notice, Progress, Unreadable
 from sonoloop.models.library import Library
+from sonoloop.models.manifest import SPLIT
 from sonoloop.models.predictor import Predictor
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.file_index import Places, reread
@@ -24,7 +25,6 @@ from sonoloop.values import Frame, Prediction
 from sonoloop_training.evaluation.scores import dice
 from sonoloop_training.gate.decision import Outcome
 from sonoloop_training.leakage import find_relatives, find_trained, read_known
-from sonoloop_training.membership import SPLIT
 
 _SHORT = 8
 
