@@ -118,7 +118,7 @@ def main() -> None:
         leak.image
         for model in models.values()
         if model.split is not None
-        for leak in find_leaks(found.listed, model.split["train"])
+        for leak in find_leaks(found.listed, model.split.train)
     }
     unknown = [name for name, model in models.items() if model.split is None]
     if unknown:

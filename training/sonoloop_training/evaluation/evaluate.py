@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +13,11 @@ from typing import Any, Literal
 from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import EvaluationDone, Event, Notice, Progress
 from sonoloop.models.card import Head
+from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
 from sonoloop.models.predictor import Predictor
 from sonoloop.store.metrics import RESAMPLES
 from sonoloop.values import CLASSES
-from sonoloop_training.datasets import find_datasets
+from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.evaluation.report import write_report
 from sonoloop_training.evaluation.scores import (
     MIN_LESION_IOU,
@@ -26,7 +27,6 @@ from sonoloop_training.evaluation.scores import (
     assess,
     confusion,
 )
-from sonoloop_training.evaluation.split_list import Listed, choose_part, list_part, read_split_list
 from sonoloop_training.evaluation.summary import (
     SIZES,
     TITLES,
@@ -72,17 +72,17 @@ class EvaluationRequest:
 def evaluate(wanted: EvaluationRequest) -> Iterator[Event]:
     """Evaluate a model, or two and compare them; nothing is written before the end."""
     names = [wanted.model] if wanted.versus is None else [wanted.model, wanted.versus]
-    given = read_split_list(wanted.split) if wanted.split else None
+    given = read_manifest(wanted.split) if wanted.split else None
     models = [load_model(name, split=given) for name in names]
     out = wanted.out or Path("evaluation") / "-".join(
         ["-versus-".join(model.bundle.model for model in models), wanted.part]
     )
     check_out(out)
     samples = find_datasets(wanted.data)
-    listed: dict[str, Listed] = {}
+    listed: dict[str, Member] = {}
     if wanted.part != "all":
-        listed = list_part(wanted.part, given or models[0].split)
-        samples = choose_part(samples, wanted.part, listed)
+        listed = _list_part(wanted.part, given or models[0].split)
+        samples = _choose_part(samples, wanted.part, listed)
     notices: list[str] = []
     predictors = [
         Predictor(
@@ -132,12 +132,38 @@ def evaluate(wanted: EvaluationRequest) -> Iterator[Event]:
     yield EvaluationDone(out=str(out), results=results)
 
 
-def _find_leaks(model: EvaluatedModel, listed: Sequence[Listed]) -> Generator[Event, None, list[Leak]]:
+def _list_part(part: Part, split: Manifest | None) -> dict[str, Member]:
+    """List by name the images that a split calls `part`."""
+    if split is None:
+        raise TrainingError(
+            f"the model does not say which images are its {part} part; give the training's {SPLIT} "
+            "with --split"
+        )
+    if not split[part]:
+        raise TrainingError(
+            f"the split lists no image for {part}, as where all trained in the end; give the split of the "
+            "training's first stage with --split, or other images with --part all"
+        )
+    return {listed.name: listed for listed in split[part]}
+
+
+def _choose_part(samples: Sequence[Sample], part: Part, listed: Mapping[str, Member]) -> list[Sample]:
+    """Keep the samples of the names that `_list_part` gave."""
+    chosen = [sample for sample in samples if f"{sample.dataset}/{sample.name}" in listed]
+    if not chosen:
+        raise TrainingError(
+            f"none of the {len(samples)} images in the data is in the {part} part of the split, which has "
+            f"{len(listed)}; give the data that the model was trained on, or --part all"
+        )
+    return chosen
+
+
+def _find_leaks(model: EvaluatedModel, listed: Sequence[Member]) -> Generator[Event, None, list[Leak]]:
     """Compare with the model's training images, if they are known."""
     if model.split is None:
         return []
     stage = "Looking for training images"
-    return (yield from find_leaks_in_steps(listed, model.split["train"], stage=stage, every=_EVERY))
+    return (yield from find_leaks_in_steps(listed, model.split.train, stage=stage, every=_EVERY))
 
 
 def _summarise(

@@ -14,10 +14,10 @@ from sonoloop.errors import ImageError, ModelError, TrainingError
 from sonoloop.imaging.fingerprints import fingerprint
 from sonoloop.imaging.grey import check_frame
 from sonoloop.jobs.events import Event, Progress, Unreadable
+from sonoloop.models.manifest import Member, is_other
 from sonoloop.models.predictor import Predictor
 from sonoloop.values import CLASSES, Frame, Prediction
 from sonoloop_training.datasets import Sample
-from sonoloop_training.evaluation.split_list import Listed, is_other
 
 # how far apart outlines may lie and still count as the same (Nikolov et al. 2021 take readers' own spread,
 # which nobody has measured on these images)
@@ -143,9 +143,9 @@ class Case:
         """How splits name the image: "dataset/name"."""
         return f"{self.dataset}/{self.name}"
 
-    def listed(self) -> Listed:
+    def listed(self) -> Member:
         """Describe it as a split lists it."""
-        return Listed(
+        return Member(
             name=self.key,
             group=self.group,
             id=self.frame.id,
@@ -266,7 +266,7 @@ class Assessment:
     # one list a model, over the same images in the same order
     scores: list[list[Score]]
     # those images as a split lists them; empty where nobody asked
-    listed: list[Listed] = field(default_factory=list)
+    listed: list[Member] = field(default_factory=list)
     # name and reason of each image that could not be judged
     failures: list[tuple[str, str]] = field(default_factory=list)
     # images that were left out since a split lists another one by their name
@@ -279,7 +279,7 @@ def assess(
     *,
     identified: bool,
     stage: str,
-    wanted: Mapping[str, Listed] | None = None,
+    wanted: Mapping[str, Member] | None = None,
 ) -> Generator[Event, None, Assessment]:
     """Score every image by every model; one that cannot be read is told and the others go on."""
     found = Assessment(scores=[[] for _ in predictors])

@@ -13,12 +13,11 @@ import numpy as np
 from sonoloop.models.bundle import Bundle, read_bundle
 from sonoloop.models.card import Head
 from sonoloop.models.library import bundle_folder
+from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
 from sonoloop.store.metrics import Bools, Counts, draw_groups, percentile_interval
 from sonoloop_training.evaluation.measures import MEASURES, Columns, Measure, simulate_perfect, to_columns
 from sonoloop_training.evaluation.scores import Score
-from sonoloop_training.evaluation.split_list import Listed, SplitList, read_split_list
 from sonoloop_training.leakage import Leak
-from sonoloop_training.membership import SPLIT
 from sonoloop_training.splits import Part
 
 HEADS: tuple[Head, ...] = ("lesion", "classes")
@@ -211,7 +210,7 @@ class EvaluatedModel:
 
     bundle: Bundle
     folder: Path
-    split: SplitList | None
+    split: Manifest | None
 
     @property
     def leaky_by_design(self) -> bool:
@@ -221,18 +220,16 @@ class EvaluatedModel:
         return bool(snapshot.get("leaked")) or (recipe.get("split") or {}).get("method") == "leaky"
 
 
-def load_model(name_or_path: str | None, *, split: SplitList | None = None) -> EvaluatedModel:
+def load_model(name_or_path: str | None, *, split: Manifest | None = None) -> EvaluatedModel:
     """Load a model with its split."""
     folder = bundle_folder(name_or_path)
     bundle = read_bundle(folder)
     own = folder / SPLIT
     # its own word first: a later fit may have trained on more than the split at hand says
-    return EvaluatedModel(
-        bundle=bundle, folder=folder, split=read_split_list(own) if own.is_file() else split
-    )
+    return EvaluatedModel(bundle=bundle, folder=folder, split=read_manifest(own) if own.is_file() else split)
 
 
-def describe_leaks(model: EvaluatedModel, leaks: Sequence[Leak], evaluated: Sequence[Listed]) -> list[str]:
+def describe_leaks(model: EvaluatedModel, leaks: Sequence[Leak], evaluated: Sequence[Member]) -> list[str]:
     """Warn of what makes a model's figures too good, or say that it cannot be known."""
     name = model.bundle.model
     told = []

@@ -14,6 +14,7 @@ from sonoloop.errors import TrainingError
 from sonoloop.imaging.fingerprints import fingerprint
 from sonoloop.jobs.events import Notice, Progress
 from sonoloop.models.card import Head
+from sonoloop.models.manifest import Member
 from sonoloop.store.file_index import Place, describe_missing, reread
 from sonoloop.store.revisions import Revision
 from sonoloop.store.snapshots import Entry
@@ -246,7 +247,7 @@ class Read:
         Letterboxed, each image with the weights of its lesson; None if none is left.
     lessons : tuple of Lesson
         Those that were read.
-    members : tuple of dict
+    members : tuple of Member
         Each as ``split.json`` lists it.
     left_out : tuple of tuple
         Frame id and reason of each of the others.
@@ -254,7 +255,7 @@ class Read:
 
     cache: Cache | None
     lessons: tuple[Lesson, ...]
-    members: tuple[dict[str, str], ...]
+    members: tuple[Member, ...]
     left_out: tuple[tuple[str, str], ...]
 
 
@@ -314,13 +315,13 @@ def read_lessons(
         images.append(image)
         masks.append(mask)
         members.append(
-            {
-                "name": f"{CORRECTIONS}/{lesson.frame_id[:16]}",
-                "group": lesson.group_id,
-                "id": lesson.frame_id,
-                "pixels_hash": lesson.pixels_hash,
-                "fingerprint": fingerprint(frame.pixels),
-            }
+            Member(
+                name=f"{CORRECTIONS}/{lesson.frame_id[:16]}",
+                group=lesson.group_id,
+                id=lesson.frame_id,
+                pixels_hash=lesson.pixels_hash,
+                fingerprint=fingerprint(frame.pixels),
+            )
         )
     yield Progress(stage=stage, done=len(lessons), total=len(lessons))
     if changed:
@@ -339,7 +340,7 @@ def read_lessons(
             torch.stack(masks),
             # an unsure class teaches nothing, whatever stands for it here
             torch.tensor([CLASSES.index(lesson.label or "normal") for lesson in kept]),
-            tuple(member["name"] for member in members),
+            tuple(member.name for member in members),
             (CORRECTIONS,) * len(kept),
             torch.tensor([[lesson.mask_weight, lesson.class_weight] for lesson in kept]),
         )

@@ -10,6 +10,7 @@ from sonoloop.errors import ImageError, ModelError, TrainingError
 from sonoloop.imaging.grey import check_frame
 from sonoloop.jobs.events import Event, Notice, Progress, Unreadable
 from sonoloop.models.library import Library
+from sonoloop.models.manifest import SPLIT
 from sonoloop.models.predictor import Predictor
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.file_index import Places, reread
@@ -20,8 +21,7 @@ from sonoloop.store.tables import REVISIONS
 from sonoloop.store.test_sets import TestFrame, TestSet, note_known, read_scores, scores_on, write_scores
 from sonoloop.values import Prediction
 from sonoloop_training.evaluation.scores import Case, dice, malignant_share
-from sonoloop_training.leakage import Leak, find_relatives, find_trained, read_known
-from sonoloop_training.membership import SPLIT
+from sonoloop_training.leakage import Leak, find_relatives, find_trained
 
 _SHORT = 8
 
@@ -168,7 +168,7 @@ def _find_again(
     folder = library.versions().get(version)
     if folder is None or not (folder / SPLIT).is_file():
         return noted
-    return noted | groups_of(test_set, find_relatives(store, test_set, read_known(folder / SPLIT)))
+    return noted | groups_of(test_set, find_relatives(store, test_set, folder / SPLIT))
 
 
 def groups_of(test_set: TestSet, leaks: Sequence[Leak]) -> set[str]:
