@@ -29,6 +29,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from sonoloop.atomic import sync_folder
 from sonoloop.errors import StoreError
 from sonoloop.store.tables import VERSION_TABLE
 
@@ -108,7 +109,8 @@ def hold(connection: Connection, table: Table) -> None:
 def add_if_new(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
     """Add a row unless its key is there, in one statement: two that find none must not both add it."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return connection.execute(dialect.insert(table).values(row).on_conflict_do_nothing()).rowcount > 0
+    add = dialect.insert(table).values(row).on_conflict_do_nothing().returning(*table.primary_key)
+    return connection.execute(add).first() is not None
 
 
 def in_batches(ids: Iterable[str]) -> Iterator[list[str]]:
@@ -228,13 +230,7 @@ def _create_folder(folder: Path, *, above: bool) -> None:
     if above:
         _create_folder(folder.parent, above=True)
     folder.mkdir(mode=0o700, exist_ok=True)  # corrections are nobody else's business
-    if os.name == "posix":
-        # fsync the folder above: a store that said "saved" must not lose its own folder in a power cut
-        descriptor = os.open(folder.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    sync_folder(folder.parent)  # a store that said "saved" must not lose its own folder in a power cut
 
 
 # EXTRA also syncs the folder after the journal is deleted, which is the commit; memory maps hide I/O errors.

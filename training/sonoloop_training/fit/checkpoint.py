@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.precision import Precision
 
-from sonoloop.atomic import write_whole
+from sonoloop.atomic import sweep, whole, write_whole
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
 from sonoloop_training.fit.devices import is_device_fault
@@ -82,16 +81,11 @@ class Checkpoint:
             "scaling": self.plugin.state_dict(),
         } | {name: getattr(fitting, name) for name in _PLAIN}
         self._check_finite(state["network"] | state["average"], fitting.epoch)
-        temporary = self.path.with_suffix(".tmp")
         try:
-            with temporary.open("wb") as file:
+            with whole(self.path) as temporary, temporary.open("wb") as file:
                 torch.save(state, file)
                 crash_here("checkpoint-half-written")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
             if isinstance(error, RuntimeError) and is_device_fault(error):
                 raise
             # torch's writer hides a full disk behind an error of its own
@@ -122,6 +116,7 @@ class Checkpoint:
 
         One in which nothing was learned yet binds nobody: a training that differs begins anew.
         """
+        sweep(self.path)
         if not self.path.is_file():
             return False
         state = self._read()
