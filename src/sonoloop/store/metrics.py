@@ -165,7 +165,7 @@ def resampled_mean(values: NDArray[Any], counts: Counts) -> Floats:
     return resampled_ratio(counts @ values.astype(np.float64), counts.sum(1, dtype=np.float64))
 
 
-def resampled_ratio(above: Floats, below: Floats) -> Floats:
+def resampled_ratio(above: Counts, below: Counts) -> Floats:
     """Divide one sum of each resample by another, (R,); NaN where there is nothing to divide by."""
     return np.asarray(np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0))
 

@@ -198,7 +198,10 @@ def list_snapshots(store: Database) -> list[SnapshotRow]:
         heads = connection.execute(select(SNAPSHOTS).order_by(SNAPSHOTS.c.created, SNAPSHOTS.c.name)).all()
     return [
         SnapshotRow(
-            **{**row._mapping, "created": datetime.fromisoformat(row.created)},
+            name=row.name,
+            sha256=row.sha256,
+            created=datetime.fromisoformat(row.created),
+            who=row.who,
             **{
                 key: counts.get(row.name, Counter())[key] for key in ("train", "test", "neither", "withdrawn")
             },
