@@ -70,7 +70,7 @@ def shared_images(surveys: Sequence[Survey], pairs: Iterable[SharedPair]) -> lis
     by_datasets: dict[tuple[int, int], list[str]] = defaultdict(list)
     for pair in pairs:
         samples = [surveys[number].inspections[place].sample for number, place in (pair.one, pair.other)]
-        names = [f"{sample.dataset}/{sample.name}" for sample in samples]
+        names = [sample.key for sample in samples]
         by_datasets[pair.one[0], pair.other[0]].append(", ".join(names) + " (mirrored)" * pair.mirrored)
     return [
         Finding(

@@ -1,4 +1,4 @@
-"""One image of a dataset with what is known of it."""
+"""One image of a dataset with what is known of it, and the tables and folders that say so."""
 
 from __future__ import annotations
 
@@ -43,6 +43,11 @@ class Sample:
     # what else the dataset says: "histology", "birads", "side", "device", "objection" (BUSI's axilla and
     # needle images), "overlay" (which kinds), "5-fold" and "10-fold", and other columns of a user's own table
     facts: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def key(self) -> str:
+        """How splits name the image: "dataset/name"."""
+        return f"{self.dataset}/{self.name}"
 
     def read(self) -> tuple[Frame, NDArray[np.bool_]]:
         """Read the frame and the union of its masks, both (H, W)."""

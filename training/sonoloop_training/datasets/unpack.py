@@ -32,101 +32,6 @@ _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[1-9¹²³]|lpt[1-9¹²³])(?:\..
 _FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]')
 # far below a bomb's ratio, and too small to fill a disk
 _SMALL = 1_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How much is unpacked at most."""
-
-    # files, those that are passed over counted too
-    members: int = 10_000
-    file_bytes: int = 256_000_000
-    total_bytes: int = 4_000_000_000
-    # size unpacked by size packed, of one file above 1 MB
-    ratio: float = 100
-
-
-def list_members(archive: ZipFile, limits: Limits, name: str) -> list[tuple[ZipInfo, PurePosixPath]]:
-    """Return the members to take, and the path of each within the folder that will hold them.
-
-    One folder around everything is taken off. The whole archive is refused for one member that is unsafe.
-    """
-    members = [info for info in archive.infolist() if not info.is_dir()]
-    if len(members) > limits.members:
-        raise TrainingError(f"{name} has {len(members)} files, more than {limits.members}; is it a dataset?")
-    taken: list[tuple[ZipInfo, PurePosixPath]] = []
-    seen: set[str] = set()
-    for info in members:
-        path = check_path(info.filename, name)
-        _check_kind(info, name)
-        if path.suffix.lower() not in TAKEN or any(part.startswith((".", "__MACOSX")) for part in path.parts):
-            continue
-        _check_size(info, limits, name)
-        key = fold_case(Path(path))
-        if key in seen:
-            raise TrainingError(f"{name} has {info.filename} twice; pack it again")
-        seen.add(key)
-        taken.append((info, path))
-    if not taken:
-        raise TrainingError(f"{name} has no images in it; give the dataset as it was downloaded")
-    total = sum(info.file_size for info, _ in taken)
-    if total > limits.total_bytes:
-        raise TrainingError(
-            f"{name} unpacks to {total / 1e9:.1f} GB, more than {limits.total_bytes / 1e9:g} GB"
-        )
-    if len({path.parts[0] for _, path in taken}) == 1 and all(len(path.parts) > 1 for _, path in taken):
-        taken = [(info, PurePosixPath(*path.parts[1:])) for info, path in taken]
-    return taken
-
-
-def read_member(archive: ZipFile, info: ZipInfo, name: str) -> bytes:
-    """Read one file."""
-    try:
-        with archive.open(info) as file:
-            # one byte more than promised would show that the promise was false
-            data = file.read(info.file_size + 1)
-    except (BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
-        raise TrainingError(f"{info.filename} in {name} is damaged ({error}); download it again") from error
-    if len(data) != info.file_size:
-        raise TrainingError(f"{info.filename} in {name} is damaged (wrong size); download it again")
-    return data
-
-
-def check_path(member: str, name: str) -> PurePosixPath:
-    r"""Return a member's path with `/` between its parts."""
-    path = PurePosixPath(member.replace("\\", "/"))
-    unsafe = path.is_absolute() or not path.parts or ".." in path.parts
-    if unsafe or any(_is_unwritable(part) for part in path.parts):
-        raise TrainingError(f"{name} has a member {member!r}, whose path is not safe; nothing was unpacked")
-    return path
-
-
-def _is_unwritable(part: str) -> bool:
-    return bool(
-        _RESERVED.fullmatch(part) or _FORBIDDEN.search(part) or part.endswith((".", " ")) or len(part) > 200
-    )
-
-
-def _check_kind(info: ZipInfo, name: str) -> None:
-    mode = info.external_attr >> 16
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-        raise TrainingError(f"{name} has {info.filename}, which is a link or no file; nothing was unpacked")
-    if info.flag_bits & 0x1:
-        raise TrainingError(f"{name} is encrypted; unpack it by hand and give the folder")
-
-
-def _check_size(info: ZipInfo, limits: Limits, name: str) -> None:
-    if info.file_size > limits.file_bytes:
-        raise TrainingError(
-            f"{info.filename} in {name} unpacks to {info.file_size / 1e6:.0f} MB, more than "
-            f"{limits.file_bytes / 1e6:.0f} MB; nothing was unpacked"
-        )
-    if info.file_size > _SMALL and info.file_size > limits.ratio * info.compress_size:
-        raise TrainingError(
-            f"{info.filename} in {name} unpacks to over {limits.ratio:g} times its size; nothing was unpacked"
-        )
-
-
 _IMAGE = ("image", "img")
 _MASK = ("mask", "masks", "segmentation")
 _LABEL = ("label", "class_label", "class", "category")
@@ -139,114 +44,20 @@ _MAGIC = {
     b"MM\0*": ".tif",
 }
 _ROWS = 16  # read at once: memory stays small
-
-
-def measure(paths: Sequence[Path]) -> tuple[int, int]:
-    """Return how many rows and unpacked bytes the files have together, as they say themselves."""
-    rows = size = 0
-    for path in paths:
-        notes = _open(path).metadata
-        rows += notes.num_rows
-        size += sum(notes.row_group(number).total_byte_size for number in range(notes.num_row_groups))
-    return rows, size
-
-
-def image_files(paths: Sequence[Path]) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Give each image and mask as a file: `benign/benign (1).png`, `benign/benign (1)_mask.png`.
-
-    A file name is the row's own, or the column image_id; a mask is a row of its own, told by its name, or
-    lies in a column mask. Bytes come as they are.
-    """
-    from pyarrow import ArrowException  # noqa: PLC0415
-
-    for path in paths:
-        try:
-            yield from _read_file(_open(path), path.name)
-        except (ArrowException, OSError, ValueError) as error:
-            raise TrainingError(f"{path.name} is damaged ({error}); download it again") from error
-
-
-def _read_file(file: ParquetFile, name: str) -> Iterator[tuple[PurePosixPath, bytes]]:
-    known = file.schema_arrow.names
-    columns = {
-        kind: next((column for column in names if column in known), None)
-        for kind, names in (("image", _IMAGE), ("mask", _MASK), ("label", _LABEL), ("name", _NAME))
-    }
-    if columns["image"] is None:
-        raise TrainingError(f"{name} has no column image; it has {', '.join(known)}")
-    classes = _class_names(file.schema_arrow.metadata or {}, columns["label"])
-    number = 0
-    for batch in file.iter_batches(
-        batch_size=_ROWS, columns=[column for column in columns.values() if column]
-    ):
-        for row in batch.to_pylist():
-            number += 1
-            values = {kind: row[column] if column else None for kind, column in columns.items()}
-            yield from _row_files(values, classes, f"row {number} of {name}")
-
-
-def _open(path: Path) -> ParquetFile:
-    from pyarrow import ArrowException, parquet  # noqa: PLC0415 - large, and only needed here
-
-    try:
-        return parquet.ParquetFile(path)
-    except (ArrowException, OSError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be read as Parquet ({error}); download it again") from error
-
-
-def _class_names(metadata: Mapping[bytes, bytes], column: str | None) -> list[str]:
-    """Return the names of a column of numbers, which Hugging Face keeps in the file's own notes."""
-    try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return [str(name) for name in features[column]["names"]]
-    except (KeyError, TypeError, ValueError):
-        return []
-
-
-def _row_files(
-    row: Mapping[str, Any], classes: Sequence[str], where: str
-) -> Iterator[tuple[PurePosixPath, bytes]]:
-    data, path = _encoded(row["image"], where)
-    label = _label(row["label"], path, classes, where)
-    stem = str(row["name"]) if row["name"] is not None else path.name
-    stem = PurePosixPath(stem.replace("\\", "/")).name
-    if PurePosixPath(stem).suffix.lower() in SUFFIXES:
-        stem = PurePosixPath(stem).stem
-    if not stem:
-        raise TrainingError(f"{where} has no file name, so that images and masks cannot be told apart")
-    yield PurePosixPath(label, stem + _suffix(data, where)), data
-    masks = row["mask"] if isinstance(row["mask"], list) else [row["mask"]]
-    for number, mask in enumerate(mask for mask in masks if mask is not None):
-        data, _ = _encoded(mask, where)
-        yield PurePosixPath(label, f"{stem}_mask{f'_{number}' if number else ''}{_suffix(data, where)}"), data
-
-
-def _encoded(value: object, where: str) -> tuple[bytes, PurePosixPath]:
-    if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
-        return value["bytes"], PurePosixPath(str(value.get("path") or "").replace("\\", "/"))
-    if isinstance(value, bytes):
-        return value, PurePosixPath()
-    raise TrainingError(f"{where} has no image inside, only a link; download the dataset with its images")
-
-
-def _label(value: object, path: PurePosixPath, classes: Sequence[str], where: str) -> str:
-    if isinstance(value, int) and 0 <= value < len(classes):
-        value = classes[value]
-    word = str(path.parent.name if value is None else value).strip().lower()
-    if word not in CLASSES:
-        raise TrainingError(f"{where} has the class {value!r}; a class is one of {', '.join(CLASSES)}")
-    return word
-
-
-def _suffix(data: bytes, where: str) -> str:
-    suffix = next((suffix for magic, suffix in _MAGIC.items() if data.startswith(magic)), None)
-    if suffix is None:
-        raise TrainingError(f"{where} holds no image that Sonoloop reads (PNG, JPEG, BMP, TIFF)")
-    return suffix
-
-
 _STAGE = "Unpacking"
 _PAUSE = 0.2  # seconds between two events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much is unpacked at most."""
+
+    # files, those that are passed over counted too
+    members: int = 10_000
+    file_bytes: int = 256_000_000
+    total_bytes: int = 4_000_000_000
+    # size unpacked by size packed, of one file above 1 MB
+    ratio: float = 100
 
 
 def unpack(source: Path, out: Path, *, limits: Limits | None = None) -> Iterator[Event]:
@@ -351,3 +162,188 @@ def _check(folder: Path, source: Path) -> Sequence[Sample]:
     if not any(sample.masks for sample in samples if sample.label != "normal"):
         raise TrainingError(f"{source} holds no masks of lesions; give the dataset with its masks")
     return samples
+
+
+def list_members(archive: ZipFile, limits: Limits, name: str) -> list[tuple[ZipInfo, PurePosixPath]]:
+    """Return the members to take, and the path of each within the folder that will hold them.
+
+    One folder around everything is taken off. The whole archive is refused for one member that is unsafe.
+    """
+    members = [info for info in archive.infolist() if not info.is_dir()]
+    if len(members) > limits.members:
+        raise TrainingError(f"{name} has {len(members)} files, more than {limits.members}; is it a dataset?")
+    taken: list[tuple[ZipInfo, PurePosixPath]] = []
+    seen: set[str] = set()
+    for info in members:
+        path = check_path(info.filename, name)
+        _check_kind(info, name)
+        if path.suffix.lower() not in TAKEN or any(part.startswith((".", "__MACOSX")) for part in path.parts):
+            continue
+        _check_size(info, limits, name)
+        key = fold_case(Path(path))
+        if key in seen:
+            raise TrainingError(f"{name} has {info.filename} twice; pack it again")
+        seen.add(key)
+        taken.append((info, path))
+    if not taken:
+        raise TrainingError(f"{name} has no images in it; give the dataset as it was downloaded")
+    total = sum(info.file_size for info, _ in taken)
+    if total > limits.total_bytes:
+        raise TrainingError(
+            f"{name} unpacks to {total / 1e9:.1f} GB, more than {limits.total_bytes / 1e9:g} GB"
+        )
+    if len({path.parts[0] for _, path in taken}) == 1 and all(len(path.parts) > 1 for _, path in taken):
+        taken = [(info, PurePosixPath(*path.parts[1:])) for info, path in taken]
+    return taken
+
+
+def read_member(archive: ZipFile, info: ZipInfo, name: str) -> bytes:
+    """Read one file."""
+    try:
+        with archive.open(info) as file:
+            # one byte more than promised would show that the promise was false
+            data = file.read(info.file_size + 1)
+    except (BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
+        raise TrainingError(f"{info.filename} in {name} is damaged ({error}); download it again") from error
+    if len(data) != info.file_size:
+        raise TrainingError(f"{info.filename} in {name} is damaged (wrong size); download it again")
+    return data
+
+
+def check_path(member: str, name: str) -> PurePosixPath:
+    """Return a member's path with `/` between its parts."""
+    path = PurePosixPath(member.replace("\\", "/"))
+    unsafe = path.is_absolute() or not path.parts or ".." in path.parts
+    if unsafe or any(_is_unwritable(part) for part in path.parts):
+        raise TrainingError(f"{name} has a member {member!r}, whose path is not safe; nothing was unpacked")
+    return path
+
+
+def _is_unwritable(part: str) -> bool:
+    return bool(
+        _RESERVED.fullmatch(part) or _FORBIDDEN.search(part) or part.endswith((".", " ")) or len(part) > 200
+    )
+
+
+def _check_kind(info: ZipInfo, name: str) -> None:
+    mode = info.external_attr >> 16
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        raise TrainingError(f"{name} has {info.filename}, which is a link or no file; nothing was unpacked")
+    if info.flag_bits & 0x1:
+        raise TrainingError(f"{name} is encrypted; unpack it by hand and give the folder")
+
+
+def _check_size(info: ZipInfo, limits: Limits, name: str) -> None:
+    if info.file_size > limits.file_bytes:
+        raise TrainingError(
+            f"{info.filename} in {name} unpacks to {info.file_size / 1e6:.0f} MB, more than "
+            f"{limits.file_bytes / 1e6:.0f} MB; nothing was unpacked"
+        )
+    if info.file_size > _SMALL and info.file_size > limits.ratio * info.compress_size:
+        raise TrainingError(
+            f"{info.filename} in {name} unpacks to over {limits.ratio:g} times its size; nothing was unpacked"
+        )
+
+
+def measure(paths: Sequence[Path]) -> tuple[int, int]:
+    """Return how many rows and unpacked bytes the files have together, as they say themselves."""
+    rows = size = 0
+    for path in paths:
+        notes = _open(path).metadata
+        rows += notes.num_rows
+        size += sum(notes.row_group(number).total_byte_size for number in range(notes.num_row_groups))
+    return rows, size
+
+
+def image_files(paths: Sequence[Path]) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Give each image and mask as a file: `benign/benign (1).png`, `benign/benign (1)_mask.png`.
+
+    A file name is the row's own, or the column image_id; a mask is a row of its own, told by its name, or
+    lies in a column mask. Bytes come as they are.
+    """
+    from pyarrow import ArrowException  # noqa: PLC0415
+
+    for path in paths:
+        try:
+            yield from _read_file(_open(path), path.name)
+        except (ArrowException, OSError, ValueError) as error:
+            raise TrainingError(f"{path.name} is damaged ({error}); download it again") from error
+
+
+def _read_file(file: ParquetFile, name: str) -> Iterator[tuple[PurePosixPath, bytes]]:
+    known = file.schema_arrow.names
+    columns = {
+        kind: next((column for column in names if column in known), None)
+        for kind, names in (("image", _IMAGE), ("mask", _MASK), ("label", _LABEL), ("name", _NAME))
+    }
+    if columns["image"] is None:
+        raise TrainingError(f"{name} has no column image; it has {', '.join(known)}")
+    classes = _class_names(file.schema_arrow.metadata or {}, columns["label"])
+    number = 0
+    for batch in file.iter_batches(
+        batch_size=_ROWS, columns=[column for column in columns.values() if column]
+    ):
+        for row in batch.to_pylist():
+            number += 1
+            values = {kind: row[column] if column else None for kind, column in columns.items()}
+            yield from _row_files(values, classes, f"row {number} of {name}")
+
+
+def _open(path: Path) -> ParquetFile:
+    from pyarrow import ArrowException, parquet  # noqa: PLC0415 - large, and only needed here
+
+    try:
+        return parquet.ParquetFile(path)
+    except (ArrowException, OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read as Parquet ({error}); download it again") from error
+
+
+def _class_names(metadata: Mapping[bytes, bytes], column: str | None) -> list[str]:
+    """Return the names of a column of numbers, which Hugging Face keeps in the file's own notes."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return [str(name) for name in features[column]["names"]]
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+def _row_files(
+    row: Mapping[str, Any], classes: Sequence[str], where: str
+) -> Iterator[tuple[PurePosixPath, bytes]]:
+    data, path = _encoded(row["image"], where)
+    label = _label(row["label"], path, classes, where)
+    stem = str(row["name"]) if row["name"] is not None else path.name
+    stem = PurePosixPath(stem.replace("\\", "/")).name
+    if PurePosixPath(stem).suffix.lower() in SUFFIXES:
+        stem = PurePosixPath(stem).stem
+    if not stem:
+        raise TrainingError(f"{where} has no file name, so that images and masks cannot be told apart")
+    yield PurePosixPath(label, stem + _suffix(data, where)), data
+    masks = row["mask"] if isinstance(row["mask"], list) else [row["mask"]]
+    for number, mask in enumerate(mask for mask in masks if mask is not None):
+        data, _ = _encoded(mask, where)
+        yield PurePosixPath(label, f"{stem}_mask{f'_{number}' if number else ''}{_suffix(data, where)}"), data
+
+
+def _encoded(value: object, where: str) -> tuple[bytes, PurePosixPath]:
+    if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
+        return value["bytes"], PurePosixPath(str(value.get("path") or "").replace("\\", "/"))
+    if isinstance(value, bytes):
+        return value, PurePosixPath()
+    raise TrainingError(f"{where} has no image inside, only a link; download the dataset with its images")
+
+
+def _label(value: object, path: PurePosixPath, classes: Sequence[str], where: str) -> str:
+    if isinstance(value, int) and 0 <= value < len(classes):
+        value = classes[value]
+    word = str(path.parent.name if value is None else value).strip().lower()
+    if word not in CLASSES:
+        raise TrainingError(f"{where} has the class {value!r}; a class is one of {', '.join(CLASSES)}")
+    return word
+
+
+def _suffix(data: bytes, where: str) -> str:
+    suffix = next((suffix for magic, suffix in _MAGIC.items() if data.startswith(magic)), None)
+    if suffix is None:
+        raise TrainingError(f"{where} holds no image that Sonoloop reads (PNG, JPEG, BMP, TIFF)")
+    return suffix

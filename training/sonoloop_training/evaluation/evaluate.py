@@ -150,7 +150,7 @@ def _list_part(part: Part, split: Manifest | None) -> dict[str, Member]:
 
 def _choose_part(samples: Sequence[Sample], part: Part, listed: Mapping[str, Member]) -> list[Sample]:
     """Keep the samples of the names that `_list_part` gave."""
-    chosen = [sample for sample in samples if f"{sample.dataset}/{sample.name}" in listed]
+    chosen = [sample for sample in samples if sample.key in listed]
     if not chosen:
         raise TrainingError(
             f"none of the {len(samples)} images in the data is in the {part} part of the split, which has "

@@ -74,7 +74,7 @@ def write_report(
     _write_figures(page, results)
     if results["comparison"]:
         _write_comparison(page, results["comparison"])
-    by_key = {f"{sample.dataset}/{sample.name}": sample for sample in samples}
+    by_key = {sample.key: sample for sample in samples}
     steps = 3 * len(models)
     for place, (model, predictor, own, entry) in enumerate(
         zip(models, predictors, scores, results["models"], strict=True)

@@ -295,7 +295,7 @@ def assess(
                 check_frame(case.frame)
                 cases.append(case)
             except (ImageError, TrainingError) as error:
-                yield _refuse(found, f"{sample.dataset}/{sample.name}", error)
+                yield _refuse(found, sample.key, error)
         for case, predictions in _predict(cases, predictors):
             if isinstance(predictions, ModelError):
                 yield _refuse(found, case.key, predictions)

@@ -16,7 +16,7 @@ from sonoloop.store.promotions import promote
 from sonoloop.store.settings import read_settings
 from sonoloop.store.test_sets import Evaluation, TestSet, evaluations, freeze_test_set, record_evaluation
 from sonoloop_training.gate.decision import Margins, Verdict, decide
-from sonoloop_training.gate.pictures import Show
+from sonoloop_training.gate.pictures import draw_changes
 from sonoloop_training.gate.scoring import groups_of, score_models, short
 from sonoloop_training.leakage import find_trained
 
@@ -88,8 +88,9 @@ def judge(
         resumed=resumed,
     )
     crash_here("after-look")
-    show = Show(store, test_set, versions, names, device=device, library=library)
-    pictures = yield from show.draw(*pairs, out=out)
+    pictures = yield from draw_changes(
+        store, test_set, versions, *pairs, names=names, device=device, library=library, out=out
+    )
     judgement = Judgement(
         verdict=verdict,
         evaluation=evaluation,

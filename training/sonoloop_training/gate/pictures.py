@@ -15,7 +15,6 @@ from sonoloop.atomic import whole
 from sonoloop.errors import SonoloopError
 from sonoloop.jobs.events import Event, Notice, Progress
 from sonoloop.models.library import Library
-from sonoloop.models.predictor import Predictor
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.file_index import Places
 from sonoloop.store.metrics import FrameScore
@@ -34,7 +33,6 @@ _QUIET = "#767676"
 _MARKERS = {"normal": "s", "benign": "o", "malignant": "^"}
 # a change that nobody would see
 _SEEN = 0.005
-_NO_LESION = "no lesion"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +56,60 @@ class Shown:
     case: Case
     before: NDArray[np.bool_]
     after: NDArray[np.bool_]
+
+
+def draw_changes(
+    store: CorrectionStore,
+    test_set: TestSet,
+    versions: Sequence[str],
+    candidate: Sequence[FrameScore],
+    incumbent: Sequence[FrameScore],
+    *,
+    names: tuple[str, str],
+    device: str,
+    library: Library,
+    out: Path,
+) -> Generator[Event, None, dict[str, str]]:
+    """Draw before against after, and the frames that change most; the verdict does not hang on it.
+
+    Of versions and names the candidate's come first.
+    """
+    if not candidate:
+        return {}
+    figures: dict[str, Figure] = {}
+    if any(one.lesion for one in candidate):
+        figures[SCATTER] = scatter_figure(candidate, incumbent, names=names)
+    chosen = dict(zip((IMPROVED, HARMED), most_changed(candidate, incumbent), strict=True))
+    total, done = sum(map(len, chosen.values())), 0
+    if total:
+        try:
+            predictors = [
+                load_predictor(library, version, name, device)
+                for version, name in zip(versions, names, strict=True)
+            ]
+        except SonoloopError as error:
+            yield Notice(message=f"the frames that change most are not drawn: {error}")
+            chosen = {}
+    places, frames = Places(store.url), {frame.frame_id: frame for frame in test_set.members}
+    for name, changes in chosen.items():
+        shown = []
+        for change in changes:
+            yield Progress(stage="Drawing what changes", done=done, total=total)
+            done += 1
+            try:
+                case = read_test_frame(store, places, frames[change.after.frame])
+                after, before = (np.asarray(one.predict(case.frame).mask > 0) for one in predictors)
+            except SonoloopError as error:
+                yield Notice(message=f"{change.after.frame[:8]} is not drawn: {error}")
+                continue
+            shown.append(Shown(change=change, case=case, before=before, after=after))
+        if shown:
+            figures[name] = changes_figure(shown, title=_TITLES[name])
+    try:
+        return save_pictures(out, figures)
+    except OSError as error:
+        yield Notice(message=f"no pictures: {out} cannot be written to ({error.strerror})")
+        return {}
 
 
 def most_changed(
@@ -98,11 +150,8 @@ def scatter_figure(
         better = sum(new > old for old, new, _ in pairs)
         worse = sum(new < old for old, new, _ in pairs)
         axes.set_title(f"{len(pairs)} frames with a lesion: {better} better, {worse} worse", loc="left")
-        axes.set_xlabel(f"Dice before ({names[1]})")
-        axes.set_ylabel(f"Dice after ({names[0]})")
-        axes.set_xlim(-0.03, 1.03)
-        axes.set_ylim(-0.03, 1.03)
-        axes.set_aspect("equal")
+        axes.set(xlabel=f"Dice before ({names[1]})", ylabel=f"Dice after ({names[0]})")
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
         figure.legend(loc="outside lower center", ncols=4)
     return figure
 
@@ -141,66 +190,4 @@ def _draw(axes: Axes, case: Case, predicted: NDArray[np.bool_], text: str) -> No
 def _say(one: FrameScore) -> str:
     if one.lesion:
         return f"Dice {one.dice:.2f}"
-    return "false alarm" if one.claimed else _NO_LESION
-
-
-class Show:
-    """Draws what changes from the incumbent, the second of the versions and names, to the candidate."""
-
-    def __init__(
-        self,
-        store: CorrectionStore,
-        test_set: TestSet,
-        versions: Sequence[str],
-        names: tuple[str, str],
-        *,
-        device: str,
-        library: Library,
-    ) -> None:
-        self._store = store
-        self._places = Places(store.url)
-        self._frames = {frame.frame_id: frame for frame in test_set.members}
-        self._versions, self._names = versions, names
-        self._device, self._library = device, library
-
-    def draw(
-        self, candidate: Sequence[FrameScore], incumbent: Sequence[FrameScore], *, out: Path
-    ) -> Generator[Event, None, dict[str, str]]:
-        """Draw before against after, and the frames that change most; the verdict does not hang on it."""
-        if not candidate:
-            return {}
-        figures: dict[str, Figure] = {}
-        if any(one.lesion for one in candidate):
-            figures[SCATTER] = scatter_figure(candidate, incumbent, names=self._names)
-        chosen = dict(zip((IMPROVED, HARMED), most_changed(candidate, incumbent), strict=True))
-        total, done = sum(map(len, chosen.values())), 0
-        if total:
-            try:
-                predictors = [
-                    load_predictor(self._library, version, name, self._device)
-                    for version, name in zip(self._versions, self._names, strict=True)
-                ]
-            except SonoloopError as error:
-                yield Notice(message=f"the frames that change most are not drawn: {error}")
-                chosen = {}
-        for name, changes in chosen.items():
-            shown = []
-            for change in changes:
-                yield Progress(stage="Drawing what changes", done=done, total=total)
-                done += 1
-                try:
-                    shown.append(self._predict(change, predictors))
-                except SonoloopError as error:
-                    yield Notice(message=f"{change.after.frame[:8]} is not drawn: {error}")
-            if shown:
-                figures[name] = changes_figure(shown, title=_TITLES[name])
-        try:
-            return save_pictures(out, figures)
-        except OSError as error:
-            yield Notice(message=f"no pictures: {out} cannot be written to ({error.strerror})")
-            return {}
-
-    def _predict(self, change: Change, predictors: Sequence[Predictor]) -> Shown:
-        case = read_test_frame(self._store, self._places, self._frames[change.after.frame])
-        after, before = (np.asarray(one.predict(case.frame).mask > 0) for one in predictors)
-        return Shown(change=change, case=case, before=before, after=after)
+    return "false alarm" if one.claimed else "no lesion"
