@@ -67,12 +67,12 @@ def score_models(
         known = read_scores(store, version)
         missing = [frame for frame in test_set.members if frame.revision_id not in known]
         model = find_model(store, version).model
-        taught: Collection[str] | None = (trained or {}).get(version)
+        groups: Collection[str] | None = (trained or {}).get(version)
         if missing:
             notices: list[str] = []
             predictor = load_predictor(library, version, model, device, on_notice=notices.append)
-            if taught is None:
-                taught = yield from _find_trained(store, test_set, version, model, library)
+            if groups is None:
+                groups = yield from _find_trained(store, test_set, version, model, library)
             stage = f"Judging {model}"
             yield Progress(stage=stage, done=0, total=len(missing))
             for first in range(0, len(missing), predictor.batch):
@@ -87,16 +87,16 @@ def score_models(
                             yield Unreadable(image=name, error=str(error))
                 predictions = predictor.predict_batch([case.frame for _, case in batch])
                 scores = {
-                    frame.revision_id: _score(case, prediction, known=frame.group_id in taught)
+                    frame.revision_id: _score(frame, case, prediction, known=frame.group_id in groups)
                     for (frame, case), prediction in zip(batch, predictions, strict=True)
                 }
                 write_scores(store, version, scores)
                 yield Progress(stage=stage, done=min(first + len(some), len(missing)), total=len(missing))
             for text in notices:
                 yield Notice(message=text)
-        elif taught is None:
-            taught = _find_again(store, test_set, version, library, known)
-        note_known(store, version, {one.revision_id: one.group_id in taught for one in test_set.members})
+        elif groups is None:
+            groups = _find_again(store, test_set, version, library, known)
+        note_known(store, version, {one.revision_id: one.group_id in groups for one in test_set.members})
     # read back: another process may have been quicker, and all evaluations see the same figures
     return scores_on(store, test_set, versions)
 
@@ -126,10 +126,11 @@ def read_test_frame(store: CorrectionStore, places: Places, frame: TestFrame) ->
     )
 
 
-def _score(case: Case, prediction: Prediction, *, known: bool) -> FrameScore:
+def _score(frame: TestFrame, case: Case, prediction: Prediction, *, known: bool) -> FrameScore:
     predicted = np.asarray(prediction.mask > 0)
     return FrameScore(
-        frame=case.frame.id,
+        # not that of the file at hand, which may be saved anew
+        frame=frame.frame_id,
         group=case.group,
         label=case.label,
         lesion=bool(case.mask.any()),
