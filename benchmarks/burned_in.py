@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sonoloop.imaging.io import read_study
-from sonoloop_training.burned_in import has_overlay
+from sonoloop_training.checking.burned_in import has_overlay
 from sonoloop_training.checking.survey import Source, find_sources
 from sonoloop_training.datasets.groups import read_groups
 

@@ -28,10 +28,10 @@ from sonoloop_training.checking.survey import find_sources
 from sonoloop_training.datasets import Sample
 from sonoloop_training.datasets.groups import (
     Pair,
-    find_pairs,
     match_sketches,
     near_duplicate_groups,
     read_groups,
+    sketch_sample,
 )
 
 
@@ -45,7 +45,7 @@ def main() -> None:
     for source in find_sources(options.data):
         start = time.perf_counter()
         samples = list(source.samples)
-        pairs = find_pairs(samples)
+        pairs = drain(match_sketches([sketch_sample(sample) for sample in samples]))
         seconds = time.perf_counter() - start
         results[source.dataset] = {"images": len(samples), "pairs": len(pairs), "seconds": round(seconds, 1)}
         if source.listed:

@@ -33,9 +33,8 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from sonoloop_training.gate import Outcome
-from sonoloop_training.gate import decision as decide
-from sonoloop_training.gate.decision import cost_of_a_miss, estimate
+from sonoloop.store.metrics import FrameScore
+from sonoloop_training.gate.decision import cost_of_a_miss, decide, estimate
 from sonoloop_training.page import new_figure
 
 RESULTS = Path(__file__).parent / "results" / "gate_error_rates.json"
@@ -80,18 +79,18 @@ def main() -> None:
     draw_plot(results, options.plot)
 
 
-def read_scores(folder: Path, name: str) -> list[Outcome]:
+def read_scores(folder: Path, name: str) -> list[FrameScore]:
     """Read what a model did, an image a line; further keys do not matter."""
     lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     return [read_outcome(json.loads(line)) for line in lines]
 
 
-def read_outcome(row: Mapping[str, Any]) -> Outcome:
+def read_outcome(row: Mapping[str, Any]) -> FrameScore:
     """Take what the gate asks for from what is known of an image."""
-    return Outcome(**{key: row[key] for key in Outcome.__dataclass_fields__})
+    return FrameScore(**{key: row[key] for key in FrameScore.__dataclass_fields__ if key in row})
 
 
-def by_group(outcomes: Sequence[Outcome]) -> list[list[int]]:
+def by_group(outcomes: Sequence[FrameScore]) -> list[list[int]]:
     """Give the places of each group's images."""
     places: dict[str, list[int]] = {}
     for place, one in enumerate(outcomes):
@@ -99,7 +98,9 @@ def by_group(outcomes: Sequence[Outcome]) -> list[list[int]]:
     return list(places.values())
 
 
-def pair_up(folder: Path, pair: dict[str, Any], labels: str = "") -> tuple[list[Outcome], list[Outcome]]:
+def pair_up(
+    folder: Path, pair: dict[str, Any], labels: str = ""
+) -> tuple[list[FrameScore], list[FrameScore]]:
     """Read candidate and incumbent on the images that both were scored on."""
     ending = f".{labels}" if labels else ""
     both = [{one.frame: one for one in read_scores(folder, pair[who] + ending)} for who in ROLES]
@@ -201,7 +202,7 @@ def passes(differences: NDArray[np.float64], groups: NDArray[np.str_], case: flo
     return found is not None and found.low > 0
 
 
-def tilted(candidate: Sequence[Outcome], incumbent: Sequence[Outcome]) -> Draw:
+def tilted(candidate: Sequence[FrameScore], incumbent: Sequence[FrameScore]) -> Draw:
     """Draw groups of a real pair, with weights that make the mean of their differences the one wanted."""
     members: dict[str, list[float]] = {}
     for new, old in zip(candidate, incumbent, strict=True):

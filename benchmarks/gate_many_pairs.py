@@ -32,9 +32,8 @@ from learning_curve import read_runs
 from numpy.typing import NDArray
 from scipy import stats
 
-from sonoloop.store.metrics import percentile_interval
-from sonoloop_training.gate import Outcome
-from sonoloop_training.gate import decision as decide
+from sonoloop.store.metrics import FrameScore, percentile_interval
+from sonoloop_training.gate.decision import decide
 
 RESULTS = Path(__file__).parent / "results" / "gate_many_pairs.json"
 COUNTS = (10, 20, 40, 80, 120)
@@ -120,7 +119,7 @@ def mean(values: Sequence[float]) -> float:
     return round(float(np.mean(values)), 4)
 
 
-def read_models(curve: Path) -> dict[str, list[Outcome]]:
+def read_models(curve: Path) -> dict[str, list[FrameScore]]:
     """Read what the base and the models tuned by the default recipe did, image by image."""
     return {
         run["name"]: [read_outcome(row) for row in [*run["away"], *run["home"]]]
@@ -130,8 +129,8 @@ def read_models(curve: Path) -> dict[str, list[Outcome]]:
 
 
 def ask(
-    candidate: Sequence[Outcome],
-    incumbent: Sequence[Outcome],
+    candidate: Sequence[FrameScore],
+    incumbent: Sequence[FrameScore],
     groups: Groups,
     count: int,
     rng: np.random.Generator,
@@ -139,8 +138,8 @@ def ask(
     exchange: bool,
 ) -> tuple[bool, bool, bool, bool]:
     """Draw groups; tell whether the gate promotes, refuses, passes Dice alone, and minds the AUC."""
-    new: list[Outcome] = []
-    old: list[Outcome] = []
+    new: list[FrameScore] = []
+    old: list[FrameScore] = []
     for number, group in enumerate(rng.integers(len(groups), size=count)):
         ours, theirs = (candidate, incumbent)
         if exchange and rng.random() < 0.5:

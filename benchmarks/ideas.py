@@ -33,7 +33,7 @@ from sonoloop.jobs.events import drain
 from sonoloop.models.bundle import Bundle, read_bundle
 from sonoloop.models.predictor import Predictor
 from sonoloop_training.datasets import Sample, find_datasets
-from sonoloop_training.evaluation.evaluate import assess
+from sonoloop_training.evaluation.scores import assess
 from sonoloop_training.evaluation.summary import compare, summarise
 from sonoloop_training.fit.fitting import mix
 from sonoloop_training.splits import SplitConfig, apply_split

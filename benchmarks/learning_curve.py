@@ -36,7 +36,7 @@ from sonoloop.store.file_index import Places
 from sonoloop.store.groups import place_frame
 from sonoloop.values import ClassName, Correction
 from sonoloop_training.datasets import Sample, find_datasets
-from sonoloop_training.evaluation.evaluate import assess
+from sonoloop_training.evaluation.scores import assess
 from sonoloop_training.splits import Part, SplitConfig, apply_split
 
 COUNTS = (5, 10, 20, 40, 80)

@@ -25,11 +25,11 @@ from scipy import ndimage
 
 from sonoloop.jobs.events import Progress, Unreadable
 from sonoloop.models.predictor import Predictor
+from sonoloop.store.metrics import FrameScore
 from sonoloop.values import Frame
 from sonoloop_training.datasets import Sample, find_datasets
-from sonoloop_training.evaluation.evaluate import assess
-from sonoloop_training.evaluation.summary import load_judged
-from sonoloop_training.gate import to_outcome
+from sonoloop_training.evaluation.scores import Score, assess
+from sonoloop_training.evaluation.summary import load_model
 from sonoloop_training.leakage import find_leaks
 
 TRUTHS = ("as-is", "shifted", "eroded", "swapped")
@@ -106,7 +106,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
 
     named = dict(text.split("=", 1) for text in options.model)
-    models = {name: load_judged(folder) for name, folder in named.items()}
+    models = {name: load_model(folder) for name, folder in named.items()}
     samples = choose_groups(find_datasets(options.data), options.groups, options.seed)
     if options.truth != "as-is":
         samples = mislabel(samples, options.truth, options.share, options.seed)
@@ -118,7 +118,7 @@ def main() -> None:
         leak.image
         for model in models.values()
         if model.split is not None
-        for leak in find_leaks(found.listed, model.split["train"])
+        for leak in find_leaks(found.listed, model.split.train)
     }
     unknown = [name for name, model in models.items() if model.split is None]
     if unknown:
@@ -126,10 +126,23 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for name, scores in zip(models, found.scores, strict=True):
         kept = [score for score in scores if score.key not in trained]
-        lines = [json.dumps(dataclasses.asdict(to_outcome(score))) for score in kept]
+        lines = [json.dumps(dataclasses.asdict(frame_score(score))) for score in kept]
         ending = "" if options.truth == "as-is" else f".{options.truth}"
         (options.out / f"{name}{ending}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(found.listed) - len(trained)} images by {len(models)} models, {len(trained)} left out")
+
+
+def frame_score(score: Score) -> FrameScore:
+    """Keep of a score what the gate asks."""
+    return FrameScore(
+        frame=score.key,
+        group=score.group,
+        label=score.label,
+        lesion=score.lesion,
+        dice=score.dice,
+        claimed=score.claimed,
+        malignant=score.malignant,
+    )
 
 
 def watch(events: Any) -> Any:  # noqa: ANN401 - whatever the job gives

@@ -15,7 +15,7 @@ import torch
 
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.models.bundle import CARD, WEIGHTS, Card, read_bundle, save_bundle
-from sonoloop.models.card import ModelSpec
+from sonoloop.models.card import FORMAT, ModelSpec, read_card, shipped_card
 from sonoloop.models.library import load_bundle
 from sonoloop.models.networks import build_network
 
@@ -111,9 +111,13 @@ def test_a_flipped_byte_anywhere_in_the_weights_is_found(tmp_path, bundle):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"threshold": ...}, "missing.*threshold"),
+        ({"name": ...}, "missing.*name"),
         ({"extra": 1}, "unknown.*extra"),
-        ({"format": 99}, "update Sonoloop"),
+        ({"format": 99}, "its format is 99.*update Sonoloop"),
+        ({"format": "3.0"}, r"its format is 3\.0.*update Sonoloop"),
+        ({"format": "2.x"}, "its format is 2.x"),
+        ({"format": ...}, "its format is None"),
+        ({"metrics": {"dice": float("nan")}}, "NaN is no number"),
         ({"classes": ["benign", "normal", "malignant"]}, "classes"),
         ({"threshold": 1.5}, "threshold"),
         ({"threshold": "0.5"}, "threshold"),
@@ -137,6 +141,51 @@ def test_a_wrong_card_is_refused(tmp_path, bundle, changes, message):
     edit_card(tmp_path / "tiny", **changes)
     with pytest.raises(BundleError, match=message):
         read_bundle(tmp_path / "tiny")
+
+
+def test_the_version_can_be_checked_without_sonoloop(tmp_path, bundle):
+    said = {
+        name: hashlib.sha256((tmp_path / "tiny" / name).read_bytes()).hexdigest() for name in (CARD, WEIGHTS)
+    }
+    assert bundle.version == said[CARD]
+    assert bundle.card.weights_sha256 == said[WEIGHTS]
+
+
+def test_what_an_older_card_lacks_has_a_default_and_its_version_stays(tmp_path, bundle):
+    folder = tmp_path / "tiny"
+    edit_card(folder, normal_gate=..., libraries=...)
+    card = read_card(folder)
+    assert (card.normal_gate, card.libraries) == (0.9, {})
+    assert card.version == hashlib.sha256((folder / CARD).read_bytes()).hexdigest()
+
+
+def test_what_a_newer_minor_format_adds_is_kept(tmp_path, bundle):
+    folder = tmp_path / "tiny"
+    edit_card(folder, format="2.7", engine={"name": "onnx"})
+    newer = read_bundle(folder)
+    assert newer.card.extra == {"engine": {"name": "onnx"}}
+    again = save_bundle(tmp_path / "again", newer.network, newer.card)
+    assert json.loads((tmp_path / "again" / CARD).read_text()) == json.loads((folder / CARD).read_text())
+    assert read_bundle(tmp_path / "again").version == again.version
+
+
+def test_a_changed_card_has_another_version_than_the_one_it_was_read_from(bundle, tmp_path):
+    card = read_card(tmp_path / "tiny")
+    assert dataclasses.replace(card, threshold=0.4).version != card.version
+    assert dataclasses.replace(card).version == card.version
+
+
+def test_the_version_of_a_card_of_format_1_does_not_depend_on_how_its_file_is_written(tmp_path):
+    version = "00b8f020a8f2a6265c37b0daaeef9a883b0f976d131c25cf85aa8f06271f7f71"
+    card = shipped_card()
+    assert (card.format, card.version, card.model) == (1, version, "default-00b8f020")
+    (tmp_path / CARD).write_text(json.dumps(json.loads(card.to_json()), indent=4))
+    assert read_card(tmp_path).version == version
+
+
+def test_a_model_made_of_one_of_format_1_is_of_this_format(tmp_path, network, card):
+    made = save_bundle(tmp_path / "made", network, dataclasses.replace(card, format=1))
+    assert made.card.format == read_card(tmp_path / "made").format == FORMAT
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 1}', "\udcff", "[" * 5000])

@@ -82,7 +82,7 @@ def gate_that_says(verdict: str):
             who=options["who"],
         )
         yield Progress(stage="Judging", done=1, total=1)
-        return SimpleNamespace(verdict=SimpleNamespace(verdict=verdict, reason="because"), look=look)
+        return SimpleNamespace(verdict=SimpleNamespace(verdict=verdict, reason="because"), evaluation=look)
 
     return judge
 

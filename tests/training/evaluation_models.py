@@ -13,9 +13,8 @@ from sonoloop.models.bundle import Card, save_bundle
 from sonoloop.models.card import ModelSpec
 from sonoloop.models.networks import build_network
 from sonoloop_training.datasets import find_datasets
-from sonoloop_training.evaluation.evaluate import Evaluation, evaluate
+from sonoloop_training.evaluation.evaluate import EvaluationRequest, evaluate
 from sonoloop_training.evaluation.scores import read_case
-from sonoloop_training.leakage import identify
 
 SPEC = ModelSpec(encoder="tu-test_efficientnet", size=64, arguments={"decoder_channels": [32, 16, 8, 8, 4]})
 
@@ -43,8 +42,8 @@ def copy_small(datasets: Path, root: Path) -> Path:
 
 def members(data: Path, names: set[str]) -> list[dict[str, str]]:
     samples = [s for s in find_datasets(data) if f"{s.dataset}/{s.name}" in names]
-    return [dataclasses.asdict(identify(read_case(sample))) for sample in samples]
+    return [dataclasses.asdict(read_case(sample).listed()) for sample in samples]
 
 
 def run(data: Path, out: Path | None, model: Path, **changes: object) -> list[Event]:
-    return list(evaluate(Evaluation(data=data, model=str(model), out=out, device="cpu", **changes)))
+    return list(evaluate(EvaluationRequest(data=data, model=str(model), out=out, device="cpu", **changes)))

@@ -1,4 +1,4 @@
-"""Outcomes without a model, and a small real store with two models for the gate."""
+"""Scores without a model, and a small real store with two models for the gate."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from sonoloop.models.library import Library
 from sonoloop.store import CorrectionStore
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import place_frame
+from sonoloop.store.metrics import FrameScore
 from sonoloop.store.model_registry import register
 from sonoloop.store.promotions import ensure_incumbent
 from sonoloop.values import CLASSES, Correction
-from sonoloop_training.gate import Outcome
 
 
 def outcomes(
@@ -30,7 +30,7 @@ def outcomes(
     normals: int = 0,
     malignant: int | None = None,
     members: int = 1,
-) -> list[Outcome]:
+) -> list[FrameScore]:
     """Frames with a lesion, the first ones malignant (a third unless given), then normals without a mask.
 
     The classifier knows every class.
@@ -38,7 +38,7 @@ def outcomes(
     values = np.broadcast_to(np.asarray(dice, float), count)
     ill = count // 3 if malignant is None else malignant
     lesions = [
-        Outcome(
+        FrameScore(
             frame=str(number),
             group=f"g{number // members}",
             label="malignant" if number < ill else "benign",
@@ -50,7 +50,7 @@ def outcomes(
         for number, value in enumerate(values)
     ]
     return lesions + [
-        Outcome(
+        FrameScore(
             frame=f"n{number}",
             group=f"n{number // members}",
             label="normal",
@@ -63,12 +63,12 @@ def outcomes(
     ]
 
 
-def changed(frames: Sequence[Outcome], places: Sequence[int], **values: object) -> list[Outcome]:
+def changed(frames: Sequence[FrameScore], places: Sequence[int], **values: object) -> list[FrameScore]:
     """Change the outcomes at some places."""
     return [replace(one, **values) if place in places else one for place, one in enumerate(frames)]
 
 
-def alarmed(frames: Sequence[Outcome], count: int) -> list[Outcome]:
+def alarmed(frames: Sequence[FrameScore], count: int) -> list[FrameScore]:
     """Give the last frames, which are normal, a false alarm."""
     places = range(len(frames) - count, len(frames))
     return changed(frames, places, claimed=True, dice=0.0)

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sonoloop.imaging.phantom import phantom
 from sonoloop.values import CLASSES
-from sonoloop_training.burned_in import has_overlay, overlay_score
+from sonoloop_training.checking.burned_in import has_overlay, overlay_score
 from sonoloop_training.checking.survey import find_sources
 from sonoloop_training.datasets.groups import read_groups
 

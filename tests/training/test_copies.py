@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,9 +17,8 @@ from sonoloop.jobs.events import Notice, Progress, drain
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets import find_datasets
 from sonoloop_training.fit.recipe import Recipe
-from sonoloop_training.fit.train import train
+from sonoloop_training.fit.train import describe_split, list_members, train
 from sonoloop_training.leakage import leave_out_copies
-from sonoloop_training.membership import describe_split, list_members
 from sonoloop_training.splits import PARTS, SplitConfig, apply_split
 from sonoloop_training.splits.folds import read_parts
 
@@ -109,7 +109,7 @@ def test_what_judges_in_one_dataset_does_not_train_in_another(busi, tmp_path, br
         if name.startswith("clinic/"):
             assert {name.removesuffix("-b"), f"{name.removesuffix('-b')}-b"} <= set(left_out)
     assert sorted(set(place) - set(after)) == left_out
-    assert {part: {m["name"] for m in members[part]} for part in PARTS} == names(parts)
+    assert {part: {m.name for m in members[part]} for part in PARTS} == names(parts)
     assert [type(event) for event in told if not isinstance(event, Progress)] == [Notice, Notice]
     train = len(before["train"]) - len(parts["train"])
     kind = "near copy" if brighter else "same image"
@@ -130,10 +130,11 @@ def test_where_nothing_is_copied_nothing_changes(busi):
 def test_a_part_of_copies_alone_is_refused(busi):
     parts = apply_split(SplitConfig(validation=0.25, test=0.25), find_datasets(busi))
     members = drain(list_members(parts))
-    members["train"] = [
-        {**judge, "name": mine["name"], "group": mine["group"]}
-        for mine, judge in zip(members["train"], members["test"] * 3, strict=False)
+    copies = [
+        replace(judge, name=mine.name, group=mine.group)
+        for mine, judge in zip(members.train, members.test * 3, strict=False)
     ]
+    members = replace(members, train=tuple(copies))
     with pytest.raises(
         TrainingError, match=r"all 12 images that are to train are copies .* remove one of the two datasets"
     ):

@@ -5,16 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from sonoloop.errors import ImageTruncatedError, TrainingError
-from sonoloop_training.datasets import find_datasets, load_busbra, load_busi
+from sonoloop_training.datasets import find_datasets, load_busbra, load_busi, registry
 
 
 def test_busi_is_listed_with_its_groups(datasets):
@@ -144,8 +142,7 @@ def test_without_a_list_groups_are_computed_and_contradictions_left_out(
     def find_groups(samples):
         return {s.name: twins.get(s.name, s.name) for s in samples}
 
-    detector = SimpleNamespace(near_duplicate_groups=find_groups)
-    monkeypatch.setitem(sys.modules, "sonoloop_training.datasets.groups", detector)
+    monkeypatch.setattr("sonoloop_training.datasets.groups.near_duplicate_groups", find_groups)
     samples = find_datasets(tmp_path)
     group = {s.name: s.group for s in samples}
     assert group["benign (4)"] == group["benign (2)"] == "busi/benign (2)"
@@ -162,6 +159,22 @@ def test_without_a_list_groups_are_computed_and_contradictions_left_out(
     assert load_busi(copy, find_groups=find_groups) == samples
     assert find_datasets(tmp_path, find_groups=find_groups) == samples
     assert not caplog.text
+
+
+def test_a_layout_of_ones_own_is_a_line_more(datasets, tmp_path, monkeypatch):
+    def load(root, groups=None, *, find_groups=None):
+        return load_busi(root / "inner", find_groups=lambda samples: {})
+
+    shutil.copytree(datasets / "Dataset_BUSI_with_GT", tmp_path / "ours" / "inner")
+    (tmp_path / "ours" / "ours.txt").touch()
+    with pytest.raises(TrainingError, match=r"Dataset B \(original, GT\) or images, masks and a CSV$"):
+        find_datasets(tmp_path)
+    layout = registry.Layout("ours (ours.txt)", lambda root: (root / "ours.txt").is_file(), load)
+    monkeypatch.setattr(registry, "LAYOUTS", (*registry.LAYOUTS, layout))
+    assert len(find_datasets(tmp_path)) == 24
+    (tmp_path / "ours" / "ours.txt").unlink()
+    with pytest.raises(TrainingError, match=r"images, masks and a CSV or ours \(ours\.txt\)"):
+        find_datasets(tmp_path)
 
 
 def group_of(samples, dataset):

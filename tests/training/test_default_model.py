@@ -10,11 +10,11 @@ import pytest
 
 from sonoloop.jobs.events import drain
 from sonoloop.models.library import load_bundle
+from sonoloop.models.manifest import hash_listing
 from sonoloop.models.predictor import Predictor
 from sonoloop_training.datasets import find_datasets
 from sonoloop_training.fit.recipe import parse_recipe, read_recipe
-from sonoloop_training.fit.train import evaluate
-from sonoloop_training.membership import describe_split, hash_split
+from sonoloop_training.fit.train import describe_split, evaluate
 from sonoloop_training.splits import apply_split
 
 
@@ -27,7 +27,7 @@ def results(root: Path) -> dict[str, Any]:
 def test_the_default_model_reaches_what_its_results_say(data, results):
     bundle = load_bundle()
     parts = apply_split(read_recipe("default").split, find_datasets(data))
-    assert hash_split(describe_split(parts)) == bundle.card.snapshot["split_sha256"], (
+    assert hash_listing(describe_split(parts)) == bundle.card.snapshot["split_sha256"], (
         "other frames were judged"
     )
     measured = drain(evaluate(Predictor(bundle, device="cpu"), parts["test"]))

@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from sonoloop.imaging.fingerprints import correlate, distance, fingerprint, sketch
+from sonoloop.imaging.fingerprints import NEAR, correlate, distance, fingerprint, sketch
 from sonoloop.imaging.phantom import phantom
+from sonoloop.jobs.events import drain
 from sonoloop_training.checking.survey import find_sources
 from sonoloop_training.datasets import Sample
-from sonoloop_training.datasets.groups import NEAR, Pair, find_pairs, group_pairs, near_duplicate_groups
+from sonoloop_training.datasets.groups import (
+    Pair,
+    group_pairs,
+    match_sketches,
+    near_duplicate_groups,
+    sketch_sample,
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +96,10 @@ def samples_of(folder, images):
     return samples
 
 
+def pairs_of(samples):
+    return drain(match_sketches([sketch_sample(sample) for sample in samples]))
+
+
 def test_twins_share_a_group_named_after_the_first(tmp_path, scene, others):
     images = {
         "a": others[0],
@@ -99,7 +110,7 @@ def test_twins_share_a_group_named_after_the_first(tmp_path, scene, others):
     }
     samples = samples_of(tmp_path, images)
     assert near_duplicate_groups(samples) == {"a": "a", "b": "b", "c": "b", "d": "d", "e": "b"}
-    found = {(pair.one, pair.other): pair.mirrored for pair in find_pairs(samples)}
+    found = {(pair.one, pair.other): pair.mirrored for pair in pairs_of(samples)}
     assert found == {(1, 2): False, (1, 4): True, (2, 4): True}
 
 
@@ -109,7 +120,7 @@ def test_what_cannot_be_read_is_alone_and_the_rest_is_grouped(tmp_path, scene):
     )
     (tmp_path / "b.png").write_bytes(b"\x89PNG broken")
     assert near_duplicate_groups(samples) == {"a": "a", "b": "b", "c": "a", "flat": "flat"}
-    assert [(pair.one, pair.other) for pair in find_pairs(samples)] == [(0, 2)]
+    assert [(pair.one, pair.other) for pair in pairs_of(samples)] == [(0, 2)]
 
 
 def test_many_copies_of_one_image_are_one_group(tmp_path, scene):

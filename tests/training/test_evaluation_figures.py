@@ -10,10 +10,9 @@ from scipy.optimize import minimize
 from scipy.stats import spearmanr
 from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 
-from sonoloop.store.metrics import draw_groups, percentile_interval
+from sonoloop.store.metrics import auc, draw_groups, percentile_interval
 from sonoloop.values import CLASSES
 from sonoloop_training.evaluation.measures import (
-    auc,
     aurc,
     expected_calibration_error,
     recalibrate,
@@ -24,8 +23,8 @@ from sonoloop_training.evaluation.measures import (
     simulate_perfect,
     spearman,
     specificity_at,
+    to_columns,
 )
-from sonoloop_training.evaluation.scores import to_columns
 from sonoloop_training.evaluation.summary import summarise
 
 ONES = np.ones((1, 60))

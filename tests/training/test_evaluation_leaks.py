@@ -10,15 +10,16 @@ import pytest
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
+from sonoloop.models.manifest import Member, is_other, read_manifest
 from sonoloop_training.evaluation.scores import Case
-from sonoloop_training.evaluation.split_list import Listed, is_other, read_split_list
-from sonoloop_training.leakage import find_leaks, identify
+from sonoloop_training.leakage import find_leaks
 
 
-def listed(pixels: np.ndarray, name: str, group: str = "") -> Listed:
+def listed(pixels: np.ndarray, name: str, group: str = "") -> Member:
     frame = frame_from_array(pixels, name=name)
     mask = np.zeros(pixels.shape, bool)
-    return identify(Case(frame=frame, mask=mask, label="benign", dataset="busi", group=group, name=name))
+    case = Case(frame=frame, mask=mask, label="benign", dataset="busi", group=group, name=name)
+    return case.listed()
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +49,19 @@ def test_another_image_of_the_patient_is_found_and_a_stranger_is_not(images):
 
 def test_a_name_tells_only_where_nothing_better_is_listed(images):
     new = [listed(images[0], "one")]
-    assert [leak.kind for leak in find_leaks(new, [Listed(name="busi/one")])] == ["same image"]
+    assert [leak.kind for leak in find_leaks(new, [Member(name="busi/one")])] == ["same image"]
     # another folder's image of the same name
     assert find_leaks(new, [listed(images[3], "one")]) == []
 
 
 def test_an_image_is_another_where_neither_bytes_nor_pixels_agree(images):
     frame = frame_from_array(images[0], name="a", id="bytes")
-    assert is_other(frame, Listed(name="busi/a", id="x", pixels_hash="y"))
-    assert is_other(frame, Listed(name="busi/a", id="x"))
+    assert is_other(frame, Member(name="busi/a", id="x", pixels_hash="y"))
+    assert is_other(frame, Member(name="busi/a", id="x"))
     # saved again, and what an older list does not tell
-    assert not is_other(frame, Listed(name="busi/a", id="x", pixels_hash=frame.pixels_hash))
-    assert not is_other(frame, Listed(name="busi/a", id="bytes"))
-    assert not is_other(frame, Listed(name="busi/a"))
+    assert not is_other(frame, Member(name="busi/a", id="x", pixels_hash=frame.pixels_hash))
+    assert not is_other(frame, Member(name="busi/a", id="bytes"))
+    assert not is_other(frame, Member(name="busi/a"))
     assert not is_other(frame, None)
 
 
@@ -68,9 +69,9 @@ def test_a_split_is_read_in_both_forms(tmp_path):
     path = tmp_path / "split.json"
     entry = {"name": "busi/a", "group": "busi/g", "id": "1", "pixels_hash": "2", "fingerprint": "3f" * 32}
     path.write_text(json.dumps({"train": [entry], "validation": ["busi/b"], "test": []}))
-    parts = read_split_list(path)
-    assert parts["train"] == (Listed(**entry),)
-    assert parts["validation"] == (Listed(name="busi/b"),)
+    parts = read_manifest(path)
+    assert parts["train"] == (Member(**entry),)
+    assert parts["validation"] == (Member(name="busi/b"),)
     assert parts["test"] == ()
 
 
@@ -92,9 +93,9 @@ def test_another_file_is_no_split(tmp_path, text):
     path = tmp_path / "split.json"
     path.write_text(text)
     with pytest.raises(TrainingError, match=r"split\.json is no split; it should be"):
-        read_split_list(path)
+        read_manifest(path)
 
 
 def test_a_missing_split_is_named(tmp_path):
     with pytest.raises(TrainingError, match=r"cannot read the split .*nowhere\.json"):
-        read_split_list(tmp_path / "nowhere.json")
+        read_manifest(tmp_path / "nowhere.json")

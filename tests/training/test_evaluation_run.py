@@ -15,7 +15,7 @@ from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import EvaluationDone, Event, Notice, Progress, Unreadable
 from sonoloop.models.card import ModelSpec
 from sonoloop_training.evaluation.measures import MEASURES
-from sonoloop_training.evaluation.summary import read_history
+from sonoloop_training.evaluation.report import read_history
 
 
 @pytest.fixture(scope="module")

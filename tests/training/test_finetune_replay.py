@@ -11,6 +11,7 @@ import torch
 from corrected import make_project
 from PIL import Image
 
+from sonoloop.imaging.fingerprints import fingerprint
 from sonoloop.imaging.io import read_frame
 from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import Finished, Notice, Selected, Started, drain
@@ -19,7 +20,6 @@ from sonoloop.store.groups import place_frame
 from sonoloop.store.withdrawal import withdraw
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets import find_datasets
-from sonoloop_training.datasets.groups import fingerprint
 from sonoloop_training.finetune.learn import plan_draws
 from sonoloop_training.finetune.replay import choose_replay, read_replay, with_replay, without_classes
 from sonoloop_training.finetune.request import Request

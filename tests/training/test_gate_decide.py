@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from gate_samples import alarmed, changed, outcomes
 
-from sonoloop_training.gate import Margins
-from sonoloop_training.gate import decision as decide
+from sonoloop_training.gate.decision import Margins, decide
 
 
 def noisy(count: int, shift: float, *, seed: int = 0, spread: float = 0.1) -> list[float]:

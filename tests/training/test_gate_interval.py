@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sonoloop.store.metrics import draw_groups, percentile_interval
-from sonoloop_training.evaluation.measures import auc
+from sonoloop.store.metrics import auc, draw_groups, percentile_interval
 from sonoloop_training.gate.decision import effective_groups, estimate, groups_to_tell
 
 

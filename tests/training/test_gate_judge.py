@@ -11,6 +11,7 @@ from gate_samples import Project, add_frames, make_project
 from PIL import Image
 
 from sonoloop.errors import ModelError, StoreError, TrainingError
+from sonoloop.imaging.fingerprints import fingerprint
 from sonoloop.imaging.io import read_frame
 from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import Gate, Notice, Progress, Unreadable
@@ -24,10 +25,9 @@ from sonoloop.store.model_registry import find_model
 from sonoloop.store.promotions import incumbent
 from sonoloop.store.settings import change_settings
 from sonoloop.values import Frame
-from sonoloop_training.datasets.groups import fingerprint
 from sonoloop_training.evaluation.scores import dice
 from sonoloop_training.gate.comparison import judge
-from sonoloop_training.gate.scoring import read_judged, score_models
+from sonoloop_training.gate.scoring import read_test_frame, score_models
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_both_models_are_scored_on_every_frame_that_judges(project, tmp_path):
     assert found.test_set.number == 1
     predictor = Predictor(project.library.load(project.candidate), device="cpu")
     for member in found.test_set.members:
-        one = read_judged(project.store, Places(project.store.url), member)
+        one = read_test_frame(project.store, Places(project.store.url), member)
         predicted = predictor.predict(one.frame).mask > 0
         kept = judging.read_scores(project.store, project.candidate)[member.revision_id]
         assert kept.dice == pytest.approx(dice(predicted, one.mask), abs=1e-3)
@@ -101,7 +101,7 @@ def test_both_models_are_scored_on_every_frame_that_judges(project, tmp_path):
     event = told[-1]
     assert isinstance(event, Gate)
     assert json.loads(event.to_json())["event"] == "gate"
-    assert (event.test_set, event.look, event.looks) == (1, found.look.number, 1)
+    assert (event.test_set, event.look, event.looks) == (1, found.evaluation.number, 1)
     assert event.difference == found.verdict.difference
     assert event.sides["false_alarms"]["frames"] == 2
     assert any(isinstance(event, Progress) and event.stage.startswith("Judging new-") for event in told)
@@ -121,7 +121,7 @@ def test_every_look_is_counted_and_predicts_nothing_anew(project, tmp_path, monk
     run(project, tmp_path / "gate")
     monkeypatch.setattr("sonoloop_training.gate.scoring._score", None)
     _, found = run(project, tmp_path / "gate")
-    assert found.looks == 2
+    assert found.evaluations == 2
     recorded = judging.evaluations(project.store, found.test_set.number)
     assert [look.candidate for look in recorded] == [project.candidate] * 2
     assert recorded[0].figures["difference"] == recorded[1].figures["difference"]
@@ -134,7 +134,7 @@ def test_a_job_that_was_interrupted_after_its_look_does_not_look_twice(store, tm
     pretend(project, project.candidate, [0.1] * 18)
     _, first = run(project, tmp_path / "gate", resumed=True)
     _, again = run(project, tmp_path / "gate", resumed=True)
-    assert (again.look, again.looks) == (first.look, 1)
+    assert (again.evaluation, again.evaluations) == (first.evaluation, 1)
     assert [mark.mark for mark in find_model(store, project.candidate).marks] == ["refused"]
 
 
@@ -165,7 +165,7 @@ def test_a_refused_candidate_is_kept_and_marked(store, tmp_path):
     assert found.verdict.verdict == "refuse"
     row = find_model(store, project.candidate)
     assert row.standing == ("refused",)
-    assert row.marks[0].why == found.verdict.reason == found.look.reason
+    assert row.marks[0].why == found.verdict.reason == found.evaluation.reason
     assert project.library.find(project.candidate).is_dir()
     assert incumbent(store).version == project.incumbent
 
@@ -279,7 +279,7 @@ def test_a_store_without_frames_that_judge_gives_no_verdict_and_keeps_the_look(s
     _, found = run(project, tmp_path / "gate")
     assert found.verdict.verdict == "inconclusive"
     assert found.pictures == {}
-    assert found.look.reason.startswith("Nothing to go by")
+    assert found.evaluation.reason.startswith("Nothing to go by")
 
 
 def test_old_models_are_scored_again_when_the_set_has_grown(store, tmp_path):
@@ -317,4 +317,4 @@ def test_a_folder_that_cannot_be_written_costs_the_pictures_alone(project, tmp_p
     told, found = run(project, tmp_path / "gate")
     assert found.pictures == {}
     assert any(isinstance(event, Notice) and "no pictures" in event.message for event in told)
-    assert judging.evaluations(project.store) == (found.look,)
+    assert judging.evaluations(project.store) == (found.evaluation,)

@@ -26,7 +26,7 @@ def test_every_text_is_escaped():
     html = page.to_html()
     assert "<script" not in html
     # the title twice, heading, paragraph, three in the table, image caption twice, its row, figure twice
-    assert html.count("&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;") == 12
+    assert html.count("&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;") == 12
 
 
 def test_columns_of_numbers_stand_right():

@@ -325,7 +325,7 @@ def withdraw(
     are listed again. Image files, models, exports and backups are not touched. You are asked first; without a
     terminal it takes --yes.
     """
-    from sonoloop.models.library import Library, find_taught  # noqa: PLC0415
+    from sonoloop.models.library import Library, find_models_trained_on  # noqa: PLC0415
     from sonoloop.store import withdrawal  # noqa: PLC0415
 
     with open_store(place) as opened:
@@ -337,7 +337,7 @@ def withdraw(
             if not typer.confirm(f"Erase all masks of {images} for ever?", err=True):
                 raise typer.Exit(130)
         done = withdrawal.withdraw(opened, what, why=why, who=who)
-    print_withdrawal(done, find_taught(Library(), done.keys), as_json=as_json)
+    print_withdrawal(done, find_models_trained_on(Library(), done.keys), as_json=as_json)
 
 
 @store.command()

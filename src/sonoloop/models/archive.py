@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 import zlib
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -20,8 +21,9 @@ from sonoloop.models.card import (
     WEIGHTS,
     Card,
     read_card,
+    shipped_folder,
 )
-from sonoloop.models.manifest import SPLIT, without_names
+from sonoloop.models.manifest import SPLIT, Manifest, bundle_manifest
 
 _BESIDE = re.compile(r"(?!(?:con|prn|aux|nul|com\d|lpt\d)\.)[a-z0-9][a-z0-9_-]{0,60}\.(?:json|toml)")
 
@@ -100,7 +102,7 @@ def pack(folder: Path, target: Path) -> Path:
     """Write a bundle to a zip file; whole, or not at all.
 
     Beside the card and the weights it holds the training's history, and who trained the model without names
-    (see `sonoloop.models.manifest.without_names`), and nothing else.
+    (see `sonoloop.models.manifest.Manifest.without_names`), and nothing else.
 
     Parameters
     ----------
@@ -160,9 +162,11 @@ def _write_member(archive: ZipFile, path: Path, member: str) -> None:
     # half-precision weights do not become smaller
     info.compress_type = ZIP_STORED if path.name == WEIGHTS else ZIP_DEFLATED
     if path.name == SPLIT:
-        listed = without_names(path.read_bytes())
-        if listed is not None:
-            archive.writestr(info, listed)
+        # nobody could say what is in a list of another form
+        with suppress(BundleError):
+            public = bundle_manifest(shipped_folder()) or Manifest()
+            listed = bundle_manifest(path.parent) or Manifest()
+            archive.writestr(info, listed.without_names(public).to_json())
         return
     with path.open("rb") as file, archive.open(info, "w") as copy:
         while block := file.read(_BLOCK):

@@ -15,7 +15,7 @@ from torch import nn
 from sonoloop.atomic import whole
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import BundleError, ModelError
-from sonoloop.models.card import CARD, MAX_WEIGHTS_BYTES, WEIGHTS, Card, read_bundle_file, read_card
+from sonoloop.models.card import CARD, FORMAT, MAX_WEIGHTS_BYTES, WEIGHTS, Card, read_bundle_file, read_card
 from sonoloop.models.networks import build_network, outline_network
 
 
@@ -83,7 +83,9 @@ def seal(card: Card, network: nn.Module) -> Card:
 
 def _seal(card: Card, data: bytes) -> Card:
     _check_finite(safetensors.torch.load(data), card.name)
-    return replace(card, weights_sha256=hashlib.sha256(data).hexdigest())
+    # a model that is made of one of an older format is of this one
+    written = FORMAT if card.format == 1 else card.format
+    return replace(card, weights_sha256=hashlib.sha256(data).hexdigest(), format=written)
 
 
 def _pack(network: nn.Module) -> bytes:

@@ -90,13 +90,15 @@ class ModelSpec:
             raise ModelError(f"the model's specification is wrong: {error}") from error
 
 
-FORMAT = 1
+# major and minor; the first was the number 1
+FORMAT = "2.0"
 CARD, WEIGHTS = "card.json", "weights.safetensors"
 MAX_CARD_BYTES = 4 << 20
 MAX_WEIGHTS_BYTES = 500 << 20
 MAX_BESIDE_BYTES = 64 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _VERSION = re.compile(r"[0-9a-f]{64}")
+_FORMAT = re.compile(r"(\d{1,4})\.(\d{1,4})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +136,10 @@ class Card:
         What it reached, with intervals.
     libraries : mapping
         Versions it was made with.
-    format : int
-        Of the card.
+    format : str or int
+        Of the card: "major.minor", or 1.
+    extra : mapping
+        What a card of a newer minor format says besides; it is kept.
     """
 
     name: str
@@ -152,7 +156,10 @@ class Card:
     snapshot: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     libraries: Mapping[str, str] = field(default_factory=dict)
-    format: int = FORMAT
+    format: str | int = FORMAT
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    # of the bytes it was read from; a card that was made or changed since has none yet
+    _sha256: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -178,8 +185,11 @@ class Card:
 
     @property
     def version(self) -> str:
-        """SHA-256 of the card, which holds that of the weights: 64 hex digits."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        """SHA-256 of ``card.json``, byte for byte, which holds that of the weights: 64 hex digits.
+
+        Of a card of format 1 it is that of its canonical JSON, however the file is written.
+        """
+        return self._sha256 or hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @property
     def model(self) -> str:
@@ -188,31 +198,51 @@ class Card:
 
     def to_json(self) -> str:
         """Return the card as canonical JSON: the same card gives the same bytes."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        values = {key: value for key, value in asdict(self).items() if key not in _NOT_WRITTEN}
+        return json.dumps({**self.extra, **values}, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Card:
-        """Read a card."""
-        values = json.loads(text)
+    def from_json(cls, data: bytes) -> Card:
+        """Read a card: defaults for what an older one lacks, and what a newer minor format adds is kept."""
+        values = json.loads(data.decode("utf-8"), parse_constant=_refuse_number)
         if not isinstance(values, dict):
             raise TypeError("a card is a JSON object")
-        if values.get("format") != FORMAT:
-            raise ValueError(
-                f"its format is {values.get('format')}, this Sonoloop reads {FORMAT}; update Sonoloop"
-            )
-        known = {f.name for f in fields(cls)}
-        if set(values) != known:
-            missing, unknown = sorted(known - set(values)), sorted(set(values) - known)
-            raise ValueError(f"missing {missing}, unknown {unknown}")
+        major, minor = _parse_format(values.get("format"))
+        known = {f.name for f in fields(cls)} - _NOT_WRITTEN
+        extra = {key: values.pop(key) for key in sorted(values.keys() - known)}
+        missing = sorted({"name", "spec"} - values.keys())
+        if missing or (extra and minor <= _MINOR):
+            raise ValueError(f"missing {missing}, unknown {[*extra]}")
         values["spec"] = ModelSpec.from_dict(values["spec"])
-        values["classes"] = tuple(values["classes"])
-        return cls(**values)
+        values["classes"] = tuple(values.get("classes", CLASSES))
+        card = cls(**values, extra=extra)
+        if major > 1:
+            object.__setattr__(card, "_sha256", hashlib.sha256(data).hexdigest())
+        return card
+
+
+_NOT_WRITTEN = {"extra", "_sha256"}
+_MAJOR, _MINOR = map(int, FORMAT.split("."))
+
+
+def _refuse_number(told: str) -> None:
+    raise ValueError(f"{told} is no number that a card may hold")
+
+
+def _parse_format(told: Any) -> tuple[int, int]:  # noqa: ANN401 - whatever JSON holds
+    """Give major and minor of a format that this Sonoloop reads."""
+    if told == 1:
+        return 1, 0
+    parts = _FORMAT.fullmatch(told) if isinstance(told, str) else None
+    if parts is None or int(parts[1]) != _MAJOR:
+        raise ValueError(f"its format is {told}, this Sonoloop reads {FORMAT}; update Sonoloop")
+    return int(parts[1]), int(parts[2])
 
 
 def read_card(folder: Path) -> Card:
     """Read a bundle's card, and nothing of its weights."""
     try:
-        return Card.from_json(read_bundle_file(folder / CARD, MAX_CARD_BYTES).decode("utf-8"))
+        return Card.from_json(read_bundle_file(folder / CARD, MAX_CARD_BYTES))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ModelError) as error:
         if isinstance(error, BundleError):
             raise

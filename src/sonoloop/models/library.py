@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sonoloop.atomic import remove_whole, whole
 from sonoloop.errors import BundleError, ModelError
@@ -18,14 +17,12 @@ from sonoloop.models.bundle import Bundle, read_bundle
 from sonoloop.models.card import (
     CARD,
     DEFAULT,
-    MAX_BESIDE_BYTES,
     Card,
     models_folder,
-    read_bundle_file,
     read_card,
     shipped_folder,
 )
-from sonoloop.models.manifest import SPLIT, check_split
+from sonoloop.models.manifest import bundle_manifest
 from sonoloop.models.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -185,7 +182,7 @@ class Library:
         source = source.parent if source.name == CARD else source
         if source.is_dir():
             read_bundle(source)
-            check_split(source)
+            bundle_manifest(source)
             return self.add(source)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -194,7 +191,7 @@ class Library:
                 folder.mkdir()
                 unpack(source, folder)
                 read_bundle(folder)
-                check_split(folder)
+                bundle_manifest(folder)
                 return self.add(folder)
         except OSError as error:
             raise BundleError(
@@ -328,45 +325,16 @@ def default_predictor(
     return Predictor(bundle, device=device, on_notice=on_notice)
 
 
-# who was watched had a say in when the training ended
-_TAUGHT_PARTS = ("train", "validation")
+def find_models_trained_on(library: Library, keys: Collection[str]) -> dict[str, str]:
+    """Find the models whose own list of who trained them holds any of these ids and pixel hashes.
 
-
-def find_taught(library: Library, keys: Collection[str]) -> dict[str, str]:
-    """Find the models whose own list of who trained them holds any of these images.
-
-    A model that has no such list, or one that cannot be read, says nothing and is not found.
-
-    Parameters
-    ----------
-    library : Library
-        Where the models are; the one that ships is among them.
-    keys : collection of str
-        Ids and pixel hashes; see `sonoloop.values.Frame`.
-
-    Returns
-    -------
-    dict
-        By version the model's id, as users see it.
+    A model that has no such list, or one that cannot be read, says nothing and is not found. Gives by version
+    the model's id, as users see it.
     """
-    return {
-        version: read_card(folder).model
-        for version, folder in library.versions().items()
-        if _read_keys(folder).intersection(keys)
-    }
-
-
-def _read_keys(folder: Path) -> set[str]:
-    if not (folder / SPLIT).is_file():
-        return set()
-    try:
-        parts = json.loads(read_bundle_file(folder / SPLIT, MAX_BESIDE_BYTES))
-        return {key for part in _TAUGHT_PARTS for entry in parts.get(part, []) for key in _keys_of(entry)}
-    except (BundleError, ValueError, TypeError, AttributeError, RecursionError):
-        return set()
-
-
-def _keys_of(entry: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever JSON holds
-    if not isinstance(entry, dict):
-        return ()  # an older list has names alone
-    return tuple(str(entry[name]) for name in ("id", "pixels_hash") if entry.get(name))
+    found: dict[str, str] = {}
+    for version, folder in library.versions().items():
+        with suppress(BundleError):
+            manifest = bundle_manifest(folder)
+            if manifest and any(key in keys for member in manifest.known for key in member.hashes):
+                found[version] = read_card(folder).model
+    return found

@@ -1,104 +1,167 @@
-"""Who trained a model, without the names: file names carry names of people."""
+"""Who trained a model, who validated it and who tested it: what a bundle's ``split.json`` says."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from sonoloop.errors import BundleError
-from sonoloop.models.card import MAX_BESIDE_BYTES, read_bundle_file, shipped_folder
+from sonoloop.errors import BundleError, TrainingError
+from sonoloop.models.card import MAX_BESIDE_BYTES, read_bundle_file
+from sonoloop.values import Frame
 
 SPLIT = "split.json"
-_PARTS = ("train", "validation", "test")
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
 _DIGITS = 16
 _FINGERPRINT = re.compile(r"(?:[0-9a-f]{64})?")
+# what reading JSON of any form may raise
+_WRONG_FORM = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
-def without_names(split: bytes) -> bytes | None:
-    """Replace names and groups by ids, so that the list may leave the house.
-
-    An image and its near copies are still known by their hashes and fingerprints, and who belongs together
-    is still told. Images that the model inside the package names are public, and keep their names.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """An image of a manifest; what an older list does not tell is empty.
 
     Parameters
     ----------
-    split : bytes
-        A bundle's ``split.json``: for each part a list of ``{"name", "group", "id", "pixels_hash",
-        "fingerprint"}``, or of names.
-
-    Returns
-    -------
-    bytes or None
-        The same list, each entry with these five keys at most; None if it has another form, since nobody
-        could say what is in it.
+    name : str
+        "dataset/name".
+    group : str
+        Who belongs together; see `sonoloop_training.datasets.Sample`.
+    id, pixels_hash : str
+        See `sonoloop.values.Frame`.
+    fingerprint : str
+        See `sonoloop.imaging.fingerprints.fingerprint`.
     """
+
+    name: str
+    group: str = ""
+    id: str = ""
+    pixels_hash: str = ""
+    fingerprint: str = ""
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """The hashes by which it is known again: of its bytes and of its pixels."""
+        return tuple(filter(None, (self.id, self.pixels_hash)))
+
+    def to_dict(self) -> dict[str, str]:
+        """Return what is known of it."""
+        return {name: value for name in _KEYS if (value := getattr(self, name))}
+
+    @classmethod
+    def from_json(cls, entry: Any) -> Member:  # noqa: ANN401 - whatever JSON holds
+        """Read an entry; an older list has names alone."""
+        if isinstance(entry, str):
+            return cls(name=entry)
+        values = {"name": entry["name"]} | {key: entry.get(key) or "" for key in _KEYS[1:]}
+        for key, value in values.items():
+            if not isinstance(value, str):
+                raise TypeError(f"{key} is no text")
+        if not _FINGERPRINT.fullmatch(values["fingerprint"]):
+            raise ValueError(f"{values['fingerprint'][:80]!r} is no fingerprint")
+        return cls(**values)
+
+
+_KEYS = tuple(field.name for field in fields(Member))
+
+
+def is_other(frame: Frame, member: Member | None) -> bool:
+    """Whether a frame is another image than the one listed by its name: neither bytes nor pixels agree.
+
+    False where no hash is listed, and for a re-saved copy of the same pixels.
+    """
+    return member is not None and bool(member.hashes) and not {frame.id, frame.pixels_hash} & {*member.hashes}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The images of each part."""
+
+    train: tuple[Member, ...] = ()
+    validation: tuple[Member, ...] = ()
+    test: tuple[Member, ...] = ()
+
+    def __getitem__(self, part: Part) -> tuple[Member, ...]:
+        """Return the members of a part."""
+        members: tuple[Member, ...] = getattr(self, part)
+        return members
+
+    @property
+    def known(self) -> tuple[Member, ...]:
+        """Those that it learned from, and those that had a say in when the training ended."""
+        return self.train + self.validation
+
+    @property
+    def sha256(self) -> str:
+        """The hash of who is where; 64 hex digits."""
+        return hash_listing(self.to_dict())
+
+    def to_dict(self) -> dict[str, list[dict[str, str]]]:
+        """Return the members by part, as JSON can hold them."""
+        return {part: [member.to_dict() for member in self[part]] for part in PARTS}
+
+    def to_json(self) -> bytes:
+        """Return the content of a ``split.json``."""
+        return json.dumps(self.to_dict(), indent=1).encode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """Read the content of a ``split.json``: for each part a list of members, or of names."""
+        parts = json.loads(text)
+        return cls(**{part: tuple(map(Member.from_json, parts.get(part, []))) for part in PARTS})
+
+    def without_names(self, public: Manifest) -> Manifest:
+        """Replace names and groups by ids, so that the list may leave the house: file names name people.
+
+        An image and its near copies are still known by their hashes and fingerprints, and who belongs
+        together is still told. Images of `public` keep their names.
+        """
+        known = {member.id: member for part in PARTS for member in public[part] if member.id}
+        renamed: dict[Part, list[Member]] = {part: [] for part in PARTS}
+        groups: dict[str, str] = {}
+        for number, (part, member) in enumerate(((p, m) for p in PARTS for m in self[p]), start=1):
+            if member.id in known:
+                renamed[part].append(known[member.id])
+                continue
+            name = member.id[:_DIGITS] or f"image-{number}"
+            # called by its first image: a hash of a patient's number could be guessed
+            group = member.group and groups.setdefault(member.group, f"group-{name}")
+            renamed[part].append(replace(member, name=name, group=group))
+        return Manifest(**{part: tuple(members) for part, members in renamed.items()})
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a split: a list for each of "train", "validation" and "test"; see `Member` for its entries."""
     try:
-        parts = json.loads(split)
-        return _rename(parts, _read_public()) if isinstance(parts, dict) else None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
+        return Manifest.from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainingError(f"cannot read the split {path} ({error.strerror}); check the path") from error
+    except _WRONG_FORM as error:
+        raise TrainingError(
+            f'{path} is no split; it should be {{"train": [...], "validation": [...], "test": [...]}} '
+            'with entries such as {"name": "busi/benign (1)"}'
+        ) from error
 
 
-def check_split(folder: Path) -> None:
-    """Make sure that who trained a model can be read, before the model is let in; it may not say so at all.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        A bundle.
-    """
+def bundle_manifest(folder: Path) -> Manifest | None:
+    """Read who trained the model in a bundle's folder; None where it does not say."""
     if not (folder / SPLIT).is_file():
-        return
-    data = read_bundle_file(folder / SPLIT, MAX_BESIDE_BYTES)
+        return None
     try:
-        parts = json.loads(data)
-        entries = [entry for part in _PARTS for entry in parts.get(part, []) if not isinstance(entry, str)]
-        for entry in entries:
-            _check_entry(entry)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return Manifest.from_json(read_bundle_file(folder / SPLIT, MAX_BESIDE_BYTES))
+    except _WRONG_FORM as error:
         raise BundleError(
             f"{SPLIT} of the model, which says who trained it, cannot be used ({error}); export the model "
             "again"
         ) from error
 
 
-def _check_entry(entry: Mapping[str, Any]) -> None:
-    for key in ("name", "group", "id", "pixels_hash", "fingerprint"):
-        if not isinstance(entry[key] if key == "name" else entry.get(key) or "", str):
-            raise TypeError(f"{key} is no text")
-    fingerprint = entry.get("fingerprint") or ""
-    if not _FINGERPRINT.fullmatch(fingerprint):
-        raise ValueError(f"{fingerprint[:80]!r} is no fingerprint")
-
-
-def _rename(parts: Mapping[str, Any], public: Mapping[str, Mapping[str, str]]) -> bytes:
-    groups: dict[str, str] = {}
-    renamed: dict[str, list[dict[str, str]]] = {}
-    count = 0
-    for part in _PARTS:
-        renamed[part] = []
-        for given in parts.get(part, []):
-            count += 1
-            entry = {"name": given} if isinstance(given, str) else given
-            known = str(entry.get("id") or "")
-            if known in public:
-                renamed[part].append(dict(public[known]))
-                continue
-            name = known[:_DIGITS] or f"image-{count}"
-            kept = {key: str(entry[key]) for key in ("id", "pixels_hash", "fingerprint") if entry.get(key)}
-            if group := str(entry.get("group") or ""):
-                # called by its first image: a hash of a patient's number could be guessed
-                kept["group"] = groups.setdefault(group, f"group-{name}")
-            renamed[part].append({"name": name, **kept})
-    return json.dumps(renamed, indent=1).encode()
-
-
-def _read_public() -> dict[str, dict[str, str]]:
-    path = shipped_folder() / SPLIT
-    if not path.is_file():
-        return {}
-    listed = json.loads(path.read_text(encoding="utf-8"))
-    return {entry["id"]: entry for part in _PARTS for entry in listed.get(part, []) if entry.get("id")}
+def hash_listing(listing: Mapping[Any, Any]) -> str:
+    """SHA-256 of what JSON can hold, such as who is where; 64 hex digits."""
+    return hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()

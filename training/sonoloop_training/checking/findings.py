@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from sonoloop.values import CLASSES
-from sonoloop_training.checking.survey import FaultKind, Inspection, SharedPair, Source, Survey
+from sonoloop_training.checking.survey import FaultKind, SharedPair, Source, Survey
 
 Severity = Literal["mend", "heed", "note"]
 
 # classes whose shares of overlays differ by more invite a classifier to take the shortcut
 _SHORTCUT = 0.10
+_SHORTCUT_ADVICE = (
+    "a classifier can tell the class by them and not by the lesion: compare its figures with and without "
+    "overlays, and draw overlays on all classes while training"
+)
 _ADVICE: dict[FaultKind, tuple[Severity, str, str]] = {
     "image unreadable": ("mend", "images cannot be read", "copy or export them again, or remove them"),
     "mask unreadable": ("mend", "masks cannot be read", "copy or export them again"),
@@ -33,26 +35,16 @@ _ADVICE: dict[FaultKind, tuple[Severity, str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing about a dataset that its owner should know.
+    """One thing about a dataset that its owner should know."""
 
-    Parameters
-    ----------
-    severity : str
-        "mend" (training would learn or measure something wrong), "heed" or "note".
-    dataset : str
-        Which dataset.
-    what : str
-        What was found, without its count.
-    advice : str
-        What to do; empty where nothing is to be done.
-    names : tuple of str
-        Which images, with details; empty if it is about all.
-    """
-
+    # "mend": training would learn or measure something wrong
     severity: Severity
     dataset: str
+    # without its count
     what: str
+    # empty where nothing is to be done
     advice: str = ""
+    # which images, with details; empty if it is about all
     names: tuple[str, ...] = ()
 
 
@@ -69,37 +61,27 @@ def not_listed(source: Source) -> Finding:
 
 def findings_of(survey: Survey) -> list[Finding]:
     """List what a survey found, the worst first."""
-    found = [
-        *_faults(survey),
-        *_contradictions(survey),
-        *_leaks(survey),
-        *_patients(survey),
-        *_overlays(survey),
-        *_notes(survey),
-    ]
-    return sort_findings(found)
+    kinds = (_faults, _contradictions, _leaks, _patients, _overlays, _notes)
+    return sort_findings(finding for find in kinds for finding in find(survey))
 
 
 def shared_images(surveys: Sequence[Survey], pairs: Iterable[SharedPair]) -> list[Finding]:
     """Say which images of one dataset are in another too; no group keeps them together."""
     by_datasets: dict[tuple[int, int], list[str]] = defaultdict(list)
     for pair in pairs:
-        places = (pair.one, pair.other)
-        names = [
-            f"{surveys[home].source.dataset}/{surveys[home].inspections[place].sample.name}"
-            for home, place in places
-        ]
+        samples = [surveys[number].inspections[place].sample for number, place in (pair.one, pair.other)]
+        names = [sample.key for sample in samples]
         by_datasets[pair.one[0], pair.other[0]].append(", ".join(names) + " (mirrored)" * pair.mirrored)
     return [
         Finding(
             severity="mend",
-            dataset=" and ".join(surveys[home].source.dataset for home in homes),
+            dataset=" and ".join(surveys[number].source.dataset for number in numbers),
             what="images are near-duplicates of images of the other dataset",
             advice="one may train and the other test, and training leaves out only copies that it knows by "
             "their fingerprints; keep each image in one dataset",
             names=tuple(names),
         )
-        for homes, names in sorted(by_datasets.items())
+        for numbers, names in sorted(by_datasets.items())
     ]
 
 
@@ -109,125 +91,98 @@ def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: order.index(finding.severity))
 
 
-def _faults(survey: Survey) -> list[Finding]:
+def _faults(survey: Survey) -> Iterator[Finding]:
     by_kind: dict[FaultKind, list[str]] = defaultdict(list)
     for item in survey.inspections:
         for fault in item.faults:
             name = item.sample.name
             by_kind[fault.kind].append(f"{name}: {fault.detail}" if fault.detail else name)
-    return [
-        Finding(
-            severity=severity,
-            dataset=survey.source.dataset,
-            what=what,
-            advice=advice,
-            names=tuple(by_kind[kind]),
-        )
-        for kind, (severity, what, advice) in _ADVICE.items()
-        if kind in by_kind
-    ]
+    for kind, (severity, what, advice) in _ADVICE.items():
+        yield from _about(survey, severity, what, advice, by_kind[kind])
 
 
-def _contradictions(survey: Survey) -> list[Finding]:
-    names = tuple(
-        ", ".join(survey.inspections[member].sample.name for member in members)
-        for members in survey.groups
-        if len({survey.inspections[member].sample.label for member in members}) > 1
+def _about(
+    survey: Survey, severity: Severity, what: str, advice: str, names: Iterable[str]
+) -> Iterator[Finding]:
+    """Give a finding if it is about any image."""
+    if found := tuple(names):
+        yield Finding(severity=severity, dataset=survey.source.dataset, what=what, advice=advice, names=found)
+
+
+def _contradictions(survey: Survey) -> Iterator[Finding]:
+    groups = [[survey.inspections[member].sample for member in members] for members in survey.groups]
+    yield from _about(
+        survey,
+        "mend",
+        "groups of near-duplicates contradict themselves in class",
+        "decide which class is right; training leaves these images out",
+        (
+            ", ".join(sample.name for sample in group)
+            for group in groups
+            if len({sample.label for sample in group}) > 1
+        ),
     )
-    if not names:
-        return []
-    return [
-        Finding(
-            severity="mend",
-            dataset=survey.source.dataset,
-            what="groups of near-duplicates contradict themselves in class",
-            advice="decide which class is right; training leaves these images out",
-            names=names,
-        )
-    ]
 
 
-def _leaks(survey: Survey) -> list[Finding]:
-    split = survey.split_groups
-    names = tuple(
-        f"{survey.inspections[pair.one].sample.name}, {survey.inspections[pair.other].sample.name}"
-        + (" (mirrored)" if pair.mirrored else "")
-        for pair in survey.pairs
-        if split and split[pair.one] != split[pair.other]
-    )
-    if not names:
-        return []
-    source = survey.source
+def _leaks(survey: Survey) -> Iterator[Finding]:
+    source, split = survey.source, survey.split_groups
     if source.listed:
-        homes, home = "groups of the list", f"group of {source.listed.name}"
+        groups, group = "groups of the list", f"group of {source.listed.name}"
     elif all(sample.group == f"{sample.dataset}/{sample.patient}" for sample in source.samples):
-        homes, home = "patients", "patient"
+        groups, group = "patients", "patient"
     else:
-        homes, home = "groups of the table", "group of the table"
-    return [
-        Finding(
-            severity="mend",
-            dataset=source.dataset,
-            what=f"pairs of near-duplicates are in two {homes}",
-            advice=f"one may train and the other test; put both into one {home}",
-            names=names,
-        )
-    ]
+        groups, group = "groups of the table", "group of the table"
+    yield from _about(
+        survey,
+        "mend",
+        f"pairs of near-duplicates are in two {groups}",
+        f"one may train and the other test; put both into one {group}",
+        (
+            f"{survey.inspections[pair.one].sample.name}, {survey.inspections[pair.other].sample.name}"
+            + " (mirrored)" * pair.mirrored
+            for pair in survey.pairs
+            if split and split[pair.one] != split[pair.other]
+        ),
+    )
 
 
-def _patients(survey: Survey) -> list[Finding]:
+def _patients(survey: Survey) -> Iterator[Finding]:
     labels: dict[str, dict[str, str]] = defaultdict(dict)
     for item in survey.inspections:
         if item.sample.patient:
             labels[item.sample.patient].setdefault(item.sample.label, item.sample.name)
-    names = tuple(
-        f"{patient}: {', '.join(f'{name} {label}' for label, name in found.items())}"
-        for patient, found in labels.items()
-        if len(found) > 1
+    yield from _about(
+        survey,
+        "heed",
+        "patients have images of several classes",
+        "check that each has lesions of both kinds",
+        (
+            f"{patient}: {', '.join(f'{name} {label}' for label, name in found.items())}"
+            for patient, found in labels.items()
+            if len(found) > 1
+        ),
     )
-    if not names:
-        return []
-    return [
-        Finding(
-            severity="heed",
-            dataset=survey.source.dataset,
-            what="patients have images of several classes",
-            advice="check that each has lesions of both kinds",
-            names=names,
-        )
-    ]
 
 
-def overlay_shares(survey: Survey) -> dict[str, float]:
-    """Return the share of images with an overlay, of each class that is there."""
+def _overlays(survey: Survey) -> Iterator[Finding]:
     shares: dict[str, float] = {}
     for label in CLASSES:
         flags = [item.overlay for item in survey.readable if item.sample.label == label]
         if flags:
             shares[label] = sum(flags) / len(flags)
-    return shares
-
-
-def _overlays(survey: Survey) -> list[Finding]:
-    shares = overlay_shares(survey)
     if not any(shares.values()):
-        return []
+        return
     told = ", ".join(f"{share:.0%} of the {label}" for label, share in shares.items())
-    what = f"callipers, text or marks look burned into {told} images"
-    if max(shares.values()) - min(shares.values()) <= _SHORTCUT:
-        return [Finding(severity="note", dataset=survey.source.dataset, what=what)]
-    return [
-        Finding(
-            severity="heed",
-            dataset=survey.source.dataset,
-            what=what,
-            advice="a classifier can tell the class by them and not by the lesion: compare its figures with "
-            "and without overlays, and draw overlays on all classes while training",
-        )
-    ]
+    shortcut = max(shares.values()) - min(shares.values()) > _SHORTCUT
+    yield Finding(
+        severity="heed" if shortcut else "note",
+        dataset=survey.source.dataset,
+        what=f"callipers, text or marks look burned into {told} images",
+        advice=_SHORTCUT_ADVICE if shortcut else "",
+    )
 
 
-def _notes(survey: Survey) -> list[Finding]:
+def _notes(survey: Survey) -> Iterator[Finding]:
     notes = []
     if survey.groups:
         images = sum(map(len, survey.groups))
@@ -242,111 +197,5 @@ def _notes(survey: Survey) -> list[Finding]:
         for label in CLASSES
         if all(item.sample.label != label for item in survey.inspections)
     ]
-    return [Finding(severity="note", dataset=survey.source.dataset, what=note) for note in notes]
-
-
-ALL = "all"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """Figures of the images of one class, or of all.
-
-    Parameters
-    ----------
-    images, readable : int
-        How many there are, and how many of them could be read; what follows is of these.
-    widths, heights : tuple of float
-        Least, median and most, in pixels; empty where there is no image, as `areas`.
-    areas : tuple of float
-        Quartiles of the share of the frame that lesions cover, over the images with a lesion.
-    depths : mapping
-        How many images of each depth.
-    lesions : mapping
-        How many images with so many lesions.
-    overlays : int
-        Images that something looks burned into.
-    near_duplicates : int
-        Images that have a near-duplicate.
-    """
-
-    images: int
-    readable: int
-    widths: tuple[float, ...]
-    heights: tuple[float, ...]
-    areas: tuple[float, ...]
-    depths: Mapping[str, int]
-    lesions: Mapping[int, int]
-    overlays: int
-    near_duplicates: int
-
-
-def summarise(survey: Survey) -> dict[str, Summary]:
-    """Return the figures of each of `CLASSES`, and of "all"."""
-    twins = {survey.inspections[member].sample.name for members in survey.groups for member in members}
-    parts: dict[str, Sequence[Inspection]] = {
-        label: [item for item in survey.inspections if item.sample.label == label] for label in CLASSES
-    }
-    parts[ALL] = survey.inspections
-    return {name: _summarise(items, twins) for name, items in parts.items()}
-
-
-def summary_rows(survey: Survey) -> list[tuple[str, ...]]:
-    """Return the figures for people: what, then each of `CLASSES` and all."""
-    parts = list(summarise(survey).values())
-
-    def row(what: str, values: Sequence[object]) -> tuple[str, ...]:
-        return (what, *(str(value) for value in values))
-
-    return [
-        row("images", [part.images for part in parts]),
-        row("that cannot be read", [part.images - part.readable for part in parts]),
-        row("width (px; least, median, most)", [_span(part.widths) for part in parts]),
-        row("height (px; least, median, most)", [_span(part.heights) for part in parts]),
-        row(
-            "depth", [", ".join(f"{n} {depth}" for depth, n in part.depths.items()) or "-" for part in parts]
-        ),
-        row("images with 0, 1, 2, more lesions", [_lesion_counts(part.lesions) for part in parts]),
-        row(
-            "lesion area (% of the frame; quartiles)",
-            [", ".join(f"{100 * area:.1f}" for area in part.areas) or "-" for part in parts],
-        ),
-        row("with burned-in overlays", [_share(part.overlays, part.readable) for part in parts]),
-        row("with a near-duplicate", [_share(part.near_duplicates, part.readable) for part in parts]),
-    ]
-
-
-def _summarise(items: Sequence[Inspection], twins: set[str]) -> Summary:
-    readable = [item for item in items if item.shape]
-    heights, widths = (
-        zip(*(item.shape for item in readable if item.shape), strict=True) if readable else ((), ())
-    )
-    areas = [item.area for item in readable if item.lesions]
-    return Summary(
-        images=len(items),
-        readable=len(readable),
-        widths=_quantiles(widths, (0, 0.5, 1)),
-        heights=_quantiles(heights, (0, 0.5, 1)),
-        areas=_quantiles(areas, (0.25, 0.5, 0.75)),
-        depths=dict(Counter(item.depth for item in readable).most_common()),
-        lesions=dict(sorted(Counter(item.lesions for item in readable).items())),
-        overlays=sum(item.overlay for item in readable),
-        near_duplicates=sum(item.sample.name in twins for item in items),
-    )
-
-
-def _quantiles(values: Sequence[Any], shares: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(float(value) for value in np.quantile(values, shares)) if len(values) else ()
-
-
-def _span(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:.0f}" for value in values) or "-"
-
-
-def _lesion_counts(lesions: Mapping[int, int]) -> str:
-    more = sum(images for count, images in lesions.items() if count > 2)
-    return ", ".join(str(lesions.get(count, 0)) for count in range(3)) + f", {more}"
-
-
-def _share(count: int, total: int) -> str:
-    return f"{count} ({count / total:.0%})" if total else "-"
+    for note in notes:
+        yield Finding(severity="note", dataset=survey.source.dataset, what=note)

@@ -1,4 +1,4 @@
-"""`report.html` of a check: figures, findings, and the images they are about."""
+"""The check of a folder: a report of what its datasets hold and what must be mended, and lists of groups."""
 
 from __future__ import annotations
 
@@ -25,87 +25,124 @@ from sonoloop_training.checking.findings import (
     not_listed,
     shared_images,
     sort_findings,
+)
+from sonoloop_training.checking.survey import (
+    Inspection,
+    Survey,
+    find_shared,
+    find_sources,
     summarise,
     summary_rows,
+    survey_source,
 )
-from sonoloop_training.checking.survey import Inspection, Survey, find_shared, find_sources, survey_source
 from sonoloop_training.page import CLASS_COLOURS, Page, new_figure
 
-
-def draw_sizes(survey: Survey) -> Figure:
-    """Draw histograms of widths and heights in pixels."""
-    sides = np.array([item.shape for item in survey.readable if item.shape])
-    bins = np.linspace(sides.min() - 0.5, sides.max() + 0.5, 31).tolist()
-    with new_figure() as figure:
-        axes = figure.subplots()
-        axes.hist(sides[:, 1], bins, histtype="step", color="#0072B2", linewidth=1.6, label="width")
-        axes.hist(
-            sides[:, 0], bins, histtype="step", color="#D55E00", linewidth=1.6, linestyle="--", label="height"
-        )
-        axes.set(xlabel="side (px)", ylabel="images")
-        axes.legend()
-    return figure
-
-
-def draw_areas(survey: Survey) -> Figure:
-    """Draw a histogram of the share of the frame that lesions cover, one line a class."""
-    with new_figure() as figure:
-        axes = figure.subplots()
-        areas = {
-            label: [100 * i.area for i in survey.readable if i.sample.label == label and i.lesions]
-            for label in CLASSES
-        }
-        highest = max((max(found) for found in areas.values() if found), default=1.0)
-        bins = np.linspace(0, highest, 31).tolist()
-        for style, (label, found) in zip((":", "-", "--"), areas.items(), strict=True):
-            if found:
-                axes.hist(
-                    found,
-                    bins,
-                    histtype="step",
-                    color=CLASS_COLOURS[label],
-                    linewidth=1.6,
-                    linestyle=style,
-                    label=label,
-                )
-        axes.set(xlabel="area of the lesions (% of the frame)", ylabel="images")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend()
-    return figure
-
-
-def draw_places(survey: Survey) -> Figure:
-    """Draw in how many of the images with a lesion it covers each place of the frame, one panel a class."""
-    places = {
-        label: np.stack(found)
-        for label in CLASSES
-        if (
-            found := [
-                item.places
-                for item in survey.readable
-                if item.sample.label == label and item.places is not None
-            ]
-        )
-    }
-    with new_figure(width=3.6 * max(len(places), 1) + 0.8, height=3.2) as figure:
-        shares = {label: 100 * masks.mean(0) for label, masks in places.items()}
-        highest = max((float(share.max()) for share in shares.values()), default=1.0)
-        panels = figure.subplots(1, max(len(shares), 1), squeeze=False)[0]
-        for axes, (label, share) in zip(panels, shares.items(), strict=False):
-            shown = axes.imshow(share, cmap="viridis", vmin=0, vmax=highest, extent=(0, 100, 100, 0))
-            axes.set(title=label, xlabel="across (% of the width)", ylabel="depth (% of the height)")
-            if axes is panels[-1]:
-                figure.colorbar(shown, ax=axes, label="images with a lesion there (%)")
-    return figure
-
-
-MAX_NAMES = 12
+REPORT = "report.html"
+GROUPS = "groups.json"
+_SOURCE = "computed by `sonoloop data check`"
+_SEVERITIES = {"mend": "to mend", "heed": "to heed", "note": "note"}
+# shown at most: names of a finding, images of a class, groups and images of each, images with an overlay
+_NAMES = 12
 _MONTAGE = 8
 _GROUPS = 20
 _MEMBERS = 6
 _OVERLAYS = 12
+# longest side of an image in the page
 _SIDE = 240
-_SEVERITIES = {"mend": "to mend", "heed": "to heed", "note": "note"}
+
+
+def check(data: Path, out: Path | None = None) -> Iterator[Event]:
+    """Say what a folder of datasets holds and what must be mended."""
+    sources = find_sources(data)
+    folder = _choose_folder(data, out)
+    surveys: list[Survey] = []
+    for source in sources:
+        if source.samples:
+            survey = yield from survey_source(source)
+            surveys.append(survey)
+    refused = [source for source in sources if not source.samples]
+    shared = yield from find_shared(surveys)
+    findings = sort_findings(
+        [
+            *map(not_listed, refused),
+            *(finding for survey in surveys for finding in findings_of(survey)),
+            *shared_images(surveys, shared),
+        ]
+    )
+    yield Progress(stage="Writing the report", done=0, total=1)
+    files = {folder / REPORT: build_report(data, surveys, findings, refused=[s.dataset for s in refused])}
+    for survey in surveys:
+        own = folder if len(surveys) == 1 else folder / survey.source.dataset
+        files[own / GROUPS] = list_groups(survey)
+    _write(files)
+    yield Checked(
+        report=str(folder / REPORT),
+        groups=[str(path) for path in files if path.name == GROUPS],
+        datasets=[_describe(survey) for survey in surveys],
+        findings=[asdict(finding) for finding in findings],
+        mend=sum(finding.severity == "mend" for finding in findings),
+    )
+
+
+def list_groups(survey: Survey) -> str:
+    """Return the near-duplicates as JSON, in the form that `sonoloop_training.datasets.groups` reads.
+
+    Images without a near-duplicate are listed where something is burned in.
+    """
+    groups = []
+    grouped = {member for members in survey.groups for member in members}
+    alone = ((place,) for place in range(len(survey.inspections)) if place not in grouped)
+    for members in [*survey.groups, *alone]:
+        items = [survey.inspections[member] for member in members]
+        entry: dict[str, Any] = {"images": [item.sample.name for item in items]}
+        if len({item.sample.label for item in items}) > 1:
+            entry["conflicting_classes"] = True
+        if any(item.overlay for item in items):
+            entry["overlay"] = ["detected"]
+        if len(entry) > 1 or len(items) > 1:
+            groups.append(entry)
+    note = "images not listed are alone in their group and have no flag"
+    return json.dumps({"source": _SOURCE, "note": note, "groups": groups}, indent=1) + "\n"
+
+
+def _describe(survey: Survey) -> dict[str, Any]:
+    return {
+        "dataset": survey.source.dataset,
+        "path": str(survey.source.root),
+        "classes": {name: asdict(part) for name, part in summarise(survey).items()},
+        "near_duplicates": [
+            [survey.inspections[member].sample.name for member in members] for members in survey.groups
+        ],
+        "table": summary_rows(survey),
+    }
+
+
+def _choose_folder(data: Path, out: Path | None) -> Path:
+    inside = data.resolve()
+    folder = out or Path(f"{inside.name}-check")
+    if out is None and folder.resolve().is_relative_to(inside):
+        folder = inside.parent / folder.name
+    if folder.resolve().is_relative_to(inside):
+        raise TrainingError(f"{folder} lies in the dataset, which stays as it is; give another --out")
+    if folder.exists() and not folder.is_dir():
+        raise TrainingError(f"{folder} is a file; give a folder as --out")
+    marks = {REPORT: "Made by Sonoloop", GROUPS: _SOURCE}
+    for path in [*folder.glob(REPORT), *folder.glob(GROUPS), *folder.glob(f"*/{GROUPS}")]:
+        # decoded loosely: whatever it is, it is only looked at
+        if marks[path.name] not in path.read_text(encoding="utf-8", errors="replace"):
+            raise TrainingError(f"{path} is none that the check wrote; move it away, or give another --out")
+    return folder
+
+
+def _write(files: dict[Path, str]) -> None:
+    try:
+        for path in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_together(files)
+    except OSError as error:
+        raise TrainingError(
+            f"{next(iter(files)).parent} cannot be written ({error.strerror}); give another --out"
+        ) from error
 
 
 def build_report(
@@ -129,7 +166,7 @@ def build_report(
                     finding.dataset,
                     len(finding.names) or "",
                     finding.what,
-                    name_some(finding.names),
+                    _name_some(finding.names),
                     finding.advice,
                 )
                 for finding in findings
@@ -144,10 +181,10 @@ def build_report(
     return page.to_html()
 
 
-def name_some(names: Sequence[str], most: int = MAX_NAMES) -> str:
+def _name_some(names: Sequence[str]) -> str:
     """Name the first few, and say how many more there are."""
-    more = f"; and {len(names) - most} more" if len(names) > most else ""
-    return "; ".join(names[:most]) + more
+    more = f"; and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return "; ".join(names[:_NAMES]) + more
 
 
 def _add_survey(page: Page, survey: Survey) -> None:
@@ -232,108 +269,62 @@ def _show(item: Inspection, *, outlined: bool = True) -> tuple[NDArray[np.uint8]
     return picture, f"{item.sample.name} ({item.sample.label})"
 
 
-REPORT = "report.html"
-GROUPS = "groups.json"
-_SOURCE = "computed by `sonoloop data check`"
+def draw_sizes(survey: Survey) -> Figure:
+    """Draw histograms of widths and heights in pixels."""
+    sides = np.array([item.shape for item in survey.readable if item.shape])
+    bins = np.linspace(sides.min() - 0.5, sides.max() + 0.5, 31).tolist()
+    with new_figure() as figure:
+        axes = figure.subplots()
+        axes.hist(sides[:, 1], bins, histtype="step", color="#0072B2", linewidth=1.6, label="width")
+        axes.hist(
+            sides[:, 0], bins, histtype="step", color="#D55E00", linewidth=1.6, linestyle="--", label="height"
+        )
+        axes.set(xlabel="side (px)", ylabel="images")
+        axes.legend()
+    return figure
 
 
-def check(data: Path, out: Path | None = None) -> Iterator[Event]:
-    """Say what a folder of datasets holds and what must be mended."""
-    sources = find_sources(data)
-    folder = _choose_folder(data, out)
-    surveys: list[Survey] = []
-    for source in sources:
-        if source.samples:
-            survey = yield from survey_source(source)
-            surveys.append(survey)
-    refused = [source for source in sources if not source.samples]
-    shared = yield from find_shared(surveys)
-    findings = sort_findings(
-        [
-            *map(not_listed, refused),
-            *(finding for survey in surveys for finding in findings_of(survey)),
-            *shared_images(surveys, shared),
-        ]
-    )
-    yield Progress(stage="Writing the report", done=0, total=1)
-    files = {folder / REPORT: build_report(data, surveys, findings, refused=[s.dataset for s in refused])}
-    for survey in surveys:
-        home = folder if len(surveys) == 1 else folder / survey.source.dataset
-        files[home / GROUPS] = list_groups(survey)
-    _write(files)
-    yield Checked(
-        report=str(folder / REPORT),
-        groups=[str(path) for path in files if path.name == GROUPS],
-        datasets=[_describe(survey) for survey in surveys],
-        findings=[asdict(finding) for finding in findings],
-        mend=_count(findings),
-    )
+def draw_areas(survey: Survey) -> Figure:
+    """Draw a histogram of the share of the frame that lesions cover, one line a class."""
+    with new_figure() as figure:
+        axes = figure.subplots()
+        areas = {
+            label: [100 * i.area for i in survey.readable if i.sample.label == label and i.lesions]
+            for label in CLASSES
+        }
+        highest = max((max(found) for found in areas.values() if found), default=1.0)
+        bins = np.linspace(0, highest, 31).tolist()
+        for style, (label, found) in zip((":", "-", "--"), areas.items(), strict=True):
+            if found:
+                axes.hist(
+                    found,
+                    bins,
+                    histtype="step",
+                    color=CLASS_COLOURS[label],
+                    linewidth=1.6,
+                    linestyle=style,
+                    label=label,
+                )
+        axes.set(xlabel="area of the lesions (% of the frame)", ylabel="images")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+    return figure
 
 
-def list_groups(survey: Survey) -> str:
-    """Return the near-duplicates as JSON, in the form that `sonoloop_training.datasets.groups` reads.
-
-    Images without a near-duplicate are listed where something is burned in.
-    """
-    groups = []
-    grouped = {member for members in survey.groups for member in members}
-    alone = ((place,) for place in range(len(survey.inspections)) if place not in grouped)
-    for members in [*survey.groups, *alone]:
-        items = [survey.inspections[member] for member in members]
-        entry: dict[str, Any] = {"images": [item.sample.name for item in items]}
-        if len({item.sample.label for item in items}) > 1:
-            entry["conflicting_classes"] = True
-        if any(item.overlay for item in items):
-            entry["overlay"] = ["detected"]
-        if len(entry) > 1 or len(items) > 1:
-            groups.append(entry)
-    note = "images not listed are alone in their group and have no flag"
-    return json.dumps({"source": _SOURCE, "note": note, "groups": groups}, indent=1) + "\n"
-
-
-def _count(findings: list[Finding]) -> int:
-    return sum(finding.severity == "mend" for finding in findings)
-
-
-def _describe(survey: Survey) -> dict[str, Any]:
-    return {
-        "dataset": survey.source.dataset,
-        "path": str(survey.source.root),
-        "classes": {name: asdict(part) for name, part in summarise(survey).items()},
-        "near_duplicates": [
-            [survey.inspections[member].sample.name for member in members] for members in survey.groups
-        ],
-        "table": summary_rows(survey),
+def draw_places(survey: Survey) -> Figure:
+    """Draw in how many of the images with a lesion it covers each place of the frame, one panel a class."""
+    places = {
+        label: np.stack(found)
+        for label in CLASSES
+        if (found := [i.places for i in survey.readable if i.sample.label == label and i.places is not None])
     }
-
-
-def _choose_folder(data: Path, out: Path | None) -> Path:
-    inside = data.resolve()
-    folder = out or Path(f"{inside.name}-check")
-    if out is None and folder.resolve().is_relative_to(inside):
-        folder = inside.parent / folder.name
-    if folder.resolve().is_relative_to(inside):
-        raise TrainingError(f"{folder} lies in the dataset, which stays as it is; give another --out")
-    if folder.exists() and not folder.is_dir():
-        raise TrainingError(f"{folder} is a file; give a folder as --out")
-    _refuse_strangers(folder)
-    return folder
-
-
-def _refuse_strangers(folder: Path) -> None:
-    marks = {REPORT: "Made by Sonoloop", GROUPS: _SOURCE}
-    for path in [*folder.glob(REPORT), *folder.glob(GROUPS), *folder.glob(f"*/{GROUPS}")]:
-        # decoded loosely: whatever it is, it is only looked at
-        if marks[path.name] not in path.read_text(encoding="utf-8", errors="replace"):
-            raise TrainingError(f"{path} is none that the check wrote; move it away, or give another --out")
-
-
-def _write(files: dict[Path, str]) -> None:
-    try:
-        for path in files:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_together(files)
-    except OSError as error:
-        raise TrainingError(
-            f"{next(iter(files)).parent} cannot be written ({error.strerror}); give another --out"
-        ) from error
+    with new_figure(width=3.6 * max(len(places), 1) + 0.8, height=3.2) as figure:
+        shares = {label: 100 * masks.mean(0) for label, masks in places.items()}
+        highest = max((float(share.max()) for share in shares.values()), default=1.0)
+        panels = figure.subplots(1, max(len(shares), 1), squeeze=False)[0]
+        for axes, (label, share) in zip(panels, shares.items(), strict=False):
+            shown = axes.imshow(share, cmap="viridis", vmin=0, vmax=highest, extent=(0, 100, 100, 0))
+            axes.set(title=label, xlabel="across (% of the width)", ylabel="depth (% of the height)")
+            if axes is panels[-1]:
+                figure.colorbar(shown, ax=axes, label="images with a lesion there (%)")
+    return figure

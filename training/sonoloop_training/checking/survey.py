@@ -1,12 +1,13 @@
-"""A dataset as a whole: its images inspected, its near-duplicates grouped."""
+"""A dataset as a whole: its images inspected, its near-duplicates grouped, and figures of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +19,11 @@ from sonoloop.imaging.fingerprints import Sketch, sketch
 from sonoloop.imaging.grey import check_frame
 from sonoloop.imaging.io import read_study
 from sonoloop.jobs.events import Progress
-from sonoloop_training.burned_in import has_overlay
-from sonoloop_training.datasets import (
-    Sample,
-    find_datasets,
-    load_busi,
-    load_folder,
-    load_huggingface,
-    load_udiat,
-)
-from sonoloop_training.datasets.folder import has_groups
+from sonoloop.values import CLASSES
+from sonoloop_training.checking.burned_in import has_overlay
+from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.datasets.groups import Pair, find_group_list, group_pairs, match_sketches, read_groups
-from sonoloop_training.datasets.registry import Reader, check_folder, dataset_folders, find_reader
+from sonoloop_training.datasets.registry import Layout, check_folder, dataset_folders, find_layout
 
 FaultKind = Literal[
     "image unreadable",
@@ -41,58 +35,35 @@ FaultKind = Literal[
     "mask not binary",
 ]
 _PLACES = 48
+_EVERY = 20
 _LOSSY = frozenset({".jpg", ".jpeg"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What is wrong with an image or a mask.
-
-    Parameters
-    ----------
-    kind : str
-        One of `FaultKind`.
-    detail : str
-        What exactly, with the file's name; empty where the kind says it all.
-    """
+    """What is wrong with an image or a mask."""
 
     kind: FaultKind
+    # what exactly, with the file's name; empty where the kind says it all
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Inspection:
-    """What a sample's files hold.
-
-    Parameters
-    ----------
-    sample : Sample
-        The sample.
-    faults : tuple of Fault
-        What is wrong; with an unreadable image nothing below is known.
-    shape : tuple of int, optional
-        Height and width.
-    depth : str
-        Such as "8-bit grey", "8-bit colour" (where the channels differ).
-    lesions : int
-        Connected lesions in all its masks.
-    area : float
-        Share of the frame that lesions cover.
-    places : numpy.ndarray, optional
-        Where lesions lie, boolean (48, 48) over the whole frame; only if there are any.
-    overlay : bool
-        Whether something looks burned in.
-    sketch : Sketch, optional
-        What comparing needs.
-    """
+    """What a sample's files hold; of an unreadable image nothing but its faults is known."""
 
     sample: Sample
     faults: tuple[Fault, ...]
+    # height and width
     shape: tuple[int, int] | None = None
+    # such as "8-bit grey", "8-bit colour" (where the channels differ)
     depth: str = ""
+    # connected, in all its masks, and the share of the frame that they cover
     lesions: int = 0
     area: float = 0.0
+    # where they lie, (48, 48) over the whole frame; only if there are any
     places: NDArray[np.bool_] | None = None
+    # whether something looks burned in
     overlay: bool = False
     sketch: Sketch | None = None
 
@@ -154,34 +125,17 @@ def _read_masks(sample: Sample, shape: tuple[int, int]) -> tuple[NDArray[np.bool
     return union, faults
 
 
-# readers that take a list of groups; any other groups by patient and leaves nothing out
-_LISTED: dict[object, Callable[[Path, Path], list[Sample]]] = {
-    load: load for load in (load_busi, load_folder, load_huggingface, load_udiat)
-}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One dataset.
-
-    Parameters
-    ----------
-    root : pathlib.Path
-        Its folder.
-    samples : tuple of Sample
-        All of them, those too that training leaves out; empty if it could not be listed.
-    grouped : bool
-        Whether the dataset itself says what belongs together: by its patients, or the groups of its table.
-    listed : pathlib.Path, optional
-        The list of near-duplicates that training would use; never where the dataset is grouped.
-    error : str
-        Why it could not be listed; empty if it was.
-    """
+    """One dataset: its folder, and all its samples, those too that training leaves out."""
 
     root: Path
     samples: tuple[Sample, ...]
+    # whether the dataset itself says what belongs together: by its patients, or the groups of its table
     grouped: bool = False
+    # the list of near-duplicates that training would use; never where the dataset is grouped
     listed: Path | None = None
+    # why it could not be listed; empty if it was
     error: str = ""
 
     @property
@@ -193,58 +147,37 @@ class Source:
 def find_sources(data: Path) -> list[Source]:
     """List every dataset that is known by its layout: `data` itself, or else those one folder below."""
     check_folder(data)
-    sources = [_list(folder, reader) for folder in dataset_folders(data) if (reader := find_reader(folder))]
+    sources = [_list(folder, layout) for folder in dataset_folders(data) if (layout := find_layout(folder))]
     if not sources:
         # says which layouts are known
         find_datasets(data)
     return sources
 
 
-def _list(root: Path, reader: Reader) -> Source:
-    load = _LISTED.get(reader)
+def _list(root: Path, layout: Layout) -> Source:
     try:
-        samples = _list_ungrouped(root, load) if load else reader(root, find_groups=None)
-        grouped = load is None or (load is load_folder and has_groups(root))
+        with TemporaryDirectory() as folder:
+            # the list beside the images has loaders leave out contradictions, which are to be shown
+            nothing = Path(folder) / "groups.json"
+            nothing.write_text('{"groups": []}', encoding="utf-8")
+            samples = layout.load(root, nothing)
+        grouped = layout.is_grouped(root)
     except SonoloopError as error:
         return Source(root=root, samples=(), error=str(error))
     listed = None if grouped else find_group_list(samples, root)
     return Source(root=root, samples=tuple(samples), grouped=grouped, listed=listed)
 
 
-def _list_ungrouped(root: Path, load: Callable[[Path, Path], list[Sample]]) -> list[Sample]:
-    with TemporaryDirectory() as folder:
-        # the list beside the images has loaders leave out contradictions, which are to be shown
-        nothing = Path(folder) / "groups.json"
-        nothing.write_text('{"groups": []}', encoding="utf-8")
-        return load(root, nothing)
-
-
-_EVERY = 20
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Survey:
-    """What is known of a dataset.
-
-    Parameters
-    ----------
-    source : Source
-        Where it came from.
-    inspections : tuple of Inspection
-        One a sample, in order.
-    pairs : tuple of Pair
-        Near-duplicates, by their places in `inspections`.
-    groups : tuple of tuple of int
-        Near-duplicates joined, by their places.
-    split_groups : tuple of str
-        What each sample would be split by, were it to train: its patient or group as the dataset says, or its
-        group in the list beside the images; empty where near-duplicates would be computed.
-    """
+    """What is known of a dataset: its samples inspected, in order, and near-duplicates by their places."""
 
     source: Source
     inspections: tuple[Inspection, ...]
     pairs: tuple[Pair, ...]
     groups: tuple[tuple[int, ...], ...]
+    # what each sample would be split by, were it to train: its patient or group as the dataset says, or its
+    # group in the list beside the images; empty where near-duplicates would be computed
     split_groups: tuple[str, ...]
 
     @property
@@ -255,15 +188,7 @@ class Survey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedPair:
-    """Two near-duplicates in two datasets.
-
-    Parameters
-    ----------
-    one, other : tuple of int
-        The survey's place, and the image's in its `inspections`; the lower first.
-    mirrored : bool
-        Whether one is the mirror image of the other.
-    """
+    """Two near-duplicates in two datasets, by the survey's place and the image's in it; the lower first."""
 
     one: tuple[int, int]
     other: tuple[int, int]
@@ -274,17 +199,10 @@ def find_shared(surveys: Sequence[Survey]) -> Generator[Progress, None, list[Sha
     """Find the near-duplicates that lie in two datasets."""
     if len(surveys) < 2:
         return []
-    places = [
-        (home, place, item.sketch)
-        for home, survey in enumerate(surveys)
-        for place, item in enumerate(survey.inspections)
-        if item.sketch
-    ]
-    pairs = yield from match_sketches([item for _, _, item in places], [home for home, _, _ in places])
-    return [
-        SharedPair(one=places[pair.one][:2], other=places[pair.other][:2], mirrored=pair.mirrored)
-        for pair in pairs
-    ]
+    places = [(number, place) for number, one in enumerate(surveys) for place in range(len(one.inspections))]
+    sketches = [surveys[number].inspections[place].sketch for number, place in places]
+    pairs = yield from match_sketches(sketches, [number for number, _ in places])
+    return [SharedPair(one=places[p.one], other=places[p.other], mirrored=p.mirrored) for p in pairs]
 
 
 def survey_source(source: Source) -> Generator[Progress, None, Survey]:
@@ -295,24 +213,13 @@ def survey_source(source: Source) -> Generator[Progress, None, Survey]:
         if done % _EVERY == 0:
             yield Progress(stage=f"Reading {source.dataset}", done=done, total=total)
         inspections.append(inspect_sample(sample))
-    places = [place for place, item in enumerate(inspections) if item.sketch]
-    sketches = [item.sketch for item in inspections if item.sketch]
-    found = yield from match_sketches(sketches)
-    groups = group_pairs(found, sketches)
-    pairs = tuple(
-        Pair(
-            one=places[pair.one],
-            other=places[pair.other],
-            correlation=pair.correlation,
-            mirrored=pair.mirrored,
-        )
-        for pair in found
-    )
+    sketches = [item.sketch for item in inspections]
+    pairs = yield from match_sketches(sketches)
     return Survey(
         source=source,
         inspections=tuple(inspections),
-        pairs=pairs,
-        groups=tuple(tuple(places[member] for member in members) for members in groups),
+        pairs=tuple(pairs),
+        groups=tuple(map(tuple, group_pairs(pairs, sketches))),
         split_groups=_split_groups(source),
     )
 
@@ -324,3 +231,92 @@ def _split_groups(source: Source) -> tuple[str, ...]:
         return ()
     listed = read_groups(source.listed).group
     return tuple(listed.get(sample.name.casefold(), sample.name) for sample in source.samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Figures of the images of one class, or of all; but for `images` of those that can be read."""
+
+    images: int
+    readable: int
+    # least, median and most, in pixels; empty where there is no image, as `areas`
+    widths: tuple[float, ...]
+    heights: tuple[float, ...]
+    # quartiles of the share of the frame that lesions cover, over the images with a lesion
+    areas: tuple[float, ...]
+    # how many images of each depth, and with so many lesions
+    depths: Mapping[str, int]
+    lesions: Mapping[int, int]
+    overlays: int
+    near_duplicates: int
+
+
+def summarise(survey: Survey) -> dict[str, Summary]:
+    """Return the figures of each of `CLASSES`, and of "all"."""
+    twins = {survey.inspections[member].sample.name for members in survey.groups for member in members}
+    parts: dict[str, Sequence[Inspection]] = {
+        label: [item for item in survey.inspections if item.sample.label == label] for label in CLASSES
+    }
+    parts["all"] = survey.inspections
+    return {name: _summarise(items, twins) for name, items in parts.items()}
+
+
+def summary_rows(survey: Survey) -> list[tuple[str, ...]]:
+    """Return the figures for people: what, then each of `CLASSES` and all."""
+    parts = list(summarise(survey).values())
+
+    def row(what: str, values: Sequence[object]) -> tuple[str, ...]:
+        return (what, *(str(value) for value in values))
+
+    return [
+        row("images", [part.images for part in parts]),
+        row("that cannot be read", [part.images - part.readable for part in parts]),
+        row("width (px; least, median, most)", [_span(part.widths) for part in parts]),
+        row("height (px; least, median, most)", [_span(part.heights) for part in parts]),
+        row(
+            "depth", [", ".join(f"{n} {depth}" for depth, n in part.depths.items()) or "-" for part in parts]
+        ),
+        row("images with 0, 1, 2, more lesions", [_lesion_counts(part.lesions) for part in parts]),
+        row(
+            "lesion area (% of the frame; quartiles)",
+            [", ".join(f"{100 * area:.1f}" for area in part.areas) or "-" for part in parts],
+        ),
+        row("with burned-in overlays", [_share(part.overlays, part.readable) for part in parts]),
+        row("with a near-duplicate", [_share(part.near_duplicates, part.readable) for part in parts]),
+    ]
+
+
+def _summarise(items: Sequence[Inspection], twins: set[str]) -> Summary:
+    readable = [item for item in items if item.shape]
+    heights, widths = (
+        zip(*(item.shape for item in readable if item.shape), strict=True) if readable else ((), ())
+    )
+    areas = [item.area for item in readable if item.lesions]
+    return Summary(
+        images=len(items),
+        readable=len(readable),
+        widths=_quantiles(widths, (0, 0.5, 1)),
+        heights=_quantiles(heights, (0, 0.5, 1)),
+        areas=_quantiles(areas, (0.25, 0.5, 0.75)),
+        depths=dict(Counter(item.depth for item in readable).most_common()),
+        lesions=dict(sorted(Counter(item.lesions for item in readable).items())),
+        overlays=sum(item.overlay for item in readable),
+        near_duplicates=sum(item.sample.name in twins for item in items),
+    )
+
+
+def _quantiles(values: Sequence[Any], shares: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(float(value) for value in np.quantile(values, shares)) if len(values) else ()
+
+
+def _span(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.0f}" for value in values) or "-"
+
+
+def _lesion_counts(lesions: Mapping[int, int]) -> str:
+    more = sum(images for count, images in lesions.items() if count > 2)
+    return ", ".join(str(lesions.get(count, 0)) for count in range(3)) + f", {more}"
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count} ({count / total:.0%})" if total else "-"

@@ -28,10 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Iterator[Event]:
     """Evaluate; see `sonoloop_training.evaluation.evaluate`."""
-    from sonoloop_training.evaluation.evaluate import Evaluation, evaluate  # noqa: PLC0415 - seconds to import
+    from sonoloop_training.evaluation.evaluate import EvaluationRequest, evaluate  # noqa: PLC0415 - seconds to import
 
     yield from evaluate(
-        Evaluation(
+        EvaluationRequest(
             data=options.data,
             model=options.model,
             versus=options.versus,

@@ -73,9 +73,9 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
             judgement = yield from _judge(store, library, candidate, against, options)
             if judgement.verdict.verdict == "promote":
                 if options.promote:
-                    yield promote_found(store, library, judgement.look, who=options.who)
+                    yield promote_found(store, library, judgement.evaluation, who=options.who)
                 elif against == in_use.version and read_settings(store).promote == "automatic":
-                    yield promote_if_free(store, library, judgement.look, who=options.who, called="it")
+                    yield promote_if_free(store, library, judgement.evaluation, who=options.who, called="it")
             yield from score_every(
                 store,
                 judgement.test_set,

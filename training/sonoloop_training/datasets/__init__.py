@@ -2,14 +2,11 @@
 
 from sonoloop_training.datasets.busbra import load_busbra
 from sonoloop_training.datasets.busi import load_busi, load_huggingface
-from sonoloop_training.datasets.folder import RESERVED, load_folder
+from sonoloop_training.datasets.folder import DATASETS, load_folder
 from sonoloop_training.datasets.groups import FindGroups
 from sonoloop_training.datasets.registry import find_datasets
 from sonoloop_training.datasets.sample import Sample, read_mask
 from sonoloop_training.datasets.udiat import load_udiat
-
-# what a recipe may weigh by name without having seen the data
-DATASETS = RESERVED
 
 __all__ = [
     "DATASETS",

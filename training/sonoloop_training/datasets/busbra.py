@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sonoloop.errors import TrainingError
+from sonoloop_training.datasets.groups import FindGroups
 from sonoloop_training.datasets.sample import Sample, file_in, parse_class, read_table, subfolder
 
 TABLE = "bus_data.csv"
@@ -16,8 +17,15 @@ _FOLDS = ("5-fold", "10-fold")
 _FACTS = {"histology": "histology", "birads": "birads", "device": "device", "side": "side", "bbox": "box"}
 
 
-def load_busbra(root: Path) -> list[Sample]:
-    """List BUS-BRA; a group is a patient.
+def is_busbra(root: Path) -> bool:
+    """Whether the table of BUS-BRA lies in a folder."""
+    return file_in(root, TABLE) is not None
+
+
+def load_busbra(
+    root: Path, groups: Path | None = None, *, find_groups: FindGroups | None = None
+) -> list[Sample]:
+    """List BUS-BRA; a group is a patient, whatever `groups` says.
 
     The scanner is the column `Device` without the probe's frequencies. Folds are taken from `5-fold-cv.csv`
     and `10-fold-cv.csv` (columns ID and kFold) where they are there, as the facts "5-fold" and "10-fold".

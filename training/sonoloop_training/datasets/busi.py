@@ -17,6 +17,16 @@ from sonoloop_training.datasets.sample import Sample, class_folders, subfolder
 _PARTS = ("train", "validation", "valid", "val", "test")
 
 
+def is_busi(root: Path) -> bool:
+    """Whether a folder holds a folder of each class."""
+    return len(class_folders(root)) == len(CLASSES)
+
+
+def is_part_of_busi(root: Path) -> bool:
+    """Whether one class is missing; `load_busi` says which."""
+    return len(class_folders(root)) == len(CLASSES) - 1
+
+
 def load_busi(
     root: Path, groups: Path | None = None, *, find_groups: FindGroups | None = None
 ) -> list[Sample]:
@@ -45,10 +55,15 @@ def load_huggingface(
     return group_samples(samples, root, groups=groups, find_groups=find_groups)
 
 
+def is_huggingface(root: Path) -> bool:
+    """Whether a folder holds a part of an image folder."""
+    return bool(part_folders(root))
+
+
 def part_folders(root: Path) -> list[Path]:
     """Return the parts of an image folder: `train`, `validation`, `test` with all the classes in each."""
     parts = [subfolder(root, part) for part in _PARTS]
-    return [part for part in parts if part is not None and len(class_folders(part)) == len(CLASSES)]
+    return [part for part in parts if part is not None and is_busi(part)]
 
 
 def parquet_files(root: Path) -> list[Path]:

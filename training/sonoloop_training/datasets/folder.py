@@ -12,14 +12,19 @@ from sonoloop.imaging.io import SUFFIXES, natural_order
 from sonoloop_training.datasets.groups import FindGroups, group_samples
 from sonoloop_training.datasets.sample import Sample, images_in, parse_class, read_table, subfolder
 
-# names that mean something else wherever datasets are named
-RESERVED = ("busi", "busbra", "udiat", "phantom")
+# what a recipe may weigh by name without having seen the data, and no other folder may be called
+DATASETS = ("busi", "busbra", "udiat", "phantom")
 
 _COLUMNS = ("image", "class")
 _KNOWN = (*_COLUMNS, "patient", "group", "scanner", "mask", "overlay")
 # "case7_mask", "case7_lesion_2", "case7-1"
 _SUFFIX = re.compile(r"[ _-](?:mask|seg|gt|lesion|\d+)$")
 _TRUTH = {"": None, "yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+
+
+def is_folder(root: Path) -> bool:
+    """Whether a folder has the folders of a user's own dataset."""
+    return subfolder(root, "images") is not None and subfolder(root, "masks") is not None
 
 
 def load_folder(
@@ -35,7 +40,7 @@ def load_folder(
     A group is the column group, else the patient, else the near-duplicates.
     """
     name = root.resolve().name.lower()
-    if name in RESERVED:
+    if name in DATASETS:
         raise TrainingError(f"{root} is named like a dataset that Sonoloop knows; rename the folder")
     image_folder, mask_folder = subfolder(root, "images"), subfolder(root, "masks")
     if image_folder is None or mask_folder is None:

@@ -23,13 +23,10 @@ from sonoloop.imaging.fingerprints import (
     CANDIDATE,
     CANDIDATES_AN_IMAGE,
     MEMBERS_ASKED,
-    NEAR,
     RELATED,
     SURE,
     Sketch,
     correlate,
-    distance,
-    fingerprint,
     sketch,
 )
 from sonoloop.imaging.grey import check_frame
@@ -37,123 +34,54 @@ from sonoloop.imaging.io import read_study
 from sonoloop.jobs.events import Progress, drain
 from sonoloop_training.datasets.sample import Sample, file_in
 
-__all__ = [
-    "NEAR",
-    "Pair",
-    "distance",
-    "find_pairs",
-    "fingerprint",
-    "group_pairs",
-    "match_sketches",
-    "near_duplicate_groups",
-]
+logger = logging.getLogger(__name__)
 
+FindGroups = Callable[[Sequence[Sample]], Mapping[str, str]]
+
+BUSI_LIST = "busi_groups.json"
+LISTS = (BUSI_LIST, "groups.json")
 _BLOCK = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Two near-duplicates, by their places in the sequence that was searched.
-
-    Parameters
-    ----------
-    one, other : int
-        Places, the lower first.
-    correlation : float
-        Normalised correlation of the flattened images once registered, at most 1.
-    mirrored : bool
-        Whether one is the mirror image of the other.
-    """
+    """Two near-duplicates, by their places in the sequence that was searched, the lower first."""
 
     one: int
     other: int
+    # normalised, of the flattened images once registered; at most 1
     correlation: float
+    # whether one is the mirror image of the other
     mirrored: bool
 
 
 def match_sketches(
-    sketches: Sequence[Sketch], homes: Sequence[int] | None = None
+    sketches: Sequence[Sketch | None], apart: Sequence[int] | None = None
 ) -> Generator[Progress, None, list[Pair]]:
-    """Find the near-duplicates among sketches.
+    """Find the near-duplicates among sketches; with `apart` only between images of which it differs.
 
     Hashes are compared all with all, as matrix products; images only where hashes are near, and each with its
-    forty nearest.
+    forty nearest. What has no sketch has no near-duplicate.
     """
     stage = "Comparing images"
     yield Progress(stage=stage, done=0, total=1)
-    candidates = _candidates(sketches, homes)
+    places = [place for place, item in enumerate(sketches) if item]
+    known = [item for item in sketches if item]
+    candidates = _candidates(known, None if apart is None else [apart[place] for place in places])
     found = []
     for done, (one, other) in enumerate(candidates):
         if done % 200 == 0:
             yield Progress(stage=stage, done=done, total=len(candidates))
-        correlation, mirrored = correlate(sketches[one], sketches[other])
+        correlation, mirrored = correlate(known[one], known[other])
         if correlation >= ALIKE:
-            found.append(Pair(one=one, other=other, correlation=correlation, mirrored=mirrored))
+            found.append(
+                Pair(one=places[one], other=places[other], correlation=correlation, mirrored=mirrored)
+            )
     yield Progress(stage=stage, done=max(len(candidates), 1), total=max(len(candidates), 1))
     return sorted(found, key=lambda pair: (pair.one, pair.other))
 
 
-def find_pairs(samples: Sequence[Sample]) -> list[Pair]:
-    """Find the near-duplicates among samples, by their places; an image that cannot be read has none."""
-    places, sketches = _sketch_samples(samples)
-    return [
-        Pair(
-            one=places[pair.one],
-            other=places[pair.other],
-            correlation=pair.correlation,
-            mirrored=pair.mirrored,
-        )
-        for pair in drain(match_sketches(sketches))
-    ]
-
-
-def near_duplicate_groups(samples: Sequence[Sample]) -> dict[str, str]:
-    """Group samples that show one scene."""
-    places, sketches = _sketch_samples(samples)
-    group_of = {sample.name: sample.name for sample in samples}
-    for members in group_pairs(drain(match_sketches(sketches)), sketches):
-        names = [samples[places[member]].name for member in members]
-        group_of.update(dict.fromkeys(names, names[0]))
-    return group_of
-
-
-def group_pairs(pairs: Iterable[Pair], sketches: Sequence[Sketch]) -> list[list[int]]:
-    """Join pairs to groups of two and more, by their places.
-
-    The best pairs are joined first. A pair that is not sure joins two groups only where their other members
-    are alike too: else a chain of small likenesses would end in one group of unlike images.
-    """
-    home: dict[int, list[int]] = {}
-    for pair in sorted(pairs, key=lambda pair: (-pair.correlation, pair.one, pair.other)):
-        one, other = home.get(pair.one, [pair.one]), home.get(pair.other, [pair.other])
-        if one is other:
-            continue
-        if pair.correlation < SURE and len(one) * len(other) > 1 and not _related(one, other, sketches):
-            continue
-        joined = sorted(one + other)
-        home.update(dict.fromkeys(joined, joined))
-    return sorted({id(members): members for members in home.values()}.values())
-
-
-def _related(one: list[int], other: list[int], sketches: Sequence[Sketch]) -> bool:
-    asked = product(one[:MEMBERS_ASKED], other[:MEMBERS_ASKED])
-    return bool(np.mean([correlate(sketches[a], sketches[b])[0] for a, b in asked]) >= RELATED)
-
-
-def _sketch_samples(samples: Sequence[Sample]) -> tuple[list[int], list[Sketch]]:
-    places, sketches = [], []
-    for place, sample in enumerate(samples):
-        try:
-            frame = check_frame(read_study(sample.image).frames[0])
-        except ImageError:
-            # whoever reads the sample itself is told
-            continue
-        places.append(place)
-        sketches.append(sketch(frame.pixels))
-    return places, sketches
-
-
-def _candidates(sketches: Sequence[Sketch], homes: Sequence[int] | None) -> list[tuple[int, int]]:
+def _candidates(sketches: Sequence[Sketch], apart: Sequence[int] | None) -> list[tuple[int, int]]:
     """Return the pairs whose hashes are near, the nearest first; none more than forty times."""
     if len(sketches) < 2:
         return []
@@ -165,11 +93,11 @@ def _candidates(sketches: Sequence[Sketch], homes: Sequence[int] | None) -> list
         rows = window[start : start + _BLOCK].astype(np.float32)
         even, odd = rows[:, :half] @ frames[:, :half].T, rows[:, half:] @ frames[:, half:].T
         # equal signs less unequal ones; a mirror image turns all the odd ones round
-        apart = (BITS - (even + np.abs(odd))) / 2
-        for row, column in np.argwhere(apart <= CANDIDATE):
+        distances = (BITS - (even + np.abs(odd))) / 2
+        for row, column in np.argwhere(distances <= CANDIDATE):
             one, other = sorted((int(row) + start, int(column)))
-            if one != other if homes is None else homes[one] != homes[other]:
-                bits = int(apart[row, column])
+            if one != other if apart is None else apart[one] != apart[other]:
+                bits = int(distances[row, column])
                 nearest[one, other] = min(bits, nearest.get((one, other), bits))
     used: Counter[int] = Counter()
     kept = []
@@ -180,35 +108,60 @@ def _candidates(sketches: Sequence[Sketch], homes: Sequence[int] | None) -> list
     return kept
 
 
-logger = logging.getLogger(__name__)
+def group_pairs(pairs: Iterable[Pair], sketches: Sequence[Sketch | None]) -> list[list[int]]:
+    """Join pairs to groups of two and more, by their places.
 
-FindGroups = Callable[[Sequence[Sample]], Mapping[str, str]]
+    The best pairs are joined first. A pair that is not sure joins two groups only where their other members
+    are alike too: else a chain of small likenesses would end in one group of unlike images.
+    """
+    group_of: dict[int, list[int]] = {}
+    for pair in sorted(pairs, key=lambda pair: (-pair.correlation, pair.one, pair.other)):
+        one, other = group_of.get(pair.one, [pair.one]), group_of.get(pair.other, [pair.other])
+        if one is other:
+            continue
+        if pair.correlation < SURE and len(one) * len(other) > 1 and not _related(one, other, sketches):
+            continue
+        joined = sorted(one + other)
+        group_of.update(dict.fromkeys(joined, joined))
+    return sorted({id(members): members for members in group_of.values()}.values())
 
-BUSI_LIST = "busi_groups.json"
-LISTS = (BUSI_LIST, "groups.json")
+
+def _related(one: list[int], other: list[int], sketches: Sequence[Sketch | None]) -> bool:
+    asked = product(one[:MEMBERS_ASKED], other[:MEMBERS_ASKED])
+    pairs = ((sketches[a], sketches[b]) for a, b in asked)
+    return bool(np.mean([correlate(a, b)[0] for a, b in pairs if a and b]) >= RELATED)
+
+
+def sketch_sample(sample: Sample) -> Sketch | None:
+    """Sketch a sample's image; None where it cannot be read: whoever reads the sample itself is told."""
+    try:
+        return sketch(check_frame(read_study(sample.image).frames[0]).pixels)
+    except ImageError:
+        return None
+
+
+def near_duplicate_groups(samples: Sequence[Sample]) -> dict[str, str]:
+    """Group samples that show one scene."""
+    sketches = [sketch_sample(sample) for sample in samples]
+    group_of = {sample.name: sample.name for sample in samples}
+    for members in group_pairs(drain(match_sketches(sketches)), sketches):
+        names = [samples[member].name for member in members]
+        group_of.update(dict.fromkeys(names, names[0]))
+    return group_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupList:
-    """What a list of near-duplicates says, by image name in lower case.
+    """What a list of near-duplicates says, by image name in lower case."""
 
-    Parameters
-    ----------
-    group : mapping
-        The group's first image; an image that is not listed is alone.
-    conflicting : frozenset of str
-        Images of groups whose members contradict each other in class.
-    overlays, objections : mapping
-        What is burned in, and what speaks against the group.
-    flags : bool
-        Whether the list says of overlays at all: then an image without one is clean.
-    """
-
+    # the group's first image; an image that is not listed is alone
     group: Mapping[str, str]
+    # images of groups whose members contradict each other in class
     conflicting: frozenset[str]
+    # what is burned in; where nothing is, the list says nothing of it
     overlays: Mapping[str, tuple[str, ...]]
+    # what speaks against the group
     objections: Mapping[str, str]
-    flags: bool
 
 
 def group_samples(
@@ -227,7 +180,7 @@ def group_samples(
             root.name,
             len(samples),
         )
-    found = (find_groups or _compute_groups)(samples)
+    found = (find_groups or near_duplicate_groups)(samples)
     placed = [replace(s, group=f"{s.dataset}/{found.get(s.name, s.name)}", computed=True) for s in samples]
     kept = _drop_contradictions(placed, frozenset())
     if find_groups is None:
@@ -294,7 +247,6 @@ def read_groups(path: Path) -> GroupList:
         conflicting=frozenset(conflicting),
         overlays=overlays,
         objections=objections,
-        flags=bool(overlays),
     )
 
 
@@ -308,14 +260,9 @@ def _apply(sample: Sample, listed: GroupList) -> Sample:
     return replace(
         sample,
         group=f"{sample.dataset}/{listed.group.get(name, sample.name)}",
-        overlay=name in listed.overlays if listed.flags else sample.overlay,
+        overlay=name in listed.overlays if listed.overlays else sample.overlay,
         facts=facts,
     )
-
-
-def _compute_groups(samples: Sequence[Sample]) -> Mapping[str, str]:
-
-    return near_duplicate_groups(samples)
 
 
 def _drop_contradictions(samples: Sequence[Sample], conflicting: frozenset[str]) -> list[Sample]:

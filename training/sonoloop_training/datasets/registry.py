@@ -1,30 +1,57 @@
-"""Which datasets lie in a folder, by their layout."""
+"""Which datasets lie in a folder, by their layout: a layout is one file, and one line in `LAYOUTS`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from sonoloop.errors import TrainingError
-from sonoloop.values import CLASSES
-from sonoloop_training.datasets.busbra import TABLE, load_busbra
-from sonoloop_training.datasets.busi import load_busi, load_huggingface, parquet_files, part_folders
-from sonoloop_training.datasets.folder import load_folder
+from sonoloop_training.datasets.busbra import is_busbra, load_busbra
+from sonoloop_training.datasets.busi import (
+    is_busi,
+    is_huggingface,
+    is_part_of_busi,
+    load_busi,
+    load_huggingface,
+    parquet_files,
+)
+from sonoloop_training.datasets.folder import has_groups, is_folder, load_folder
 from sonoloop_training.datasets.groups import FindGroups
-from sonoloop_training.datasets.sample import Sample, class_folders, file_in, subfolder
-from sonoloop_training.datasets.udiat import load_udiat
+from sonoloop_training.datasets.sample import Sample
+from sonoloop_training.datasets.udiat import is_udiat, load_udiat
 
 
-class Reader(Protocol):
-    """Lists a dataset; `find_groups` computes near-duplicates where nothing else groups the images."""
+class Load(Protocol):
+    """Lists a dataset: grouped as it says itself, else by a list of groups, else by `find_groups`."""
 
-    def __call__(self, root: Path, *, find_groups: FindGroups | None) -> list[Sample]:
+    def __call__(
+        self, root: Path, groups: Path | None = None, *, find_groups: FindGroups | None = None
+    ) -> list[Sample]:
         """Return its samples."""
 
 
-_LAYOUTS = (
-    "BUSI (benign, malignant, normal, or train with these), BUS-BRA (bus_data.csv), "
-    "Dataset B (original, GT) or images, masks and a CSV"
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a dataset lies on disk."""
+
+    # how it is named before people; empty for another form of one that is named
+    title: str
+    is_here: Callable[[Path], bool]
+    load: Load
+    # whether the dataset says itself which images belong together
+    is_grouped: Callable[[Path], bool] = lambda root: False
+
+
+# the first that is here is taken
+LAYOUTS = (
+    Layout("BUSI (benign, malignant, normal, or train with these)", is_busi, load_busi),
+    Layout("BUS-BRA (bus_data.csv)", is_busbra, load_busbra, lambda root: True),
+    Layout("Dataset B (original, GT)", is_udiat, load_udiat),
+    Layout("images, masks and a CSV", is_folder, load_folder, has_groups),
+    Layout("", is_huggingface, load_huggingface),
+    Layout("", is_part_of_busi, load_busi),
 )
 _PACKED = frozenset({".zip", ".parquet"})
 _GIVE = "give the folder with the datasets"
@@ -36,8 +63,8 @@ def find_datasets(data: Path, *, find_groups: FindGroups | None = None) -> list[
     samples: list[Sample] = []
     homes: dict[str, Path] = {}
     for folder in dataset_folders(data):
-        reader = find_reader(folder)
-        found = reader(folder, find_groups=find_groups) if reader else []
+        layout = find_layout(folder)
+        found = layout.load(folder, find_groups=find_groups) if layout else []
         if found:
             dataset = found[0].dataset
             if dataset in homes:
@@ -47,7 +74,8 @@ def find_datasets(data: Path, *, find_groups: FindGroups | None = None) -> list[
             homes[dataset] = folder
             samples += found
     if not samples:
-        raise TrainingError(f"{data} holds neither {_LAYOUTS}{_advise(data)}")
+        *titles, last = (layout.title for layout in LAYOUTS if layout.title)
+        raise TrainingError(f"{data} holds neither {', '.join(titles)} or {last}{_advise(data)}")
     return samples
 
 
@@ -62,27 +90,12 @@ def check_folder(data: Path) -> None:
 
 def dataset_folders(data: Path) -> list[Path]:
     """Return the folders that may hold a dataset: `data` if it does, else those one folder below."""
-    return [data] if find_reader(data) else _children(data)
+    return [data] if find_layout(data) else _children(data)
 
 
-def find_reader(folder: Path) -> Reader | None:
-    """Return what reads a dataset with the layout of `folder`, or None where it is no dataset."""
-    if file_in(folder, TABLE):
-        return _load_busbra
-    if len(class_folders(folder)) == len(CLASSES):
-        return load_busi
-    if subfolder(folder, "original") and subfolder(folder, "GT"):
-        return load_udiat
-    if subfolder(folder, "images") and subfolder(folder, "masks"):
-        return load_folder
-    if part_folders(folder):
-        return load_huggingface
-    # not whole: it says which folder is missing
-    return load_busi if len(class_folders(folder)) == len(CLASSES) - 1 else None
-
-
-def _load_busbra(root: Path, *, find_groups: FindGroups | None) -> list[Sample]:
-    return load_busbra(root)  # grouped by patient
+def find_layout(folder: Path) -> Layout | None:
+    """Return the layout of `folder`, or None where it is no dataset."""
+    return next((layout for layout in LAYOUTS if layout.is_here(folder)), None)
 
 
 def _children(data: Path) -> list[Path]:

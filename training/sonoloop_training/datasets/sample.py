@@ -1,10 +1,10 @@
-"""One image of a dataset with what is known of it."""
+"""One image of a dataset with what is known of it, and the tables and folders that say so."""
 
 from __future__ import annotations
 
 import csv
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
@@ -21,47 +21,33 @@ _LOSSY = frozenset({".jpg", ".jpeg"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One image on disk with what is known of it.
+    """One image on disk with what is known of it."""
 
-    Parameters
-    ----------
-    name : str
-        Unique within its dataset.
-    dataset : str
-        "busi", "busbra", "udiat", or the name of the user's own folder.
-    image : pathlib.Path
-        The image file.
-    masks : tuple of pathlib.Path
-        One file a lesion, or none.
-    label : str
-        The class.
-    group : str
-        Patient, or near-duplicates: never split between training and test.
-    computed : bool
-        Whether the group was computed from the images: then its name and members change with what is added.
-    patient : str
-        As the dataset numbers its patients; empty where it does not.
-    scanner : str
-        Maker and model; empty where unknown.
-    overlay : bool, optional
-        Whether callipers, text or body marks are burned in, into it or a near-duplicate of it.
-    facts : mapping
-        What else the dataset says, as text: "histology", "birads", "side", "device", "objection" (BUSI's
-        axilla and needle images), "overlay" (which kinds), "5-fold" and "10-fold" (BUS-BRA's folds), and the
-        other columns of a user's own table.
-    """
-
+    # unique within its dataset
     name: str
+    # "busi", "busbra", "udiat", or the name of the user's own folder
     dataset: str
     image: Path
+    # one file a lesion, or none
     masks: tuple[Path, ...]
     label: ClassName
+    # patient, or near-duplicates: never split between training and test
     group: str
+    # whether the group was computed from the images: then its name and members change with what is added
     computed: bool = False
+    # as the dataset numbers its patients, and maker and model; empty where unknown
     patient: str = ""
     scanner: str = ""
+    # whether callipers, text or body marks are burned in, into it or a near-duplicate of it
     overlay: bool | None = None
+    # what else the dataset says: "histology", "birads", "side", "device", "objection" (BUSI's axilla and
+    # needle images), "overlay" (which kinds), "5-fold" and "10-fold", and other columns of a user's own table
     facts: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def key(self) -> str:
+        """How splits name the image: "dataset/name"."""
+        return f"{self.dataset}/{self.name}"
 
     def read(self) -> tuple[Frame, NDArray[np.bool_]]:
         """Read the frame and the union of its masks, both (H, W)."""
@@ -134,17 +120,12 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
     ]
     if not rows:
         raise TrainingError(f"{path} has no rows")
-    require_columns(path, header, columns)
+    missing = [name for name in columns if name not in header]
+    if missing:
+        found = ", ".join(filter(None, header))
+        raise TrainingError(f"{path} has no column {', '.join(missing)}; it has {found}")
     # a short row says nothing of its last columns
     return [{name: row.get(name, "") for name in header if name} for row in rows]
-
-
-def require_columns(path: Path, header: Iterable[str], columns: Sequence[str]) -> None:
-    """Raise a `TrainingError` that names the columns a table lacks."""
-    found = [name for name in header if name]
-    missing = [name for name in columns if name not in found]
-    if missing:
-        raise TrainingError(f"{path} has no column {', '.join(missing)}; it has {', '.join(found)}")
 
 
 def parse_class(text: str, path: Path, name: str) -> ClassName:

@@ -16,6 +16,11 @@ TABLES = ("DatasetB.xlsx", "DatasetB.csv")
 _SCANNER = "Siemens ACUSON Sequoia C512"
 
 
+def is_udiat(root: Path) -> bool:
+    """Whether a folder holds the folders of Dataset B."""
+    return subfolder(root, "original") is not None and subfolder(root, "GT") is not None
+
+
 def load_udiat(
     root: Path, groups: Path | None = None, *, find_groups: FindGroups | None = None
 ) -> list[Sample]:

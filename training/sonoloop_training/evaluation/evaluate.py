@@ -1,4 +1,4 @@
-"""An evaluation from the data to the report, as a generator of events."""
+"""An evaluation from the data to its three files, as a generator of events."""
 
 from __future__ import annotations
 
@@ -6,139 +6,234 @@ import csv
 import io
 import json
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sonoloop.atomic import write_together
-from sonoloop.errors import ImageError, ModelError, TrainingError
-from sonoloop.imaging.grey import check_frame
-from sonoloop.jobs.events import EvaluationDone, Event, Notice, Progress, Unreadable
+from sonoloop.errors import TrainingError
+from sonoloop.jobs.events import EvaluationDone, Event, Notice, Progress
 from sonoloop.models.card import Head
+from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
 from sonoloop.models.predictor import Predictor
 from sonoloop.store.metrics import RESAMPLES
-from sonoloop.values import CLASSES, Prediction
+from sonoloop.values import CLASSES
 from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.evaluation.report import write_report
 from sonoloop_training.evaluation.scores import (
     MIN_LESION_IOU,
     NSD_TOLERANCE_MM,
     NSD_TOLERANCE_PX,
-    Case,
     Score,
+    assess,
     confusion,
-    read_case,
-    score_case,
 )
-from sonoloop_training.evaluation.split_list import Listed, choose_part, is_other, list_part, read_split_list
 from sonoloop_training.evaluation.summary import (
     SIZES,
     TITLES,
-    Judged,
+    EvaluatedModel,
     compare,
     describe_differences,
     describe_leaks,
     describe_part,
-    load_judged,
+    load_model,
     stratify,
     summarise,
 )
-from sonoloop_training.leakage import Leak, find_leaks_in_steps, identify
+from sonoloop_training.leakage import Leak, find_leaks_in_steps
 from sonoloop_training.splits import Part
-
-
-@dataclass(slots=True, kw_only=True)
-class Assessment:
-    """What came out, filled image by image.
-
-    Parameters
-    ----------
-    scores : list of list of Score
-        One list a model, over the same images in the same order.
-    listed : list of Listed
-        Those images as a split lists them; empty where nobody asked.
-    failures : list of tuple
-        Name and reason of each image that could not be judged.
-    others : list of str
-        Images that were left out since a split lists another one by their name.
-    """
-
-    scores: list[list[Score]]
-    listed: list[Listed] = field(default_factory=list)
-    failures: list[tuple[str, str]] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-
-
-def assess(
-    samples: Sequence[Sample],
-    predictors: Sequence[Predictor],
-    *,
-    identified: bool,
-    stage: str,
-    wanted: Mapping[str, Listed] | None = None,
-) -> Generator[Event, None, Assessment]:
-    """Score every image by every model; one that cannot be read is told and the others go on."""
-    found = Assessment(scores=[[] for _ in predictors])
-    batch = max(predictor.batch for predictor in predictors)
-    for first in range(0, len(samples), batch):
-        cases: list[Case] = []
-        for sample in samples[first : first + batch]:
-            try:
-                case = read_case(sample)
-                name = f"{case.dataset}/{case.name}"
-                if wanted is not None and is_other(case.frame, wanted.get(name)):
-                    found.others.append(name)
-                    continue
-                check_frame(case.frame)
-                cases.append(case)
-            except (ImageError, TrainingError) as error:
-                yield _refuse(found, f"{sample.dataset}/{sample.name}", error)
-        for case, predictions in _predict(cases, predictors):
-            if isinstance(predictions, ModelError):
-                yield _refuse(found, f"{case.dataset}/{case.name}", predictions)
-                continue
-            for scores, prediction in zip(found.scores, predictions, strict=True):
-                scores.append(score_case(prediction, case))
-            if identified:
-                found.listed.append(identify(case))
-        yield Progress(stage=stage, done=min(first + batch, len(samples)), total=len(samples))
-    if len(found.others) == len(samples):
-        raise TrainingError(
-            f"all {len(samples)} images have the names of others that the split lists, as {found.others[0]}; "
-            "give the data that the split was made of, or --part all"
-        )
-    if not found.scores[0]:
-        raise TrainingError(
-            f"none of the {len(samples)} images could be judged; the first, {found.failures[0][0]}: "
-            f"{found.failures[0][1]}"
-        )
-    return found
-
-
-def _predict(
-    cases: Sequence[Case], predictors: Sequence[Predictor]
-) -> Iterator[tuple[Case, tuple[Prediction, ...] | ModelError]]:
-    try:
-        frames = [case.frame for case in cases]
-        # first, so that nothing is given before all models have answered
-        answers = [predictor.predict_batch(frames) for predictor in predictors]
-    except ModelError as error:  # too little memory, even for one image
-        if len(cases) == 1:
-            yield cases[0], error
-            return
-        for case in cases:
-            yield from _predict([case], predictors)
-        return
-    yield from zip(cases, zip(*answers, strict=True), strict=True)
-
-
-def _refuse(found: Assessment, name: str, error: Exception) -> Unreadable:
-    found.failures.append((name, str(error)))
-    return Unreadable(image=name, error=str(error))
-
 
 RESULTS, CASES, REPORT = "results.json", "cases.csv", "report.html"
 MADE_BY = "sonoloop evaluate"
+FORMAT = 1
+_EVERY = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationRequest:
+    """What to evaluate, and on what."""
+
+    data: Path
+    # name or folder of a model; the shipped one unless given. With `versus` both are compared
+    model: str | None = None
+    versus: str | None = None
+    # all of the data, or a part of the split
+    part: Literal["all"] | Part = "all"
+    # says which images the parts are, in place of the first model's own; and who trained a model that does
+    # not say so itself
+    split: Path | None = None
+    # `evaluation/MODEL-PART` below the working folder unless given
+    out: Path | None = None
+    device: str = "auto"
+    views: int | None = None
+    # images at a time
+    batch: int = 8
+
+
+def evaluate(wanted: EvaluationRequest) -> Iterator[Event]:
+    """Evaluate a model, or two and compare them; nothing is written before the end."""
+    names = [wanted.model] if wanted.versus is None else [wanted.model, wanted.versus]
+    given = read_manifest(wanted.split) if wanted.split else None
+    models = [load_model(name, split=given) for name in names]
+    out = wanted.out or Path("evaluation") / "-".join(
+        ["-versus-".join(model.bundle.model for model in models), wanted.part]
+    )
+    check_out(out)
+    samples = find_datasets(wanted.data)
+    listed: dict[str, Member] = {}
+    if wanted.part != "all":
+        listed = _list_part(wanted.part, given or models[0].split)
+        samples = _choose_part(samples, wanted.part, listed)
+    notices: list[str] = []
+    predictors = [
+        Predictor(
+            model.bundle,
+            device=wanted.device,
+            batch=wanted.batch,
+            views=wanted.views,
+            on_notice=notices.append,
+        )
+        for model in models
+    ]
+    found = yield from assess(
+        samples,
+        predictors,
+        identified=any(model.split is not None for model in models),
+        stage="Evaluating",
+        wanted=listed,
+    )
+    if wanted.part != "all":
+        notices += describe_part(
+            wanted.part, here=len(samples) - len(found.others), listed=len(listed), others=found.others
+        )
+    entries, tables = [], []
+    for model, predictor, scores in zip(models, predictors, found.scores, strict=True):
+        leaks = yield from _find_leaks(model, found.listed)
+        notices += describe_leaks(model, leaks, found.listed)
+        entries.append(_summarise(model, predictor, scores, leaks))
+        tables.append((model.bundle.model, scores, _leaked_images(model, scores, leaks)))
+        yield Progress(stage="Computing figures", done=len(entries), total=len(models))
+    results: dict[str, Any] = {
+        "format": FORMAT,
+        "part": wanted.part,
+        "images": len(found.scores[0]),
+        "groups": len({score.group for score in found.scores[0]}),
+        "datasets": sorted({score.dataset for score in found.scores[0]}),
+        "failures": [{"image": image, "error": error} for image, error in found.failures],
+        "rules": _rules(),
+        "titles": TITLES,
+        "notices": notices,
+        "models": entries,
+        "comparison": _compare(models, found.scores, entries) if wanted.versus is not None else None,
+    }
+    for text in notices:
+        yield Notice(message=text)
+    page = yield from write_report(results, models, predictors, found.scores, samples)
+    write_out(out, results, tables, page)
+    yield EvaluationDone(out=str(out), results=results)
+
+
+def _list_part(part: Part, split: Manifest | None) -> dict[str, Member]:
+    """List by name the images that a split calls `part`."""
+    if split is None:
+        raise TrainingError(
+            f"the model does not say which images are its {part} part; give the training's {SPLIT} "
+            "with --split"
+        )
+    if not split[part]:
+        raise TrainingError(
+            f"the split lists no image for {part}, as where all trained in the end; give the split of the "
+            "training's first stage with --split, or other images with --part all"
+        )
+    return {listed.name: listed for listed in split[part]}
+
+
+def _choose_part(samples: Sequence[Sample], part: Part, listed: Mapping[str, Member]) -> list[Sample]:
+    """Keep the samples of the names that `_list_part` gave."""
+    chosen = [sample for sample in samples if sample.key in listed]
+    if not chosen:
+        raise TrainingError(
+            f"none of the {len(samples)} images in the data is in the {part} part of the split, which has "
+            f"{len(listed)}; give the data that the model was trained on, or --part all"
+        )
+    return chosen
+
+
+def _find_leaks(model: EvaluatedModel, listed: Sequence[Member]) -> Generator[Event, None, list[Leak]]:
+    """Compare with the model's training images, if they are known."""
+    if model.split is None:
+        return []
+    stage = "Looking for training images"
+    return (yield from find_leaks_in_steps(listed, model.split.train, stage=stage, every=_EVERY))
+
+
+def _summarise(
+    model: EvaluatedModel, predictor: Predictor, scores: Sequence[Score], leaks: Sequence[Leak]
+) -> dict[str, Any]:
+    heads = model.bundle.card.spec.heads
+    leaked = {leak.image for leak in leaks}
+    clean = [score for score in scores if score.key not in leaked]
+    return {
+        "model": model.bundle.model,
+        "version": model.bundle.version,
+        "heads": list(heads),
+        "device": predictor.device,
+        "precision": predictor.precision,
+        "views": predictor.views,
+        "threshold": predictor.threshold,
+        "leaked": bool(leaks) or model.leaky_by_design,
+        "training_known": model.split is not None,
+        "leaks": [asdict(leak) for leak in leaks],
+        "figures": _figures(scores, heads),
+        "figures_without_leaks": _figures(clean, heads) if leaks and clean else None,
+        "strata": stratify(scores, heads=heads),
+    }
+
+
+def _leaked_images(
+    model: EvaluatedModel, scores: Sequence[Score], leaks: Sequence[Leak]
+) -> frozenset[str] | None:
+    """Name the images that say nothing of the model; None where that cannot be known."""
+    if model.leaky_by_design:
+        return frozenset(score.key for score in scores)
+    return None if model.split is None else frozenset(leak.image for leak in leaks)
+
+
+def _figures(scores: Sequence[Score], heads: Sequence[Head]) -> dict[str, Any]:
+    figures = summarise(scores, heads=heads)
+    return figures | {"confusion": confusion(scores)} if "classes" in heads else figures
+
+
+def _compare(
+    models: Sequence[EvaluatedModel], scores: Sequence[Sequence[Score]], entries: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Compare on all images, or without those that trained either model."""
+    one, other = models
+    heads = [head for head in one.bundle.card.spec.heads if head in other.bundle.card.spec.heads]
+    leaked = {leak["image"] for entry in entries for leak in entry["leaks"]}
+    kept = [[score for score in own if score.key not in leaked] for own in scores]
+    left_out = len(scores[0]) - len(kept[0])
+    differences = compare(*kept, heads=heads) if kept[0] else {}
+    return {
+        "one": one.bundle.model,
+        "other": other.bundle.model,
+        "images": len(kept[0]),
+        "left_out": left_out,
+        # nothing can be left out that would make such a model's figures honest
+        "leaked": any(model.leaky_by_design for model in models),
+        "differences": differences,
+        "in_words": describe_differences(one.bundle.model, other.bundle.model, differences),
+    }
+
+
+def _rules() -> dict[str, Any]:
+    return {
+        "resamples": RESAMPLES,
+        "nsd_tolerance_px": NSD_TOLERANCE_PX,
+        "nsd_tolerance_mm": NSD_TOLERANCE_MM,
+        "lesion_iou": MIN_LESION_IOU,
+        "sizes": {name: list(bounds) for name, bounds in SIZES.items()},
+    }
 
 
 def check_out(out: Path) -> None:
@@ -219,188 +314,3 @@ def _is_ours(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(values, dict) and values.get("made_by") == MADE_BY
-
-
-FORMAT = 1
-_EVERY = 100
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """What to evaluate, and on what.
-
-    Parameters
-    ----------
-    data : pathlib.Path
-        Folder with the datasets; see `sonoloop_training.datasets.find_datasets`.
-    model, versus : str, optional
-        Name or folder of a model; the shipped one unless given. With `versus` both are judged and compared.
-    part : str
-        "all", or the part of the split that judges.
-    split : pathlib.Path, optional
-        Says which images the parts are, in place of the first model's own; and who trained a model that does
-        not say so itself.
-    out : pathlib.Path, optional
-        ``evaluation/MODEL-PART`` below the working folder unless given.
-    device : str
-        See `sonoloop.models.devices.choose_device`.
-    views : int, optional
-        See `sonoloop.models.predictor.Predictor`.
-    batch : int
-        Images at a time.
-    """
-
-    data: Path
-    model: str | None = None
-    versus: str | None = None
-    part: Literal["all"] | Part = "all"
-    split: Path | None = None
-    out: Path | None = None
-    device: str = "auto"
-    views: int | None = None
-    batch: int = 8
-
-
-def evaluate(wanted: Evaluation) -> Iterator[Event]:
-    """Judge a model, or two against each other, and write the report; nothing is written before the end."""
-    names = [wanted.model] if wanted.versus is None else [wanted.model, wanted.versus]
-    given = read_split_list(wanted.split) if wanted.split else None
-    models = [load_judged(name, split=given) for name in names]
-    out = wanted.out or Path("evaluation") / "-".join(
-        ["-versus-".join(model.bundle.model for model in models), wanted.part]
-    )
-    check_out(out)
-    samples = find_datasets(wanted.data)
-    listed: dict[str, Listed] = {}
-    if wanted.part != "all":
-        listed = list_part(wanted.part, given or models[0].split)
-        samples = choose_part(samples, wanted.part, listed)
-    notices: list[str] = []
-    predictors = [
-        Predictor(
-            model.bundle,
-            device=wanted.device,
-            batch=wanted.batch,
-            views=wanted.views,
-            on_notice=notices.append,
-        )
-        for model in models
-    ]
-    found = yield from assess(
-        samples,
-        predictors,
-        identified=any(model.split is not None for model in models),
-        stage="Evaluating",
-        wanted=listed,
-    )
-    if wanted.part != "all":
-        notices += describe_part(
-            wanted.part, here=len(samples) - len(found.others), listed=len(listed), others=found.others
-        )
-    judged = []
-    for model, predictor, scores in zip(models, predictors, found.scores, strict=True):
-        leaks = yield from _look_for_leaks(model, found.listed)
-        notices += describe_leaks(model, leaks, found.listed)
-        judged.append(_judge(model, predictor, scores, leaks))
-        yield Progress(stage="Computing figures", done=len(judged), total=len(models))
-    results: dict[str, Any] = {
-        "format": FORMAT,
-        "part": wanted.part,
-        "images": len(found.scores[0]),
-        "groups": len({score.group for score in found.scores[0]}),
-        "datasets": sorted({score.dataset for score in found.scores[0]}),
-        "failures": [{"image": image, "error": error} for image, error in found.failures],
-        "rules": _rules(),
-        "titles": TITLES,
-        "notices": notices,
-        "models": judged,
-        "comparison": _compare(models, found.scores, judged) if wanted.versus is not None else None,
-    }
-    for text in notices:
-        yield Notice(message=text)
-    page = yield from write_report(results, models, predictors, found.scores, samples)
-    write_out(
-        out,
-        results,
-        [
-            (model.bundle.model, scores, _leaked_images(model, scores, entry))
-            for model, scores, entry in zip(models, found.scores, judged, strict=True)
-        ],
-        page,
-    )
-    yield EvaluationDone(out=str(out), results=results)
-
-
-def _look_for_leaks(model: Judged, listed: Sequence[Listed]) -> Generator[Event, None, list[Leak]]:
-    """Compare with the model's training images, if they are known."""
-    if model.split is None:
-        return []
-    stage = "Looking for training images"
-    return (yield from find_leaks_in_steps(listed, model.split["train"], stage=stage, every=_EVERY))
-
-
-def _judge(
-    model: Judged, predictor: Predictor, scores: Sequence[Score], leaks: Sequence[Leak]
-) -> dict[str, Any]:
-    heads = model.bundle.card.spec.heads
-    leaked = {leak.image for leak in leaks}
-    clean = [score for score in scores if score.key not in leaked]
-    return {
-        "model": model.bundle.model,
-        "version": model.bundle.version,
-        "heads": list(heads),
-        "device": predictor.device,
-        "precision": predictor.precision,
-        "views": predictor.views,
-        "threshold": predictor.threshold,
-        "leaked": bool(leaks) or model.leaky_by_design,
-        "training_known": model.split is not None,
-        "leaks": [asdict(leak) for leak in leaks],
-        "figures": _figures(scores, heads),
-        "figures_without_leaks": _figures(clean, heads) if leaks and clean else None,
-        "strata": stratify(scores, heads=heads),
-    }
-
-
-def _leaked_images(model: Judged, scores: Sequence[Score], entry: dict[str, Any]) -> frozenset[str] | None:
-    """Name the images that say nothing of the model; None where that cannot be known."""
-    if model.leaky_by_design:
-        return frozenset(score.key for score in scores)
-    return None if model.split is None else frozenset(leak["image"] for leak in entry["leaks"])
-
-
-def _figures(scores: Sequence[Score], heads: Sequence[Head]) -> dict[str, Any]:
-    figures = summarise(scores, heads=heads)
-    return figures | {"confusion": confusion(scores)} if "classes" in heads else figures
-
-
-def _compare(
-    models: Sequence[Judged], scores: Sequence[Sequence[Score]], judged: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    """Compare on all images, or without those that trained either model."""
-    one, other = models
-    heads = [head for head in one.bundle.card.spec.heads if head in other.bundle.card.spec.heads]
-    leaked = {leak["image"] for model in judged for leak in model["leaks"]}
-    kept = [[score for score in own if score.key not in leaked] for own in scores]
-    left_out = len(scores[0]) - len(kept[0])
-    differences = compare(*kept, heads=heads) if kept[0] else {}
-    return {
-        "one": one.bundle.model,
-        "other": other.bundle.model,
-        "images": len(kept[0]),
-        "left_out": left_out,
-        # nothing can be left out that would make such a model's figures honest
-        "leaked": any(model.leaky_by_design for model in models),
-        "differences": differences,
-        "in_words": describe_differences(one.bundle.model, other.bundle.model, differences),
-    }
-
-
-def _rules() -> dict[str, Any]:
-    return {
-        "resamples": RESAMPLES,
-        "nsd_tolerance_px": NSD_TOLERANCE_PX,
-        "nsd_tolerance_mm": NSD_TOLERANCE_MM,
-        "lesion_iou": MIN_LESION_IOU,
-        "sizes": {name: list(bounds) for name, bounds in SIZES.items()},
-    }

@@ -1,43 +1,129 @@
-"""Every figure by name: which images it is about, and how it is computed for many resamples at once."""
+"""Every figure by name: which images it is about, and how it is computed for many resamples at once.
+
+Values of images are (N,); `counts` (R, N) says how often each counts in each resample; figures are (R,).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sonoloop.models.card import Head
-from sonoloop.store.metrics import RESAMPLES
-from sonoloop.values import CLASSES
-from sonoloop_training.evaluation.scores import (
-    NSD_TOLERANCE_MM,
-    NSD_TOLERANCE_PX,
+from sonoloop.store.metrics import (
+    RESAMPLES,
     Bools,
-    Columns,
     Counts,
     Floats,
+    auc,
+    resampled_mean,
+    resampled_ratio,
 )
+from sonoloop.values import CLASSES
+from sonoloop_training.evaluation.scores import NSD_TOLERANCE_MM, NSD_TOLERANCE_PX, Distances, Score
+
+# p(malignant) / (p(malignant) + p(benign)) from which a lesion is called malignant
+OPERATING_POINT = 0.5
+SENSITIVITY = 0.95
+COVERAGE = 0.8
+BINS = 10
+# what the masks can be ordered by, and how figures of it are called: the model's own expectation first
+RANKERS = {"expected_dice": "", "predicted_area": "_by_area", "foreground": "_by_foreground"}
+RANKER_TITLES = {
+    "expected_dice": "expected Dice",
+    "predicted_area": "predicted area",
+    "foreground": "mean foreground probability",
+}
+# fewer malignant images than this, and 0.95 lies between the steps of the curve
+_FEWEST_MALIGNANT = 20
+_STEPS = 30
+# beyond this slope the classes are as good as separated, and the likelihood has no maximum
+_STEEPEST = 50.0
 
 
-def auc(scores: Floats, positive: NDArray[np.bool_], counts: Counts) -> Floats:
-    """Area under the ROC curve: the probability that a positive scores above a negative, ties by half."""
-    order, starts = _ties(scores)
-    hits = np.add.reduceat(counts[:, order] * positive[order], starts, axis=1, dtype=np.float64)
-    others = np.add.reduceat(counts[:, order] * ~positive[order], starts, axis=1, dtype=np.float64)
-    below = others.cumsum(1) - others
-    return _divide((hits * (below + others / 2)).sum(1), hits.sum(1) * others.sum(1))
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Columns:
+    """The values of N scores as arrays, all but the probabilities (N,); see `Score`."""
+
+    groups: NDArray[np.str_]
+    # index into `CLASSES`
+    truth: NDArray[np.intp]
+    predicted: NDArray[np.intp]
+    # (N, 3)
+    probabilities: Floats
+    lesion: Bools
+    claimed: Bools
+    dice: Floats
+    iou: Floats
+    expected_dice: Floats
+    malignant: Floats
+    area: Floats
+    predicted_area: Floats
+    foreground: Floats
+    lesions: Floats
+    found: Floats
+    false_positives: Floats
+    # NaN where there is no distance
+    hd95_px: Floats
+    assd_px: Floats
+    nsd: Floats
+    hd95_mm: Floats
+    assd_mm: Floats
+    nsd_mm: Floats
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @property
+    def classed(self) -> Bools:
+        """Which are benign or malignant in truth."""
+        return np.asarray(self.truth != CLASSES.index("normal"))
+
+    @property
+    def is_malignant(self) -> Bools:
+        """Which are malignant in truth."""
+        return np.asarray(self.truth == CLASSES.index("malignant"))
+
+    def select(self, which: Bools) -> Columns:
+        """Keep the images for which `which` (N,) is true."""
+        return Columns(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
 
 
-def roc_curves(
-    scores: Floats, positive: NDArray[np.bool_], counts: Counts, false_positive_rates: Floats
-) -> Floats:
+def to_columns(scores: Sequence[Score]) -> Columns:
+    """Lay scores out as arrays, in their order."""
+
+    def floats(*names: str) -> dict[str, Floats]:
+        return {name: np.array([getattr(s, name) for s in scores], np.float64) for name in names}
+
+    return Columns(
+        groups=np.array([s.group for s in scores], np.str_),
+        truth=np.array([CLASSES.index(s.label) for s in scores], np.intp),
+        predicted=np.array([CLASSES.index(s.predicted) for s in scores], np.intp),
+        probabilities=np.array([s.probabilities for s in scores], np.float64).reshape(-1, len(CLASSES)),
+        lesion=np.array([s.lesion for s in scores], np.bool_),
+        claimed=np.array([s.claimed for s in scores], np.bool_),
+        lesions=np.array([s.counts.lesions for s in scores], np.float64),
+        found=np.array([s.counts.found for s in scores], np.float64),
+        false_positives=np.array([s.counts.false_positives for s in scores], np.float64),
+        **floats("dice", "iou", "expected_dice", "malignant", "area", "predicted_area", "foreground"),
+        **_distances([s.pixels for s in scores], ("hd95_px", "assd_px", "nsd")),
+        **_distances([s.millimetres for s in scores], ("hd95_mm", "assd_mm", "nsd_mm")),
+    )
+
+
+def _distances(found: Sequence[Distances | None], names: tuple[str, str, str]) -> dict[str, Floats]:
+    rows = [(d.hd95, d.assd, d.nsd) if d else (np.nan, np.nan, np.nan) for d in found]
+    table = np.array(rows, np.float64).reshape(-1, len(names))
+    return {name: table[:, place] for place, name in enumerate(names)}
+
+
+def roc_curves(scores: Floats, positive: Bools, counts: Counts, false_positive_rates: Floats) -> Floats:
     """Sensitivity at given false-positive rates (K,), (R, K); straight lines between thresholds."""
-    order, starts = _ties(-scores)
-    hits = np.add.reduceat(counts[:, order] * positive[order], starts, axis=1, dtype=np.float64).cumsum(1)
-    others = np.add.reduceat(counts[:, order] * ~positive[order], starts, axis=1, dtype=np.float64).cumsum(1)
+    hits, others = _reached(scores, positive, counts)
     rows = [
         np.interp(false_positive_rates, np.append(0, x / x[-1]), np.append(0, y / y[-1]))
         if x[-1] > 0 and y[-1] > 0
@@ -47,17 +133,21 @@ def roc_curves(
     return np.array(rows)
 
 
-def specificity_at(
-    scores: Floats, positive: NDArray[np.bool_], counts: Counts, *, sensitivity: float
-) -> Floats:
+def specificity_at(scores: Floats, positive: Bools, counts: Counts, *, sensitivity: float) -> Floats:
     """Best specificity of a threshold whose sensitivity is at least the one given."""
-    order, starts = _ties(-scores)
-    hits = np.add.reduceat(counts[:, order] * positive[order], starts, axis=1, dtype=np.float64).cumsum(1)
-    others = np.add.reduceat(counts[:, order] * ~positive[order], starts, axis=1, dtype=np.float64).cumsum(1)
+    hits, others = _reached(scores, positive, counts)
     enough = (hits >= sensitivity * hits[:, -1:] - 1e-9).argmax(1)
     called = others[np.arange(len(others)), enough]
-    wrong = _divide(called, others[:, -1])
+    wrong = resampled_ratio(called, others[:, -1])
     return np.asarray(np.where(hits[:, -1] > 0, 1 - wrong, np.nan))
+
+
+def _reached(scores: Floats, positive: Bools, counts: Counts) -> tuple[Floats, Floats]:
+    """Count the positives and the negatives from each score on upwards, the highest first; both (R, B)."""
+    order, starts = _ties(-scores)
+    hits = np.add.reduceat(counts[:, order] * positive[order], starts, axis=1, dtype=np.float64)
+    others = np.add.reduceat(counts[:, order] * ~positive[order], starts, axis=1, dtype=np.float64)
+    return hits.cumsum(1), others.cumsum(1)
 
 
 def spearman(one: Floats, other: Floats, counts: Counts) -> Floats:
@@ -68,18 +158,13 @@ def spearman(one: Floats, other: Floats, counts: Counts) -> Floats:
     y -= (counts * y).sum(1, keepdims=True) / total
     spread = np.sqrt((counts * x**2).sum(1) * (counts * y**2).sum(1))
     # a constant has no ranks, whatever rounding leaves of its spread
-    return _divide((counts * x * y).sum(1), np.where(spread > 1e-6, spread, 0.0))
+    return resampled_ratio((counts * x * y).sum(1), np.where(spread > 1e-6, spread, 0.0))
 
 
 def risk_curve(confidence: Floats, risk: Floats, counts: Counts) -> tuple[Floats, Floats]:
-    """Mean risk of the most confident images, against the share of images that they are.
+    """Share of the images that are most confident, from one to all, and their mean risk; both (R, N).
 
     Images of one confidence come in no order: each counts with the mean of them all.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Coverage and mean risk, both (R, N), from the most confident image to all of them.
     """
     sizes, tied, risks = _tied_risks(confidence, risk, counts)
     counted = np.repeat(tied / sizes, sizes, axis=1).cumsum(1)
@@ -99,7 +184,7 @@ def aurc(confidence: Floats, risk: Floats, counts: Counts) -> Floats:
     harmonic = np.append(0, (1 / np.arange(1, kept.max() + 1)).cumsum())
     # (before + k mean) / (kept + k), summed over the k = 1, 2, ... images of one confidence
     areas = risks + (before - kept[:, :-1] * mean) * np.diff(harmonic[kept.astype(np.intp)], axis=1)
-    return _divide(areas.sum(1), kept[:, -1])
+    return resampled_ratio(areas.sum(1), kept[:, -1])
 
 
 def risk_at(confidence: Floats, risk: Floats, counts: Counts, *, coverage: float) -> Floats:
@@ -113,7 +198,7 @@ def risk_at(confidence: Floats, risk: Floats, counts: Counts, *, coverage: float
     rows, place = np.arange(len(tied)), (reached >= wanted[:, None]).argmax(1)
     beyond = reached[rows, place] - wanted
     summed = risks.cumsum(1)[rows, place] - beyond * _mean_risks(tied, risks)[rows, place]
-    return _divide(summed, wanted)
+    return resampled_ratio(summed, wanted)
 
 
 def _tied_risks(confidence: Floats, risk: Floats, counts: Counts) -> tuple[NDArray[np.intp], Floats, Floats]:
@@ -143,32 +228,10 @@ def _ranks(values: Floats, counts: Counts) -> Floats:
     return ranks
 
 
-def _divide(above: Floats, below: Floats) -> Floats:
-    return np.asarray(np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0))
-
-
-BINS = 10
-_STEPS = 30
-# beyond this slope the classes are as good as separated, and the likelihood has no maximum
-_STEEPEST = 50.0
-
-
-def expected_calibration_error(confidence: Floats, correct: NDArray[np.bool_], counts: Counts) -> Floats:
+def expected_calibration_error(confidence: Floats, correct: Bools, counts: Counts) -> Floats:
     """Compute the expected calibration error over ten equal bins (Naeini et al. 2015; Guo et al. 2017).
 
-    Parameters
-    ----------
-    confidence : numpy.ndarray
-        Probability of the predicted class, (N,).
-    correct : numpy.ndarray
-        Whether it was right, (N,); or, for simulated outcomes, (R, N).
-    counts : numpy.ndarray
-        (R, N).
-
-    Returns
-    -------
-    numpy.ndarray
-        (R,) in [0, 1].
+    Of the probability of the predicted class, and whether it was right: (N,), or (R, N) if simulated.
     """
     bins = np.eye(BINS)[np.clip((confidence * BINS).astype(np.intp), 0, BINS - 1)]
     gaps = np.abs((counts * (confidence - correct)) @ bins).sum(1)
@@ -185,23 +248,11 @@ def simulate_perfect(confidence: Floats, *, seed: int = 0) -> Floats:
     return expected_calibration_error(confidence, drawn, np.ones((1, len(confidence))))
 
 
-def recalibrate(probabilities: Floats, positive: NDArray[np.bool_], counts: Counts) -> tuple[Floats, Floats]:
+def recalibrate(probabilities: Floats, positive: Bools, counts: Counts) -> tuple[Floats, Floats]:
     """Fit ``logit(p) -> a + b logit(p)`` by likelihood (Cox 1958), by Newton's method.
 
-    Parameters
-    ----------
-    probabilities : numpy.ndarray
-        Predicted, (N,).
-    positive : numpy.ndarray
-        What came, bool (N,).
-    counts : numpy.ndarray
-        (R, N).
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Slope b (1 is calibrated, below 1 overconfident) and intercept a (0 is calibrated, above 0 too low),
-        both (R,); NaN where the classes are separated, so that there is no maximum.
+    Gives the slope b (1 is calibrated, below 1 overconfident) and the intercept a (0 is calibrated, above 0
+    too low); NaN where the classes are separated, so that there is no maximum.
     """
     clipped = probabilities.clip(1e-6, 1 - 1e-6)
     x = np.log(clipped / (1 - clipped))
@@ -223,15 +274,11 @@ def recalibrate(probabilities: Floats, positive: NDArray[np.bool_], counts: Coun
 
 
 def reliability_curve(
-    probabilities: Floats, positive: NDArray[np.bool_], counts: Counts
+    probabilities: Floats, positive: Bools, counts: Counts
 ) -> tuple[Floats, Floats, Floats]:
-    """Predicted against observed, by bins of equal counts.
+    """Predicted against observed, by bins of equal counts, at most ten, of five images at least.
 
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Mean prediction (B,), share that came (R, B) and images (B,) of each bin; at most ten bins, of
-        five images at least.
+    Gives the mean prediction (B,), the share that came (R, B) and the images (B,) of each bin.
     """
     count = min(BINS, max(1, len(probabilities) // 5))
     members = np.zeros((len(probabilities), count))
@@ -243,213 +290,108 @@ def reliability_curve(
     return (probabilities @ members) / images, np.asarray(came, np.float64), images
 
 
-_NORMAL, _MALIGNANT = CLASSES.index("normal"), CLASSES.index("malignant")
-# p(malignant) / (p(malignant) + p(benign)) from which a lesion is called malignant
-OPERATING_POINT = 0.5
-SENSITIVITY = 0.95
-COVERAGE = 0.8
-# fewer malignant images than this, and 0.95 lies between the steps of the curve
-_FEWEST_MALIGNANT = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Measure:
-    """A figure.
+    """A figure."""
 
-    Parameters
-    ----------
-    key, title : str
-        Its name in files, and before people.
-    head : str
-        Which output of a model it judges.
-    better : int
-        1 where more is better, -1 where less is, 0 where neither.
-    about : callable
-        Columns to a mask of the images that it is about, (N,).
-    value : callable
-        Those images' columns and counts (R, N) to values (R,).
-    """
-
+    # which output of a model it judges
+    head: Head
+    # its name in files, and before people
     key: str
     title: str
-    head: Head
+    # 1 where more is better, -1 where less is, 0 where neither
     better: int
+    # which images it is about, (N,)
     about: Callable[[Columns], Bools]
+    # of those images alone, (R,)
     value: Callable[[Columns, Counts], Floats]
 
 
 def _mean(name: str) -> Callable[[Columns, Counts], Floats]:
-    def value(columns: Columns, counts: Counts) -> Floats:
-        return _ratio(counts @ getattr(columns, name).astype(np.float64), counts)
-
-    return value
-
-
-def _ratio(above: Floats, counts: Counts) -> Floats:
-    total = counts.sum(1, dtype=np.float64)
-    return np.asarray(np.divide(above, total, out=np.full(len(total), np.nan), where=total > 0))
-
-
-def _lesions(columns: Columns) -> Bools:
-    return columns.lesion
-
-
-def _normals(columns: Columns) -> Bools:
-    return ~columns.lesion
-
-
-def _everything(columns: Columns) -> Bools:
-    return np.ones(len(columns), np.bool_)
-
-
-def _claimed(columns: Columns) -> Bools:
-    return columns.claimed
-
-
-def _unclaimed(columns: Columns) -> Bools:
-    return ~columns.claimed
-
-
-def _in_mm(columns: Columns) -> Bools:
-    return np.isfinite(columns.hd95_mm)
-
-
-def _lesion_classes(columns: Columns) -> Bools:
-    return np.asarray(columns.truth != _NORMAL)
-
-
-def _malignant(columns: Columns) -> Bools:
-    return np.asarray(columns.truth == _MALIGNANT)
-
-
-def _benign(columns: Columns) -> Bools:
-    return _lesion_classes(columns) & ~_malignant(columns)
-
-
-def _enough_malignant(columns: Columns) -> Bools:
-    enough = np.count_nonzero(_malignant(columns)) >= _FEWEST_MALIGNANT
-    return _lesion_classes(columns) & enough
-
-
-def _missed(columns: Columns, counts: Counts) -> Floats:
-    return _ratio(counts @ (columns.dice == 0), counts)
-
-
-def _no_lesion(columns: Columns, counts: Counts) -> Floats:
-    return _ratio(counts @ ~columns.lesion, counts)
-
-
-def _lesion_sensitivity(columns: Columns, counts: Counts) -> Floats:
-    total = counts @ columns.lesions
-    found = counts @ columns.found
-    return np.asarray(np.divide(found, total, out=np.full(len(total), np.nan), where=total > 0))
-
-
-def _rank_correlation(columns: Columns, counts: Counts) -> Floats:
-    return spearman(columns.dice, columns.expected_dice, counts)
-
-
-def _accuracy(columns: Columns, counts: Counts) -> Floats:
-    return _ratio(counts @ (columns.truth == columns.predicted), counts)
-
-
-def _balanced_accuracy(columns: Columns, counts: Counts) -> Floats:
-    recalls = []
-    for place in np.unique(columns.truth):
-        own = counts * (columns.truth == place)
-        recalls.append(_ratio((own * (columns.predicted == place)).sum(1, dtype=np.float64), own))
-    return np.asarray(np.mean(recalls, axis=0))
-
-
-def _auc(columns: Columns, counts: Counts) -> Floats:
-    return auc(columns.malignant, _malignant(columns), counts)
-
-
-def _called(columns: Columns, counts: Counts) -> Floats:
-    return _ratio(counts @ (columns.malignant >= OPERATING_POINT), counts)
-
-
-def _not_called(columns: Columns, counts: Counts) -> Floats:
-    return _ratio(counts @ (columns.malignant < OPERATING_POINT), counts)
-
-
-def _specificity_at(columns: Columns, counts: Counts) -> Floats:
-    return specificity_at(columns.malignant, _malignant(columns), counts, sensitivity=SENSITIVITY)
-
-
-def _brier(columns: Columns, counts: Counts) -> Floats:
-    squares = ((columns.probabilities - np.eye(len(CLASSES))[columns.truth]) ** 2).sum(1)
-    return _ratio(counts @ squares, counts)
-
-
-def _brier_malignant(columns: Columns, counts: Counts) -> Floats:
-    return _ratio(counts @ (columns.malignant - _malignant(columns)) ** 2, counts)
-
-
-def _slope(columns: Columns, counts: Counts) -> Floats:
-    return recalibrate(columns.malignant, _malignant(columns), counts)[0]
-
-
-def _intercept(columns: Columns, counts: Counts) -> Floats:
-    return recalibrate(columns.malignant, _malignant(columns), counts)[1]
-
-
-def _ece(columns: Columns, counts: Counts) -> Floats:
-    confidence = columns.probabilities.max(1)
-    return expected_calibration_error(confidence, columns.truth == columns.predicted, counts)
+    return lambda of, counts: resampled_mean(getattr(of, name), counts)
 
 
 def _aurc(ranker: str) -> Callable[[Columns, Counts], Floats]:
-    return lambda columns, counts: aurc(getattr(columns, ranker), 1 - columns.dice, counts)
+    return lambda of, counts: aurc(getattr(of, ranker), 1 - of.dice, counts)
 
 
 def _dice_at(ranker: str) -> Callable[[Columns, Counts], Floats]:
-    def value(columns: Columns, counts: Counts) -> Floats:
-        return 1 - risk_at(getattr(columns, ranker), 1 - columns.dice, counts, coverage=COVERAGE)
-
-    return value
+    return lambda of, counts: 1 - risk_at(getattr(of, ranker), 1 - of.dice, counts, coverage=COVERAGE)
 
 
-# what the masks can be ordered by, and how figures of it are called: the model's own expectation first
-RANKERS = {"expected_dice": "", "predicted_area": "_by_area", "foreground": "_by_foreground"}
-RANKER_TITLES = {
-    "expected_dice": "expected Dice",
-    "predicted_area": "predicted area",
-    "foreground": "mean foreground probability",
-}
+def _enough_malignant(of: Columns) -> Bools:
+    return of.classed & (np.count_nonzero(of.is_malignant) >= _FEWEST_MALIGNANT)
 
 
-def _measure(
-    key: str,
-    title: str,
-    better: int,
-    about: Callable[[Columns], Bools],
-    value: Callable[[Columns, Counts], Floats],
-    *,
-    head: Head,
-) -> Measure:
-    return Measure(key=key, title=title, head=head, better=better, about=about, value=value)
+def _balanced_accuracy(of: Columns, counts: Counts) -> Floats:
+    recalls = [
+        resampled_mean(of.predicted == place, counts * (of.truth == place)) for place in np.unique(of.truth)
+    ]
+    return np.asarray(np.mean(recalls, axis=0))
 
 
-_lesion, _class = partial(_measure, head="lesion"), partial(_measure, head="classes")
+def _brier(of: Columns, counts: Counts) -> Floats:
+    squares = ((of.probabilities - np.eye(len(CLASSES))[of.truth]) ** 2).sum(1)
+    return resampled_mean(squares, counts)
+
+
+def _ece(of: Columns, counts: Counts) -> Floats:
+    return expected_calibration_error(of.probabilities.max(1), of.truth == of.predicted, counts)
+
+
+_lesion, _class = partial(Measure, "lesion"), partial(Measure, "classes")
+_LESIONS, _CLAIMED, _CLASSED, _MALIGNANT = map(attrgetter, ("lesion", "claimed", "classed", "is_malignant"))
+
+
+def _all(of: Columns) -> Bools:
+    return np.ones(len(of), np.bool_)
+
+
+def _in_mm(of: Columns) -> Bools:
+    return np.isfinite(of.hd95_mm)
+
 
 MEASURES: tuple[Measure, ...] = (
-    _lesion("lesion_dice", "Dice, images with a lesion", 1, _lesions, _mean("dice")),
-    _lesion("iou", "IoU, images with a lesion", 1, _lesions, _mean("iou")),
-    _lesion("hd95_px", "HD95 (pixels)", -1, _lesions, _mean("hd95_px")),
-    _lesion("assd_px", "ASSD (pixels)", -1, _lesions, _mean("assd_px")),
-    _lesion("nsd", f"surface Dice at {NSD_TOLERANCE_PX:g} pixels", 1, _lesions, _mean("nsd")),
+    _lesion("lesion_dice", "Dice, images with a lesion", 1, _LESIONS, _mean("dice")),
+    _lesion("iou", "IoU, images with a lesion", 1, _LESIONS, _mean("iou")),
+    _lesion("hd95_px", "HD95 (pixels)", -1, _LESIONS, _mean("hd95_px")),
+    _lesion("assd_px", "ASSD (pixels)", -1, _LESIONS, _mean("assd_px")),
+    _lesion("nsd", f"surface Dice at {NSD_TOLERANCE_PX:g} pixels", 1, _LESIONS, _mean("nsd")),
     _lesion("hd95_mm", "HD95 (mm)", -1, _in_mm, _mean("hd95_mm")),
     _lesion("assd_mm", "ASSD (mm)", -1, _in_mm, _mean("assd_mm")),
     _lesion("nsd_mm", f"surface Dice at {NSD_TOLERANCE_MM:g} mm", 1, _in_mm, _mean("nsd_mm")),
-    _lesion("missed", "lesions missed (Dice 0)", -1, _lesions, _missed),
-    _lesion("false_alarms", "normals with a mask", -1, _normals, _mean("claimed")),
-    _lesion("lesion_sensitivity", "lesions found", 1, _lesions, _lesion_sensitivity),
-    _lesion("false_positives_per_image", "false lesions an image", -1, _everything, _mean("false_positives")),
-    _lesion("empty_right", "empty masks without a lesion", 1, _unclaimed, _no_lesion),
-    _lesion("rank_correlation", "rank correlation of expected and real Dice", 1, _lesions, _rank_correlation),
+    _lesion(
+        "missed",
+        "lesions missed (Dice 0)",
+        -1,
+        _LESIONS,
+        lambda of, counts: resampled_mean(of.dice == 0, counts),
+    ),
+    _lesion("false_alarms", "normals with a mask", -1, lambda of: ~of.lesion, _mean("claimed")),
+    _lesion(
+        "lesion_sensitivity",
+        "lesions found",
+        1,
+        _LESIONS,
+        lambda of, counts: resampled_ratio(counts @ of.found, counts @ of.lesions),
+    ),
+    _lesion("false_positives_per_image", "false lesions an image", -1, _all, _mean("false_positives")),
+    _lesion(
+        "empty_right",
+        "empty masks without a lesion",
+        1,
+        lambda of: ~of.claimed,
+        lambda of, counts: resampled_mean(~of.lesion, counts),
+    ),
+    _lesion(
+        "rank_correlation",
+        "rank correlation of expected and real Dice",
+        1,
+        _LESIONS,
+        lambda of, counts: spearman(of.dice, of.expected_dice, counts),
+    ),
     *(
-        _lesion(f"aurc{suffix}", f"AURC, by {RANKER_TITLES[ranker]}", -1, _claimed, _aurc(ranker))
+        _lesion(f"aurc{suffix}", f"AURC, by {RANKER_TITLES[ranker]}", -1, _CLAIMED, _aurc(ranker))
         for ranker, suffix in RANKERS.items()
     ),
     *(
@@ -457,26 +399,68 @@ MEASURES: tuple[Measure, ...] = (
             f"dice_at_80{suffix}",
             f"Dice at 80 % coverage, by {RANKER_TITLES[ranker]}",
             1,
-            _claimed,
+            _CLAIMED,
             _dice_at(ranker),
         )
         for ranker, suffix in RANKERS.items()
     ),
-    _class("accuracy", "accuracy, three classes", 1, _everything, _accuracy),
-    _class("balanced_accuracy", "balanced accuracy", 1, _everything, _balanced_accuracy),
-    _class("auc", "AUC, malignant against benign", 1, _lesion_classes, _auc),
-    _class("sensitivity", "sensitivity for malignant", 1, _malignant, _called),
-    _class("specificity", "specificity", 1, _benign, _not_called),
+    _class(
+        "accuracy",
+        "accuracy, three classes",
+        1,
+        _all,
+        lambda of, counts: resampled_mean(of.truth == of.predicted, counts),
+    ),
+    _class("balanced_accuracy", "balanced accuracy", 1, _all, _balanced_accuracy),
+    _class(
+        "auc",
+        "AUC, malignant against benign",
+        1,
+        _CLASSED,
+        lambda of, counts: auc(of.malignant, of.is_malignant, counts),
+    ),
+    _class(
+        "sensitivity",
+        "sensitivity for malignant",
+        1,
+        _MALIGNANT,
+        lambda of, counts: resampled_mean(of.malignant >= OPERATING_POINT, counts),
+    ),
+    _class(
+        "specificity",
+        "specificity",
+        1,
+        lambda of: of.classed & ~of.is_malignant,
+        lambda of, counts: resampled_mean(of.malignant < OPERATING_POINT, counts),
+    ),
     _class(
         "specificity_at_95_sensitivity",
         "specificity at 0.95 sensitivity",
         1,
         _enough_malignant,
-        _specificity_at,
+        lambda of, counts: specificity_at(of.malignant, of.is_malignant, counts, sensitivity=SENSITIVITY),
     ),
-    _class("brier", "Brier score, three classes", -1, _everything, _brier),
-    _class("brier_malignant", "Brier score, malignant against benign", -1, _lesion_classes, _brier_malignant),
-    _class("calibration_slope", "calibration slope", 0, _lesion_classes, _slope),
-    _class("calibration_intercept", "calibration intercept", 0, _lesion_classes, _intercept),
-    _class("ece", "expected calibration error", -1, _everything, _ece),
+    _class("brier", "Brier score, three classes", -1, _all, _brier),
+    _class(
+        "brier_malignant",
+        "Brier score, malignant against benign",
+        -1,
+        _CLASSED,
+        lambda of, counts: resampled_mean((of.malignant - of.is_malignant) ** 2, counts),
+    ),
+    _class(
+        "calibration_slope",
+        "calibration slope",
+        0,
+        _CLASSED,
+        lambda of, counts: recalibrate(of.malignant, of.is_malignant, counts)[0],
+    ),
+    _class(
+        "calibration_intercept",
+        "calibration intercept",
+        0,
+        _CLASSED,
+        lambda of, counts: recalibrate(of.malignant, of.is_malignant, counts)[1],
+    ),
+    _class("ece", "expected calibration error", -1, _all, _ece),
 )

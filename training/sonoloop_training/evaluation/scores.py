@@ -1,16 +1,21 @@
-"""One predicted mask against the truth: overlap, distances between outlines, lesions found."""
+"""Predictions against the truth, image by image: overlap, distances between outlines, lesions found."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
+from sonoloop.errors import ImageError, ModelError, TrainingError
+from sonoloop.imaging.fingerprints import fingerprint
+from sonoloop.imaging.grey import check_frame
+from sonoloop.jobs.events import Event, Progress, Unreadable
+from sonoloop.models.manifest import Member, is_other
+from sonoloop.models.predictor import Predictor
 from sonoloop.values import CLASSES, Frame, Prediction
 from sonoloop_training.datasets import Sample
 
@@ -67,21 +72,8 @@ def surface_distances(
     HD95 is the larger of the two directed 95th percentiles, ASSD the mean over both outlines' points, NSD the
     share of those points within `tolerance` (Nikolov et al. 2021). MONAI gives infinity or NaN for an empty
     mask and leaves them out of its means, which makes a missed lesion look perfect; here a prediction that is
-    empty lies as far away as the image's diagonal, with NSD 0.
-
-    Parameters
-    ----------
-    predicted, truth : numpy.ndarray
-        bool (H, W).
-    spacing : tuple of float
-        Of rows and columns; the distances and the tolerance have its unit. Pixels unless given.
-    tolerance : float
-        Of NSD.
-
-    Returns
-    -------
-    Distances or None
-        None where the truth is empty: there is no outline to be near to.
+    empty lies as far away as the image's diagonal, with NSD 0. Where the truth is empty, there is no outline
+    to be near to. `spacing` is that of rows and columns; distances and tolerance have its unit.
     """
     if not truth.any():
         return None
@@ -106,11 +98,6 @@ def match_lesions(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Les
 
     Lesions are 8-connected regions; pairs are assigned so that their IoU is largest in sum, and a pair counts
     from an IoU of 0.1 on, as in the PI-CAI challenge (Saha et al., Lancet Oncology 2024).
-
-    Parameters
-    ----------
-    predicted, truth : numpy.ndarray
-        bool (H, W).
     """
     ours, our_areas = _regions(predicted)
     theirs, their_areas = _regions(truth)
@@ -138,27 +125,10 @@ def _regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Case:
-    """A frame with its truth.
-
-    Parameters
-    ----------
-    frame : Frame
-        What a model sees.
-    mask : numpy.ndarray
-        Its lesions, bool (H, W).
-    label : str
-        Its class.
-    dataset, group : str
-        See `sonoloop_training.datasets.Sample`.
-    name : str
-        Unique within its dataset; empty where nobody needs it.
-    patient, scanner : str
-        Empty where they are not known.
-    overlay : bool, optional
-        Whether callipers, text or marks are burned in; None where that is not known.
-    """
+    """A frame with its truth; what is not known, or not needed, is empty. See `Sample`."""
 
     frame: Frame
+    # its lesions, (H, W)
     mask: NDArray[np.bool_]
     label: str
     dataset: str
@@ -167,6 +137,21 @@ class Case:
     patient: str = ""
     scanner: str = ""
     overlay: bool | None = None
+
+    @property
+    def key(self) -> str:
+        """How splits name the image: "dataset/name"."""
+        return f"{self.dataset}/{self.name}"
+
+    def listed(self) -> Member:
+        """Describe it as a split lists it."""
+        return Member(
+            name=self.key,
+            group=self.group,
+            id=self.frame.id,
+            pixels_hash=self.frame.pixels_hash,
+            fingerprint=fingerprint(self.frame.pixels),
+        )
 
 
 def read_case(sample: Sample) -> Case:
@@ -187,50 +172,28 @@ def read_case(sample: Sample) -> Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """How one prediction compares with the truth.
-
-    Parameters
-    ----------
-    group, dataset, label : str
-        Of the frame.
-    lesion : bool
-        Whether there is one.
-    dice, iou : float
-        See `sonoloop_training.evaluation.scores`.
-    claimed : bool
-        Whether the predicted mask holds a pixel.
-    predicted : str
-        The most probable class.
-    probabilities : tuple of float
-        Of each of `CLASSES`.
-    expected_dice : float
-        What the model expected.
-    area, predicted_area : float
-        Share of the image that is lesion, in [0, 1].
-    foreground : float
-        Mean lesion probability inside the predicted mask; 0 where it is empty.
-    counts : LesionCounts
-        Lesions found and claimed.
-    pixels, millimetres : Distances, optional
-        Between the outlines; None where there is no lesion, in mm also where the spacing is not known.
-    name, patient, scanner, overlay
-        See `sonoloop_training.evaluation.scores.Case`.
-    """
+    """How one prediction compares with the truth."""
 
     group: str
     dataset: str
     label: str
+    # whether there is one
     lesion: bool
     dice: float
     iou: float
+    # whether the predicted mask holds a pixel
     claimed: bool
+    # the most probable class, and the probability of each of `CLASSES`
     predicted: str
     probabilities: tuple[float, float, float]
     expected_dice: float
+    # shares of the image that are lesion, in [0, 1]
     area: float
     predicted_area: float
+    # mean lesion probability inside the predicted mask; 0 where it is empty
     foreground: float
     counts: LesionCounts
+    # between the outlines; None where there is no lesion, in mm also where the spacing is not known
     pixels: Distances | None
     millimetres: Distances | None
     name: str = ""
@@ -241,13 +204,18 @@ class Score:
     @property
     def malignant(self) -> float:
         """Probability of malignant against benign, in [0, 1]."""
-        _, benign, malignant = self.probabilities
-        return malignant / max(malignant + benign, 1e-9)
+        return malignant_share(self.probabilities)
 
     @property
     def key(self) -> str:
         """How splits name the image: "dataset/name"."""
         return f"{self.dataset}/{self.name}"
+
+
+def malignant_share(probabilities: Sequence[float] | NDArray[np.float32]) -> float:
+    """Weigh malignant against benign, in [0, 1], by the probabilities of `CLASSES`."""
+    _, benign, malignant = (float(p) for p in probabilities)
+    return malignant / max(malignant + benign, 1e-9)
 
 
 def score_case(prediction: Prediction, case: Case) -> Score:
@@ -268,7 +236,7 @@ def score_case(prediction: Prediction, case: Case) -> Score:
         expected_dice=prediction.expected_dice,
         area=float(mask.mean()),
         predicted_area=float(predicted.mean()),
-        foreground=_foreground(prediction.lesion, predicted),
+        foreground=float(prediction.lesion[predicted].mean()) if predicted.any() else 0.0,
         counts=match_lesions(predicted, mask),
         pixels=surface_distances(predicted, mask),
         millimetres=(
@@ -291,92 +259,82 @@ def confusion(scores: Sequence[Score]) -> dict[str, dict[str, int]]:
     }
 
 
-def _foreground(lesion: NDArray[np.float32], predicted: NDArray[np.bool_]) -> float:
-    return float(lesion[predicted].mean()) if predicted.any() else 0.0
+@dataclass(slots=True, kw_only=True)
+class Assessment:
+    """What came out, filled image by image."""
+
+    # one list a model, over the same images in the same order
+    scores: list[list[Score]]
+    # those images as a split lists them; empty where nobody asked
+    listed: list[Member] = field(default_factory=list)
+    # name and reason of each image that could not be judged
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    # images that were left out since a split lists another one by their name
+    others: list[str] = field(default_factory=list)
 
 
-Floats = NDArray[np.floating[Any]]
-# how often each image counts in each resample, (R, N)
-Counts = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
+def assess(
+    samples: Sequence[Sample],
+    predictors: Sequence[Predictor],
+    *,
+    identified: bool,
+    stage: str,
+    wanted: Mapping[str, Member] | None = None,
+) -> Generator[Event, None, Assessment]:
+    """Score every image by every model; one that cannot be read is told and the others go on."""
+    found = Assessment(scores=[[] for _ in predictors])
+    batch = max(predictor.batch for predictor in predictors)
+    for first in range(0, len(samples), batch):
+        cases: list[Case] = []
+        for sample in samples[first : first + batch]:
+            try:
+                case = read_case(sample)
+                if wanted is not None and is_other(case.frame, wanted.get(case.key)):
+                    found.others.append(case.key)
+                    continue
+                check_frame(case.frame)
+                cases.append(case)
+            except (ImageError, TrainingError) as error:
+                yield _refuse(found, sample.key, error)
+        for case, predictions in _predict(cases, predictors):
+            if isinstance(predictions, ModelError):
+                yield _refuse(found, case.key, predictions)
+                continue
+            for scores, prediction in zip(found.scores, predictions, strict=True):
+                scores.append(score_case(prediction, case))
+            if identified:
+                found.listed.append(case.listed())
+        yield Progress(stage=stage, done=min(first + batch, len(samples)), total=len(samples))
+    if len(found.others) == len(samples):
+        raise TrainingError(
+            f"all {len(samples)} images have the names of others that the split lists, as {found.others[0]}; "
+            "give the data that the split was made of, or --part all"
+        )
+    if not found.scores[0]:
+        raise TrainingError(
+            f"none of the {len(samples)} images could be judged; the first, {found.failures[0][0]}: "
+            f"{found.failures[0][1]}"
+        )
+    return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Columns:
-    """The values of N scores; see `Score`.
-
-    Parameters
-    ----------
-    groups : numpy.ndarray
-        Names, (N,).
-    truth, predicted : numpy.ndarray
-        Index into `CLASSES`, (N,).
-    probabilities : numpy.ndarray
-        (N, 3).
-    lesion, claimed : numpy.ndarray
-        bool (N,).
-    hd95_px, assd_px, nsd, hd95_mm, assd_mm, nsd_mm : numpy.ndarray
-        (N,); NaN where there is none.
-    dice, iou, expected_dice, malignant, area, predicted_area, foreground : numpy.ndarray
-        (N,).
-    lesions, found, false_positives : numpy.ndarray
-        Counts, (N,).
-    """
-
-    groups: NDArray[np.str_]
-    truth: NDArray[np.intp]
-    predicted: NDArray[np.intp]
-    probabilities: Floats
-    lesion: Bools
-    claimed: Bools
-    dice: Floats
-    iou: Floats
-    expected_dice: Floats
-    malignant: Floats
-    area: Floats
-    predicted_area: Floats
-    foreground: Floats
-    lesions: Floats
-    found: Floats
-    false_positives: Floats
-    hd95_px: Floats
-    assd_px: Floats
-    nsd: Floats
-    hd95_mm: Floats
-    assd_mm: Floats
-    nsd_mm: Floats
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def select(self, which: Bools) -> Columns:
-        """Keep the images for which `which` (N,) is true."""
-        return Columns(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
+def _predict(
+    cases: Sequence[Case], predictors: Sequence[Predictor]
+) -> Iterator[tuple[Case, tuple[Prediction, ...] | ModelError]]:
+    try:
+        frames = [case.frame for case in cases]
+        # first, so that nothing is given before all models have answered
+        answers = [predictor.predict_batch(frames) for predictor in predictors]
+    except ModelError as error:  # too little memory, even for one image
+        if len(cases) == 1:
+            yield cases[0], error
+            return
+        for case in cases:
+            yield from _predict([case], predictors)
+        return
+    yield from zip(cases, zip(*answers, strict=True), strict=True)
 
 
-def to_columns(scores: Sequence[Score]) -> Columns:
-    """Lay scores out as arrays, in their order."""
-
-    def floats(*names: str) -> dict[str, Floats]:
-        return {name: np.array([getattr(s, name) for s in scores], np.float64) for name in names}
-
-    return Columns(
-        groups=np.array([s.group for s in scores], np.str_),
-        truth=np.array([CLASSES.index(s.label) for s in scores], np.intp),
-        predicted=np.array([CLASSES.index(s.predicted) for s in scores], np.intp),
-        probabilities=np.array([s.probabilities for s in scores], np.float64).reshape(-1, len(CLASSES)),
-        lesion=np.array([s.lesion for s in scores], np.bool_),
-        claimed=np.array([s.claimed for s in scores], np.bool_),
-        lesions=np.array([s.counts.lesions for s in scores], np.float64),
-        found=np.array([s.counts.found for s in scores], np.float64),
-        false_positives=np.array([s.counts.false_positives for s in scores], np.float64),
-        **floats("dice", "iou", "expected_dice", "malignant", "area", "predicted_area", "foreground"),
-        **_distances([s.pixels for s in scores], ("hd95_px", "assd_px", "nsd")),
-        **_distances([s.millimetres for s in scores], ("hd95_mm", "assd_mm", "nsd_mm")),
-    )
-
-
-def _distances(found: Sequence[Distances | None], names: tuple[str, str, str]) -> dict[str, Floats]:
-    rows = [(d.hd95, d.assd, d.nsd) if d else (np.nan, np.nan, np.nan) for d in found]
-    table = np.array(rows, np.float64).reshape(-1, len(names))
-    return {name: table[:, place] for place, name in enumerate(names)}
+def _refuse(found: Assessment, name: str, error: Exception) -> Unreadable:
+    found.failures.append((name, str(error)))
+    return Unreadable(image=name, error=str(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +13,17 @@ import numpy as np
 from sonoloop.models.bundle import Bundle, read_bundle
 from sonoloop.models.card import Head
 from sonoloop.models.library import bundle_folder
-from sonoloop.store.metrics import draw_groups, percentile_interval
-from sonoloop_training.evaluation.measures import MEASURES, Measure, simulate_perfect
-from sonoloop_training.evaluation.scores import Bools, Columns, Counts, Score, to_columns
-from sonoloop_training.evaluation.split_list import Listed, SplitList, read_split_list
+from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
+from sonoloop.store.metrics import Bools, Counts, draw_groups, percentile_interval
+from sonoloop_training.evaluation.measures import MEASURES, Columns, Measure, simulate_perfect, to_columns
+from sonoloop_training.evaluation.scores import Score
 from sonoloop_training.leakage import Leak
-from sonoloop_training.membership import SPLIT
 from sonoloop_training.splits import Part
 
 HEADS: tuple[Head, ...] = ("lesion", "classes")
+TITLES = {measure.key: measure.title for measure in MEASURES} | {
+    "ece_if_perfect": "the same of a perfectly calibrated model"
+}
 # shares of the image: the thirds of the lesions in BUSI and BUS-BRA, rounded, so that models are compared on
 # the same bounds whatever the images
 SIZES = {"small": (0.0, 0.035), "medium": (0.035, 0.09), "large": (0.09, 1.01)}
@@ -30,6 +31,9 @@ SIZES = {"small": (0.0, 0.035), "medium": (0.035, 0.09), "large": (0.09, 1.01)}
 _NEVER_COMPARED = frozenset({"empty_right"})
 # the verdict on a difference whose interval holds zero
 SAME = "no difference shown"
+_WORDS = {"better": "is better than", "worse": "is worse than", "differs": "differs from"}
+# images that a notice names
+_NAMED = 5
 _STRATUM = (
     "lesion_dice",
     "iou",
@@ -159,85 +163,6 @@ def _size(score: Score) -> str | None:
     return next(name for name, (low, high) in SIZES.items() if low <= score.area < high)
 
 
-# where a training leaves its epochs: in the bundle, or in the run's folder around it
-_HISTORIES = ("history.json", "../history.jsonl")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Judged:
-    """A model to evaluate.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        The model itself.
-    folder : pathlib.Path
-        Where it lies.
-    split : SplitList, optional
-        Who trained it; None where it does not say.
-    """
-
-    bundle: Bundle
-    folder: Path
-    split: SplitList | None
-
-    @property
-    def leaky_by_design(self) -> bool:
-        """Whether its card says that its split leaks, or that of a model that it was started from."""
-        snapshot = self.bundle.card.snapshot
-        recipe = snapshot.get("recipe") or {}
-        return bool(snapshot.get("leaked")) or (recipe.get("split") or {}).get("method") == "leaky"
-
-
-def load_judged(name_or_path: str | None, *, split: SplitList | None = None) -> Judged:
-    """Load a model with its split."""
-    folder = bundle_folder(name_or_path)
-    bundle = read_bundle(folder)
-    own = folder / SPLIT
-    # its own word first: a later fit may have trained on more than the split at hand says
-    return Judged(bundle=bundle, folder=folder, split=read_split_list(own) if own.is_file() else split)
-
-
-def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Read the epochs of the training that made a bundle, in order; empty where none are kept.
-
-    Each has what `sonoloop.jobs.events.EpochDone` has.
-    """
-    for name in _HISTORIES:
-        try:
-            text = (folder / name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            continue
-        epochs = {e["epoch"]: e for e in _entries(text) if isinstance(e.get("epoch"), int) and "dice" in e}
-        if epochs:
-            # a run that was gone on with tells of an epoch again
-            return [epochs[number] for number in sorted(epochs)]
-    return []
-
-
-def _entries(text: str) -> list[dict[str, Any]]:
-    try:
-        values = json.loads(text)
-    except ValueError:
-        values = []
-        for line in text.splitlines():
-            try:
-                values.append(json.loads(line))
-            except ValueError:
-                continue  # the last line of a run that was killed
-    if isinstance(values, dict):
-        values = [values]
-    return [value for value in values if isinstance(value, dict)]
-
-
-_NAMED = 5
-_WORDS = {"better": "is better than", "worse": "is worse than", "differs": "differs from"}
-
-TITLES = {measure.key: measure.title for measure in MEASURES} | {
-    "ece_if_perfect": "the same of a perfectly calibrated model"
-}
-
-
 def write_figure(figure: Mapping[str, Any] | None, *, signed: bool = False) -> str:
     """Write a figure with its interval, or a dash where there is none."""
     if figure is None:
@@ -279,7 +204,32 @@ def describe_part(part: Part, *, here: int, listed: int, others: Sequence[str]) 
     return told
 
 
-def describe_leaks(model: Judged, leaks: Sequence[Leak], evaluated: Sequence[Listed]) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EvaluatedModel:
+    """A model to evaluate, where it lies, and who trained it; None where that is not known."""
+
+    bundle: Bundle
+    folder: Path
+    split: Manifest | None
+
+    @property
+    def leaky_by_design(self) -> bool:
+        """Whether its card says that its split leaks, or that of a model that it was started from."""
+        snapshot = self.bundle.card.snapshot
+        recipe = snapshot.get("recipe") or {}
+        return bool(snapshot.get("leaked")) or (recipe.get("split") or {}).get("method") == "leaky"
+
+
+def load_model(name_or_path: str | None, *, split: Manifest | None = None) -> EvaluatedModel:
+    """Load a model with its split."""
+    folder = bundle_folder(name_or_path)
+    bundle = read_bundle(folder)
+    own = folder / SPLIT
+    # its own word first: a later fit may have trained on more than the split at hand says
+    return EvaluatedModel(bundle=bundle, folder=folder, split=read_manifest(own) if own.is_file() else split)
+
+
+def describe_leaks(model: EvaluatedModel, leaks: Sequence[Leak], evaluated: Sequence[Member]) -> list[str]:
     """Warn of what makes a model's figures too good, or say that it cannot be known."""
     name = model.bundle.model
     told = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from sonoloop.models.bundle import Bundle, read_bundle, save_bundle
 from sonoloop.models.card import Card
 from sonoloop.models.devices import choose_device
 from sonoloop.models.library import Library
+from sonoloop.models.manifest import SPLIT, Manifest, Member, hash_listing, read_manifest
 from sonoloop.store import CorrectionStore
 from sonoloop.store.file_index import Places
 from sonoloop.store.snapshots import Snapshot, read_snapshot, revisions_of
 from sonoloop.values import CLASSES
-from sonoloop_training.evaluation.split_list import Listed, read_split_list
 from sonoloop_training.finetune.replay import (
     choose_replay,
     count_by_dataset,
@@ -51,7 +51,6 @@ from sonoloop_training.fit.loop import fit
 from sonoloop_training.fit.recipe import FitConfig, Recipe, parse_recipe
 from sonoloop_training.fit.train import as_shipped, library_versions
 from sonoloop_training.leakage import TestSide, read_corrected, read_test_side
-from sonoloop_training.membership import SPLIT, Members, hash_split
 
 HISTORY = "history.json"
 # below this many lesions the numbers of the model started from are the better guess
@@ -95,7 +94,7 @@ def learn(
             gathered.training,
             gathered.validation,
             out=job.path,
-            learns_from=hash_split({"base": plan.base, "gathered": gathered.sha256}),
+            learns_from=hash_listing({"base": plan.base, "gathered": gathered.sha256}),
             device=plan.device,
             test=gathered.selection.test_groups,
             start=base.network.state_dict(),
@@ -119,7 +118,7 @@ def learn(
         with device_watched(choose_device(plan.device)):
             card = calibrate(card, network, cases, device=plan.device, on_batch=on_batch)
     beside = {
-        SPLIT: json.dumps(gathered.members, indent=1).encode(),
+        SPLIT: gathered.members.to_json(),
         HISTORY: json.dumps(fitted.entries, indent=1).encode(),
     }
     bundle = save_bundle(job.bundle, network, card, beside=beside)
@@ -138,7 +137,7 @@ class Gathered:
     validation: Cache | None
     # everyone who trained the new model, or validated, as ``split.json`` has it: those that trained the model
     # started from among them
-    members: Members
+    members: Manifest
     # "dataset/name" of what is replayed
     replayed: tuple[str, ...]
     # images that an epoch draws
@@ -149,7 +148,7 @@ class Gathered:
     @property
     def sha256(self) -> str:
         """Hash of what is learned from, without the model started from."""
-        return hash_split(
+        return hash_listing(
             {
                 "snapshot": self.snapshot.sha256,
                 "train": list(self.training.names),
@@ -162,9 +161,8 @@ def gather(
     plan: Plan, recipe: Recipe, base: Bundle, base_folder: Path, store: CorrectionStore
 ) -> Generator[Event, None, Gathered]:
     """Select, find, check and read."""
-    known_to_base = read_split_list(base_folder / SPLIT) if (base_folder / SPLIT).is_file() else {}
-    trained = known_to_base.get("train", ())
-    seen = frozenset(key for listed in trained for key in (listed.id, listed.pixels_hash) if key)
+    known_to_base = read_manifest(base_folder / SPLIT) if (base_folder / SPLIT).is_file() else Manifest()
+    seen = frozenset(key for listed in known_to_base.train for key in listed.hashes)
     snapshot = read_snapshot(store, plan.snapshot)
     test_side = read_test_side(store)
     selection = select(
@@ -228,15 +226,12 @@ def gather(
         selection=selection,
         training=training if learns_classes else without_classes(training),
         validation=validating.cache,
-        members={
-            "train": [*taught.members, *_inherit(trained, taught.members)],
+        members=Manifest(
+            train=taught.members + _inherit(known_to_base.train, taught.members),
             # the numbers of the card may still be the base's
-            "validation": [
-                *validating.members,
-                *_inherit(known_to_base.get("validation", ()), (*taught.members, *validating.members)),
-            ],
-            "test": [],
-        },
+            validation=validating.members
+            + _inherit(known_to_base.validation, taught.members + validating.members),
+        ),
         replayed=() if replayed is None else replayed.names,
         draws=draws,
         find=find,
@@ -294,9 +289,9 @@ def _replay(
     return replayed, draws
 
 
-def _inherit(trained: tuple[Listed, ...], members: tuple[dict[str, str], ...]) -> list[dict[str, str]]:
-    known = {member["id"] for member in members}
-    return [asdict(listed) for listed in trained if listed.id not in known]
+def _inherit(trained: tuple[Member, ...], members: tuple[Member, ...]) -> tuple[Member, ...]:
+    known = {member.id for member in members}
+    return tuple(listed for listed in trained if listed.id not in known)
 
 
 def count_to_calibrate(samples: Sequence[CorrectedSample]) -> int:
@@ -323,7 +318,7 @@ def _describe(recipe: Recipe, base: Bundle, gathered: Gathered, fitted: Fitting)
         "replay": replay,
         "epochs": fitted.epoch,
         "recipe": json.loads(json.dumps(recipe.to_dict())),
-        "members_sha256": hash_split(gathered.members),
+        "members_sha256": gathered.members.sha256,
         "threads": torch.get_num_threads(),
         "leaked": leaked,
     }

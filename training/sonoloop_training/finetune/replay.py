@@ -11,12 +11,11 @@ import numpy as np
 import torch
 
 from sonoloop.jobs.events import Notice, Progress
+from sonoloop.models.manifest import SPLIT, Member, is_other, read_manifest
 from sonoloop_training.datasets import Sample, find_datasets
-from sonoloop_training.evaluation.split_list import Listed, is_other, read_split_list
 from sonoloop_training.fit.batches import Cache, CachedImage, image_weight, letterbox_pair
 from sonoloop_training.fit.recipe import FitConfig
 from sonoloop_training.leakage import TestSide, find_leaks_in_steps
-from sonoloop_training.membership import SPLIT
 
 # each is read and compared with the test groups: on one core 50 a second
 _MOST = 500
@@ -32,7 +31,7 @@ def choose_replay(
     *,
     corrected: Collection[str],
     wanted: int,
-) -> Generator[Progress | Notice, None, list[tuple[Sample, Listed]]]:
+) -> Generator[Progress | Notice, None, list[tuple[Sample, Member]]]:
     """Choose among the images that trained a model those that are shown again.
 
     Images of the test groups, near copies of them and whoever is in one group with one of these are left
@@ -43,7 +42,7 @@ def choose_replay(
     if not (base / SPLIT).is_file():
         yield Notice(message=f"{base.name} does not say who trained it, so that nothing can be replayed")
         return []
-    trained = {listed.name: listed for listed in read_split_list(base / SPLIT)["train"]}
+    trained = {listed.name: listed for listed in read_manifest(base / SPLIT).train}
     found = [(s, trained[name]) for s in samples if (name := f"{s.dataset}/{s.name}") in trained]
     if not found:
         yield Notice(message=f"none of the images in {data} trained the model; nothing is replayed")
@@ -79,8 +78,8 @@ def choose_replay(
 
 
 def _draw(
-    kept: Sequence[tuple[Sample, Listed]], config: FitConfig, *, wanted: int
-) -> list[tuple[Sample, Listed]]:
+    kept: Sequence[tuple[Sample, Member]], config: FitConfig, *, wanted: int
+) -> list[tuple[Sample, Member]]:
     """Draw without replacement, by the recipe's weights, the same for the same seed and images."""
     ordered = sorted(kept, key=lambda pair: pair[1].name)
     weights = np.array([image_weight(config, s.dataset, s.label) for s, _ in ordered], np.float64)
@@ -97,7 +96,7 @@ def patient_number(sample: Sample) -> str:
 
 
 def read_replay(
-    chosen: Sequence[tuple[Sample, Listed]], test_side: TestSide, *, size: int
+    chosen: Sequence[tuple[Sample, Member]], test_side: TestSide, *, size: int
 ) -> Generator[Progress | Notice, None, Cache | None]:
     """Read what is replayed.
 

@@ -294,7 +294,7 @@ def _judge(
                 # it may have been killed between the look and telling of it
                 resumed=True,
             )
-            look = judgement.look
+            look = judgement.evaluation
         wanted = job.plan.promote or read_settings(store).promote == "automatic"
         if look.verdict == "promote" and wanted:
             yield promote_if_free(store, library, look, who=job.who, called=bundle.model)

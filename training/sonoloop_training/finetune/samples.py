@@ -13,6 +13,7 @@ from sonoloop.errors import TrainingError
 from sonoloop.imaging.fingerprints import fingerprint
 from sonoloop.jobs.events import Notice, Progress
 from sonoloop.models.card import Head
+from sonoloop.models.manifest import Member
 from sonoloop.store.file_index import Place, describe_missing, reread
 from sonoloop.store.revisions import Revision
 from sonoloop.store.snapshots import Entry
@@ -217,7 +218,7 @@ class Read:
     # None if none is left
     cache: Cache | None
     # each as ``split.json`` lists it
-    members: tuple[dict[str, str], ...]
+    members: tuple[Member, ...]
     # frame id and reason of each that was not read
     left_out: tuple[tuple[str, str], ...]
 
@@ -255,7 +256,7 @@ def read_samples(
 ) -> Generator[Progress | Notice, None, Read]:
     """Read the frames of samples, and make sure that they are those that were corrected."""
     cached: list[CachedImage] = []
-    members: list[dict[str, str]] = []
+    members: list[Member] = []
     changed: list[str] = []
     left_out: list[tuple[str, str]] = []
     for done, sample in enumerate(samples):
@@ -277,13 +278,13 @@ def read_samples(
         pair = letterbox_pair(frame.pixels, sample.mask, size)
         cached.append(CachedImage(*pair, label, name, CORRECTIONS, weights))
         members.append(
-            {
-                "name": name,
-                "group": sample.group_id,
-                "id": sample.frame_id,
-                "pixels_hash": sample.pixels_hash,
-                "fingerprint": fingerprint(frame.pixels),
-            }
+            Member(
+                name=name,
+                group=sample.group_id,
+                id=sample.frame_id,
+                pixels_hash=sample.pixels_hash,
+                fingerprint=fingerprint(frame.pixels),
+            )
         )
     yield Progress(stage="Reading", done=len(samples), total=len(samples))
     if changed:

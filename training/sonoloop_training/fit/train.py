@@ -18,17 +18,18 @@ from PIL import Image as Picture
 from sonoloop import __version__
 from sonoloop.atomic import write_whole
 from sonoloop.errors import TrainingError
+from sonoloop.imaging.fingerprints import fingerprint
 from sonoloop.imaging.overlay import draw_overlay
 from sonoloop.jobs.events import Evaluated, Event, Finished, Progress
 from sonoloop.models.bundle import Bundle, save_bundle, seal
 from sonoloop.models.card import Card
 from sonoloop.models.devices import choose_device
+from sonoloop.models.manifest import SPLIT, Manifest, Member, hash_listing
 from sonoloop.models.networks import build_network
 from sonoloop.models.predictor import Predictor
 from sonoloop_training.augment import build_augmentation
 from sonoloop_training.datasets import Sample, find_datasets
-from sonoloop_training.evaluation.evaluate import assess
-from sonoloop_training.evaluation.scores import Case, confusion, read_case
+from sonoloop_training.evaluation.scores import Case, assess, confusion, read_case
 from sonoloop_training.evaluation.summary import summarise
 from sonoloop_training.fit.batches import cache_samples, make_batch
 from sonoloop_training.fit.calibration import calibrate
@@ -36,15 +37,15 @@ from sonoloop_training.fit.fitting import Fitting, Weights
 from sonoloop_training.fit.loop import fit
 from sonoloop_training.fit.preflight import check_recipe
 from sonoloop_training.fit.recipe import FitConfig, Recipe
-from sonoloop_training.leakage import inherit, leave_out_copies, merge
-from sonoloop_training.membership import SPLIT, describe_split, hash_split, list_members
-from sonoloop_training.splits import PARTS, Part, apply_split, describe_folds, write_folds
+from sonoloop_training.leakage import inherit, leave_out_copies
+from sonoloop_training.splits import LEFT_OUT, PARTS, Part, apply_split, describe_folds, write_folds
 
 FINAL, FOLDS, RESULTS = "final.pt", "folds.json", "results.json"
 _LIBRARIES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "lightning", "numpy")
 _EVERY = 16
 # of an augmentation that is drawn: so many images before and after, and tiles a row
 PAIRS, _COLUMNS = 32, 8
+_LISTED_EVERY = 50
 
 
 def train(
@@ -63,10 +64,10 @@ def train(
     members = yield from list_members(parts)
     parts, members = yield from leave_out_copies(recipe, parts, members)
     listing = describe_split(parts, samples)
-    inherited: list[dict[str, str]] = []
+    inherited: tuple[Member, ...] = ()
     leaked = recipe.split.method == "leaky"
     if recipe.fit.start:
-        inherited, spoilt = yield from inherit(recipe.fit.start, members, split_sha256=hash_split(listing))
+        inherited, spoilt = yield from inherit(recipe.fit.start, members, split_sha256=hash_listing(listing))
         leaked = leaked or spoilt
     card = _blank_card(recipe, leaked=leaked)
     size, phantoms = recipe.model.size, recipe.fit.phantoms
@@ -77,7 +78,7 @@ def train(
         training,
         validation,
         out=out,
-        learns_from=hash_split(listing),
+        learns_from=hash_listing(listing),
         device=device,
         test=len(parts["test"]),
         max_minutes=_share(recipe, max_minutes),
@@ -99,7 +100,7 @@ def train(
     weights, final, minutes = fitted.kept, None, fitted.minutes
     if recipe.final.epochs:
         everyone = [sample for part in PARTS for sample in parts[part]]
-        members = {"train": [m for part in PARTS for m in members[part]], "validation": [], "test": []}
+        members = Manifest(train=tuple(m for part in PARTS for m in members[part]))
         cached = yield from cache_samples(everyone, phantoms=phantoms, size=size)
         last = yield from fit(
             dataclasses.replace(recipe, fit=_final_fit(recipe)),
@@ -107,7 +108,7 @@ def train(
             # all images train, so that none is left to validate on
             None,
             out=out,
-            learns_from=hash_split({"train": listing}),
+            learns_from=hash_listing({"train": listing}),
             device=device,
             checkpoint=FINAL,
             start=weights,
@@ -117,11 +118,11 @@ def train(
         minutes += last.minutes
     if not speaks:
         return
-    members = merge(members, inherited)
+    members = dataclasses.replace(members, train=members.train + inherited)
     snapshot = _snapshot(recipe, parts, fitted) | {
         "leaked": leaked,
-        "split_sha256": hash_split(listing),
-        "members_sha256": hash_split(members),
+        "split_sha256": hash_listing(listing),
+        "members_sha256": members.sha256,
         "final": final,
         "minutes": round(minutes, 1),
     }
@@ -143,11 +144,44 @@ def train(
         "what was learned is kept: make room on the disk, then the same command again",
     )
     beside = {
-        SPLIT: json.dumps(members, indent=1).encode(),
+        SPLIT: members.to_json(),
         "history.json": json.dumps(fitted.entries, indent=1).encode(),
     }
     save_bundle(bundle_folder, network, card, beside=beside)
     yield Finished(model=bundle.model, path=str(bundle_folder), minutes=round(minutes, 1))
+
+
+def describe_split(
+    parts: Mapping[Part, Sequence[Sample]], samples: Sequence[Sample] = ()
+) -> dict[str, list[str]]:
+    """List who is where, and who of `samples` is nowhere if there are any, as "dataset/name"."""
+    listing: dict[str, list[str]] = {
+        part: sorted(f"{s.dataset}/{s.name}" for s in parts[part]) for part in PARTS
+    }
+    placed = {name for names in listing.values() for name in names}
+    left_out = sorted({f"{s.dataset}/{s.name}" for s in samples} - placed)
+    return listing | {LEFT_OUT: left_out} if left_out else listing
+
+
+def list_members(parts: Mapping[Part, Sequence[Sample]]) -> Generator[Progress, None, Manifest]:
+    """List every image so that it, and a near copy of it, is known again wherever it lies."""
+    total, done = sum(len(samples) for samples in parts.values()), 0
+    members: dict[Part, list[Member]] = {part: [] for part in PARTS}
+    for part in PARTS:
+        for sample in parts[part]:
+            if done % _LISTED_EVERY == 0:
+                yield Progress(stage="Listing", done=done, total=total)
+            frame, _ = sample.read()
+            member = Member(
+                name=f"{sample.dataset}/{sample.name}",
+                group=sample.group,
+                id=frame.id,
+                pixels_hash=frame.pixels_hash,
+                fingerprint=fingerprint(frame.pixels),
+            )
+            members[part].append(member)
+            done += 1
+    return Manifest(**{part: tuple(listed) for part, listed in members.items()})
 
 
 def evaluate(

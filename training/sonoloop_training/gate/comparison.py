@@ -1,4 +1,4 @@
-"""The gate: two models of a store on its test set, the look on record, and what it said."""
+"""The gate: two models of a store on its test set, the evaluation on record, and what it said."""
 
 from __future__ import annotations
 
@@ -16,33 +16,22 @@ from sonoloop.store.promotions import promote
 from sonoloop.store.settings import read_settings
 from sonoloop.store.test_sets import Evaluation, TestSet, evaluations, freeze_test_set, record_evaluation
 from sonoloop_training.gate.decision import Margins, Verdict, decide
-from sonoloop_training.gate.pictures import Show
-from sonoloop_training.gate.scoring import score_models, short
+from sonoloop_training.gate.pictures import draw_changes
+from sonoloop_training.gate.scoring import groups_of, score_models, short
 from sonoloop_training.leakage import find_trained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What came out of a look at the test set.
+    """What came out, and the evaluation as it is on record."""
 
-    Parameters
-    ----------
-    verdict : Verdict
-        The decision; its reason tells of frames that were left out too.
-    look : Evaluation
-        As it is on record.
-    looks : int
-        How often this test set was looked at, this time counted.
-    test_set : TestSet
-        Who judged.
-    pictures : dict
-        Paths of PNG files, by "scatter", "improved" and "harmed"; fewer where there is nothing to show.
-    """
-
+    # its reason tells of frames that were left out too
     verdict: Verdict
-    look: Evaluation
-    looks: int
+    evaluation: Evaluation
+    # how often this test set was used, this time counted
+    evaluations: int
     test_set: TestSet
+    # paths of PNG files, by "scatter", "improved" and "harmed"; fewer where there is nothing to show
     pictures: dict[str, str]
 
 
@@ -54,32 +43,31 @@ def judge(
     out: Path,
     who: str,
     device: str = "auto",
-    library: Library | None = None,
+    library: Library,
     resumed: bool = False,
 ) -> Generator[Event, None, Judgement]:
-    """Judge a candidate against the incumbent on the frames of a store that judge today.
+    """Judge a candidate against the incumbent on today's test frames of a store.
 
-    Frames that trained either model, or copies of such, judge neither. The look is put on record, and a
+    Frames that trained either model, or copies of such, judge neither. The evaluation is put on record, and a
     refused candidate is marked; nothing is promoted.
     """
     if candidate == incumbent:
         raise TrainingError("a model cannot be judged against itself; name another one with --against")
-    library = library or Library()
     names = (find_model(store, candidate).model, find_model(store, incumbent).model)
     test_set = freeze_test_set(store)
     versions = (candidate, incumbent)
     trained = yield from _find_trained(store, test_set, versions, names, who=who, library=library)
     known = {
-        judge.frame_id: model
+        frame.frame_id: model
         for version, model in zip(versions, names, strict=True)
-        for judge in test_set.members
-        if judge.group_id in trained[version]
+        for frame in test_set.members
+        if frame.group_id in trained[version]
     }
-    scored = yield from score_models(
+    scores = yield from score_models(
         store, test_set, versions, device=device, library=library, trained=trained
     )
-    ours, theirs = (one.outcomes for one in scored)
-    read = [judge.frame_id for judge in test_set.members if judge.frame_id in ours.keys() & theirs.keys()]
+    ours, theirs = (scores[version] for version in versions)
+    read = [frame.frame_id for frame in test_set.members if frame.frame_id in ours.keys() & theirs.keys()]
     kept = [frame for frame in read if frame not in known]
     pairs = ([ours[frame] for frame in kept], [theirs[frame] for frame in kept])
     verdict = decide(*pairs, _margins(store))
@@ -88,7 +76,7 @@ def judge(
         yield Notice(message=text)
     verdict = replace(verdict, reason=" ".join([verdict.reason, *missing]))
     crash_here("before-look")
-    look = record_evaluation(
+    evaluation = record_evaluation(
         store,
         test_set=test_set.number,
         candidate=candidate,
@@ -100,12 +88,13 @@ def judge(
         resumed=resumed,
     )
     crash_here("after-look")
-    show = Show(store, test_set, versions, names, device=device, library=library)
-    pictures = yield from show.draw(*pairs, out=out)
+    pictures = yield from draw_changes(
+        store, test_set, versions, *pairs, names=names, device=device, library=library, out=out
+    )
     judgement = Judgement(
         verdict=verdict,
-        look=look,
-        looks=len(evaluations(store, test_set.number)),
+        evaluation=evaluation,
+        evaluations=len(evaluations(store, test_set.number)),
         test_set=test_set,
         pictures=pictures,
     )
@@ -123,14 +112,13 @@ def _find_trained(
     library: Library,
 ) -> Generator[Event, None, dict[str, set[str]]]:
     """Find, by version, the groups of frames that a model knows; it is marked once."""
-    group_of = {judge.frame_id: judge.group_id for judge in test_set.members}
     trained: dict[str, set[str]] = {}
     for version, model in zip(versions, names, strict=True):
         leaks = yield from find_trained(store, test_set, version, model, library)
-        trained[version] = {group_of[leak.image] for leak in leaks}
+        trained[version] = groups_of(test_set, leaks)
         if leaks and LEAKED not in find_model(store, version).standing:
             first = leaks[0]
-            share = f"{len(leaks)} of {len(group_of)} frames that judge"
+            share = f"{len(leaks)} of {len(test_set.members)} frames that judge"
             why = f"{share} trained it or fitted its numbers, such as {short(first.image)}"
             mark(store, version, LEAKED, why=f"{why} ({first.kind})", who=who)
     return trained
@@ -172,34 +160,34 @@ def _tell(found: Judgement) -> Gate:
         frames=verdict.frames,
         groups_needed=verdict.groups_needed,
         test_set=found.test_set.number,
-        look=found.look.number,
-        looks=found.looks,
-        candidate=found.look.candidate,
-        incumbent=found.look.incumbent,
+        look=found.evaluation.number,
+        looks=found.evaluations,
+        candidate=found.evaluation.candidate,
+        incumbent=found.evaluation.incumbent,
         pictures=found.pictures,
     )
 
 
-def promote_found(store: CorrectionStore, library: Library, look: Evaluation, *, who: str) -> Promoted:
-    """Put the candidate of a look into use, its bundle verified."""
-    bundle = library.load(look.candidate)
+def promote_found(store: CorrectionStore, library: Library, evaluation: Evaluation, *, who: str) -> Promoted:
+    """Put the candidate of an evaluation into use, its bundle verified."""
+    bundle = library.load(evaluation.candidate)
     promote(
         store,
         bundle.version,
         kind="gate",
         who=who,
-        why=look.reason,
-        look=look.number,
-        expected=look.incumbent,
+        why=evaluation.reason,
+        look=evaluation.number,
+        expected=evaluation.incumbent,
     )
     return Promoted(model=bundle.model, version=bundle.version)
 
 
 def promote_if_free(
-    store: CorrectionStore, library: Library, look: Evaluation, *, who: str, called: str
+    store: CorrectionStore, library: Library, evaluation: Evaluation, *, who: str, called: str
 ) -> Event:
     """Do what `promote_found` does; where the project keeps its model, tell why, calling the new one so."""
     try:
-        return promote_found(store, library, look, who=who)
+        return promote_found(store, library, evaluation, who=who)
     except StoreError as error:
         return Notice(message=f"{called} passed and is not in use: {error}")
