@@ -12,21 +12,9 @@ MAX_LESIONS = 255
 
 
 def number_lesions(lesion: NDArray[np.float32], *, threshold: float, min_area: float) -> NDArray[np.uint8]:
-    """Threshold a probability map, drop islands, fill holes, and number what is left.
+    """Threshold a probability map (H, W), fill holes, and number the lesions, the largest 1; 0 is background.
 
-    Parameters
-    ----------
-    lesion : numpy.ndarray
-        Lesion probability, (H, W) in [0, 1].
-    threshold : float
-        A pixel of at least this probability is lesion.
-    min_area : float
-        8-connected regions below this share of the frame are dropped.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 (H, W): 0 background, then one number a lesion, the largest 1.
+    8-connected regions below the share `min_area` of the frame are dropped.
     """
     regions = label(lesion >= threshold, connectivity=2)
     regions[np.bincount(regions.ravel())[regions] < min_area * lesion.size] = 0

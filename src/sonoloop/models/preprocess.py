@@ -20,15 +20,7 @@ def normalise(images: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """The geometry that fits (height, width) into a square of `size`, centred, with black borders.
-
-    Parameters
-    ----------
-    height, width : int
-        The frame's size in pixels.
-    size : int
-        The square's side in pixels.
-    """
+    """The geometry that fits (height, width) into a square of `size`, centred, with black borders."""
 
     height: int
     width: int

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -21,13 +21,7 @@ ENGINES = {"torch": "sonoloop.models.engines.torch:TorchEngine"}
 
 
 class Engine(ABC):
-    """A loaded model that runs batches; of images, views and lesions it knows nothing.
-
-    Parameters
-    ----------
-    card : Card
-        The model's.
-    """
+    """A loaded model that runs batches; of images, views and lesions it knows nothing."""
 
     device = "cpu"
     precision = "float32"
@@ -67,6 +61,5 @@ def load_engine(name: str, folder: Path, device: str = "auto") -> Engine:
     """Load a bundle into the engine of that name."""
     if name not in ENGINES:
         raise ModelError(f"there is no engine {name!r}; use one of {', '.join(ENGINES)}")
-    module, _, kind = ENGINES[name].partition(":")
-    engine: type[Engine] = getattr(import_module(module), kind)
+    engine: type[Engine] = resolve_name(ENGINES[name])
     return engine.load(folder, device)
