@@ -77,12 +77,11 @@ def measure_predicting(predictor: Predictor, *, repeats: int) -> tuple[float, fl
     """Time a batch of phantoms through `predict_batch` and through the bare network, in seconds."""
     frames = sample_frames(predictor.batch)
     size = predictor.card.spec.size
-    images = torch.rand(len(frames), 1, size, size, device=predictor.device) * 2 - 1
-    views = make_views(images, predictor.views)
+    images = torch.rand(len(frames), 1, size, size) * 2 - 1
+    views = make_views(images, predictor.views).to(predictor.device)
 
     def run_network() -> None:
-        with torch.inference_mode():
-            predictor.forward(views)
+        predictor.engine.run(views)
 
     def run_whole() -> None:
         predictor.predict_batch(frames)

@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from sonoloop.errors import ImageMissingError
-from sonoloop.imaging.io import find_images, is_mask_path, is_overlay_path, mask_paths, natural_order
+from sonoloop.errors import ImageMissingError, NotAnImageError
+from sonoloop.imaging.io import (
+    FORMATS,
+    ImageFormat,
+    find_images,
+    is_mask_path,
+    is_overlay_path,
+    mask_paths,
+    natural_order,
+    read_frame,
+)
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -75,3 +84,20 @@ def test_a_missing_path_is_named(tmp_path):
 def test_the_masks_of_an_image_are_its_own(tmp_path):
     touch(tmp_path, "a (1).png", "a (1)_mask.png", "a (1)_mask_1.png", "a (11)_mask.png", "a (1)_masked.png")
     assert [p.name for p in mask_paths(tmp_path / "a (1).png")] == ["a (1)_mask.png", "a (1)_mask_1.png"]
+
+
+def test_a_format_is_one_decoder_and_one_line(tmp_path, monkeypatch):
+    (tmp_path / "own_images.py").write_text(
+        "import numpy as np\n"
+        "def decode(data, name, max_pixels):\n"
+        "    return [np.frombuffer(data[6:], np.uint8).reshape(2, 3)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    line = ImageFormat(suffixes=(".own",), magic=(b"OWN",), offset=3, decoder="own_images:decode")
+    monkeypatch.setitem(FORMATS, "OWN", line)
+    (tmp_path / "a.own").write_bytes(b"\0\0\0OWN" + bytes(range(6)))
+    [found] = find_images([tmp_path])
+    assert read_frame(found.path).pixels.tolist() == [[0, 1, 2], [3, 4, 5]]
+    (tmp_path / "b.own").write_bytes(b"something else")
+    with pytest.raises(NotAnImageError, match="not a PNG, JPEG, TIFF, BMP or OWN image"):
+        read_frame(tmp_path / "b.own")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sonoloop.errors import ModelError
-from sonoloop.models.card import ModelSpec
+from sonoloop.models.card import LIBRARIES, ModelSpec, NetworkLibrary
 from sonoloop.models.networks import build_network, outline_network
 
 SMALL = {
@@ -175,3 +175,17 @@ def test_a_wrong_specification_is_refused(values, message):
 def test_what_a_library_does_not_know_is_named(spec, message):
     with pytest.raises(ModelError, match=message):
         build_network(spec)
+
+
+def test_an_architecture_is_one_builder_and_one_line(tmp_path, monkeypatch):
+    (tmp_path / "own_networks.py").write_text(
+        "import torch\n"
+        "def build_linear(spec):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(spec.size**2, 3))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    line = NetworkLibrary(builder="own_networks:build_linear", heads=("classes",))
+    monkeypatch.setitem(LIBRARIES, "own", line)
+    spec = ModelSpec.from_dict({"library": "own", "architecture": "linear", "encoder": "", "size": 32})
+    assert spec.heads == ("classes",)
+    assert build_network(spec)(torch.zeros(2, 1, 32, 32)).shape == (2, 3)

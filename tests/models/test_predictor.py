@@ -136,14 +136,14 @@ def test_a_setting_out_of_range_is_named(bundle, setting):
 def test_out_of_memory_halves_the_batch_and_says_so(bundle, monkeypatch):
     notices: list[str] = []
     predictor = Predictor(bundle, device="cpu", batch=8, on_notice=notices.append)
-    whole = predictor.forward
+    whole = predictor.engine.run
 
     def scarce(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if len(images) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(images)
 
-    monkeypatch.setattr(predictor, "forward", scarce)
+    monkeypatch.setattr(predictor.engine, "run", scarce)
     some = frames(*[(64, 64 + i) for i in range(5)])
     predictions = predictor.predict_batch(some)
     assert [p.frame_id for p in predictions] == [f.id for f in some]
@@ -161,7 +161,7 @@ def test_out_of_memory_on_the_cpu_with_one_frame_is_an_error(bundle, monkeypatch
         # as torch says it on a CPU
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(predictor, "forward", none_left)
+    monkeypatch.setattr(predictor.engine, "run", none_left)
     with pytest.raises(ModelError, match=r"not enough memory to predict 0\.png"):
         predictor.predict(frames((64, 64))[0])
 

@@ -17,28 +17,14 @@ _PALETTE = [0, 0, 0, *(part for number in range(1, 256) for part in lesion_colou
 
 
 def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
-    """Write a mask; a file that was there is replaced in one step.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Where to; its folder is there.
-    mask : numpy.ndarray
-        uint8 (H, W): 0 background, then one number a lesion.
-    """
+    """Write a mask (H, W), 0 background, then one number a lesion; a file there is replaced in one step."""
     image = Image.fromarray(np.ascontiguousarray(mask))
     image.putpalette(_PALETTE)
     write_png(path, image)
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
-    """Read a mask that `write_mask` wrote, or any palette or grey PNG whose values are lesion numbers.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 (H, W).
-    """
+    """Read a mask that `write_mask` wrote, or any palette or grey PNG whose values are lesion numbers."""
     read_study(path)  # for its checks and its messages
     try:
         with Image.open(path) as image:

@@ -26,28 +26,9 @@ TABLE = "predictions.csv"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionRow:
-    """One row of `predictions.csv`.
+    """One row of `predictions.csv`."""
 
-    Parameters
-    ----------
-    image : str
-        Path of the image relative to the input, with forward slashes.
-    width, height : int
-        Of the image, in pixels.
-    p_normal, p_benign, p_malignant : float
-        Calibrated class probabilities.
-    predicted_class : str
-        The most probable of them.
-    lesions, lesion_area_px : int
-        Number of lesions in the mask, and their pixels.
-    expected_dice : float
-        See `sonoloop.values.Prediction`.
-    model : str
-        Id of the model.
-    seconds : float
-        What predicting took; an image's share of its batch, reading and writing not counted.
-    """
-
+    # relative to the input, with forward slashes
     image: str
     width: int
     height: int
@@ -59,6 +40,7 @@ class PredictionRow:
     lesion_area_px: int
     expected_dice: float
     model: str
+    # what predicting took: an image's share of its batch, reading and writing not counted
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,13 +72,7 @@ def describe(prediction: Prediction, *, image: str, seconds: float) -> Predictio
 
 
 def read_predictions(path: Path) -> list[PredictionRow]:
-    """Read a `predictions.csv`.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The table, or the folder it is in.
-    """
+    """Read a `predictions.csv`, or that of a folder."""
     path = path / TABLE if path.is_dir() else path
     kinds = {"int": int, "float": float, "str": str}
     try:
@@ -132,13 +108,7 @@ def overlay_path(mask: Path) -> Path:
 
 
 class EarlierRun:
-    """The rows of a `predictions.csv`, each with its mask where that can be told.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Holds the table. Without one, or with one that cannot be read, there was no earlier run.
-    """
+    """The rows of a folder's `predictions.csv`, if there is one, each with its mask where it is known."""
 
     def __init__(self, folder: Path) -> None:
         rows: list[PredictionRow] = []
@@ -208,13 +178,7 @@ _PARTIAL = "predictions.partial.csv"
 
 
 def tell_apart(images: Sequence[FoundImage]) -> list[FoundImage]:
-    """Give images from several places that share a relative path the folders by which they differ.
-
-    Returns
-    -------
-    list of FoundImage
-        The same images in the same order, no two with the same `relative`.
-    """
+    """Give images from several places that share a relative path the folders by which they differ."""
     told = list(images)
     counts = Counter(fold_case(image.relative) for image in images)
     for shared in (key for key, count in counts.items() if count > 1):
@@ -234,12 +198,7 @@ def tell_apart(images: Sequence[FoundImage]) -> list[FoundImage]:
 def plan_stems(images: Sequence[FoundImage]) -> dict[FoundImage, Path]:
     """Plan where each mask goes: the image's relative path without its suffix.
 
-    Where "a.png" and "a.jpg" are both there, they keep theirs.
-
-    Parameters
-    ----------
-    images : sequence of FoundImage
-        From `tell_apart`.
+    Where "a.png" and "a.jpg" are both there, they keep theirs. The images are from `tell_apart`.
     """
     counts = Counter(fold_case(image.relative.with_suffix("")) for image in images)
     stems = {}
@@ -256,14 +215,7 @@ class PredictionFolder:
     A row is written once its mask is on disk. The rows of a first run go straight into `predictions.csv`;
     where one is there already they go into a file beside it, which takes its place on leaving the context.
     The earlier run's pictures that the new table does not name go then; after an error its rows and pictures
-    that were not replaced stay.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Made where it is not there; `check` it before.
-    overlay : bool
-        Whether to draw an overlay beside each mask.
+    that were not replaced stay. `check` makes the folder.
     """
 
     def __init__(self, folder: Path, *, overlay: bool = False) -> None:
@@ -334,24 +286,7 @@ class PredictionFolder:
         return True
 
     def write(self, frame: Frame, prediction: Prediction, row: PredictionRow, stem: Path) -> list[str]:
-        """Write one prediction.
-
-        Parameters
-        ----------
-        frame : Frame
-            What it was made of.
-        prediction : Prediction
-            What was said of it.
-        row : PredictionRow
-            The same for the table.
-        stem : pathlib.Path
-            From `plan_stems`.
-
-        Returns
-        -------
-        list of str
-            The pictures written, relative to the folder: the mask, and the overlay if there is one.
-        """
+        """Write a prediction where `plan_stems` says; give the pictures written, relative to the folder."""
         mask = mask_path(self.folder, stem)
         written = [mask]
         try:

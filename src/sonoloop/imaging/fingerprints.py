@@ -57,44 +57,21 @@ _WINDOWS: tuple[Box, ...] = tuple(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sketch:
-    """What is kept of an image to compare it: about 18 KB.
+    """What is kept of an image to compare it: about 18 KB."""
 
-    Parameters
-    ----------
-    thumbnail : numpy.ndarray
-        uint8 (96, 96), squashed to a square.
-    bits : numpy.ndarray
-        Boolean (36, 256): the hash of the frame and of its windows; the even frequencies first.
-    """
-
+    # (96, 96), squashed to a square
     thumbnail: NDArray[np.uint8]
+    # (36, 256): the hash of the frame and of its windows; the even frequencies first
     bits: NDArray[np.bool_]
 
 
 def fingerprint(pixels: NDArray[np.generic]) -> str:
-    """Hash an image, and with it its mirror image, so that near copies have near hashes.
-
-    Parameters
-    ----------
-    pixels : numpy.ndarray
-        Grey levels (H, W), finite.
-
-    Returns
-    -------
-    str
-        64 hex digits; see `distance`.
-    """
+    """Hash finite grey levels (H, W) to 64 hex digits: near copies, mirrored too, have near hashes."""
     return np.packbits(_hash(_squash(pixels), _WINDOWS[:1])[0]).tobytes().hex()
 
 
 def distance(one: str, other: str) -> int:
-    """Count the bits in which two fingerprints differ, the mirror image of one allowed.
-
-    Returns
-    -------
-    int
-        0 to 256; up to `NEAR` they are of near copies.
-    """
+    """Count the bits in which two fingerprints differ, one mirrored if need be; 0 to 256, see `NEAR`."""
     even, odd = _HALF // 4, _HALF // 4
     if len(one) != even + odd or len(other) != even + odd:
         raise ValueError(f"a fingerprint has {even + odd} hex digits, got {len(one)} and {len(other)}")
@@ -113,12 +90,8 @@ def correlate(one: Sketch, other: Sketch) -> tuple[float, bool]:
     """Register two images and correlate them.
 
     The windows whose hashes are nearest say which is a crop of which and whether it is mirrored; shifts up
-    to a fifth of the frame are tried, and scales of up to a tenth, first across and then in depth.
-
-    Returns
-    -------
-    tuple of float and bool
-        The highest normalised correlation over what overlaps, and whether mirrored.
+    to a fifth of the frame are tried, and scales of up to a tenth, first across and then in depth. Gives the
+    highest normalised correlation over what overlaps, and whether mirrored.
     """
     forth, back = _apart(one.bits, other.bits[0]), _apart(other.bits, one.bits[0])
     if back[0].min() < forth[0].min():

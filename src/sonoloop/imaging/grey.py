@@ -22,23 +22,9 @@ def channels_agree(array: NDArray[Any]) -> bool:
 
 
 def to_grey(array: NDArray[Any]) -> NDArray[Any]:
-    """Turn an image to one channel without changing its grid or dtype.
+    """Turn (H, W) or (H, W, C), C up to 4, to one channel of the same grid and dtype.
 
-    Parameters
-    ----------
-    array : numpy.ndarray
-        Shape (H, W), or (H, W, C) with C = 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha);
-        alpha is dropped.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (H, W). One channel where the channels agree, their BT.601 luma otherwise.
-
-    Raises
-    ------
-    UnsupportedImageError
-        If the shape is none of these.
+    Alpha is dropped; where red, green and blue disagree, it is their BT.601 luma.
     """
     if array.ndim == 2:
         return array
@@ -83,25 +69,10 @@ def frame_from_array(
     id: str | None = None,  # noqa: A002 - the frame's own word
     spacing: tuple[float, float] | None = None,
 ) -> Frame:
-    """Make a frame of a decoded image.
+    """Make a frame of a decoded image: grey (H, W) or colour (H, W, 3 or 4) of any real dtype, or boolean.
 
-    Parameters
-    ----------
-    array : numpy.ndarray
-        Grey (H, W) or colour (H, W, 3 or 4), boolean, integer or floating point.
-    name : str
-        What to call the frame before a user.
-    id : str, optional
-        Hash of the encoded bytes; the hash of the pixels where there are none.
-    spacing : tuple of float, optional
-        Row and column spacing in mm.
-
-    Raises
-    ------
-    ImageEmptyError
-        If the array holds no pixel.
-    UnsupportedImageError
-        If it is no image, by shape or dtype.
+    The id is the hash of the encoded bytes, or that of the pixels where there are none; the spacing of rows
+    and columns is in mm.
     """
     if array.size == 0:
         raise ImageEmptyError(f"{name} has no pixels; open another image")
@@ -115,15 +86,7 @@ def frame_from_array(
 
 
 def check_frame(frame: Frame) -> Frame:
-    """Return the frame if a model can say something of it.
-
-    Raises
-    ------
-    NotFiniteImageError
-        If a pixel is NaN or infinite.
-    ConstantImageError
-        If all pixels have the same value.
-    """
+    """Return the frame if a model can say something of it: it is finite and not of one value."""
     pixels = frame.pixels
     if np.issubdtype(pixels.dtype, np.floating) and not np.isfinite(pixels).all():
         bad = int(np.count_nonzero(~np.isfinite(pixels)))

@@ -1,4 +1,4 @@
-"""PNG, JPEG, TIFF and BMP files to studies of grey frames."""
+"""Image files: which there are, and from their bytes to studies of grey frames."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,41 @@ MAX_PIXELS = 64_000_000
 MAX_FRAMES = 2_000
 MAX_STUDY_PIXELS = 1_000_000_000
 
-# only these decoders ever see a file: the others of Pillow have a history of bombs
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFormat:
+    """How files of a format are told, by their names and by how they begin, and what decodes them.
+
+    Parameters
+    ----------
+    suffixes : tuple of str
+        In lower case.
+    magic : tuple of bytes
+        What the bytes from `offset` on begin with.
+    offset : int
+        Where the magic lies.
+    decoder : str
+        "module:function" of the bytes, a name for messages and the most pixels of a page: gives the pages,
+        (H, W) or (H, W, C), and calls `check_count` and `check_sizes` before it decodes any.
+    """
+
+    suffixes: tuple[str, ...]
+    magic: tuple[bytes, ...]
+    offset: int = 0
+    decoder: str = "sonoloop.imaging.io:decode_pictures"
+
+
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM", *_TIFF_MAGIC)
+# a new one is a file with its decoder, and a line here
+FORMATS = {
+    "PNG": ImageFormat(suffixes=(".png",), magic=(b"\x89PNG",)),
+    "JPEG": ImageFormat(suffixes=(".jpg", ".jpeg"), magic=(b"\xff\xd8\xff",)),
+    "TIFF": ImageFormat(suffixes=(".tif", ".tiff"), magic=_TIFF_MAGIC),
+    "BMP": ImageFormat(suffixes=(".bmp",), magic=(b"BM",)),
+}
+SUFFIXES = frozenset(suffix for known in FORMATS.values() for suffix in known.suffixes)
+# only these of Pillow's decoders ever see a file: the others have a history of bombs
+_PILLOW = ("PNG", "JPEG", "BMP", "TIFF")
 _BROKEN = (
     ArithmeticError,
     OSError,
@@ -151,13 +183,21 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _decode(data: bytes, name: str, max_pixels: int) -> list[NDArray[Any]]:
-    if not data.startswith(_MAGIC):
-        raise NotAnImageError(f"{name} is not a PNG, JPEG, TIFF or BMP image; convert it to one of these")
+    for known in FORMATS.values():
+        if data.startswith(known.magic, known.offset):
+            pages: list[NDArray[Any]] = resolve_name(known.decoder)(data, name, max_pixels)
+            return pages
+    *names, last = FORMATS
+    raise NotAnImageError(f"{name} is not a {', '.join(names)} or {last} image; convert it to one of these")
+
+
+def decode_pictures(data: bytes, name: str, max_pixels: int) -> list[NDArray[Any]]:
+    """Decode what Pillow knows, and a TIFF that it does not."""
     try:
         with warnings.catch_warnings():
             # our own cap lies below the size at which Pillow only warns
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=_PILLOW) as image:
                 return [_to_array(page) for page in _pages(image, name, max_pixels)]
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(_too_large(name, max_pixels)) from error
@@ -171,8 +211,8 @@ def _decode(data: bytes, name: str, max_pixels: int) -> list[NDArray[Any]]:
 
 def _pages(image: Image.Image, name: str, max_pixels: int) -> Iterator[Image.Image]:
     count = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-    _check_count(count, name)
-    _check_sizes((page.size for page in _seek_each(image, count)), name, max_pixels)
+    check_count(count, name)
+    check_sizes((page.size for page in _seek_each(image, count)), name, max_pixels)
     for page in _seek_each(image, count):
         page.load()
         yield page
@@ -203,10 +243,10 @@ def _decode_tiff(data: bytes, name: str, max_pixels: int) -> list[NDArray[Any]]:
 
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            _check_count(len(tiff.pages), name)
+            check_count(len(tiff.pages), name)
             pages = [page.aspage() for page in tiff.pages]
             # a damaged tag may hold a tuple, which would multiply to one of gigabytes
-            _check_sizes((tuple(map(int, page.shape)) for page in pages), name, max_pixels)
+            check_sizes((tuple(map(int, page.shape)) for page in pages), name, max_pixels)
             arrays = [np.asarray(page.asarray()) for page in pages]
     except (ImageError, MemoryError):
         raise
@@ -235,7 +275,8 @@ def _check_size(shape: Sequence[int], name: str, max_pixels: int) -> None:
         raise ImageTooLargeError(f"{_too_large(name, max_pixels)} It has {sides}.")
 
 
-def _check_sizes(shapes: Iterable[Sequence[int]], name: str, max_pixels: int) -> None:
+def check_sizes(shapes: Iterable[Sequence[int]], name: str, max_pixels: int) -> None:
+    """Refuse pages that are empty, too large, or too many for their size."""
     total = 0
     for shape in shapes:
         _check_size(shape, name, max_pixels)
@@ -247,7 +288,8 @@ def _check_sizes(shapes: Iterable[Sequence[int]], name: str, max_pixels: int) ->
         )
 
 
-def _check_count(count: int, name: str) -> None:
+def check_count(count: int, name: str) -> None:
+    """Refuse a file of too many pages."""
     if count > MAX_FRAMES:
         raise ImageTooLargeError(
             f"{name} has {count:,} frames; at most {MAX_FRAMES:,} are read: split the file"
@@ -265,7 +307,6 @@ def _truncated(name: str) -> str:
 # the folder that `sonoloop predict` writes its masks and overlays to
 MASKS = "masks"
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 # BUSI writes "benign (7)_mask.png" and, for a second lesion, "benign (7)_mask_1.png"
 _MASK = re.compile(r"_mask(_\d+)?$", re.IGNORECASE)
 
@@ -280,12 +321,16 @@ class FoundImage:
 
 def is_image_path(path: Path) -> bool:
     """Whether the name is that of an image, and not of a mask or a hidden file."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not is_mask_path(path)
+    return _has_suffix(path) and not path.name.startswith(".") and not is_mask_path(path)
 
 
 def is_mask_path(path: Path) -> bool:
     """Whether the name is that of a mask, as BUSI and `sonoloop predict` write them."""
-    return path.suffix.lower() in SUFFIXES and _MASK.search(path.stem) is not None
+    return _has_suffix(path) and _MASK.search(path.stem) is not None
+
+
+def _has_suffix(path: Path) -> bool:
+    return any(path.suffix.lower() in known.suffixes for known in FORMATS.values())
 
 
 def is_overlay_path(path: Path) -> bool:
@@ -302,21 +347,8 @@ def mask_paths(image: Path) -> list[Path]:
 def find_images(paths: Iterable[Path]) -> list[FoundImage]:
     """Find the images below files and folders.
 
-    Parameters
-    ----------
-    paths : iterable of pathlib.Path
-        Files are taken as they are, but masks and overlays are left out; folders are searched, in
-        natural order.
-
-    Returns
-    -------
-    list of FoundImage
-        Each file once. With several folders, `relative` starts with the folder's own name.
-
-    Raises
-    ------
-    ImageMissingError
-        If a path does not exist.
+    Files are taken as they are, but masks and overlays are left out; folders are searched, in natural order.
+    Each file comes once. With several folders, `relative` starts with the folder's own name.
     """
     inputs = [Path(path) for path in paths]
     folders = [path for path in inputs if path.is_dir()]

@@ -25,22 +25,9 @@ def lesion_colour(number: int) -> tuple[int, int, int]:
 
 
 def draw_overlay(pixels: NDArray[Any], mask: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
-    """Outline the lesions of a frame and write lines of text below it.
+    """Outline the lesions of a frame (H, W) and write text below it: uint8 (H + strip, at least W, 3).
 
-    Parameters
-    ----------
-    pixels : numpy.ndarray
-        Grey levels, shape (H, W); 8-bit as they are, anything else stretched from its minimum to its maximum.
-    mask : numpy.ndarray
-        uint8 (H, W): 0 background, then one number a lesion.
-    lines : sequence of str
-        What to write, a line each.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 (H + strip, at least W, 3). The frame is the upper left (H, W), the text lies below it; the
-        outlines lie just outside the lesions, so that no pixel of a lesion is covered.
+    The frame is the upper left; the outlines lie just outside the lesions, so that they cover none of them.
     """
     height, width = pixels.shape
     picture = np.repeat(to_display(pixels)[..., None], 3, axis=-1)
@@ -56,22 +43,7 @@ def draw_overlay(pixels: NDArray[Any], mask: NDArray[np.uint8], lines: Sequence[
 
 
 def outline(lesion: NDArray[np.bool_], thickness: int) -> tuple[slice, slice, NDArray[np.bool_]]:
-    """Find the ring of pixels around a lesion.
-
-    Parameters
-    ----------
-    lesion : numpy.ndarray
-        Boolean (H, W), true somewhere.
-    thickness : int
-        Of the ring, in pixels.
-
-    Returns
-    -------
-    rows, columns : slice
-        The part of the image that the ring lies in.
-    ring : numpy.ndarray
-        Boolean, the shape of that part.
-    """
+    """Find the ring of pixels around a lesion (H, W): the rows and columns it is in, and it within these."""
     rows, columns = (
         slice(max(0, s.start - thickness), s.stop + thickness)
         for s in ndimage.find_objects(lesion.astype(np.uint8))[0]

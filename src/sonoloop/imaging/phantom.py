@@ -13,100 +13,83 @@ from sonoloop.values import CLASSES, ClassName
 Array = NDArray[np.float32]
 
 
-def smooth_field(
-    rng: np.random.Generator, shape: tuple[int, int], sigma: tuple[float | Array, float | Array]
-) -> Array:
-    """Draw Gaussian noise of unit variance, correlated over `sigma` pixels along depth and width.
+_MIN_SIDE = 64
+_NOISE_DB = -62.0  # against gland at the skin
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Where the noise comes from.
-    shape : tuple of int
-        Depth and width in pixels.
-    sigma : tuple of float
-        Standard deviation of the smoothing kernel in pixels along depth and width.
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Phantom:
+    """A simulated image, uint8 (H, W), the mask of its lesion, uint8 (H, W) of 0 and 1, and its class."""
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+    label: ClassName
+
+
+def phantom(label: ClassName, *, seed: int, shape: tuple[int, int] = (448, 560)) -> Phantom:
+    """Simulate one image.
+
+    Layered tissue is drawn at random, a lesion put into its gland, and both imaged: speckle of random
+    scatterers through a point-spread function that widens away from the focus (see
+    `sonoloop.imaging.phantom.envelope`), attenuation along the beam with a time-gain compensation that knows
+    only the average tissue, electronic noise, and log compression to 50 to 60 dB. The lesions have the signs
+    of the BI-RADS lexicon (American College of Radiology): shape, orientation, margin, echo pattern and
+    posterior features. The same label, seed and shape (height and width, at least 64) give the same image.
     """
-    noise = rng.standard_normal(shape, dtype=np.float32)
-    return _blur(_blur(noise.astype(np.complex64), sigma[0], axis=0), sigma[1], axis=1).real
+    if label not in CLASSES:
+        raise ValueError(f"label must be one of {', '.join(CLASSES)}, got {label!r}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+    if min(shape) < _MIN_SIDE:
+        raise ValueError(f"both sides of shape must be at least {_MIN_SIDE} pixels, got {shape}")
+    rng = np.random.default_rng((seed, CLASSES.index(label)))
+    tissue = breast(rng, shape)
+    mask = np.zeros(shape, bool)
+    if label == "benign":
+        mask = add_benign(rng, tissue)
+    elif label == "malignant":
+        mask = add_malignant(rng, tissue)
+    return Phantom(image=_scan(rng, tissue), mask=mask.astype(np.uint8), label=label)
 
 
-def envelope(
-    amplitude: Array,
-    specular: Array,
-    rng: np.random.Generator,
-    *,
-    axial: float,
-    lateral: float | Array,
-    looks: int = 1,
-) -> Array:
-    """Image scatterers and interfaces with a pulse-echo point-spread function and detect the envelope.
+def sample_study() -> tuple[Phantom, Phantom, Phantom]:
+    """Give one benign, one malignant and one normal phantom, always the same."""
+    return phantom("benign", seed=2), phantom("malignant", seed=21), phantom("normal", seed=1)
 
-    The echo is the convolution of random point scatterers with the point-spread function (Bamber and
-    Dickinson 1980). There is one complex Gaussian scatterer a pixel, so the envelope of a homogeneous
-    region is Rayleigh-distributed: fully developed speckle, of mean over standard deviation 1.91 (Wagner
-    et al. 1983). Interfaces echo in phase and add to it. The point-spread function is a Gaussian at
-    baseband; each depth has its own lateral width, applied exactly to the scatterers of that depth.
 
-    Parameters
-    ----------
-    amplitude : numpy.ndarray
-        Root mean square echo amplitude of the scatterers, float32 (H, W), not negative.
-    specular : numpy.ndarray
-        In-phase echo amplitude of the interfaces, float32 (H, W).
-    rng : numpy.random.Generator
-        Where the scatterers come from.
-    axial : float
-        Standard deviation of the point-spread function along depth, in pixels.
-    lateral : float or numpy.ndarray
-        The same along width; one value, or one a row, shape (H, 1).
-    looks : int
-        Envelopes of independent speckle that are averaged, as spatial compounding does.
-
-    Returns
-    -------
-    numpy.ndarray
-        The envelope, float32 (H, W); with one look its mean square is `amplitude` squared where
-        that is homogeneous.
-    """
-    margin = int(np.ceil(3 * np.max(lateral))) + 1
-    deep = int(np.ceil(3 * axial)) + 1
-    # The filters are periodic: what they wrap around lands in the margins, which are cut off.
-    pad = ((deep, deep), (margin, margin))
-    amplitude = np.pad(amplitude, pad, mode="edge")
-    lateral = np.pad(
-        np.broadcast_to(np.float32(lateral), (specular.shape[0], 1)), (pad[0], (0, 0)), mode="edge"
+def _scan(rng: np.random.Generator, tissue: Tissue) -> NDArray[np.uint8]:
+    height, width = tissue.echo.shape
+    unit = height / 448
+    cell = max(unit, 0.6)  # in a small image speckle would shrink below a pixel
+    depth = np.linspace(0, 1, height, dtype=np.float32)[:, None]
+    focus, spread = rng.uniform(0.3, 0.55), rng.uniform(1.5, 3.0)
+    widening = np.sqrt(1 + (spread * (depth - focus)) ** 2)
+    signal = envelope(
+        from_decibels(tissue.echo),
+        tissue.specular,
+        rng,
+        axial=cell * rng.uniform(1.1, 1.5),
+        lateral=(cell * rng.uniform(1.7, 2.5) * widening).astype(np.float32),
+        looks=int(rng.integers(3, 6)),
     )
-    interfaces = np.pad(specular, pad)
-    total = np.zeros_like(amplitude)
-    for _ in range(looks):
-        scatterers = rng.standard_normal((*amplitude.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
-        echo = amplitude * scatterers * np.float32(np.sqrt(0.5)) + interfaces
-        total += np.abs(_blur(_blur(echo, lateral, axis=1), axial, axis=0))
-    return total[deep:-deep, margin:-margin] / np.float32(looks)
+    noise = np.abs(smooth_field(rng, (height, width), (unit, 1.5 * unit))) * from_decibels(_NOISE_DB)
+
+    loss = np.cumsum(tissue.attenuation, axis=0)
+    # Shadows blur on their way down: the beam is wide, and compounding looks from several sides.
+    sharp: Array = ndimage.gaussian_filter1d(loss, 3 * unit, axis=1)
+    soft: Array = ndimage.gaussian_filter1d(loss, 14 * unit, axis=1)
+    loss = sharp + depth * (soft - sharp)
+    compensation = rng.uniform(0.65, 0.95) * np.median(loss, axis=1, keepdims=True)
+    received = signal * from_decibels(-(loss + _contact(rng, width))) + noise
+    shown = received * from_decibels(compensation - rng.uniform(22, 32))
+    return log_compress(shown, dynamic_range=rng.uniform(50, 60))
 
 
-def from_decibels(decibels: Array | float) -> Array:
-    """Amplitude ratio of a level in dB."""
-    ratio: Array = np.exp(np.asarray(decibels, np.float32) * np.float32(np.log(10) / 20))
-    return ratio
-
-
-def log_compress(values: Array, *, dynamic_range: float) -> NDArray[np.uint8]:
-    """Map an envelope to grey levels: 1 is white, `dynamic_range` dB below it and less is black."""
-    decibels = 20 * np.log10(np.maximum(values, 1e-6))
-    grey = np.rint(255 * (1 + decibels / dynamic_range))
-    return np.clip(grey, 0, 255).astype(np.uint8)
-
-
-def _blur(values: NDArray[np.complex64], sigma: float | Array, *, axis: int) -> NDArray[np.complex64]:
-    """Filter with a Gaussian of unit energy, so that white noise keeps its variance."""
-    frequency = fft.fftfreq(values.shape[axis]).astype(np.float32)
-    frequency = frequency[:, None] if axis == 0 else frequency[None]
-    transfer = np.exp(-2 * (np.pi * np.float32(sigma) * frequency) ** 2)
-    transfer /= np.sqrt(np.mean(transfer**2, axis=axis, keepdims=True))
-    blurred: NDArray[np.complex64] = fft.ifft(fft.fft(values, axis=axis) * transfer, axis=axis)
-    return blurred
+def _contact(rng: np.random.Generator, width: int) -> Array:
+    """Loss in dB of each column, shape (1, W): uneven contact with the skin, and a weak beam at both ends."""
+    uneven = smooth_field(rng, (1, 2 * width), (0.0, 0.06 * width))[:, :width]
+    ends = np.abs(np.linspace(-1, 1, width, dtype=np.float32)) ** 6
+    return (rng.uniform(0.3, 1.2) * uneven + rng.uniform(0, 5) * ends).astype(np.float32)
 
 
 SKIN, FAT, GLAND, DEEP_FAT, MUSCLE, CHEST = range(6)
@@ -117,23 +100,15 @@ _INTERFACE = (1.2, 0.5, 0.2, 0.3, 0.4), (2.5, 1.8, 1.0, 1.2, 2.0)  # weakest and
 
 @dataclass(slots=True, kw_only=True)
 class Tissue:
-    """What the sound meets, pixel by pixel.
+    """What the sound meets, pixel by pixel, float32 (H, W)."""
 
-    Parameters
-    ----------
-    echo : numpy.ndarray
-        Echogenicity in dB against gland, float32 (H, W).
-    specular : numpy.ndarray
-        Amplitude of the interfaces against the scatterers of gland, float32 (H, W).
-    attenuation : numpy.ndarray
-        Loss in dB over one pixel of depth, there and back, float32 (H, W).
-    gland : tuple of float
-        Mean depth of the gland's upper and lower boundary in pixels.
-    """
-
+    # echogenicity in dB against gland
     echo: Array
+    # amplitude of the interfaces against the scatterers of gland
     specular: Array
+    # loss in dB over one pixel of depth, there and back
     attenuation: Array
+    # mean depth of the gland's upper and lower boundary in pixels
     gland: tuple[float, float]
 
 
@@ -225,12 +200,7 @@ def add_benign(rng: np.random.Generator, tissue: Tissue) -> NDArray[np.bool_]:
     """Put an oval, wider than tall, smooth and homogeneous lesion with a thin capsule into the tissue.
 
     It attenuates less than its surroundings, so what lies behind it is brighter, and refracts at its sides,
-    which leaves a thin shadow below each. The tissue is changed in place.
-
-    Returns
-    -------
-    numpy.ndarray
-        The lesion, bool (H, W).
+    which leaves a thin shadow below each. The tissue is changed in place; gives the lesion, bool (H, W).
     """
     height, width = tissue.echo.shape
     wide = min(rng.uniform(0.09, 0.25) * width, 0.5 * height)
@@ -262,12 +232,7 @@ def add_malignant(rng: np.random.Generator, tissue: Tissue) -> NDArray[np.bool_]
     """Put a spiculated, taller than wide, uneven and markedly dark lesion into the tissue.
 
     It has an echogenic halo, sometimes microcalcifications, and attenuates more than its surroundings, so a
-    shadow lies behind it. The tissue is changed in place.
-
-    Returns
-    -------
-    numpy.ndarray
-        The lesion, bool (H, W).
+    shadow lies behind it. The tissue is changed in place; gives the lesion, bool (H, W).
     """
     height, width = tissue.echo.shape
     aspect = rng.uniform(1.12, 1.5)
@@ -364,104 +329,71 @@ def _tall(mask: NDArray[np.bool_]) -> int:
     return int(mask.any(axis=1).sum())
 
 
-_MIN_SIDE = 64
-_NOISE_DB = -62.0  # against gland at the skin
+def smooth_field(
+    rng: np.random.Generator, shape: tuple[int, int], sigma: tuple[float | Array, float | Array]
+) -> Array:
+    """Draw Gaussian noise of unit variance, smoothed by `sigma` pixels along depth and width."""
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    return _blur(_blur(noise.astype(np.complex64), sigma[0], axis=0), sigma[1], axis=1).real
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Phantom:
-    """A simulated image and its truth.
+def envelope(
+    amplitude: Array,
+    specular: Array,
+    rng: np.random.Generator,
+    *,
+    axial: float,
+    lateral: float | Array,
+    looks: int = 1,
+) -> Array:
+    """Image scatterers and interfaces with a pulse-echo point-spread function and detect the envelope.
 
-    Parameters
-    ----------
-    image : numpy.ndarray
-        Grey levels, uint8 (H, W).
-    mask : numpy.ndarray
-        uint8 (H, W): 0 background, 1 the lesion; all zero where there is none.
-    label : str
-        Its class, one of `sonoloop.values.CLASSES`.
+    The echo is the convolution of random point scatterers with the point-spread function (Bamber and
+    Dickinson 1980). There is one complex Gaussian scatterer a pixel, so the envelope of a homogeneous
+    region is Rayleigh-distributed: fully developed speckle, of mean over standard deviation 1.91 (Wagner
+    et al. 1983). Interfaces echo in phase and add to it. The point-spread function is a Gaussian at
+    baseband, of standard deviations `axial` and `lateral` in pixels; each depth may have its own lateral
+    width (H, 1), applied exactly to the scatterers of that depth.
+
+    `amplitude` is the root mean square of the scatterers' echo, `specular` the in-phase echo of the
+    interfaces, both float32 (H, W). So many `looks`, envelopes of independent speckle, are averaged, as
+    spatial compounding does; with one the mean square of the result is that of a homogeneous `amplitude`.
     """
-
-    image: NDArray[np.uint8]
-    mask: NDArray[np.uint8]
-    label: ClassName
-
-
-def phantom(label: ClassName, *, seed: int, shape: tuple[int, int] = (448, 560)) -> Phantom:
-    """Simulate one image.
-
-    Layered tissue is drawn at random, a lesion put into its gland, and both imaged: speckle of random
-    scatterers through a point-spread function that widens away from the focus (see
-    `sonoloop.imaging.phantom.envelope`), attenuation along the beam with a time-gain compensation that knows
-    only the average tissue, electronic noise, and log compression to 50 to 60 dB. The lesions have the signs
-    of the BI-RADS lexicon (American College of Radiology): shape, orientation, margin, echo pattern and
-    posterior features.
-
-    Parameters
-    ----------
-    label : str
-        Which class to simulate, one of `sonoloop.values.CLASSES`.
-    seed : int
-        Not negative; the same label, seed and shape give the same image.
-    shape : tuple of int
-        Height and width in pixels, each at least 64.
-
-    Returns
-    -------
-    Phantom
-        The image, the lesion's mask and the class.
-    """
-    if label not in CLASSES:
-        raise ValueError(f"label must be one of {', '.join(CLASSES)}, got {label!r}")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed}")
-    if min(shape) < _MIN_SIDE:
-        raise ValueError(f"both sides of shape must be at least {_MIN_SIDE} pixels, got {shape}")
-    rng = np.random.default_rng((seed, CLASSES.index(label)))
-    tissue = breast(rng, shape)
-    mask = np.zeros(shape, bool)
-    if label == "benign":
-        mask = add_benign(rng, tissue)
-    elif label == "malignant":
-        mask = add_malignant(rng, tissue)
-    return Phantom(image=_scan(rng, tissue), mask=mask.astype(np.uint8), label=label)
-
-
-def sample_study() -> tuple[Phantom, Phantom, Phantom]:
-    """Give one benign, one malignant and one normal phantom, always the same."""
-    return phantom("benign", seed=2), phantom("malignant", seed=21), phantom("normal", seed=1)
-
-
-def _scan(rng: np.random.Generator, tissue: Tissue) -> NDArray[np.uint8]:
-    height, width = tissue.echo.shape
-    unit = height / 448
-    cell = max(unit, 0.6)  # in a small image speckle would shrink below a pixel
-    depth = np.linspace(0, 1, height, dtype=np.float32)[:, None]
-    focus, spread = rng.uniform(0.3, 0.55), rng.uniform(1.5, 3.0)
-    widening = np.sqrt(1 + (spread * (depth - focus)) ** 2)
-    signal = envelope(
-        from_decibels(tissue.echo),
-        tissue.specular,
-        rng,
-        axial=cell * rng.uniform(1.1, 1.5),
-        lateral=(cell * rng.uniform(1.7, 2.5) * widening).astype(np.float32),
-        looks=int(rng.integers(3, 6)),
+    margin = int(np.ceil(3 * np.max(lateral))) + 1
+    deep = int(np.ceil(3 * axial)) + 1
+    # The filters are periodic: what they wrap around lands in the margins, which are cut off.
+    pad = ((deep, deep), (margin, margin))
+    amplitude = np.pad(amplitude, pad, mode="edge")
+    lateral = np.pad(
+        np.broadcast_to(np.float32(lateral), (specular.shape[0], 1)), (pad[0], (0, 0)), mode="edge"
     )
-    noise = np.abs(smooth_field(rng, (height, width), (unit, 1.5 * unit))) * from_decibels(_NOISE_DB)
-
-    loss = np.cumsum(tissue.attenuation, axis=0)
-    # Shadows blur on their way down: the beam is wide, and compounding looks from several sides.
-    sharp: Array = ndimage.gaussian_filter1d(loss, 3 * unit, axis=1)
-    soft: Array = ndimage.gaussian_filter1d(loss, 14 * unit, axis=1)
-    loss = sharp + depth * (soft - sharp)
-    compensation = rng.uniform(0.65, 0.95) * np.median(loss, axis=1, keepdims=True)
-    received = signal * from_decibels(-(loss + _contact(rng, width))) + noise
-    shown = received * from_decibels(compensation - rng.uniform(22, 32))
-    return log_compress(shown, dynamic_range=rng.uniform(50, 60))
+    interfaces = np.pad(specular, pad)
+    total = np.zeros_like(amplitude)
+    for _ in range(looks):
+        scatterers = rng.standard_normal((*amplitude.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
+        echo = amplitude * scatterers * np.float32(np.sqrt(0.5)) + interfaces
+        total += np.abs(_blur(_blur(echo, lateral, axis=1), axial, axis=0))
+    return total[deep:-deep, margin:-margin] / np.float32(looks)
 
 
-def _contact(rng: np.random.Generator, width: int) -> Array:
-    """Loss in dB of each column, shape (1, W): uneven contact with the skin, and a weak beam at both ends."""
-    uneven = smooth_field(rng, (1, 2 * width), (0.0, 0.06 * width))[:, :width]
-    ends = np.abs(np.linspace(-1, 1, width, dtype=np.float32)) ** 6
-    return (rng.uniform(0.3, 1.2) * uneven + rng.uniform(0, 5) * ends).astype(np.float32)
+def from_decibels(decibels: Array | float) -> Array:
+    """Amplitude ratio of a level in dB."""
+    ratio: Array = np.exp(np.asarray(decibels, np.float32) * np.float32(np.log(10) / 20))
+    return ratio
+
+
+def log_compress(values: Array, *, dynamic_range: float) -> NDArray[np.uint8]:
+    """Map an envelope to grey levels: 1 is white, `dynamic_range` dB below it and less is black."""
+    decibels = 20 * np.log10(np.maximum(values, 1e-6))
+    grey = np.rint(255 * (1 + decibels / dynamic_range))
+    return np.clip(grey, 0, 255).astype(np.uint8)
+
+
+def _blur(values: NDArray[np.complex64], sigma: float | Array, *, axis: int) -> NDArray[np.complex64]:
+    """Filter with a Gaussian of unit energy, so that white noise keeps its variance."""
+    frequency = fft.fftfreq(values.shape[axis]).astype(np.float32)
+    frequency = frequency[:, None] if axis == 0 else frequency[None]
+    transfer = np.exp(-2 * (np.pi * np.float32(sigma) * frequency) ** 2)
+    transfer /= np.sqrt(np.mean(transfer**2, axis=axis, keepdims=True))
+    blurred: NDArray[np.complex64] = fft.ifft(fft.fft(values, axis=axis) * transfer, axis=axis)
+    return blurred

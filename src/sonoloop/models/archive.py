@@ -29,18 +29,9 @@ _BESIDE = re.compile(r"(?!(?:con|prn|aux|nul|com\d|lpt\d)\.)[a-z0-9][a-z0-9_-]{0
 
 
 def most_bytes(name: str) -> int | None:
-    """Say how large a file of a bundle may be.
+    """Say how many bytes a file of a bundle may have; None for what is no part of one.
 
-    Parameters
-    ----------
-    name : str
-        Of the file, without folders.
-
-    Returns
-    -------
-    int or None
-        Bytes; None for what is no part of a bundle. A model works with its card and weights alone; JSON and
-        TOML files beside them, such as ``split.json``, come along.
+    A model works with its card and weights alone; JSON and TOML files beside them come along.
     """
     if name == CARD:
         return MAX_CARD_BYTES
@@ -65,13 +56,7 @@ def copy_members(source: Path, target: Path) -> None:
 
 
 def verify_files(folder: Path) -> Card:
-    """Check a bundle by its hashes, without building its network.
-
-    Returns
-    -------
-    Card
-        Its card.
-    """
+    """Check a bundle by its hashes, without building its network, and give its card."""
     card = read_card(folder)
     digest = hashlib.sha256()
     try:
@@ -103,18 +88,6 @@ def pack(folder: Path, target: Path) -> Path:
 
     Beside the card and the weights it holds the training's history, and who trained the model without names
     (see `sonoloop.models.manifest.Manifest.without_names`), and nothing else.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        A bundle, verified.
-    target : pathlib.Path
-        The file to make; it must not be there yet.
-
-    Returns
-    -------
-    pathlib.Path
-        The file.
     """
     if target.exists():
         raise BundleError(f"{target} is there already; give another file")
@@ -133,13 +106,6 @@ def unpack(source: Path, folder: Path) -> None:
 
     Only the files that `pack` writes are taken, under their own names, whatever their paths say, and
     `read_bundle` judges them. The archive is refused whole for one member that is unsafe.
-
-    Parameters
-    ----------
-    source : pathlib.Path
-        The zip file.
-    folder : pathlib.Path
-        Where to.
     """
     try:
         archive = ZipFile(source)

@@ -42,16 +42,8 @@ def save_bundle(
 ) -> Bundle:
     """Write a bundle: complete and read back, or not at all.
 
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Created; must not exist, since a bundle never changes.
-    network : torch.nn.Module
-        Its weights are stored in half precision.
-    card : Card
-        Its ``weights_sha256`` is filled in.
-    beside : mapping, optional
-        Further files by name, such as who trained; a model works without them.
+    The weights are stored in half precision, and their hash is filled into the card; `beside` are further
+    files by name, such as who trained, without which a model works.
     """
     if folder.exists():
         raise BundleError(f"{folder} exists; a bundle is never overwritten: give another folder")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import platformdirs
 
@@ -18,45 +18,51 @@ from sonoloop.values import CLASSES
 MAX_SIZE = 2048
 _LIBRARY_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
-Library = Literal["smp", "timm", "torchvision", "plain"]
 Head = Literal["lesion", "classes"]
-LIBRARIES: tuple[Library, ...] = get_args(Library)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkLibrary:
+    """Where networks come from: the function that builds one of a `ModelSpec`, and what they all are."""
+
+    builder: str
+    heads: tuple[Head, ...] = ("lesion", "classes")
+    has_encoder: bool = False
+
+
+# a new one is its builder and a line here
+LIBRARIES = {
+    "smp": NetworkLibrary(builder="sonoloop.models.networks:build_segmenter", has_encoder=True),
+    "timm": NetworkLibrary(builder="sonoloop.models.networks:build_classifier", heads=("classes",)),
+    "torchvision": NetworkLibrary(builder="sonoloop.models.networks:build_fcn"),
+    "plain": NetworkLibrary(builder="sonoloop.models.networks:build_plain_unet"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """Which network, of which library, at which size.
+    """Which network, of which library, at which size."""
 
-    Parameters
-    ----------
-    library : str
-        "smp" (segmentation-models-pytorch), "timm" (classifiers), "torchvision" (FCN), or "plain" (the U-Net
-        of 64 to 1024 channels).
-    architecture : str
-        A class of smp such as "Unet" or "FPN", a model of timm such as "resnet18", "fcn_resnet50", or "Unet".
-    encoder : str
-        Of smp: one of its encoders; "tu-" before the name takes timm's. Empty for the other libraries.
-    size : int
-        Side of the square the network sees, in pixels; a multiple of 32, at most 2048.
-    dropout : float
-        Before the class head, in [0, 1).
-    arguments : mapping
-        Passed on to the architecture, for instance ``decoder_channels``.
-    """
-
-    library: Library = "smp"
+    # "smp" (segmentation-models-pytorch), "timm" (classifiers), "torchvision" (FCN), or "plain" (our U-Net)
+    library: str = "smp"
+    # a class of smp such as "FPN", a model of timm such as "resnet18", "fcn_resnet50", or "Unet"
     architecture: str = "Unet"
+    # of smp alone: one of its encoders; "tu-" before the name takes timm's
     encoder: str = "tu-tf_efficientnet_lite0"
+    # side of the square the network sees, in pixels
     size: int = 256
+    # before the class head
     dropout: float = 0.2
+    # passed on to the architecture, for instance ``decoder_channels``
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.library not in LIBRARIES:
             raise ValueError(f"library must be one of {', '.join(LIBRARIES)}, got {self.library!r}")
-        if self.library != "smp" and self.encoder:
+        has_encoder = LIBRARIES[self.library].has_encoder
+        if self.encoder and not has_encoder:
             raise ValueError(f"only networks of smp have an encoder to choose, got {self.encoder!r}")
-        named = ("architecture", "encoder") if self.library == "smp" else ("architecture",)
+        named = ("architecture", "encoder") if has_encoder else ("architecture",)
         for name in named:
             # timm would fetch "hf-hub:..." from the network, and read any folder after "local-dir:"
             if not _LIBRARY_NAME.fullmatch(str(getattr(self, name))):
@@ -71,7 +77,7 @@ class ModelSpec:
     @property
     def heads(self) -> tuple[Head, ...]:
         """What the network tells: "lesion" (a mask), "classes", or both."""
-        return ("classes",) if self.library == "timm" else ("lesion", "classes")
+        return LIBRARIES[self.library].heads
 
     def to_dict(self) -> dict[str, Any]:
         """Return the specification as JSON can hold it."""
@@ -103,60 +109,35 @@ _FORMAT = re.compile(r"(\d{1,4})\.(\d{1,4})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What a bundle says of itself.
-
-    Parameters
-    ----------
-    name : str
-        Lower-case letters, digits, "-" and "_".
-    spec : ModelSpec
-        The network.
-    weights_sha256 : str
-        Of the weights file; empty until there is one.
-    classes : tuple of str
-        In the order of the network's class logits.
-    views : int
-        How many views are averaged unless asked otherwise: 1, 2 or 4.
-    threshold : float
-        Lesion probability from which a pixel is lesion.
-    normal_gate : float
-        From this probability of "normal" on, a frame has no lesion.
-    min_area : float
-        Smallest lesion kept, as a share of the frame.
-    temperature : float
-        By which class logits are divided.
-    agreement : mapping
-        For each number of views ("1", "2", "4") the points ("x", "y") of the line that turns the views'
-        agreement into an expected Dice.
-    parent : str, optional
-        Version of the model it was tuned from.
-    snapshot : mapping
-        What it learned from.
-    metrics : mapping
-        What it reached, with intervals.
-    libraries : mapping
-        Versions it was made with.
-    format : str or int
-        Of the card: "major.minor", or 1.
-    extra : mapping
-        What a card of a newer minor format says besides; it is kept.
-    """
+    """What a bundle says of itself."""
 
     name: str
     spec: ModelSpec
+    # of the weights file; empty until there is one
     weights_sha256: str = ""
+    # in the order of the network's class logits
     classes: tuple[str, ...] = CLASSES
+    # how many are averaged unless asked otherwise
     views: int = 2
+    # lesion probability from which a pixel is lesion
     threshold: float = 0.5
+    # from this probability of "normal" on, a frame has no lesion
     normal_gate: float = 0.9
+    # smallest lesion kept, as a share of the frame
     min_area: float = 0.001
+    # by which class logits are divided
     temperature: float = 1.0
+    # for each number of views the points "x" and "y" of the line from their agreement to an expected Dice
     agreement: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
+    # version of the model it was tuned from
     parent: str | None = None
+    # what it learned from, what it reached, with intervals, and the versions it was made with
     snapshot: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     libraries: Mapping[str, str] = field(default_factory=dict)
+    # "major.minor", or 1
     format: str | int = FORMAT
+    # what a card of a newer minor format says besides; it is kept
     extra: Mapping[str, Any] = field(default_factory=dict)
     # of the bytes it was read from; a card that was made or changed since has none yet
     _sha256: str = field(default="", init=False, repr=False, compare=False)

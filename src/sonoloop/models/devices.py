@@ -23,13 +23,7 @@ _ROUNDS = 15
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Turn a name into a device that is there.
-
-    Parameters
-    ----------
-    name : str
-        "auto" is CUDA, else MPS, else the CPU; "cuda", "mps" and "cpu" are taken at their word.
-    """
+    """Turn a name into a device that is there; "auto" is CUDA, else MPS, else the CPU."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, present in there.items() if present)
@@ -44,17 +38,9 @@ def choose_device(name: str = "auto") -> torch.device:
 
 @functools.cache
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Return the reduced precision that a short trial on this device shows to pay, or None.
+    """Return the reduced precision that a short trial on this device shows to pay, by a fifth, or None.
 
-    Parameters
-    ----------
-    device : torch.device
-        Where the network will run.
-
-    Returns
-    -------
-    torch.dtype or None
-        bfloat16 where the device has it, else float16 on CUDA; None where neither wins by a fifth.
+    It is bfloat16 where the device has it, else float16 on CUDA.
     """
     if device.type == "mps":
         return None  # autocast on MPS misses operators that the decoders use

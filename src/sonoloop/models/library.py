@@ -13,21 +13,12 @@ from typing import TYPE_CHECKING
 from sonoloop.atomic import remove_whole, whole
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.models.archive import copy_members, pack, unpack, verify_files
-from sonoloop.models.bundle import Bundle, read_bundle
-from sonoloop.models.card import (
-    CARD,
-    DEFAULT,
-    Card,
-    models_folder,
-    read_card,
-    shipped_folder,
-)
+from sonoloop.models.card import CARD, DEFAULT, Card, models_folder, read_card, shipped_folder
 from sonoloop.models.manifest import bundle_manifest
-from sonoloop.models.predictor import Predictor
 
 if TYPE_CHECKING:
     from sonoloop.models.bundle import Bundle
-
+    from sonoloop.models.predictor import Predictor
 
 _TEMPORARY = ".tmp"
 # a copy takes seconds: what is older was left by a process that was killed
@@ -38,31 +29,16 @@ class Library:
     """Keeps models in a folder, each whole or not at all; a model is named by its version.
 
     A bundle in use is copied here, so that an upgrade of the package takes nothing away. The model that ships
-    is found without a copy too.
-
-    Parameters
-    ----------
-    folder : pathlib.Path, optional
-        Where; `sonoloop.models.card.models_folder` unless given. It is created when something is added.
+    is found without a copy too. The folder, the user's own unless given, is made when something is added.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = models_folder() if folder is None else folder
 
     def add(self, bundle_folder: Path) -> Path:
-        """Copy a bundle into the library, with what lies beside it, such as ``split.json``.
+        """Copy a bundle into the library, with what lies beside it, such as ``split.json``; give the copy.
 
         Adding one that is there already changes nothing, and mends a copy that was damaged.
-
-        Parameters
-        ----------
-        bundle_folder : pathlib.Path
-            A bundle; its folder stays as it is.
-
-        Returns
-        -------
-        pathlib.Path
-            The copy, verified by hash; the folder is called as the model's id.
         """
         card = read_card(bundle_folder)
         target = self.folder / card.model
@@ -87,29 +63,12 @@ class Library:
         return target
 
     def keep_shipped(self) -> Card:
-        """Copy the model inside the package here, so that an upgrade takes nothing away.
-
-        Returns
-        -------
-        Card
-            Its card: a project that has no model in use begins with it.
-        """
+        """Copy the model inside the package here: a project that has no model in use begins with it."""
         return read_card(self.add(shipped_folder()))
 
     def find(self, version: str) -> Path:
-        """Find the folder of a version.
-
-        Parameters
-        ----------
-        version : str
-            64 hex digits; see `sonoloop.models.card.Card.version`.
-
-        Returns
-        -------
-        pathlib.Path
-            Its card is that of the version; the weights are for `load` or `verify_files` to check.
-        """
-        named = [folder for folder in self._folders() if folder.name.endswith(f"-{version[:8]}")]
+        """Find the folder of a version; its weights are for `load` or `verify_files` to check."""
+        named = [folder for folder in self.folders() if folder.name.endswith(f"-{version[:8]}")]
         for folder in named:  # first: the cards of others need not be read
             if _version_of(folder) == version:
                 return folder
@@ -127,9 +86,7 @@ class Library:
 
     def load(self, version: str) -> Bundle:
         """Load and verify a version."""
-        from sonoloop.models.bundle import read_bundle  # noqa: PLC0415 - imports torch
-
-        return read_bundle(self.find(version))
+        return _read_bundle(self.find(version))
 
     def versions(self) -> dict[str, Path]:
         """List the versions on this machine, the shipped one among them, with their folders.
@@ -137,7 +94,7 @@ class Library:
         Folders whose card cannot be read are left out.
         """
         found: dict[str, Path] = {}
-        for folder in (*self._folders(), shipped_folder()):
+        for folder in (*self.folders(), shipped_folder()):
             version = _version_of(folder)
             if version is not None:
                 found.setdefault(version, folder)
@@ -147,52 +104,23 @@ class Library:
         """Write a version to a zip file that `import_` reads on another machine.
 
         What leaves holds no file names: see `sonoloop.models.archive.pack`.
-
-        Parameters
-        ----------
-        version : str
-            64 hex digits.
-        target : pathlib.Path
-            The file to make; it must not be there yet.
-
-        Returns
-        -------
-        pathlib.Path
-            The file.
         """
         folder = self.find(version)
         verify_files(folder)
         return pack(folder, target)
 
     def import_(self, source: Path) -> Path:
-        """Add a model from elsewhere; nothing in it is trusted, and nothing executed.
-
-        Parameters
-        ----------
-        source : pathlib.Path
-            A zip file from `export`, a bundle's folder, or its card.
-
-        Returns
-        -------
-        pathlib.Path
-            Its folder in the library.
-        """
-        from sonoloop.models.bundle import read_bundle  # noqa: PLC0415 - imports torch
-
+        """Add a model from a zip file, a bundle's folder or its card; it is not trusted."""
         source = source.parent if source.name == CARD else source
         if source.is_dir():
-            read_bundle(source)
-            bundle_manifest(source)
-            return self.add(source)
+            return self._add_checked(source)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".", suffix=_TEMPORARY, dir=self.folder) as scratch:
                 folder = Path(scratch) / source.stem
                 folder.mkdir()
                 unpack(source, folder)
-                read_bundle(folder)
-                bundle_manifest(folder)
-                return self.add(folder)
+                return self._add_checked(folder)
         except OSError as error:
             raise BundleError(
                 f"{source.name} cannot be unpacked to {self.folder} ({error.strerror}); make room, or allow "
@@ -204,7 +132,7 @@ class Library:
 
         The model inside the package is never touched.
         """
-        for folder in self._folders():
+        for folder in self.folders():
             found = _version_of(folder)
             ours = folder.name.endswith(f"-{version[:8]}")
             if found != version and not (found is None and ours):
@@ -218,7 +146,13 @@ class Library:
                     f"{folder} cannot be deleted ({error.strerror}); close what uses it, or delete it by hand"
                 ) from error
 
-    def _folders(self) -> Iterator[Path]:
+    def _add_checked(self, folder: Path) -> Path:
+        _read_bundle(folder)
+        bundle_manifest(folder)
+        return self.add(folder)
+
+    def folders(self) -> Iterator[Path]:
+        """Give the folder of each model in the library, in order."""
         if not self.folder.is_dir():
             return
         for path in sorted(self.folder.iterdir()):
@@ -252,19 +186,19 @@ def _version_of(folder: Path) -> str | None:
         return None
 
 
+def _read_bundle(folder: Path) -> Bundle:
+    from sonoloop.models.bundle import read_bundle  # noqa: PLC0415 - imports torch
+
+    return read_bundle(folder)
+
+
 def load_bundle(name_or_path: str | Path | None = None) -> Bundle:
     """Load and verify a model; see `bundle_folder` for what it may be called."""
-    return read_bundle(bundle_folder(name_or_path))
+    return _read_bundle(bundle_folder(name_or_path))
 
 
 def bundle_folder(name_or_path: str | Path | None = None) -> Path:
-    """Find the folder of a model.
-
-    Parameters
-    ----------
-    name_or_path : str or pathlib.Path, optional
-        A bundle's folder, the name of one in the data folder, or "default"; the shipped model unless given.
-    """
+    """Find a model: a path, the name of one in the data folder, or "default", as where none is given."""
     if name_or_path is None or str(name_or_path) == DEFAULT:
         return shipped_folder()
     path = Path(name_or_path)
@@ -272,13 +206,12 @@ def bundle_folder(name_or_path: str | Path | None = None) -> Path:
         path = path.parent
     if path.is_dir():
         return path
-    own = models_folder()
-    names = sorted(p.name for p in own.glob("[!.]*") if (p / CARD).is_file())
-    if str(name_or_path) in names:
-        return own / str(name_or_path)
+    own = {folder.name: folder for folder in Library().folders()}
+    if str(name_or_path) in own:
+        return own[str(name_or_path)]
     raise ModelError(
         f"there is no model {str(name_or_path)!r}; "
-        f"give a bundle's folder, or one of: {', '.join([DEFAULT, *names])}"
+        f"give a bundle's folder, or one of: {', '.join([DEFAULT, *own])}"
     )
 
 
@@ -287,20 +220,13 @@ def load_version(
 ) -> Bundle:
     """Load and verify the model in use, and see that it stays: an upgrade of the package replaces its own.
 
-    Parameters
-    ----------
-    version : str
-        64 hex digits, as a store's pointer names it.
-    library : Library, optional
-        Where models lie; the user's own unless given.
-    on_notice : callable, optional
-        Told where the model inside the package could not be copied to the library; it is used all the same.
+    Where that one cannot be copied to the library, `on_notice` is told, and it is used all the same.
     """
     library = library or Library()
     bundle = library.load(version)
     if library.find(version) == shipped_folder():
         try:
-            library.add(shipped_folder())
+            library.keep_shipped()
         except BundleError as error:
             if on_notice is not None:
                 on_notice(str(error))
@@ -310,17 +236,9 @@ def load_version(
 def default_predictor(
     device: str = "auto", *, on_notice: Callable[[str], None] | None = None, version: str | None = None
 ) -> Predictor:
-    """Return a model ready to predict; see `Predictor` for what it takes.
+    """Return the model of a version ready to predict, the shipped one unless given; see `Predictor`."""
+    from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - seconds to import
 
-    Parameters
-    ----------
-    device : str
-        Where to run.
-    on_notice : callable, optional
-        Told what the user should know.
-    version : str, optional
-        Of the model in use; see `load_version`. The shipped model unless given.
-    """
     bundle = load_bundle() if version is None else load_version(version, on_notice=on_notice)
     return Predictor(bundle, device=device, on_notice=on_notice)
 

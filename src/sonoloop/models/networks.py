@@ -1,9 +1,10 @@
-"""The plain U-Net (Ronneberger et al. 2015) with batch normalisation, from 64 to 1024 channels."""
+"""Networks by specification: one builder a library, named in `sonoloop.models.card.LIBRARIES`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -11,158 +12,39 @@ import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from torch import nn
 
 from sonoloop.errors import ModelError
-from sonoloop.models.card import ModelSpec
+from sonoloop.models.card import LIBRARIES, ModelSpec
 from sonoloop.values import CLASSES
 
-_CHANNELS = (64, 128, 256, 512, 1024)
 
+def build_network(spec: ModelSpec) -> nn.Module:
+    """Build the network of a specification, with random weights.
 
-class Contracting(nn.Module):
-    """The way down: two convolutions a level, halved in between; gives the features of each level."""
-
-    def __init__(self, channels: Sequence[int]) -> None:
-        super().__init__()
-        self.levels = nn.ModuleList(
-            _twice(before, after) for before, after in zip((1, *channels), channels, strict=False)
-        )
-        self.halve = nn.MaxPool2d(2)
-
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Give the features, finest first."""
-        features = [self.levels[0](images)]
-        for level in self.levels[1:]:
-            features.append(level(self.halve(features[-1])))
-        return features
-
-
-class PlainUnet(nn.Module):
-    """The U-Net that is trained from scratch.
-
-    Parameters
-    ----------
-    channels : sequence of int
-        Of each level, finest first.
-    dropout : float
-        Before the class head, in [0, 1).
+    It takes (B, 1, S, S) in [-1, 1] and gives lesion logits (B, 1, S, S), or None where it only classifies,
+    and class logits (B, 3).
     """
-
-    def __init__(self, channels: Sequence[int], *, dropout: float) -> None:
-        super().__init__()
-        self.encoder = Contracting(channels)
-        pairs = list(pairwise(channels))[::-1]
-        self.grow = nn.ModuleList(nn.ConvTranspose2d(deep, fine, 2, stride=2) for fine, deep in pairs)
-        self.merge = nn.ModuleList(_twice(2 * fine, fine) for fine, _ in pairs)
-        self.last = nn.Conv2d(channels[0], 1, 1)
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(channels[-1], len(CLASSES))
-
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Segment and classify (B, 1, S, S)."""
-        *finer, deepest = self.encoder(images)
-        features = deepest
-        for grow, merge, beside in zip(self.grow, self.merge, reversed(finer), strict=True):
-            features = merge(torch.cat([beside, grow(features)], dim=1))
-        return self.last(features), self.head(self.dropout(deepest.mean((2, 3))))
+    build: Callable[[ModelSpec], nn.Module] = resolve_name(LIBRARIES[spec.library].builder)
+    try:
+        network = build(spec)
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, AssertionError) as error:
+        on = f" on {spec.encoder}" if spec.encoder else ""
+        raise ModelError(f"cannot build {spec.architecture}{on} of {spec.library}: {error}") from error
+    return network.to(memory_format=torch.channels_last)
 
 
-def build_plain_unet(spec: ModelSpec) -> nn.Module:
-    """Build it; see `sonoloop.models.networks.build_network`."""
-    if spec.architecture != "Unet":
-        raise ModelError(f"the only plain network is Unet, not {spec.architecture!r}")
-    arguments = dict(spec.arguments)
-    channels = tuple(arguments.pop("channels", _CHANNELS))
-    if arguments:
-        raise ModelError(f"the plain U-Net takes no {', '.join(arguments)}; it takes channels")
-    return PlainUnet(channels, dropout=spec.dropout)
-
-
-def _twice(before: int, after: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for channels in (before, after):
-        # the normalisation that follows has a bias of its own
-        layers += [nn.Conv2d(channels, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-    return nn.Sequential(*layers)
-
-
-class Classifier(nn.Module):
-    """A timm network without its own head, and a linear one for our classes.
-
-    Parameters
-    ----------
-    encoder : torch.nn.Module
-        Gives pooled features (B, F) with ``head_hidden_size`` = F.
-    dropout : float
-        Before the head, in [0, 1).
-    """
-
-    def __init__(self, encoder: nn.Module, *, dropout: float) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.dropout = nn.Dropout(dropout)
-        # some have a layer between their last features and their head, so that `num_features` is another
-        self.head = nn.Linear(int(encoder.head_hidden_size), len(CLASSES))  # type: ignore[arg-type]
-
-    def forward(self, images: torch.Tensor) -> tuple[None, torch.Tensor]:
-        """Classify (B, 1, S, S); there is no lesion map."""
-        return None, self.head(self.dropout(self.encoder(images)))
-
-
-def build_classifier(spec: ModelSpec) -> nn.Module:
-    """Build it; see `sonoloop.models.networks.build_network`."""
-    import timm  # noqa: PLC0415 - a second to import
-
-    encoder = timm.create_model(
-        spec.architecture, pretrained=False, in_chans=1, num_classes=0, **dict(spec.arguments)
-    )
-    return Classifier(encoder, dropout=spec.dropout)
-
-
-_KINDS = ("fcn_resnet50", "fcn_resnet101")
-_FEATURES = 2048
-
-
-class FCN(nn.Module):
-    """Dilated ResNet features, a small head at an eighth of the resolution, bilinear back.
-
-    Parameters
-    ----------
-    encoder, decoder : torch.nn.Module
-        torchvision's backbone and head.
-    dropout : float
-        Before the class head, in [0, 1).
-    """
-
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, *, dropout: float) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.decoder = decoder
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(_FEATURES, len(CLASSES))
-
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Segment and classify (B, 1, S, S)."""
-        features = self.encoder(images)["out"]
-        lesion = F.interpolate(
-            self.decoder(features), images.shape[-2:], mode="bilinear", align_corners=False
-        )
-        return lesion, self.head(self.dropout(features.mean((2, 3))))
-
-
-def build_fcn(spec: ModelSpec) -> nn.Module:
-    """Build it; see `sonoloop.models.networks.build_network`."""
-    from torchvision.models import segmentation  # noqa: PLC0415 - a second to import
-
-    if spec.architecture not in _KINDS:
-        raise ModelError(f"of torchvision there are {' and '.join(_KINDS)}, not {spec.architecture!r}")
-    whole = getattr(segmentation, spec.architecture)(
-        weights=None, weights_backbone=None, num_classes=1, aux_loss=False, **dict(spec.arguments)
-    )
-    whole.backbone.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
-    return FCN(whole.backbone, whole.classifier, dropout=spec.dropout)
+def outline_network(spec: ModelSpec) -> nn.Module:
+    """Build a network for its names and shapes: without memory, on the meta device, where it can be."""
+    try:
+        with torch.device("meta"):
+            return build_network(spec)
+    except ModelError as error:
+        # some compute with numbers while they are built, as smp's MixTransformer does: there it has none
+        if not isinstance(error.__cause__, RuntimeError):
+            raise
+    return build_network(spec)
 
 
 def build_segmenter(spec: ModelSpec) -> nn.Module:
-    """Build it; see `sonoloop.models.networks.build_network`."""
+    """Build a network of segmentation-models-pytorch."""
     import segmentation_models_pytorch as smp  # noqa: PLC0415 - seconds to import
 
     architecture = getattr(smp, spec.architecture, None)
@@ -186,41 +68,124 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
     return tuple(value) if isinstance(value, list) else value
 
 
-_BUILDERS = {
-    "smp": build_segmenter,
-    "timm": build_classifier,
-    "torchvision": build_fcn,
-    "plain": build_plain_unet,
-}
+class Classifier(nn.Module):
+    """A timm network without its own head, whose pooled features (B, F) go into a linear one."""
+
+    def __init__(self, encoder: nn.Module, *, dropout: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(dropout)
+        # some have a layer between their last features and their head, so that `num_features` is another
+        self.head = nn.Linear(int(encoder.head_hidden_size), len(CLASSES))  # type: ignore[arg-type]
+
+    def forward(self, images: torch.Tensor) -> tuple[None, torch.Tensor]:
+        """Classify (B, 1, S, S); there is no lesion map."""
+        return None, self.head(self.dropout(self.encoder(images)))
 
 
-def build_network(spec: ModelSpec) -> nn.Module:
-    """Build the network of a specification, with random weights.
+def build_classifier(spec: ModelSpec) -> nn.Module:
+    """Build a classifier of timm."""
+    import timm  # noqa: PLC0415 - a second to import
 
-    Returns
-    -------
-    torch.nn.Module
-        Takes (B, 1, S, S) in [-1, 1]; gives lesion logits (B, 1, S, S), or None where it only classifies, and
-        class logits (B, 3).
-    """
-    try:
-        network: nn.Module = _BUILDERS[spec.library](spec)
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError, AssertionError) as error:
-        on = f" on {spec.encoder}" if spec.encoder else ""
-        raise ModelError(f"cannot build {spec.architecture}{on} of {spec.library}: {error}") from error
-    return network.to(memory_format=torch.channels_last)
+    encoder = timm.create_model(
+        spec.architecture, pretrained=False, in_chans=1, num_classes=0, **dict(spec.arguments)
+    )
+    return Classifier(encoder, dropout=spec.dropout)
 
 
-def outline_network(spec: ModelSpec) -> nn.Module:
-    """Build a network for its names and shapes: without memory, on the meta device, where it can be."""
-    try:
-        with torch.device("meta"):
-            return build_network(spec)
-    except ModelError as error:
-        # some compute with numbers while they are built, as smp's MixTransformer does: there it has none
-        if not isinstance(error.__cause__, RuntimeError):
-            raise
-    return build_network(spec)
+_KINDS = ("fcn_resnet50", "fcn_resnet101")
+_FEATURES = 2048
 
 
-__all__ = ["build_network", "outline_network"]
+class FCN(nn.Module):
+    """Dilated ResNet features, a small head at an eighth of the resolution, bilinear back."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, *, dropout: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(_FEATURES, len(CLASSES))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Segment and classify (B, 1, S, S)."""
+        features = self.encoder(images)["out"]
+        lesion = F.interpolate(
+            self.decoder(features), images.shape[-2:], mode="bilinear", align_corners=False
+        )
+        return lesion, self.head(self.dropout(features.mean((2, 3))))
+
+
+def build_fcn(spec: ModelSpec) -> nn.Module:
+    """Build an FCN of torchvision."""
+    from torchvision.models import segmentation  # noqa: PLC0415 - a second to import
+
+    if spec.architecture not in _KINDS:
+        raise ModelError(f"of torchvision there are {' and '.join(_KINDS)}, not {spec.architecture!r}")
+    whole = getattr(segmentation, spec.architecture)(
+        weights=None, weights_backbone=None, num_classes=1, aux_loss=False, **dict(spec.arguments)
+    )
+    whole.backbone.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    return FCN(whole.backbone, whole.classifier, dropout=spec.dropout)
+
+
+_CHANNELS = (64, 128, 256, 512, 1024)
+
+
+class Contracting(nn.Module):
+    """The way down: two convolutions a level, halved in between; gives the features of each level."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            _twice(before, after) for before, after in zip((1, *channels), channels, strict=False)
+        )
+        self.halve = nn.MaxPool2d(2)
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Give the features, finest first."""
+        features = [self.levels[0](images)]
+        for level in self.levels[1:]:
+            features.append(level(self.halve(features[-1])))
+        return features
+
+
+class PlainUnet(nn.Module):
+    """The U-Net (Ronneberger et al. 2015) with batch normalisation; channels of each level, finest first."""
+
+    def __init__(self, channels: Sequence[int], *, dropout: float) -> None:
+        super().__init__()
+        self.encoder = Contracting(channels)
+        pairs = list(pairwise(channels))[::-1]
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(deep, fine, 2, stride=2) for fine, deep in pairs)
+        self.merge = nn.ModuleList(_twice(2 * fine, fine) for fine, _ in pairs)
+        self.last = nn.Conv2d(channels[0], 1, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(channels[-1], len(CLASSES))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Segment and classify (B, 1, S, S)."""
+        *finer, deepest = self.encoder(images)
+        features = deepest
+        for grow, merge, beside in zip(self.grow, self.merge, reversed(finer), strict=True):
+            features = merge(torch.cat([beside, grow(features)], dim=1))
+        return self.last(features), self.head(self.dropout(deepest.mean((2, 3))))
+
+
+def build_plain_unet(spec: ModelSpec) -> nn.Module:
+    """Build the plain U-Net, from 64 to 1024 channels unless told otherwise."""
+    if spec.architecture != "Unet":
+        raise ModelError(f"the only plain network is Unet, not {spec.architecture!r}")
+    arguments = dict(spec.arguments)
+    channels = tuple(arguments.pop("channels", _CHANNELS))
+    if arguments:
+        raise ModelError(f"the plain U-Net takes no {', '.join(arguments)}; it takes channels")
+    return PlainUnet(channels, dropout=spec.dropout)
+
+
+def _twice(before: int, after: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels in (before, after):
+        # the normalisation that follows has a bias of its own
+        layers += [nn.Conv2d(channels, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers)

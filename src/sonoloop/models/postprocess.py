@@ -5,48 +5,23 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.measure import label, regionprops
+from skimage.segmentation import relabel_sequential
 
-_EIGHT = np.ones((3, 3), np.bool_)
 MAX_LESIONS = 255
 
 
 def number_lesions(lesion: NDArray[np.float32], *, threshold: float, min_area: float) -> NDArray[np.uint8]:
-    """Threshold a probability map, drop islands, fill holes, and number what is left.
+    """Threshold a probability map (H, W), fill holes, and number the lesions, the largest 1; 0 is background.
 
-    Parameters
-    ----------
-    lesion : numpy.ndarray
-        Lesion probability, (H, W) in [0, 1].
-    threshold : float
-        A pixel of at least this probability is lesion.
-    min_area : float
-        8-connected regions below this share of the frame are dropped.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 (H, W): 0 background, then one number a lesion, the largest 1.
+    8-connected regions below the share `min_area` of the frame are dropped.
     """
-    regions, count = ndimage.label(lesion >= threshold, structure=_EIGHT)
+    regions = label(lesion >= threshold, connectivity=2)
+    regions[np.bincount(regions.ravel())[regions] < min_area * lesion.size] = 0
+    kept = sorted(regionprops(regions), key=lambda region: -region.area)[:MAX_LESIONS]
     numbered = np.zeros(lesion.shape, np.uint8)
-    if count == 0:
-        return numbered
-    areas = np.bincount(regions.ravel(), minlength=count + 1)[1:]
-    boxes = ndimage.find_objects(regions)
-    order = np.argsort(-areas, kind="stable")
-    kept = [index for index in order if areas[index] >= min_area * lesion.size][:MAX_LESIONS]
     # the largest is drawn last, so that a hole filled in it swallows what lay inside
-    for index in reversed(kept):
-        box = boxes[index]
-        numbered[box][ndimage.binary_fill_holes(regions[box] == index + 1)] = kept.index(index) + 1
-    return _close_gaps(numbered)
-
-
-def _close_gaps(numbered: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Renumber without gaps, order kept."""
-    present = np.unique(numbered)
-    if present[-1] == np.count_nonzero(present):
-        return numbered
-    renumbered = np.zeros(256, np.uint8)
-    renumbered[present[present > 0]] = np.arange(1, np.count_nonzero(present) + 1)
-    return renumbered[numbered]
+    for number, region in reversed([*enumerate(kept, start=1)]):
+        numbered[region.slice][ndimage.binary_fill_holes(region.image)] = number
+    # swallowed ones leave gaps
+    return np.asarray(relabel_sequential(numbered)[0], np.uint8)

@@ -5,35 +5,34 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sonoloop.errors import ModelError
 from sonoloop.imaging.grey import check_frame, to_unit
-from sonoloop.models.bundle import Bundle
-from sonoloop.models.devices import autocast_dtype, choose_device
+from sonoloop.models.engines import Array, Engine
 from sonoloop.models.postprocess import number_lesions
-from sonoloop.models.preprocess import Letterbox, normalise
-from sonoloop.models.tta import VIEWS, agreement, expected_dice, make_views, undo_views
+from sonoloop.models.preprocess import Letterbox, namespace, normalise
+from sonoloop.models.tta import VIEWS, agreement, average_classes, expected_dice, make_views, undo_views
 from sonoloop.values import CLASSES, Frame, Prediction
+
+if TYPE_CHECKING:
+    from sonoloop.models.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
-# a logit whose probability is zero in every precision
-_NO_LESION = -100.0
-
 
 class Predictor:
-    """A bundle on a device, ready to predict; safe to call from several threads.
+    """A model ready to predict; safe to call from several threads.
 
     Parameters
     ----------
-    bundle : Bundle
-        The model.
+    bundle : Bundle or Engine
+        The model: a bundle, which torch runs, or one that `sonoloop.models.engines.load_engine` loaded.
     device : str
-        See `sonoloop.models.devices.choose_device`.
+        Where a bundle runs; see `sonoloop.models.devices.choose_device`.
     batch : int
         Most frames that go through the network at once.
     views : int, optional
@@ -53,7 +52,7 @@ class Predictor:
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: Bundle | Engine,
         *,
         device: str = "auto",
         batch: int = 8,
@@ -70,22 +69,25 @@ class Predictor:
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         self.card = bundle.card
-        self.model = bundle.model
+        self.model = self.card.model
         self.batch = batch
         self._on_notice = on_notice or logger.warning
         self._lock = threading.Lock()
-        self._network = bundle.network
-        self._move_to(choose_device(device))
+        if not isinstance(bundle, Engine):
+            from sonoloop.models.engines.torch import TorchEngine  # noqa: PLC0415 - others need no torch
+
+            bundle = TorchEngine(bundle, device)
+        self.engine: Engine = bundle
 
     @property
     def device(self) -> str:
-        """Where the network runs, as torch writes it: "cpu", "cuda", "mps"."""
-        return str(self._device)
+        """Where the network runs: "cpu", "cuda", "mps"."""
+        return self.engine.device
 
     @property
     def precision(self) -> str:
         """In what the network computes: "float32", or the reduced precision that pays here."""
-        return str(self._dtype or torch.float32).removeprefix("torch.")
+        return self.engine.precision
 
     def predict(self, frame: Frame) -> Prediction:
         """Segment and classify one frame.
@@ -114,79 +116,51 @@ class Predictor:
         for frame in frames:
             check_frame(frame)
         predictions: list[Prediction] = []
-        with self._lock, torch.inference_mode():
+        with self._lock:
             while len(predictions) < len(frames):
                 some = frames[len(predictions) : len(predictions) + self.batch]
                 try:
                     predictions += self._predict_some(some)
                 except (RuntimeError, MemoryError) as error:
-                    if not _is_out_of_memory(error):
+                    if not self.engine.is_out_of_memory(error):
                         raise
                     self._take_less(error, some[0])
         return predictions
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run the bare network; one that only classifies sees no lesion anywhere.
-
-        Parameters
-        ----------
-        images : torch.Tensor
-            (B, 1, S, S) in [-1, 1], on the device.
-
-        Returns
-        -------
-        tuple of torch.Tensor
-            Lesion logits (B, 1, S, S) and class logits (B, 3), float32.
-        """
-        images = images.contiguous(memory_format=torch.channels_last)
-        dtype = self._dtype or torch.bfloat16
-        with torch.autocast(self._device.type, dtype, enabled=self._dtype is not None):
-            lesion, classes = self._network(images)
-        if lesion is None:
-            lesion = torch.full_like(images, _NO_LESION)
-        return lesion.float(), classes.float()
-
-    def see(self, frames: Sequence[Frame]) -> tuple[torch.Tensor, torch.Tensor]:
+    def see(self, frames: Sequence[Frame]) -> tuple[Array, Array]:
         """Run the network on every view of a few frames, which have to fit into memory at once.
 
-        Returns
-        -------
-        tuple of torch.Tensor
-            Lesion probability (views, B, S, S), in the letterbox, and class logits (views, B, 3).
+        Gives lesion probability (views, B, S, S), in the letterbox, and class logits (views, B, 3).
         """
-        boxes = [Letterbox(*frame.shape, self.card.spec.size) for frame in frames]
         squares = [
-            box.apply(torch.from_numpy(to_unit(frame.pixels)))
-            for box, frame in zip(boxes, frames, strict=True)
+            Letterbox(*frame.shape, self.card.spec.size).apply(self.engine.put(to_unit(frame.pixels)))
+            for frame in frames
         ]
-        images = normalise(torch.stack(squares)[:, None]).to(self._device)
-        lesion, classes = self.forward(make_views(images, self.views))
-        return undo_views(lesion.sigmoid(), self.views), classes.reshape(self.views, len(frames), -1)
+        images = normalise(namespace(squares[0]).stack(squares)[:, None])
+        lesion, classes = self.engine.run(make_views(images, self.views))
+        return undo_views(lesion, self.views), classes.reshape(self.views, len(frames), -1)
 
     def _predict_some(self, frames: Sequence[Frame]) -> list[Prediction]:
         maps, logits = self.see(frames)
-        classes = (logits / self.card.temperature).softmax(-1).mean(0).cpu().numpy()
+        classes = self.engine.fetch(average_classes(logits, self.card.temperature))
         scores = agreement(maps, self.threshold).tolist()
-        means = maps.mean(0).cpu()
-        return [
-            self._finish(frame, mean, probabilities, score)
-            for frame, mean, probabilities, score in zip(frames, means, classes, scores, strict=True)
-        ]
+        means = self.engine.fetch(maps.mean(0))
+        return [self._finish(*one) for one in zip(frames, means, classes, scores, strict=True)]
 
     def _finish(
-        self, frame: Frame, mean: torch.Tensor, classes: NDArray[np.float32], score: float
+        self, frame: Frame, mean: NDArray[np.float32], classes: NDArray[np.float32], score: float
     ) -> Prediction:
         box = Letterbox(*frame.shape, self.card.spec.size)
-        lesion = box.invert(mean[None])[0].clamp(0, 1)
+        lesion = self.engine.fetch(box.invert(self.engine.put(mean[None]))[0].clip(0, 1))
         normal = float(classes[CLASSES.index("normal")])
         if normal >= self.card.normal_gate:
             mask = np.zeros(frame.shape, np.uint8)
         else:
-            mask = number_lesions(lesion.numpy(), threshold=self.threshold, min_area=self.card.min_area)
+            mask = number_lesions(lesion, threshold=self.threshold, min_area=self.card.min_area)
         expected = expected_dice(score, self.card.agreement, self.views) if mask.any() else normal
         return Prediction(
             frame_id=frame.id,
-            lesion=lesion.numpy(),
+            lesion=lesion,
             mask=mask,
             classes=classes,
             expected_dice=expected,
@@ -194,30 +168,17 @@ class Predictor:
             model=self.model,
         )
 
-    def _move_to(self, device: torch.device) -> None:
-        self._device = device
-        self._network = self._network.to(device)
-        self._dtype = autocast_dtype(device)
-
     def _take_less(self, error: Exception, frame: Frame) -> None:
         """Halve the batch; at one frame go to the CPU; on the CPU give up."""
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.engine.free()
         if self.batch > 1:
             self.batch //= 2
             self._on_notice(f"out of memory on {self.device}; going on with batches of {self.batch}")
-        elif self._device.type != "cpu":
+        elif self.device != "cpu":
             self._on_notice(f"out of memory on {self.device} even for one image; going on on the CPU")
-            self._move_to(torch.device("cpu"))
+            self.engine.move_to_cpu()
         else:
             raise ModelError(
                 f"there is not enough memory to predict {frame.name}; "
                 "close other programs or shrink the image"
             ) from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; on the CPU torch says so in words only."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)

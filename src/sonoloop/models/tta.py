@@ -1,4 +1,7 @@
-"""Several views of one image, averaged; where they disagree, the mask is doubtful."""
+"""Several views of one image, averaged; where they disagree, the mask is doubtful.
+
+Arrays are numpy's or torch's.
+"""
 
 from __future__ import annotations
 
@@ -6,86 +9,63 @@ from collections.abc import Mapping
 from itertools import combinations
 
 import numpy as np
-import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
+from scipy import special
+
+from sonoloop.models.engines import Array
+from sonoloop.models.preprocess import namespace, resize
 
 VIEWS = (1, 2, 4)
 _SMALLER = 0.8
 
 
-def make_views(images: torch.Tensor, views: int) -> torch.Tensor:
-    """Stack views of a batch.
+def make_views(images: Array, views: int) -> Array:
+    """Stack views of a batch (B, 1, S, S), view by view: (views * B, 1, S, S).
 
-    Parameters
-    ----------
-    images : torch.Tensor
-        (B, 1, S, S).
-    views : int
-        1: as it is; 2: mirrored too; 4: both at four fifths of the size too.
-
-    Returns
-    -------
-    torch.Tensor
-        (views * B, 1, S, S), view by view.
+    One is the image as it is; two are it and its mirror image; four are both at four fifths of the size too.
     """
+    xp = namespace(images)
     stack = [images]
     if views >= 2:
-        stack.append(images.flip(-1))
+        stack.append(xp.flip(images, (-1,)))
     if views == 4:
         stack += [_shrink(view) for view in list(stack)]
-    return torch.cat(stack)
+    return xp.concatenate(stack)
 
 
-def undo_views(maps: torch.Tensor, views: int) -> torch.Tensor:
-    """Bring maps of stacked views back to the image's geometry.
-
-    Parameters
-    ----------
-    maps : torch.Tensor
-        (views * B, 1, S, S), as `make_views` orders them.
-    views : int
-        How many.
-
-    Returns
-    -------
-    torch.Tensor
-        (views, B, S, S).
-    """
+def undo_views(maps: Array, views: int) -> Array:
+    """Bring maps (views * B, 1, S, S) of stacked views back to the image's geometry: (views, B, S, S)."""
+    xp = namespace(maps)
     stacked = list(maps[:, 0].reshape(views, -1, *maps.shape[-2:]))
     if views == 4:
         stacked[2], stacked[3] = _grow(stacked[2]), _grow(stacked[3])
     for place in range(1, views, 2):
-        stacked[place] = stacked[place].flip(-1)
-    return torch.stack(stacked)
+        stacked[place] = xp.flip(stacked[place], (-1,))
+    return xp.stack(stacked)
 
 
-def agreement(maps: torch.Tensor, threshold: float) -> torch.Tensor:
-    """How far the views agree on the mask, in [0, 1].
+def agreement(maps: Array, threshold: float) -> Array:
+    """How far the views (views, B, S, S) agree on the mask, in [0, 1]: (B,); 0 where no view sees a lesion.
 
     The mean of the soft Dice of their mean with itself binarised, and of the Dice of each pair of binarised
     views (the pairwise agreement of an ensemble; Zenk et al. 2025 found it the best simple predictor of
     failure).
-
-    Parameters
-    ----------
-    maps : torch.Tensor
-        Lesion probability, (views, B, S, S).
-    threshold : float
-        At which they are binarised.
-
-    Returns
-    -------
-    torch.Tensor
-        (B,); 0 where no view sees a lesion.
     """
+    xp = namespace(maps)
     mean = maps.mean(0)
-    own = (mean >= threshold).float()
-    scores = [2 * (mean * own).sum((1, 2)) / (mean + own).sum((1, 2)).clamp(min=1e-6)]
-    binary = (maps >= threshold).float()
+    own = xp.asarray(mean >= threshold, dtype=maps.dtype)
+    scores = [2 * (mean * own).sum((1, 2)) / (mean + own).sum((1, 2)).clip(min=1e-6)]
+    binary = xp.asarray(maps >= threshold, dtype=maps.dtype)
     for one, other in combinations(binary, 2):
         total = (one + other).sum((1, 2))
-        scores.append(torch.where(total > 0, 2 * (one * other).sum((1, 2)) / total.clamp(min=1), 0.0))
-    return scores[0] if len(scores) == 1 else (scores[0] + torch.stack(scores[1:]).mean(0)) / 2
+        scores.append(xp.where(total > 0, 2 * (one * other).sum((1, 2)) / total.clip(min=1), 0.0))
+    return scores[0] if len(scores) == 1 else (scores[0] + xp.stack(scores[1:]).mean(0)) / 2
+
+
+def average_classes(logits: Array, temperature: float) -> Array:
+    """Average the class probabilities of the views, logits (views, B, 3): (B, 3)."""
+    logits = logits / temperature
+    probabilities = special.softmax(logits, -1) if isinstance(logits, np.ndarray) else logits.softmax(-1)
+    return probabilities.mean(0)
 
 
 def expected_dice(score: float, curves: Mapping[str, Mapping[str, list[float]]], views: int) -> float:
@@ -94,20 +74,21 @@ def expected_dice(score: float, curves: Mapping[str, Mapping[str, list[float]]],
     return float(np.interp(score, curve["x"], curve["y"])) if curve else score
 
 
-def _shrink(images: torch.Tensor) -> torch.Tensor:
-    side, inner, before = _inner(images.shape[-1])
-    small = F.interpolate(images, (inner, inner), mode="bilinear", align_corners=False, antialias=True)
+def _shrink(images: Array) -> Array:
+    inner, middle = _middle(images.shape[-1])
     # black as the letterbox's border, which is -1 after normalisation
-    after = side - inner - before
-    return F.pad(small, (before, after, before, after), value=-1.0)
+    small = namespace(images).full_like(images, -1.0)
+    small[..., middle, middle] = resize(images, inner, inner, antialias=True)
+    return small
 
 
-def _grow(maps: torch.Tensor) -> torch.Tensor:
-    side, inner, before = _inner(maps.shape[-1])
-    middle = maps[:, None, before : before + inner, before : before + inner]
-    return F.interpolate(middle, (side, side), mode="bilinear", align_corners=False)[:, 0]
+def _grow(maps: Array) -> Array:
+    side = maps.shape[-1]
+    _, middle = _middle(side)
+    return resize(maps[:, None, middle, middle], side, side)[:, 0]
 
 
-def _inner(side: int) -> tuple[int, int, int]:
+def _middle(side: int) -> tuple[int, slice]:
     inner = round(side * _SMALLER)
-    return side, inner, (side - inner) // 2
+    before = (side - inner) // 2
+    return inner, slice(before, before + inner)
