@@ -20,6 +20,7 @@ from sonoloop.jobs.events import (
     Finished,
     Gate,
     Job,
+    LeftOut,
     Notice,
     Progress,
     Promoted,
@@ -258,7 +259,7 @@ def test_an_old_image_is_compared_with_those_that_judge_once_it_is_read(project)
         sample = read_frame(add_sample(store, project))
     selected = only(tune(project, judged=False), Selected)
     assert selected.train == 9
-    assert {(one["frame"], one["why"]) for one in selected.left_out} == {
+    assert {(one.frame, one.why) for one in selected.left_out} == {
         (frame.id, "near copies of it, or its patient, are among the images that judge"),
         (sample.id, "it takes no part, as the samples do"),
     }
@@ -292,4 +293,4 @@ def test_a_reference_counts_and_a_contradiction_is_listed(project):
     selected = only(tune(project, judged=False), Selected)
     assert selected.train == 10
     assert selected.by_class["benign"] == 4
-    assert selected.left_out == [{"frame": found, "why": "a lesion is drawn, and its class is normal"}]
+    assert selected.left_out == [LeftOut(frame=found, why="a lesion is drawn, and its class is normal")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections import Counter
 from contextlib import closing
@@ -16,7 +14,7 @@ from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from sonoloop.cli.console import ProgressConsole, result_console
+from sonoloop.cli.console import ProgressConsole, print_json, result_console
 from sonoloop.errors import SonoloopError
 from sonoloop.formats.prediction_folder import PredictionRow
 from sonoloop.values import CLASSES
@@ -91,8 +89,7 @@ class Report(ProgressConsole):
 
     def _print_json(self, values: dict[str, Any]) -> None:
         if self._as_json:
-            sys.stdout.write(json.dumps(values) + "\n")
-            sys.stdout.flush()
+            print_json(values)
 
     def _table(self) -> Table:
         table = Table("image", "class", *CLASSES, "lesions", "area (px)", "expected Dice", box=None)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
@@ -22,6 +21,7 @@ from sonoloop.cli.console import (
     Who,
     not_blank,
     open_store,
+    print_json,
     result_console,
 )
 from sonoloop.errors import StoreError
@@ -47,7 +47,7 @@ def print_status(store: CorrectionStore, *, as_json: bool) -> None:
     model = None if used is None else find_model(store, used.version).model
     if as_json:
         newest = snapshots[-1].name if snapshots else None
-        _print_json(
+        print_json(
             {
                 "store": describe(store.url),
                 "revisions": revisions,
@@ -86,7 +86,7 @@ def print_snapshot(snapshot: Snapshot, *, as_json: bool) -> None:
         role: sum(entry.role == role for entry in snapshot.entries) for role in ("train", "test", "neither")
     }
     if as_json:
-        _print_json(
+        print_json(
             {
                 "name": snapshot.name,
                 "sha256": snapshot.sha256,
@@ -107,7 +107,7 @@ def print_snapshot(snapshot: Snapshot, *, as_json: bool) -> None:
 def print_snapshots(snapshots: Sequence[SnapshotRow], *, as_json: bool) -> None:
     """Print the snapshots of a store."""
     if as_json:
-        _print_json([{**asdict(row), "created": row.created.isoformat()} for row in snapshots])
+        print_json([{**asdict(row), "created": row.created.isoformat()} for row in snapshots])
         return
     console = result_console()
     if not snapshots:
@@ -128,7 +128,7 @@ def print_withdrawal(withdrawn: Withdrawn, taught: Mapping[str, str], *, as_json
     """Print what was erased and who had used it."""
     models = {row.version: row.model for row in withdrawn.models} | dict(taught)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "frames": withdrawn.frames,
                 "before": withdrawn.before,
@@ -158,7 +158,7 @@ def print_withdrawal(withdrawn: Withdrawn, taught: Mapping[str, str], *, as_json
 def print_withdrawn(stones: Sequence[Tombstone], *, as_json: bool) -> None:
     """Print what was withdrawn from a store, ever."""
     if as_json:
-        _print_json([{**asdict(stone), "created": stone.created.isoformat()} for stone in stones])
+        print_json([{**asdict(stone), "created": stone.created.isoformat()} for stone in stones])
         return
     console = result_console()
     if not stones:
@@ -199,7 +199,7 @@ class RelinkReport(ProgressConsole):
             return
         result = self._result
         if self._as_json:
-            _print_json(asdict(result))
+            print_json(asdict(result))
             return
         resaved = f", {len(result.resaved)} of them saved anew" if result.resaved else ""
         lines = [f"{len(result.found)} lost files found among {result.images} images{resaved}"]
@@ -214,7 +214,7 @@ class RelinkReport(ProgressConsole):
 def print_problems(problems: Sequence[str], *, revisions: int, as_json: bool) -> None:
     """Print what a check found."""
     if as_json:
-        _print_json({"revisions": revisions, "problems": problems})
+        print_json({"revisions": revisions, "problems": problems})
         return
     console = result_console()
     for problem in problems:
@@ -231,7 +231,7 @@ def print_settings(settings: StoreSettings, *, as_json: bool) -> None:
     """Print the settings of a store, those with their defaults too."""
     values = asdict(settings)
     if as_json:
-        _print_json(values)
+        print_json(values)
         return
     _print_rows([(key, "none" if value is None else str(value)) for key, value in values.items()])
 
@@ -260,10 +260,6 @@ def _images(number: int) -> str:
 
 def _groups(number: int) -> str:
     return "1 group" if number == 1 else f"{number} groups"
-
-
-def _print_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON holds
-    sys.stdout.write(json.dumps(value) + "\n")
 
 
 store = typer.Typer(help="Look after a project's corrections.", no_args_is_help=True)

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.io import read_study
 from sonoloop.imaging.overlay import lesion_colour, outline, to_display
-from sonoloop.jobs.events import Checked, Event, Progress
+from sonoloop.jobs.events import Checked, Event, Finding, Progress
 from sonoloop.values import CLASSES
 from sonoloop_training.checking.findings import (
-    Finding,
     findings_of,
     not_listed,
     shared_images,
@@ -264,7 +263,7 @@ def check(data: Path, out: Path | None = None) -> Iterator[Event]:
         report=str(folder / REPORT),
         groups=[str(path) for path in files if path.name == GROUPS],
         datasets=[_describe(survey) for survey in surveys],
-        findings=[asdict(finding) for finding in findings],
+        findings=list(findings),
         mend=_count(findings),
     )
 

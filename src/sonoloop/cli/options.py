@@ -1,0 +1,69 @@
+"""A command's options, made from the fields of the request that it sends to a job."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from enum import Enum, StrEnum
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from sonoloop.cli.console import not_blank
+from sonoloop.jobs.request import Asked, Request, asked_of
+
+Command = Callable[..., None]
+
+
+def takes(kind: type[Request]) -> Callable[[Command], Command]:
+    """Give a command the options of a request; it gets the request first, and whatever else it asks for."""
+    asked = {each.name: each for each in asked_of(kind) if each.option.typed}
+
+    def decorate(command: Command) -> Command:
+        hints = get_type_hints(command, include_extras=True)
+        _, *own = inspect.signature(command).parameters.values()
+
+        @wraps(command)
+        def run(**values: Any) -> None:  # noqa: ANN401 - whatever was typed
+            given = {name: _plain(each, values.pop(name)) for name, each in asked.items()}
+            command(kind(**given), **values)
+
+        parameters = [*map(_parameter, asked.values()), *(p.replace(annotation=hints[p.name]) for p in own)]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return decorate
+
+
+def _parameter(asked: Asked) -> inspect.Parameter:
+    option, kind, default = asked.option, asked.kind, asked.default
+    if asked.choices:
+        kind = StrEnum(asked.name, {str(choice): str(choice) for choice in asked.choices})
+    hint: Any = kind
+    if asked.repeated:
+        hint, default = list[kind] | None, None  # type: ignore[valid-type]
+    elif default is None:
+        hint = kind | None
+    make = typer.Argument if option.argument else typer.Option
+    how = make(
+        *([] if option.argument else [option.flag]),
+        help=option.help,
+        metavar=option.metavar,
+        min=option.least,
+        max=option.most,
+        callback=None if option.blank else not_blank,
+    )
+    return inspect.Parameter(
+        asked.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        annotation=Annotated[hint, how],
+        default=inspect.Parameter.empty if asked.required else default,
+    )
+
+
+def _plain(asked: Asked, value: Any) -> Any:  # noqa: ANN401 - whatever was typed
+    if isinstance(value, Enum):
+        return asked.kind(value.value)
+    return tuple(value or ()) if asked.repeated else value
