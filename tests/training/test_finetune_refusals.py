@@ -13,9 +13,9 @@ from PIL import Image
 from tuning import QUICK, notices, only, tune
 
 from sonoloop.errors import BundleError, StoreError, TrainingError
-from sonoloop.jobs.events import Finished, Job, Selected
+from sonoloop.jobs.events import Failed, Finished, Job, Selected, parse_event
 from sonoloop.jobs.folder import Plan, create_job, open_job
-from sonoloop.jobs.request import FinetuneRequest
+from sonoloop.jobs.request import FinetuneRequest, values_of
 from sonoloop.models.card import CARD
 from sonoloop.store import CorrectionStore
 from sonoloop.store.leases import LeaseError, take_lease
@@ -60,6 +60,9 @@ def test_a_missing_file_is_named_and_the_rest_goes_on_only_when_told_to(project,
             "say where they lie now with: sonoloop store relink FOLDER, or go on without them with "
             "--skip-missing"
         )
+        folder = next((project.url.with_suffix(".sonoloop") / "jobs").iterdir())
+        last = parse_event((folder / "events.jsonl").read_text().splitlines()[-1])
+        assert last == Failed(error=told, kind="missing_files")
         events = tune(project, skip_missing=True, judged=False)
     finally:
         kept.rename(path)
@@ -201,6 +204,7 @@ def test_what_is_wrong_is_one_event_and_no_job(project, monkeypatch, capsys, arg
     assert code == 1
     assert event["event"] == "failed"
     assert event["error"].startswith(message)
+    assert event["kind"] == "refused"
     assert not (project.url.with_suffix(".sonoloop") / "jobs").exists()
 
 
@@ -253,13 +257,39 @@ def test_a_store_on_a_server_has_to_be_named_again(tmp_path):
         find_store(FinetuneRequest(store="postgresql://anna:secret@host/other"), job)
 
 
-def test_a_plan_of_before_a_setting_existed_is_gone_on_with(tmp_path):
+def test_a_plan_that_an_earlier_version_wrote_is_gone_on_with(tmp_path):
+    plan = {
+        "store": "s",
+        "snapshot": "snapshot-1",
+        "base": "b",
+        "recipe": {"name": "ft"},
+        "base_data": "",
+        "promote": True,
+        "skip_missing": False,
+        "max_minutes": 5.0,
+        "device": "cpu",
+        "threads": 0,
+    }
+    (tmp_path / "job.json").write_text(json.dumps({"pid": 1, "who": "anna", "plan": plan}))
+    read = open_job(tmp_path).plan
+    assert read == Plan(**{**plan, "base_data": None})
+    assert (read.snapshot_sha256, read.settings) == ("", ())
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path):
+    asked = FinetuneRequest(base_data=tmp_path, settings=("steps=1",), max_minutes=3)
+    plan = Plan(**{**values_of(asked), "store": "s", "snapshot": "s", "base": "b", "recipe": {"a": {"b": 1}}})
+    create_job(tmp_path / "job", plan, "anna").begin()
+    assert open_job(tmp_path / "job").plan == plan
+
+
+def test_a_plan_of_a_later_version_is_not_gone_on_with(tmp_path):
     create_job(tmp_path / "job", Plan(store="s", snapshot="s", base="b", recipe={}), "anna").begin()
     path = tmp_path / "job" / "job.json"
     state = json.loads(path.read_text())
-    del state["plan"]["snapshot_sha256"]
-    path.write_text(json.dumps(state))
-    assert open_job(tmp_path / "job").plan.snapshot_sha256 == ""
+    path.write_text(json.dumps({**state, "plan": {**state["plan"], "colour": "red"}}))
+    with pytest.raises(TrainingError, match=r"made by another version of Sonoloop: it has colour\)"):
+        open_job(tmp_path / "job")
 
 
 def test_a_folder_of_something_else_is_left_alone(project, tmp_path):

@@ -60,8 +60,9 @@ def read_arguments(arguments: Sequence[str]) -> Request:
     parser = argparse.ArgumentParser(prog="python -m sonoloop_training", description="Make Sonoloop models.")
     commands = parser.add_subparsers(dest="command", required=True)
     for command, kind in kinds.items():
-        parts = {"help": kind.about, "description": kind.about, "argument_default": argparse.SUPPRESS}
-        _add_options(commands.add_parser(command, **parts), kind)
+        about, nothing = kind.about, argparse.SUPPRESS
+        parser_of = commands.add_parser(command, help=about, description=about, argument_default=nothing)
+        _add_options(parser_of, kind)
     given = vars(parser.parse_args(arguments))
     kind = kinds[given.pop("command")]
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from enum import Enum, StrEnum
+from enum import Enum
 from functools import wraps
 from typing import Annotated, Any, get_type_hints
 
@@ -38,14 +38,14 @@ def takes(kind: type[Request]) -> Callable[[Command], Command]:
 
 
 def _parameter(asked: Asked) -> inspect.Parameter:
-    option, kind, default = asked.option, asked.kind, asked.default
+    option, default = asked.option, asked.default
+    hint: Any = asked.kind
     if asked.choices:
-        kind = StrEnum(asked.name, {str(choice): str(choice) for choice in asked.choices})
-    hint: Any = kind
+        hint = Enum(asked.name, {str(choice): str(choice) for choice in asked.choices}, type=str)
     if asked.repeated:
-        hint, default = list[kind] | None, None  # type: ignore[valid-type]
+        hint, default = list[hint] | None, None
     elif default is None:
-        hint = kind | None
+        hint = hint | None
     make = typer.Argument if option.argument else typer.Option
     how = make(
         *([] if option.argument else [option.flag]),

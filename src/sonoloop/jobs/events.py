@@ -296,7 +296,11 @@ def name_event(kind: type[Event]) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
-_KINDS = {name_event(kind): kind for kind in Event.__subclasses__()}
+EVENTS: dict[str, type[Event]] = {
+    name_event(kind): kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, Event) and kind not in (Event, Unknown)
+}
 
 
 def parse_event(line: str | bytes) -> Event | None:
@@ -310,7 +314,7 @@ def parse_event(line: str | bytes) -> Event | None:
     if name == "failed" and values.get("error") == "interrupted":
         values.setdefault("kind", "interrupted")  # earlier versions had no kind
     try:
-        return build(_KINDS.get(name, Unknown), values)
+        return build(EVENTS.get(name, Unknown), values)
     except (TypeError, ValueError):
         return Unknown()
 

@@ -87,7 +87,7 @@ class Asked:
     @property
     def repeated(self) -> bool:
         """Whether it may be given several times."""
-        return self.default == ()
+        return isinstance(self.default, tuple)
 
 
 def asked_of(request: type[Request]) -> list[Asked]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -35,9 +35,10 @@ def build(kind: type[T], values: Mapping[str, Any], *, strict: bool = False) -> 
 
 
 @cache
-def type_hints(kind: type[DataclassInstance]) -> dict[str, Any]:
+def type_hints(kind: type) -> dict[str, Any]:
     """Give the types of a frozen value's fields."""
-    return {name: hint for name, hint in get_type_hints(kind).items() if name in kind.__dataclass_fields__}
+    hints = get_type_hints(kind)
+    return {each.name: hints[each.name] for each in fields(kind)}
 
 
 def without_none(hint: Any) -> Any:  # noqa: ANN401 - a type, or what typing makes of several

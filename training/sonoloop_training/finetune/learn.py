@@ -14,7 +14,7 @@ import torch
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
-from sonoloop.jobs.events import Event, LeftOut, Notice, Selected
+from sonoloop.jobs.events import EpochDone, Event, LeftOut, Notice, Selected
 from sonoloop.jobs.folder import JobFolder, Plan
 from sonoloop.models.bundle import Bundle, read_bundle, save_bundle
 from sonoloop.models.card import Card
@@ -366,5 +366,5 @@ def _time_left(minutes: float | None, began: float, job: JobFolder) -> float | N
     """Say what is left of the time allowed; when going on, the epochs of earlier count by themselves."""
     if minutes is None:
         return None
-    spent = 0.0 if job.last("epoch_done") is not None else (time.monotonic() - began) / 60
+    spent = 0.0 if job.last(EpochDone) is not None else (time.monotonic() - began) / 60
     return max(0.05, minutes - spent)

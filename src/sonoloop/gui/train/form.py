@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from magicgui.widgets import create_widget
-from magicgui.widgets.bases import ValueWidget
+from magicgui.widgets.bases import CategoricalWidget, ValueWidget
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
 
@@ -49,6 +49,7 @@ class RequestForm(QObject):
         widget, form = self._widgets[name], self._asked[name].option.form
         chosen = widget.value
         nothing = [] if form is None or form.nothing is None else [(form.nothing, None)]
+        assert isinstance(widget, CategoricalWidget)
         widget.choices = [*nothing, *((each, each) for each in choices)]
         widget.value = chosen if chosen in choices else None
 
