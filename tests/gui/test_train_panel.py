@@ -376,7 +376,7 @@ def test_what_else_is_told_is_folded_below_the_newest(panel):
     panel.watch._set(replace(panel.watch.progress, stage=Stage.DONE, notices=told))
     assert label(panel, "ft-1 passed") == told[1]
     assert label(panel, "only 2 of 3") is None
-    fold = button(panel, "Notes (2)")
+    fold = button(panel, "\N{BLACK RIGHT-POINTING SMALL TRIANGLE} Notes (2)")
     fold.click()
     assert (label(panel, "only 2 of 3"), label(panel, "ft-1 passed")) == told
     fold.click()

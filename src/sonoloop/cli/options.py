@@ -39,9 +39,7 @@ def takes(kind: type[Request]) -> Callable[[Command], Command]:
 
 def _parameter(asked: Asked) -> inspect.Parameter:
     option, default = asked.option, asked.default
-    hint: Any = asked.kind
-    if asked.choices:
-        hint = Enum(asked.name, {str(choice): str(choice) for choice in asked.choices}, type=str)
+    hint: Any = _enum_of(asked) if asked.choices else asked.kind
     if asked.repeated:
         hint, default = list[hint] | None, None
     elif default is None:
@@ -61,6 +59,11 @@ def _parameter(asked: Asked) -> inspect.Parameter:
         annotation=Annotated[hint, how],
         default=inspect.Parameter.empty if asked.required else default,
     )
+
+
+def _enum_of(asked: Asked) -> type[Enum]:
+    values = {str(choice): str(choice) for choice in asked.choices}
+    return Enum(asked.name, values, type=str)  # type: ignore[misc, return-value]
 
 
 def _plain(asked: Asked, value: Any) -> Any:  # noqa: ANN401 - whatever was typed

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
@@ -25,15 +25,13 @@ from sonoloop.cli.console import (
     result_console,
 )
 from sonoloop.errors import StoreError
-from sonoloop.store.corrections import CorrectionStore
-from sonoloop.store.database import describe
-from sonoloop.store.file_index import Relinked, Searching
-from sonoloop.store.groups import count_groups
-from sonoloop.store.model_registry import find_model
-from sonoloop.store.promotions import incumbent
-from sonoloop.store.settings import StoreSettings, read_settings
-from sonoloop.store.snapshots import Snapshot, SnapshotRow, list_snapshots
-from sonoloop.store.withdrawal import Tombstone, Withdrawn
+
+if TYPE_CHECKING:
+    from sonoloop.store.corrections import CorrectionStore
+    from sonoloop.store.file_index import Relinked, Searching
+    from sonoloop.store.settings import StoreSettings
+    from sonoloop.store.snapshots import Snapshot, SnapshotRow
+    from sonoloop.store.withdrawal import Tombstone, Withdrawn
 
 # an image's id before people; 12 of 64 digits tell any two apart
 _DIGITS = 12
@@ -42,6 +40,13 @@ _LISTED = 10
 
 def print_status(store: CorrectionStore, *, as_json: bool) -> None:
     """Print what a store holds."""
+    from sonoloop.store.database import describe  # noqa: PLC0415 - `--help` loads no SQLAlchemy
+    from sonoloop.store.groups import count_groups  # noqa: PLC0415
+    from sonoloop.store.model_registry import find_model  # noqa: PLC0415
+    from sonoloop.store.promotions import incumbent  # noqa: PLC0415
+    from sonoloop.store.settings import read_settings  # noqa: PLC0415
+    from sonoloop.store.snapshots import list_snapshots  # noqa: PLC0415
+
     counts, revisions, snapshots = count_groups(store), store.count(), list_snapshots(store)
     settings, used = read_settings(store), incumbent(store)
     model = None if used is None else find_model(store, used.version).model
@@ -188,6 +193,8 @@ class RelinkReport(ProgressConsole):
 
     def tell(self, step: Searching | Relinked) -> None:
         """Take the next step of the search."""
+        from sonoloop.store.file_index import Relinked  # noqa: PLC0415
+
         if isinstance(step, Relinked):
             self._result = step
         else:
@@ -379,8 +386,6 @@ def verify(*, place: Store = None, as_json: AsJson = False) -> None:
 
     The exit code is 1 where something is wrong.
     """
-    from sonoloop.cli.console import ProgressConsole  # noqa: PLC0415 - `--help` loads none of these
-
     with open_store(place) as opened:
         with ProgressConsole(quiet=as_json) as console:
             console.show("Checking", 0, 1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from napari.utils.notifications import show_info
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
-from qtpy.QtGui import QShowEvent
+from qtpy.QtGui import QIcon, QShowEvent
 from qtpy.QtWidgets import (
     QApplication,
     QLabel,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from sonoloop.gui.train.curves import Curves
 
 
-_FOLDED = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
+_FOLDED, _UNFOLDED = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}", "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
 _ANY_HEIGHT = 16_777_215  # Qt's own, which not every binding tells
 _FEWEST = 5  # the training refuses fewer
 
@@ -98,37 +98,43 @@ class Notes(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._notes: Sequence[str] = ()
         self._earlier, self._newest = _text(), _text()
-        self._fold = QCollapsible(
-            expandedIcon="\N{BLACK DOWN-POINTING SMALL TRIANGLE}", collapsedIcon=_FOLDED
-        )
+        # its own arrows keep the colour of another theme
+        self._fold = QCollapsible(expandedIcon=QIcon(), collapsedIcon=QIcon())
         self._fold.setDuration(0)
         self._fold.setContent(self._earlier)
-        self._fold.toggled.connect(self._unfold)
-        self._fold.collapse(animate=False)
-        self._fold.toggleButton().setToolTip("Show all that the training told")
-        self._fold.toggleButton().setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self._fold.toggled.connect(self._render)
+        button = self._fold.toggleButton()
+        button.setToolTip("Show all that the training told")
+        button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        button.setStyleSheet("text-align: left; background: transparent; border: none; padding: 0 4px")
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
+        for each in (layout, self._fold.layout()):
+            if each is not None:
+                each.setContentsMargins(0, 0, 0, 0)
+                each.setSpacing(2)
         for part in (self._fold, self._newest):
             layout.addWidget(part)
         for label in (self._earlier, self._newest):
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.hide()
 
-    def _unfold(self, unfolded: bool) -> None:
-        # the height that it gives by itself is too small for text that is wrapped
-        self._earlier.setMaximumHeight(_ANY_HEIGHT)
-        self._earlier.setVisible(unfolded)
-
     def set_notes(self, notes: Sequence[str]) -> None:
         """Show notes, the oldest first."""
+        self._notes = notes
         self.setVisible(bool(notes))
-        self._fold.setText(f"Notes ({len(notes)})")
-        self._fold.setVisible(len(notes) > 1)
-        self._earlier.setText("\n".join(notes[:-1]))
-        self._newest.setText("".join(notes[-1:]))
+        self._render()
+
+    def _render(self) -> None:
+        unfolded = self._fold.isExpanded()
+        self._fold.setText(f"{_UNFOLDED if unfolded else _FOLDED} Notes ({len(self._notes)})")
+        self._fold.setVisible(len(self._notes) > 1)
+        self._earlier.setText("\n".join(self._notes[:-1]))
+        self._earlier.setVisible(unfolded)
+        # the height that it is given unfolded is too small for text that is wrapped
+        self._earlier.setMaximumHeight(_ANY_HEIGHT)
+        self._newest.setText("".join(self._notes[-1:]))
 
 
 # as a training's own words abbreviate them
