@@ -63,7 +63,7 @@ def _parameter(asked: Asked) -> inspect.Parameter:
 
 def _enum_of(asked: Asked) -> type[Enum]:
     values = {str(choice): str(choice) for choice in asked.choices}
-    return Enum(asked.name, values, type=str)  # type: ignore[misc, return-value]
+    return Enum(asked.name, values, type=str)  # type: ignore[return-value]
 
 
 def _plain(asked: Asked, value: Any) -> Any:  # noqa: ANN401 - whatever was typed

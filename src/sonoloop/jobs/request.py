@@ -21,7 +21,7 @@ DEFAULT_WHO = "command line"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InForm:
-    """How a panel asks for a field: with a label and a tip, a value to begin with, and its bounds."""
+    """How a panel asks for a field: by a label and a tip, a value to begin with, whole bounds."""
 
     label: str
     tip: str
@@ -92,7 +92,8 @@ class Asked:
 
 def asked_of(request: type[Request]) -> list[Asked]:
     """List what a request asks for, in the order of its fields."""
-    return [_read(each, type_hints(request)[each.name]) for each in fields(request)]
+    hints = type_hints(request)  # type: ignore[arg-type] - mypy takes no dataclass for hashable
+    return [_read(each, hints[each.name]) for each in fields(request)]
 
 
 def _read(each: Field[Any], hint: Any) -> Asked:  # noqa: ANN401 - a type

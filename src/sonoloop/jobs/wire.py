@@ -35,7 +35,7 @@ def build(kind: type[T], values: Mapping[str, Any], *, strict: bool = False) -> 
 
 
 @cache
-def type_hints(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a dataclass; mypy takes none for hashable
+def type_hints(kind: type) -> dict[str, Any]:
     """Give the types of a frozen value's fields."""
     hints = get_type_hints(kind)
     return {each.name: hints[each.name] for each in fields(kind)}

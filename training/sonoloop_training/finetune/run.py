@@ -109,6 +109,7 @@ def begin_job(request: FinetuneRequest, store: CorrectionStore, library: Library
     crash_here("after-snapshot")
     settled = {
         "store": describe(store.url),
+        "job": None,  # where the plan itself lies
         "snapshot": snapshot.name,
         "snapshot_sha256": snapshot.sha256,
         "base": base,

@@ -59,11 +59,12 @@ def _make_widget(asked: Asked) -> ValueWidget[Any]:
     assert form is not None
     options: dict[str, Any] = {"tooltip": form.tip}
     kind: Any = asked.kind
+    bounded = form.least is not None
     if form.nothing is not None:
         options |= {"widget_type": "ComboBox", "choices": [(form.nothing, None)]}
     elif asked.choices:
         options |= {"widget_type": "ComboBox", "choices": list(asked.choices)}
-    elif form.least is not None or form.most is not None:
+    elif bounded:
         # magicgui's own box of whole numbers shows no unit
         kind, options = float, {**options, "min": form.least, "max": form.most, "step": 1}
     value = {} if form.value is None and asked.default is None else {"value": form.value or asked.default}
@@ -71,7 +72,7 @@ def _make_widget(asked: Asked) -> ValueWidget[Any]:
     assert isinstance(widget, ValueWidget)
     native = widget.native
     native.setAccessibleName(form.label)
-    if kind is float:
+    if bounded:
         native.setDecimals(0)
         native.setSuffix(form.unit)
     if "choices" in options:
