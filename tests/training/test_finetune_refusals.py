@@ -277,7 +277,7 @@ def test_a_plan_that_an_earlier_version_wrote_is_gone_on_with(tmp_path):
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path):
-    asked = FinetuneRequest(base_data=tmp_path, settings=("steps=1",), max_minutes=3)
+    asked = FinetuneRequest(base_data=tmp_path, settings=("steps=1",), max_minutes=3, device="cpu")
     plan = Plan(**{**values_of(asked), "store": "s", "snapshot": "s", "base": "b", "recipe": {"a": {"b": 1}}})
     create_job(tmp_path / "job", plan, "anna").begin()
     assert open_job(tmp_path / "job").plan == plan

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
@@ -53,9 +54,12 @@ class Option:
     form: InForm | None = None
 
 
-def option(help: str, /, default: Any = MISSING, **more: Any) -> Any:  # noqa: A002, ANN401 - as `field`
-    """Make a field of a request; see `Option`."""
+def option(help: str, /, default: Any = None, **more: Any) -> Any:  # noqa: A002, ANN401 - as `field`
+    """Make a field of a request that may be left out; see `Option`."""
     return field(default=default, metadata={"option": Option(help=help, **more)})
+
+
+required = partial(option, default=MISSING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,26 +132,24 @@ class TrainRequest(Request):
     command = "train"
     about = "make a model from a recipe and data"
 
-    recipe: str = option(
+    recipe: str = required(
         "Name of a shipped recipe, such as unet (docs/training.md lists them), or a TOML file.",
         argument=True,
         metavar="RECIPE",
     )
-    data: Path = option(_DATA)
-    out: Path | None = option(
-        "Folder for checkpoint, figures and the model; runs/RECIPE if not given.", default=None
-    )
+    data: Path = required(_DATA)
+    out: Path | None = option("Folder for checkpoint, figures and the model; runs/RECIPE if not given.")
     settings: tuple[str, ...] = option(
         "Change the recipe, such as epochs=2; repeatable.", default=(), flag="--set", metavar="KEY=VALUE"
     )
-    fold: int | None = option("Test this fold; the recipe then splits by folds.", default=None, least=1)
-    seed: int | None = option("Of everything random.", default=None, least=0)
-    max_minutes: float | None = option(_MINUTES, default=None, least=0.1)
+    fold: int | None = option("Test this fold; the recipe then splits by folds.", least=1)
+    seed: int | None = option("Of everything random.", least=0)
+    max_minutes: float | None = option(_MINUTES, least=0.1)
     resume: bool = option("Go on with a run that broke off; refuse to begin a new one.", default=False)
     leaky: bool = option("Split by image, twins on both sides; every result is marked leaked.", default=False)
     show_augment: bool = option("Only draw 32 augmented pairs, to OUT/augmentation.png.", default=False)
     device: str = option("Where to train; auto takes a GPU if there is one.", default="auto", choices=DEVICES)
-    threads: int | None = option(_THREADS, default=None, least=1)
+    threads: int | None = option(_THREADS, least=1)
 
     @property
     def folder(self) -> Path:
@@ -162,10 +164,9 @@ class FinetuneRequest(Request):
     command = "finetune"
     about = "learn from a store's corrections, and have the new model judged"
 
-    store: str | None = option(_STORE, default=None, metavar="URL")
+    store: str | None = option(_STORE, metavar="URL")
     snapshot: str | None = option(
         "Learn from this one; one is taken if not given.",
-        default=None,
         metavar="NAME",
         settled=True,
         form=InForm(
@@ -176,19 +177,14 @@ class FinetuneRequest(Request):
     )
     start: str | None = option(
         "Start from this model (an id, a version or a folder); from the one in use if not given.",
-        default=None,
         flag="--from",
         metavar="MODEL",
     )
     base_data: Path | None = option(
-        "The data that trained the model; some of it is shown again.",
-        default=None,
-        metavar="DIR",
-        settled=True,
+        "The data that trained the model; some of it is shown again.", metavar="DIR", settled=True
     )
     max_minutes: float | None = option(
         _MINUTES,
-        default=None,
         least=0.1,
         settled=True,
         form=InForm(
@@ -204,21 +200,15 @@ class FinetuneRequest(Request):
     settings: tuple[str, ...] = option(
         "Change the recipe, such as replay=0.5; repeatable.", default=(), flag="--set", metavar="KEY=VALUE"
     )
-    job: Path | None = option(
-        "Work in this folder, and go on with what broke off there.", default=None, metavar="DIR"
-    )
+    job: Path | None = option("Work in this folder, and go on with what broke off there.", metavar="DIR")
     skip_missing: bool = option("Go on without the images whose files are gone.", default=False)
     judged: bool = option(
         "Whether the new model is judged against the one in use.", default=True, flag="--gate/--no-gate"
     )
-    who: str | None = option("Pseudonym of whoever starts it.", default=None, metavar="NAME", blank=False)
-    device: str | None = option(
-        "Where to train; auto if not given.", default=None, choices=DEVICES, settled=True
-    )
-    threads: int | None = option(_THREADS, default=None, least=1)
-    recipe_name: str | None = option(
-        "A shipped recipe's name, or a TOML file.", default=None, flag="--recipe", typed=False
-    )
+    who: str | None = option("Pseudonym of whoever starts it.", metavar="NAME", blank=False)
+    device: str | None = option("Where to train; auto if not given.", choices=DEVICES, settled=True)
+    threads: int | None = option(_THREADS, least=1)
+    recipe_name: str | None = option("A shipped recipe's name, or a TOML file.", flag="--recipe", typed=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,20 +219,18 @@ class GateRequest(Request):
     about = "judge a model against the one in use, on the frames of a store that judge"
 
     model: str | None = option(
-        "The candidate, as `sonoloop models list` names it.", default=None, argument=True, metavar="[MODEL]"
+        "The candidate, as `sonoloop models list` names it.", argument=True, metavar="[MODEL]"
     )
-    store: str | None = option(_STORE, default=None, metavar="URL")
-    against: str | None = option("The model in use if not given.", default=None, metavar="MODEL")
+    store: str | None = option(_STORE, metavar="URL")
+    against: str | None = option("The model in use if not given.", metavar="MODEL")
     promote: bool = option("Use the candidate if it is found better.", default=False)
     every_model: bool = option(
         "Compare nothing: score all models on today's test set, for `sonoloop models list`.", default=False
     )
-    out: Path | None = option(
-        "Folder for the pictures; beside the store if not given.", default=None, metavar="DIR"
-    )
+    out: Path | None = option("Folder for the pictures; beside the store if not given.", metavar="DIR")
     who: str = option("Your pseudonym, for the record.", default=DEFAULT_WHO, metavar="NAME")
     device: str = option(_RUN_DEVICE, default="auto", choices=DEVICES)
-    threads: int | None = option(_THREADS, default=None, least=1)
+    threads: int | None = option(_THREADS, least=1)
 
     def __post_init__(self) -> None:
         if (self.model is None) is not self.every_model:
@@ -258,14 +246,14 @@ class EvaluateRequest(Request):
     command = "evaluate"
     about = "judge a model, or compare two, on images with known masks and classes"
 
-    data: Path = option(_DATA)
-    model: str | None = option("Name or folder of a model; the shipped one if not given.", default=None)
-    versus: str | None = option("Another model, compared with it on the same images.", default=None)
+    data: Path = required(_DATA)
+    model: str | None = option("Name or folder of a model; the shipped one if not given.")
+    versus: str | None = option("Another model, compared with it on the same images.")
     part: Literal["all", "validation", "test"] = option("Which part of the split judges.", default="all")
-    split: Path | None = option("split.json that says the parts, if the model's does not.", default=None)
-    out: Path | None = option("Folder to write to; evaluation/MODEL-PART if not given.", default=None)
+    split: Path | None = option("split.json that says the parts, if the model's does not.")
+    out: Path | None = option("Folder to write to; evaluation/MODEL-PART if not given.")
     device: str = option(_RUN_DEVICE, default="auto", choices=DEVICES)
-    views: Literal[1, 2, 4] | None = option("Views of each image to average.", default=None)
+    views: Literal[1, 2, 4] | None = option("Views of each image to average.")
     batch: int = option("Images at a time.", default=8, least=1, most=256)
 
 
@@ -276,15 +264,15 @@ class ImportRequest(Request):
     command = "import"
     about = "bring a dataset's masks into a store as corrections"
 
-    folder: Path = option("The dataset's folder.", argument=True, metavar="FOLDER")
-    layout: Literal["busi", "busbra"] = option("How it is laid out; see docs/datasets.md.", flag="--format")
+    folder: Path = required("The dataset's folder.", argument=True, metavar="FOLDER")
+    layout: Literal["busi", "busbra"] = required("How it is laid out; see docs/datasets.md.", flag="--format")
     annotator: str | None = option(
-        "Who drew the masks; the dataset if not given.", default=None, metavar="NAME", blank=False
+        "Who drew the masks; the dataset if not given.", metavar="NAME", blank=False
     )
     split: Literal["auto", "train", "test"] = option(
         "The role of new groups; auto draws it, as for every other image.", default="auto"
     )
-    store: str | None = option(_STORE, default=None, metavar="URL")
+    store: str | None = option(_STORE, metavar="URL")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,10 +282,8 @@ class CheckRequest(Request):
     command = "check"
     about = "say what a dataset holds and what must be mended before it trains"
 
-    folder: Path = option(_DATA, argument=True, metavar="DIR")
-    out: Path | None = option(
-        "Folder for report.html and groups.json; DIR-check here if not given.", default=None
-    )
+    folder: Path = required(_DATA, argument=True, metavar="DIR")
+    out: Path | None = option("Folder for report.html and groups.json; DIR-check here if not given.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,10 +293,10 @@ class UnpackRequest(Request):
     command = "unpack"
     about = "unpack a dataset as downloaded: BUSI's zip file, or Hugging Face's Parquet files"
 
-    source: Path = option(
+    source: Path = required(
         "A zip file, a Parquet file, or a folder with these.", argument=True, metavar="SOURCE"
     )
-    out: Path = option("Folder to make.")
+    out: Path = required("Folder to make.")
 
 
 def read_request(kind: type[R], text: str) -> R:
