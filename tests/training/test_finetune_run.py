@@ -21,6 +21,7 @@ from sonoloop.jobs.events import (
     Finished,
     Gate,
     Job,
+    LeftOut,
     Notice,
     Progress,
     Promoted,
@@ -29,6 +30,7 @@ from sonoloop.jobs.events import (
     StartWatched,
     Step,
 )
+from sonoloop.jobs.request import FinetuneRequest
 from sonoloop.models.bundle import read_bundle
 from sonoloop.store import CorrectionStore
 from sonoloop.store.file_index import Places
@@ -39,7 +41,6 @@ from sonoloop.store.references import set_reference
 from sonoloop.store.settings import change_settings
 from sonoloop.store.snapshots import list_snapshots, take_snapshot
 from sonoloop.values import Correction
-from sonoloop_training.finetune.request import Request
 from sonoloop_training.finetune.run import finetune
 
 
@@ -152,7 +153,7 @@ def waiting(learned, tmp_path) -> Project:
 def have_judged(project: Project, **changes) -> list[Event]:
     """Go on with the one job until its model is judged."""
     (job,) = (project.url.with_suffix(".sonoloop") / "jobs").iterdir()
-    asked = Request(store=str(project.url), job=job, **changes)
+    asked = FinetuneRequest(store=str(project.url), job=job, **changes)
     return list(finetune(asked, library=project.library))
 
 
@@ -287,7 +288,7 @@ def test_an_old_image_is_compared_with_those_that_judge_once_it_is_read(project)
         sample = read_frame(add_sample(store, project))
     selected = only(tune(project, judged=False), Selected)
     assert selected.train == 9
-    assert {(one["frame"], one["why"]) for one in selected.left_out} == {
+    assert {(one.frame, one.why) for one in selected.left_out} == {
         (frame.id, "near copies of it, or its patient, are among the images that judge"),
         (sample.id, "it takes no part, as the samples do"),
     }
@@ -321,4 +322,4 @@ def test_a_reference_counts_and_a_contradiction_is_listed(project):
     selected = only(tune(project, judged=False), Selected)
     assert selected.train == 10
     assert selected.by_class["benign"] == 4
-    assert selected.left_out == [{"frame": found, "why": "a lesion is drawn, and its class is normal"}]
+    assert selected.left_out == [LeftOut(frame=found, why="a lesion is drawn, and its class is normal")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from sonoloop.gui.models_shelf import Shelf
-    from sonoloop.gui.train.progress import GateResult
+    from sonoloop.jobs.events import Gate
     from sonoloop.store.snapshots import Learnable
 
 
@@ -51,7 +51,7 @@ class TrainingDesk(Protocol):
         """Return where the jobs of a store lie."""
         ...
 
-    def use(self, url: str | None, gate: GateResult, *, who: str, why: str | None) -> None:
+    def use(self, url: str | None, gate: Gate, *, who: str, why: str | None) -> None:
         """Put a candidate into use."""
         ...
 

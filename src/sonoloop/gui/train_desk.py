@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sonoloop.errors import ConflictError
 from sonoloop.gui.desks import Outlook
-from sonoloop.gui.train.progress import GateResult
 from sonoloop.gui.work import OpenStore, StoreKeeper
+from sonoloop.jobs.events import Gate
 from sonoloop.jobs.folder import JOBS
 from sonoloop.models.archive import verify_files
 from sonoloop.models.card import shipped_card
@@ -60,7 +60,7 @@ class TrainDesk:
         """Return where the jobs of a store lie."""
         return work_folder(self._keeper.at(url).url) / JOBS
 
-    def use(self, url: str | None, gate: GateResult, *, who: str, why: str | None) -> None:
+    def use(self, url: str | None, gate: Gate, *, who: str, why: str | None) -> None:
         """Put a candidate into use: on the gate's word, or on a person's, who says why."""
         store = self._keeper.at(url)
         # what is not whole must not be in use

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from sonoloop.jobs.events import Finding
 from sonoloop.values import CLASSES
 from sonoloop_training.checking.survey import FaultKind, SharedPair, Source, Survey
 
@@ -31,21 +31,6 @@ _ADVICE: dict[FaultKind, tuple[Severity, str, str]] = {
         "every level above 0 is taken as lesion; save them with two",
     ),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing about a dataset that its owner should know."""
-
-    # "mend": training would learn or measure something wrong
-    severity: Severity
-    dataset: str
-    # without its count
-    what: str
-    # empty where nothing is to be done
-    advice: str = ""
-    # which images, with details; empty if it is about all
-    names: tuple[str, ...] = ()
 
 
 def not_listed(source: Source) -> Finding:

@@ -17,10 +17,9 @@ from sonoloop.atomic import write_together
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.io import read_study
 from sonoloop.imaging.overlay import lesion_colour, outline, to_display
-from sonoloop.jobs.events import Checked, Event, Progress
+from sonoloop.jobs.events import Checked, Event, Finding, Progress
 from sonoloop.values import CLASSES
 from sonoloop_training.checking.findings import (
-    Finding,
     findings_of,
     not_listed,
     shared_images,
@@ -79,7 +78,7 @@ def check(data: Path, out: Path | None = None) -> Iterator[Event]:
         report=str(folder / REPORT),
         groups=[str(path) for path in files if path.name == GROUPS],
         datasets=[_describe(survey) for survey in surveys],
-        findings=[asdict(finding) for finding in findings],
+        findings=list(findings),
         mend=sum(finding.severity == "mend" for finding in findings),
     )
 

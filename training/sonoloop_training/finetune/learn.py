@@ -13,7 +13,7 @@ import torch
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
-from sonoloop.jobs.events import Event, Notice, Selected
+from sonoloop.jobs.events import EpochDone, Event, LeftOut, Notice, Selected
 from sonoloop.jobs.folder import JobFolder, Plan
 from sonoloop.models.bundle import Bundle, read_bundle, save_bundle
 from sonoloop.models.card import Card
@@ -213,7 +213,7 @@ def gather(
         train=len(selection.train) + len(selection.validation),
         by_class=selection.by_class,
         test_groups=selection.test_groups,
-        left_out=[{"frame": frame, "why": why} for frame, why in selection.left_out],
+        left_out=[LeftOut(frame=frame, why=why) for frame, why in selection.left_out],
         replay=0 if replayed is None else len(replayed),
     )
     known = [] if replayed is None else [CLASSES[label] for label in set(replayed.labels.tolist())]
@@ -271,9 +271,9 @@ def _replay(
 ) -> Generator[Event, None, tuple[Cache | None, int]]:
     draws, wanted = plan_draws(config, fresh, replays=bool(plan.base_data))
     replayed: Cache | None = None
-    if wanted:
+    if wanted and plan.base_data is not None:
         chosen = yield from choose_replay(
-            Path(plan.base_data),
+            plan.base_data,
             base_folder,
             test_side,
             config,
@@ -340,5 +340,5 @@ def _time_left(minutes: float | None, began: float, job: JobFolder) -> float | N
     """Say what is left of the time allowed; when going on, the epochs of earlier count by themselves."""
     if minutes is None:
         return None
-    spent = 0.0 if job.last("epoch_done") is not None else (time.monotonic() - began) / 60
+    spent = 0.0 if job.last(EpochDone) is not None else (time.monotonic() - began) / 60
     return max(0.05, minutes - spent)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sonoloop.errors import TrainingError
+from sonoloop.errors import MissingFilesError, TrainingError
 from sonoloop.imaging.fingerprints import fingerprint
 from sonoloop.jobs.events import Notice, Progress
 from sonoloop.models.card import Head
@@ -237,7 +237,7 @@ def find_missing(
         return []
     told = f"the files of {len(missing)} of {len(samples)} corrected images are not there: {_name(names)}"
     if not skip_missing:
-        raise TrainingError(
+        raise MissingFilesError(
             f"{told}; say where they lie now with: sonoloop store relink FOLDER, or go on without them with "
             "--skip-missing"
         )
@@ -290,7 +290,7 @@ def read_samples(
     if changed:
         told = f"{len(changed)} of the corrected images cannot be learned from: {_name(changed)}"
         if not skip_changed:
-            raise TrainingError(
+            raise MissingFilesError(
                 f"{told}; put the original files back, or say where they lie with: sonoloop store relink "
                 "FOLDER, or go on without them with --skip-missing"
             )

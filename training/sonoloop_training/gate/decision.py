@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from sonoloop.jobs.events import Side, State
 from sonoloop.store.metrics import Bools, Counts, Floats, FrameScore, auc, resampled_mean
 from sonoloop.store.test_sets import VerdictName
 
-State = Literal["held", "open", "worse", "unknown"]
 # groups with a lesion, below which nothing is promoted
 FEWEST_GROUPS = 10
 # more test groups than anybody will collect
@@ -48,27 +47,6 @@ class Margins:
     missed_malignant: float = 0.05
     false_alarms: float = 0.05
     auc: float = 0.02
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """A figure that must not get worse: of both models, and candidate - incumbent with its 95 % interval."""
-
-    # None where no frame is about it
-    candidate: float | None = None
-    incumbent: float | None = None
-    difference: float | None = None
-    interval: tuple[float, float] | None = None
-    # that it is about
-    frames: int = 0
-    groups: int = 0
-    # by how much it may be worse
-    margin: float
-    # "held": not worse by more than the margin. "worse": it is, and not by chance, for the interval leaves
-    # out zero. "open": it is, and that may be chance. "unknown": no frame is about it
-    state: State = "unknown"
-    # further groups with which an open one would tell
-    needed: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""."""
+"""The Train panel, with what only it uses."""
