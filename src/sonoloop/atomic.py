@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from glob import escape
 from pathlib import Path
 
 
@@ -52,7 +53,7 @@ def remove_whole(folder: Path) -> None:
 
 def sweep(path: Path) -> None:
     """Remove what processes that were killed left half written beside `path`, or half removed."""
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
         _remove(left)
 
 

@@ -111,7 +111,7 @@ class CorrectionStore(Database):
     def verify(self) -> list[str]:
         """Check the database, its guards, and that every mask is still what was accepted."""
         self._open()
-        return find_problems(self.reading)
+        return find_problems(self)
 
     def _read_last(self, query: Select[Any]) -> Revision | None:
         last = query.order_by(None).order_by(REVISIONS.c.number.desc()).limit(1)

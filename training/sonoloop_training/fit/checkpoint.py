@@ -82,6 +82,8 @@ class Checkpoint:
         } | {name: getattr(fitting, name) for name in _PLAIN}
         self._check_finite(state["network"] | state["average"], fitting.epoch)
         try:
+            # what a process that was killed left; not when resuming, which every process of a run does
+            sweep(self.path)
             with whole(self.path) as temporary, temporary.open("wb") as file:
                 torch.save(state, file)
                 crash_here("checkpoint-half-written")
@@ -116,7 +118,6 @@ class Checkpoint:
 
         One in which nothing was learned yet binds nobody: a training that differs begins anew.
         """
-        sweep(self.path)
         if not self.path.is_file():
             return False
         state = self._read()
