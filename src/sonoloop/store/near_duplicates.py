@@ -201,13 +201,10 @@ class SketchIndex:
     def nearest(self, one: Sketch) -> list[str]:
         """Name the frames whose images are worth comparing, the nearest first."""
         mine = _read_hashes([write_sketch(one)[1]])
-        apart = np.concatenate(
-            [
-                _apart(self._hashes[..., start : min(start + _BLOCK, len(self._ids))], mine)
-                for start in range(0, len(self._ids), _BLOCK)
-            ]
-            or [np.zeros(0, np.uint8)]
-        )
+        apart = np.empty(len(self._ids), np.uint8)
+        for start in range(0, len(apart), _BLOCK):
+            some = slice(start, min(start + _BLOCK, len(apart)))
+            apart[some] = _apart(self._hashes[..., some], mine)
         near = [(int(apart[place]), self._ids[place]) for place in np.flatnonzero(apart <= CANDIDATE)]
         return [frame_id for _, frame_id in sorted(near)[:CANDIDATES_AN_IMAGE]]
 
