@@ -16,12 +16,22 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# what takes long begins first, so that the workers end together
+FIRST = ("gui", "training", "cli", "store")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have pytest-xdist keep our order: its own begins with the files of many tests, which are quick."""
+    config.option.loadscopereorder = False
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tell pytest-xdist what belongs to one worker: all windows, since one is in front, and else a file."""
     for item in items:
         windows = item.path.is_relative_to(ROOT / "tests" / "gui")
         item.add_marker(pytest.mark.xdist_group("windows" if windows else item.path.stem))
+    items.sort(key=lambda item: FIRST.index(item.path.parent.name) if item.path.parent.name in FIRST else 9)
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
+
+from sonoloop_training.__main__ import main
 
 # What several processes compute is that of one, but for rounding, only where no statistics are of a part of
 # the batch. Adam divides a gradient by its own size: of one that is about nothing, the rounding error becomes
@@ -28,13 +34,32 @@ ALIKE = (
 )
 
 
-def run(command: list[str], recipe: Path, data: Path, out: Path, *settings: str) -> list[dict]:
-    """Train in processes and give the events, which only one may tell."""
+def run_alone(recipe: Path, data: Path, out: Path, *settings: str) -> list[dict]:
+    """Train in this process and give the events."""
+    told, threads = io.StringIO(), torch.get_num_threads()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with redirect_stdout(told):
+            assert main(arguments_for(recipe, data, out, settings)) == 0
+    finally:
+        torch.set_num_threads(threads)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return [json.loads(line) for line in told.getvalue().splitlines() if line.startswith("{")]
+
+
+def arguments_for(recipe: Path, data: Path, out: Path, settings: Sequence[str]) -> list[str]:
     arguments = ["train", str(recipe), "--data", str(data), "--out", str(out), "--device", "cpu"]
     for setting in settings:
         arguments += ["--set", setting]
+    return [*arguments, "--threads", "1"]
+
+
+def run(command: list[str], recipe: Path, data: Path, out: Path, *settings: str) -> list[dict]:
+    """Train in processes and give the events, which only one may tell."""
+    arguments = arguments_for(recipe, data, out, settings)
     answer = subprocess.run(
-        [sys.executable, *command, "-m", "sonoloop_training", *arguments, "--threads", "1"],
+        [sys.executable, *command, "-m", "sonoloop_training", *arguments],
         capture_output=True,
         text=True,
         timeout=240,
@@ -55,7 +80,7 @@ def weights(out: Path, name: str) -> dict[str, torch.Tensor]:
 
 def test_two_processes_learn_what_one_does(datasets, recipe_file, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    alone = run([], recipe_file, datasets, one, *ALIKE)
+    alone = run_alone(recipe_file, datasets, one, *ALIKE)
     together = run(torchrun(2), recipe_file, datasets, two, *ALIKE)
 
     # the first process alone speaks: nothing is told twice

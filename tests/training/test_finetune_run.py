@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from sonoloop.jobs.events import (
     StartWatched,
     Step,
 )
+from sonoloop.jobs.folder import open_job
 from sonoloop.jobs.request import FinetuneRequest
 from sonoloop.models.bundle import read_bundle
 from sonoloop.store import CorrectionStore
@@ -152,9 +154,12 @@ def waiting(learned, tmp_path) -> Project:
 
 def have_judged(project: Project, **changes) -> list[Event]:
     """Go on with the one job until its model is judged."""
-    (job,) = (project.url.with_suffix(".sonoloop") / "jobs").iterdir()
-    asked = FinetuneRequest(store=str(project.url), job=job, **changes)
-    return list(finetune(asked, library=project.library))
+    (folder,) = (project.url.with_suffix(".sonoloop") / "jobs").iterdir()
+    job = open_job(folder)
+    # that which it began with is still there
+    job.plan = dataclasses.replace(job.plan, store=str(project.url))
+    job.begin()
+    return list(finetune(FinetuneRequest(job=folder, **changes), library=project.library))
 
 
 @pytest.mark.parametrize(

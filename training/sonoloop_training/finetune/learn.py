@@ -1,4 +1,4 @@
-"""Everything a fine-tuning learns from, read and in memory."""
+"""How a model learns from a snapshot: what of it is read, the fit, and the new model's card."""
 
 from __future__ import annotations
 
@@ -317,7 +317,7 @@ def _describe(recipe: Recipe, base: Bundle, gathered: Gathered, fitted: Fitting)
         "left_out": len(selection.left_out),
         "replay": replay,
         "epochs": fitted.epoch,
-        "recipe": json.loads(json.dumps(recipe.to_dict())),
+        "recipe": recipe.to_dict(),
         "members_sha256": gathered.members.sha256,
         "threads": torch.get_num_threads(),
         "leaked": leaked,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 from collections.abc import Mapping
 from importlib import metadata
 
@@ -12,8 +11,6 @@ from torch import nn
 
 from sonoloop.errors import TrainingError
 from sonoloop.models.card import ModelSpec
-
-logger = logging.getLogger(__name__)
 
 # packages on PyPI whose tensors stand in the order of timm's tf_efficientnet_liteN (Apache-2.0)
 _PACKAGES = {

@@ -270,7 +270,7 @@ def _snapshot(recipe: Recipe, parts: Mapping[Part, Sequence[Sample]], fitted: Fi
         "phantoms": 3 * recipe.fit.phantoms,
         "epochs": fitted.epoch,
         "start": fitted.source,
-        "recipe": json.loads(json.dumps(recipe.to_dict())),
+        "recipe": recipe.to_dict(),
     }
 
 
