@@ -79,19 +79,31 @@ def test_only_frames_that_can_judge_are_frozen(store):
     assert read_test_set(store, found.number) == found
 
 
-def test_a_frame_seen_again_with_the_prediction_judges_no_more(store):
-    draw(store, "one")
-    assert len(freeze_test_set(store).members) == 1
+def test_the_first_unseen_revision_judges_whatever_is_accepted_after_seeing(store):
+    first = draw(store, "one")
+    frozen = freeze_test_set(store)
+    assert judges(frozen) == {first}
+    # pressed again, unchanged
+    assert draw(store, "one", seen=True) == first
+    # changed, having seen; by the same person and by another one
     draw(store, "one", seen=True, seed=1)
-    assert freeze_test_set(store).members == ()
+    draw(store, "one", seen=True, seed=2, annotator="reader-2")
+    assert freeze_test_set(store) == frozen
+    assert count_news(store).judge == 1
 
 
-def test_a_mask_drawn_again_by_the_same_person_judges_no_more(store):
-    # after the first Accept the proposal is shown, and whether it was looked at is on no record
-    draw(store, "one")
+def test_who_saw_the_prediction_once_never_judges(store):
+    draw(store, "one", seen=True)
     draw(store, "one", seed=1)
     assert freeze_test_set(store).members == ()
     assert count_news(store).judge == 0
+
+
+def test_a_mask_drawn_again_by_the_same_person_does_not_judge(store):
+    # after the first Accept the proposal is shown, and whether it was looked at is on no record
+    first = draw(store, "one")
+    draw(store, "one", seed=1)
+    assert judges(freeze_test_set(store)) == {first}
     newer = draw(store, "one", seed=2, annotator="reader-2")
     assert judges(freeze_test_set(store)) == {newer}
     assert count_news(store).judge == 1

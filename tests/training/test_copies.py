@@ -19,7 +19,8 @@ from sonoloop_training.datasets import find_datasets
 from sonoloop_training.fit.recipe import Recipe
 from sonoloop_training.fit.train import describe_split, list_members, train
 from sonoloop_training.leakage import leave_out_copies
-from sonoloop_training.splits import PARTS, SplitConfig, apply_split, read_parts
+from sonoloop_training.splits import PARTS, SplitConfig, apply_split
+from sonoloop_training.splits.folds import read_parts
 
 SHAPE = (96, 128)
 # splits so that copies of images that test train and validate

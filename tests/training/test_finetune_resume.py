@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from corrected import Project, add
+from corrected import Project, add, gate_that_says
 from tuning import QUICK, only, request, tune
 
 from sonoloop.errors import StoreError, TrainingError
@@ -88,7 +88,7 @@ def test_a_stopped_finetuning_goes_on_to_the_same_model(project, made):
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["epoch"] == 1
     with CorrectionStore(project.url) as store:
         assert len(list_models(store)) == 1
-    events = list(finetune(Request(job=folder), library=project.library))
+    events = list(finetune(Request(job=folder, judged=False), library=project.library))
     assert [e.epoch for e in events if isinstance(e, EpochDone)] == [2]
     assert only(events, Finished).model == only(whole, Finished).model
     assert not (folder / "stop").exists()
@@ -150,7 +150,9 @@ def test_a_stop_after_the_verdict_costs_no_second_look(project):
         assert len(read_scores(store, find_model(store, made).version)) == judged > 0
 
 
-def test_every_model_on_this_machine_is_scored_beside_the_new_one(project):
+def test_every_model_on_this_machine_is_scored_beside_the_new_one(project, monkeypatch):
+    # which scores no other than these two
+    monkeypatch.setattr("sonoloop_training.finetune.run.judge", gate_that_says("refuse"))
     first = only(tune(project), Finished).model
     with CorrectionStore(project.url) as store:
         add(store, project.images, 20, role="test")
@@ -223,7 +225,7 @@ def test_a_lost_device_says_how_to_go_on(project, monkeypatch):
     folder = next((project.url.with_suffix(".sonoloop") / "jobs").iterdir())
     assert "the device cpu failed (CUDA error: unspecified launch failure)" in str(failed.value)
     assert str(failed.value).endswith(f"go on with: sonoloop finetune --job {folder}")
-    assert only(list(finetune(Request(job=folder), library=project.library)), Finished)
+    assert only(list(finetune(Request(job=folder, judged=False), library=project.library)), Finished)
 
 
 def test_a_device_that_is_lost_while_judging_says_how_to_go_on(project, monkeypatch):

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from sonoloop.atomic import write_whole
+from sonoloop.atomic import remove_whole, sweep, write_whole
 from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import Event
 
@@ -348,9 +348,7 @@ class JobFolder:
         }
         try:
             (self.path / STOP).unlink(missing_ok=True)
-            # what a process that was killed left half written
-            for left in self.path.glob(f".{BUNDLE}.*.tmp"):
-                shutil.rmtree(left, ignore_errors=True)
+            sweep(self.bundle)
             write_whole(self.path / JOB, json.dumps(state, indent=1))
         except OSError as error:
             raise _not_writable(self.path, error) from error
@@ -378,10 +376,8 @@ class JobFolder:
 
     def drop_bundle(self) -> None:
         """Remove the model, which is in the library: deleted there, it is to be gone."""
-        # renamed first, so that half a bundle is never taken for one
         with suppress(OSError):
-            gone = self.bundle.replace(self.path / f".{BUNDLE}.{os.getpid()}.tmp")
-            shutil.rmtree(gone, ignore_errors=True)
+            remove_whole(self.bundle)
 
     def heed(self) -> None:
         """End here if told to stop."""

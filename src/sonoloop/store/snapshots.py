@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, Select, func, insert, select
 
 from sonoloop.errors import StoreError
+from sonoloop.store.database import check_who, hold, now
 from sonoloop.store.groups import place_unseen
-from sonoloop.store.model_registry import check_who, hold, now
 from sonoloop.store.references import references_in
 from sonoloop.store.revisions import (
     Revision,
-    can_judge,
     is_withdrawn,
     read_revision,
+    select_judging,
     select_newest,
     select_revisions,
 )
@@ -327,21 +327,16 @@ def count_news(store: CorrectionStore) -> News:
             SNAPSHOT_MEMBERS.c.snapshot == (None if in_use is None else in_use.snapshot)
         )
         known = set(connection.scalars(learned)) if in_use is not None else set()
-        query = select_newest(
-            REVISIONS.c.id,
-            REVISIONS.c.label,
-            REVISIONS.c.annotator,
-            GROUPS.c.role,
-            can_judge().label("judges"),
-        )
+        query = select_newest(REVISIONS.c.id, REVISIONS.c.label, REVISIONS.c.annotator, GROUPS.c.role)
         rows = connection.execute(query.where(func.coalesce(MEMBERS.c.bridges, False).is_(False))).all()
+        judge = len(connection.execute(select_judging(REVISIONS.c.id)).all())
     new = [row for row in rows if row.role != "test" and row.id not in known]
     return News(
         version=None if in_use is None else in_use.version,
         model=None if in_use is None else in_use.model,
         by_class=_count(row.label for row in new),
         by_annotator=_count(row.annotator for row in new),
-        judge=sum(row.judges for row in rows),
+        judge=judge,
     )
 
 

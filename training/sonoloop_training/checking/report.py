@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from sonoloop.atomic import write_together
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.io import read_study
 from sonoloop.imaging.overlay import lesion_colour, outline, to_display
@@ -328,18 +329,11 @@ def _refuse_strangers(folder: Path) -> None:
 
 
 def _write(files: dict[Path, str]) -> None:
-    parts = {path: path.with_name(path.name + ".part") for path in files}
     try:
-        for path, text in files.items():
+        for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
-            parts[path].write_text(text, encoding="utf-8")
-        for path, part in parts.items():
-            part.replace(path)
+        write_together(files)
     except OSError as error:
         raise TrainingError(
             f"{next(iter(files)).parent} cannot be written ({error.strerror}); give another --out"
         ) from error
-    finally:
-        for part in parts.values():
-            if part.exists():
-                part.unlink()
