@@ -25,8 +25,8 @@ MAY_IMPORT = {
     "formats": {"imaging"},
     "store": {"imaging"},
     "jobs": {"store"},
-    "cli": {"imaging", "models", "formats", "store", "jobs", "batch", "gui"},
-    "gui": {"imaging", "models", "formats", "store", "jobs", "batch"},
+    "cli": {"imaging", "models", "formats", "store", "jobs", "batch", "project", "gui"},
+    "gui": {"imaging", "models", "formats", "store", "jobs", "batch", "project"},
 }
 
 
@@ -63,7 +63,7 @@ def test_the_ground_loads_numpy_at_most(module):
 def test_loads_neither_torch_nor_qt_nor_training(package):
     modules = loaded_by(import_everything(f"sonoloop.{package}", SRC))
     assert not top_level(modules) & (TORCH | QT | {"sonoloop_training"})
-    assert ours(modules) <= {package} | GROUND | MAY_IMPORT[package] - {"models", "gui"}
+    assert ours(modules) <= {package} | GROUND | MAY_IMPORT[package] - {"gui"}
 
 
 def test_models_load_neither_store_nor_qt_nor_training():
@@ -76,6 +76,12 @@ def test_the_gui_loads_neither_torch_nor_training():
     modules = loaded_by(import_everything("sonoloop.gui", SRC))
     assert not top_level(modules) & (TORCH | {"sonoloop_training"})
     assert "cli" not in ours(modules)
+
+
+def test_project_joins_what_is_below_it_and_loads_no_torch():
+    modules = loaded_by("import sonoloop.project")
+    assert not top_level(modules) & (TORCH | QT | {"sonoloop_training"})
+    assert ours(modules) <= {"project", "imaging", "models", "formats", "store", "jobs"} | GROUND
 
 
 def test_training_loads_no_gui():

@@ -342,6 +342,13 @@ def _read_erased(values: Mapping[str, Any]) -> NDArray[np.uint8]:
     return np.zeros((values["height"], values["width"]), np.uint8)
 
 
+_PLACED = (
+    REVISIONS.join(FRAMES, FRAMES.c.id == REVISIONS.c.frame_id)
+    .outerjoin(MEMBERS, MEMBERS.c.frame_id == REVISIONS.c.frame_id)
+    .outerjoin(GROUPS, GROUPS.c.id == MEMBERS.c.group_id)
+)
+
+
 def select_newest(*columns: ColumnElement[Any]) -> Select[Any]:
     """Select the newest head of each image that was not withdrawn, whichever of its files it is about."""
     said, of = REVISIONS.alias("said"), FRAMES.alias("of")
@@ -352,21 +359,29 @@ def select_newest(*columns: ColumnElement[Any]) -> Select[Any]:
         .where(not_(is_withdrawn(said.c.frame_id)))
         .group_by(of.c.pixels_hash)
     )
-    placed = (
-        REVISIONS.join(FRAMES, FRAMES.c.id == REVISIONS.c.frame_id)
-        .outerjoin(MEMBERS, MEMBERS.c.frame_id == REVISIONS.c.frame_id)
-        .outerjoin(GROUPS, GROUPS.c.id == MEMBERS.c.group_id)
-    )
     return (
         select(*columns)
-        .select_from(placed)
+        .select_from(_PLACED)
         .where(REVISIONS.c.number.in_(newest))
         .order_by(REVISIONS.c.number)
     )
 
 
+def select_judging(*columns: ColumnElement[Any]) -> Select[Any]:
+    """Select the corrections that judge models: of each image the first one that can, whatever came later."""
+    able = select(REVISIONS.c.number, FRAMES.c.pixels_hash).select_from(_PLACED)
+    able_now = able.where(can_judge(), not_(is_withdrawn(REVISIONS.c.frame_id))).subquery()
+    first = select(func.min(able_now.c.number)).group_by(able_now.c.pixels_hash)
+    return (
+        select(*columns)
+        .select_from(_PLACED)
+        .where(REVISIONS.c.number.in_(first))
+        .order_by(REVISIONS.c.number)
+    )
+
+
 def can_judge() -> ColumnElement[bool]:
-    """Say in SQL, of a row of `select_newest`, whether it judges models.
+    """Say in SQL, of a placed revision, whether it can judge models.
 
     Its frame is kept for testing, and its annotator had not seen what a model says of the image. Once they
     have accepted, the prediction is shown: whatever the same person draws after that, on any file of the

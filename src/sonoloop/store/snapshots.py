@@ -19,9 +19,9 @@ from sonoloop.store.model_registry import check_who, hold, now
 from sonoloop.store.references import references_in
 from sonoloop.store.revisions import (
     Revision,
-    can_judge,
     is_withdrawn,
     read_revision,
+    select_judging,
     select_newest,
     select_revisions,
 )
@@ -300,6 +300,8 @@ class News:
         many by their class, and by who made them.
     judge : int
         Frames that judge models: kept for testing, and drawn before the prediction was seen, once.
+    samples : int
+        Frames that may train, those that the model in use has learned from among them.
     """
 
     version: str | None
@@ -307,6 +309,7 @@ class News:
     by_class: Mapping[str, int]
     by_annotator: Mapping[str, int]
     judge: int
+    samples: int = 0
 
     @property
     def learn(self) -> int:
@@ -332,16 +335,18 @@ def count_news(store: CorrectionStore) -> News:
             REVISIONS.c.label,
             REVISIONS.c.annotator,
             GROUPS.c.role,
-            can_judge().label("judges"),
         )
         rows = connection.execute(query.where(func.coalesce(MEMBERS.c.bridges, False).is_(False))).all()
+        judging = select_judging(REVISIONS.c.id).order_by(None).subquery()
+        judge = connection.scalar(select(func.count()).select_from(judging)) or 0
     new = [row for row in rows if row.role != "test" and row.id not in known]
     return News(
         version=None if in_use is None else in_use.version,
         model=None if in_use is None else in_use.model,
         by_class=_count(row.label for row in new),
         by_annotator=_count(row.annotator for row in new),
-        judge=sum(row.judges for row in rows),
+        judge=judge,
+        samples=sum(row.role != "test" for row in rows),
     )
 
 

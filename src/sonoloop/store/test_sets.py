@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from sonoloop.errors import StoreError
 from sonoloop.store.model_registry import PASSED, REFUSED, add_mark, check_who, hold, known_model, now
 from sonoloop.store.references import references_in
-from sonoloop.store.revisions import can_judge, select_newest
+from sonoloop.store.revisions import select_judging
 from sonoloop.store.tables import LOOKS, MEMBERS, REVISIONS, SCORES, TEST_SET_MEMBERS, TEST_SETS, TOMBSTONES
 from sonoloop.values import ClassName
 
@@ -81,9 +81,9 @@ class TestSet:
 def freeze_test_set(store: CorrectionStore) -> TestSet:
     """Freeze the frames that can judge today; the same frames with the same corrections are the same set.
 
-    These are the frames of test groups whose newest correction was made without having seen a prediction: it
-    is its annotator's first on the frame, since what a model says is shown after that. One that has near
-    copies on the training side does not judge, nor does one that was withdrawn.
+    These are the frames of test groups with a correction that was made without having seen a prediction; it
+    is its annotator's first on the frame, since what a model says is shown after that, and the first such one
+    counts. One that has near copies on the training side does not judge, nor does one that was withdrawn.
     """
     with store.writing() as connection:
         hold(connection, TEST_SETS)
@@ -146,8 +146,7 @@ def _hash(members: tuple[Judge, ...]) -> str:
 
 def _select_judges(connection: Connection) -> tuple[Judge, ...]:
     query = (
-        select_newest(REVISIONS.c.frame_id, REVISIONS.c.id, MEMBERS.c.group_id)
-        .where(can_judge())
+        select_judging(REVISIONS.c.frame_id, REVISIONS.c.id, MEMBERS.c.group_id)
         .order_by(None)
         .order_by(REVISIONS.c.frame_id)
     )

@@ -41,8 +41,8 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
 
     from sonoloop.models.devices import choose_device  # noqa: PLC0415
     from sonoloop.models.library import Library  # noqa: PLC0415
+    from sonoloop.project import begin_with_shipped  # noqa: PLC0415
     from sonoloop.store.model_registry import find_model  # noqa: PLC0415
-    from sonoloop.store.promotions import ensure_incumbent  # noqa: PLC0415
     from sonoloop.store.settings import read_settings  # noqa: PLC0415
     from sonoloop_training.fit.devices import device_watched  # noqa: PLC0415
     from sonoloop_training.gate.comparison import promote_found, promote_if_free  # noqa: PLC0415
@@ -52,8 +52,7 @@ def run(options: argparse.Namespace) -> Iterator[Event]:
         torch.set_num_threads(options.threads)
     library = Library()
     with _open(options.store) as store:
-        shipped = library.keep_shipped()
-        in_use = ensure_incumbent(store, version=shipped.version, model=shipped.model, who=options.who)
+        in_use = begin_with_shipped(store, library, who=options.who)
         if options.every_model:
             with device_watched(choose_device(options.device), kept="what was scored is kept"):
                 yield from _score_all(store, library, options.device)
