@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
@@ -25,6 +25,7 @@ from sonoloop.jobs.events import Gate
 from sonoloop.jobs.folder import JOBS
 from sonoloop.jobs.process import training_events
 from sonoloop.models.card import read_card, shipped_card
+from sonoloop.models.library import Library, load_bundle, load_version
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.database import is_file
 from sonoloop.store.file_index import Places, known_frames, work_folder
@@ -47,7 +48,6 @@ from sonoloop.store.tables import FRAMES, REVISIONS
 from sonoloop.values import Correction, Frame, Label, Prediction
 
 if TYPE_CHECKING:
-    from sonoloop.models.library import Library
     from sonoloop.models.predictor import Predictor
 
 _log = logging.getLogger(__name__)
@@ -178,8 +178,7 @@ def load_model(
         If there is no such model, or it is damaged.
     """
     _load_triton_apart()
-    from sonoloop.models.library import load_bundle  # noqa: PLC0415
-    from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - both import torch
+    from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - imports torch
 
     place = None if name_or_path is None else os.fspath(name_or_path)
     return Predictor(load_bundle(place), device=device, on_notice=on_notice)
@@ -216,8 +215,7 @@ class Project:
         self.store = store
         self.annotator = _check_annotator(annotator)
         self._notify = on_notice or _log.warning
-        if library is not None:
-            self.library = library
+        self.library = library or Library()
         self._load = lru_cache(maxsize=1)(load_predictor or self._load_version)
         self._places = Places(store.url)
         self._places_lock, self._load_lock = Lock(), Lock()
@@ -239,14 +237,6 @@ class Project:
         other = copy.copy(self)
         other.annotator = _check_annotator(annotator)
         return other
-
-    @cached_property
-    def library(self) -> Library:
-        """Where models lie."""
-        _load_triton_apart()
-        from sonoloop.models.library import Library  # noqa: PLC0415 - imports torch
-
-        return Library()
 
     def look_up(self, frame: Frame) -> FrameStatus:
         """Place a frame in its group, remember its file, and tell what is known of it.
@@ -483,6 +473,7 @@ class Project:
     def import_model(self, source: Path) -> ModelRow:
         """Add a model from a zip file, a folder or a card; it is checked, and not used until you say so."""
         self.begin()
+        _load_triton_apart()
         card = read_card(self.library.import_(source))
         return register(
             self.store,
@@ -592,17 +583,17 @@ class Project:
 
     def _verify(self, row: ModelRow) -> None:
         """Refuse a model that is not whole, or that marks no lesions."""
+        _load_triton_apart()
         if "lesion" not in self.library.load(row.version).card.spec.heads:
             raise ModelError(f"{row.model} predicts classes and no mask: it cannot be used here")
 
     def _load_version(self, device: str, version: str | None) -> Predictor:
         if version is None:
             return load_model(device=device, on_notice=self._notify)
-        library = self.library
-        from sonoloop.models.library import load_version  # noqa: PLC0415
-        from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - both import torch
+        _load_triton_apart()
+        from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - imports torch
 
-        bundle = load_version(version, library=library, on_notice=self._notify)
+        bundle = load_version(version, library=self.library, on_notice=self._notify)
         return Predictor(bundle, device=device, on_notice=self._notify)
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.models.archive import copy_members, pack, sync_folder, unpack, verify_files
-from sonoloop.models.bundle import Bundle, read_bundle
 from sonoloop.models.card import (
     CARD,
     DEFAULT,
@@ -26,10 +25,10 @@ from sonoloop.models.card import (
     shipped_folder,
 )
 from sonoloop.models.manifest import SPLIT, check_split
-from sonoloop.models.predictor import Predictor
 
 if TYPE_CHECKING:
     from sonoloop.models.bundle import Bundle
+    from sonoloop.models.predictor import Predictor
 
 
 _TEMPORARY = ".tmp"
@@ -273,6 +272,8 @@ def _version_of(folder: Path) -> str | None:
 
 def load_bundle(name_or_path: str | Path | None = None) -> Bundle:
     """Load and verify a model; see `bundle_folder` for what it may be called."""
+    from sonoloop.models.bundle import read_bundle  # noqa: PLC0415 - imports torch
+
     return read_bundle(bundle_folder(name_or_path))
 
 
@@ -340,6 +341,8 @@ def default_predictor(
     version : str, optional
         Of the model in use; see `load_version`. The shipped model unless given.
     """
+    from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - imports torch
+
     bundle = load_bundle() if version is None else load_version(version, on_notice=on_notice)
     return Predictor(bundle, device=device, on_notice=on_notice)
 
