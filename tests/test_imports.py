@@ -101,7 +101,9 @@ def test_listing_the_widgets_loads_no_torch():
 from npe2 import PluginManager, PluginManifest
 manager = PluginManager()
 manager.register(PluginManifest.from_file({str(SRC / "sonoloop" / "napari.yaml")!r}))
-assert [widget.display_name for widget in manager.iter_widgets()] == ["Annotate", "Train", "Models"]
+assert [widget.display_name for widget in manager.iter_widgets()] == [
+    "Annotate", "Train", "Models", "Batch predict"
+]
 """
     assert not top_level(loaded_by(code)) & TORCH
 

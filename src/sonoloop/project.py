@@ -154,6 +154,8 @@ def load_model(
     name_or_path: str | os.PathLike[str] | None = None,
     *,
     device: str = "auto",
+    views: int | None = None,
+    threshold: float | None = None,
     on_notice: Notify | None = None,
 ) -> Predictor:
     """Load a model, ready to predict; no project is needed.
@@ -164,6 +166,10 @@ def load_model(
         A model's folder, or its name in the library; the shipped model unless given.
     device : str
         "auto", "cpu", "cuda" or "mps".
+    views : int, optional
+        Views of each image to average, 1, 2 or 4; as the model's card says unless given.
+    threshold : float, optional
+        Lesion probability from which a pixel counts; as the card says unless given.
     on_notice : callable, optional
         Told what you should know and need not act on; it is logged unless given.
 
@@ -181,7 +187,8 @@ def load_model(
     from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - imports torch
 
     place = None if name_or_path is None else os.fspath(name_or_path)
-    return Predictor(load_bundle(place), device=device, on_notice=on_notice)
+    bundle = load_bundle(place)
+    return Predictor(bundle, device=device, views=views, threshold=threshold, on_notice=on_notice)
 
 
 class Project:
@@ -392,6 +399,10 @@ class Project:
             here=frozenset(self.library.versions()),
             back_to=None if back is None else back.model,
         )
+
+    def find_model(self, name: str) -> ModelRow:
+        """Find a model that the project knows by its version or name, or the beginning of either."""
+        return find_model(self.store, name)
 
     def promote(self, model: Gate | str, *, why: str | None = None, expected: str | None = None) -> Promotion:
         """Put a model into use: on the gate's word, or on yours, which takes a reason.

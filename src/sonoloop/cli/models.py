@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -26,13 +26,14 @@ from sonoloop.cli.console import (
     result_console,
 )
 from sonoloop.errors import ModelError
-from sonoloop.models.card import Card, read_card
-from sonoloop.project import Project
-from sonoloop.store import promotions as pointer
-from sonoloop.store.corrections import CorrectionStore
-from sonoloop.store.metrics import Figure, Line, Overview, compare_models
-from sonoloop.store.model_registry import ModelRow, find_model
-from sonoloop.store.test_sets import Look, looks
+
+if TYPE_CHECKING:
+    from sonoloop.models.card import Card
+    from sonoloop.project import Project
+    from sonoloop.store.corrections import CorrectionStore
+    from sonoloop.store.metrics import Figure, Line, Overview
+    from sonoloop.store.model_registry import ModelRow
+    from sonoloop.store.test_sets import Look
 
 # what of a card's metrics is shown, as the training called it
 _CARD_FIGURES = {"lesion_dice": "Dice", "false_alarms": "normals with a mask", "auc": "AUC"}
@@ -67,9 +68,13 @@ def print_model(
     store: CorrectionStore, row: ModelRow, *, folder: Path | None, card: Card | None, as_json: bool
 ) -> None:
     """Print what is on record of one model."""
+    from sonoloop.store.metrics import compare_models  # noqa: PLC0415
+    from sonoloop.store.promotions import history  # noqa: PLC0415
+    from sonoloop.store.test_sets import looks  # noqa: PLC0415 - `--help` loads none of these
+
     overview = compare_models(store)
     line = next(line for line in overview.lines if line.row.version == row.version)
-    moves = [move for move in pointer.history(store) if move.version == row.version]
+    moves = [move for move in history(store) if move.version == row.version]
     judged = [look for look in looks(store) if row.version in (look.candidate, look.incumbent)]
     if as_json:
         values = _line_to_dict(line) | {
@@ -233,9 +238,11 @@ def list_models(*, store: Store = None, as_json: AsJson = False) -> None:
 @models.command()
 def show(*, model: Model, store: Store = None, as_json: AsJson = False) -> None:
     """Show one model: where it comes from, how it did, who put it into use and why."""
+    from sonoloop.models.card import read_card  # noqa: PLC0415 - `--help` loads none of these
+
     with _open(store) as project:
         project.begin()
-        row = find_model(project.store, model)
+        row = project.find_model(model)
         try:
             folder = project.library.find(row.version)
             card = read_card(folder)
@@ -249,7 +256,7 @@ def use(*, model: Model, why: Why, store: Store = None, who: Who = DEFAULT_WHO) 
     """Use a model, whatever the gate said of it; who and why are kept."""
     with _open(store, who) as project:
         before = project.begin()
-        row = find_model(project.store, model)
+        row = project.find_model(model)
         with _busy(f"Checking {row.model}"):
             project.promote(row.version, why=why, expected=before.version)
         typer.echo(
@@ -284,7 +291,7 @@ def lock(
     """Keep the model in use for a study: nothing else is promoted until `unlock`."""
     with _open(store, who) as project:
         project.begin()
-        row = project.lock_model(None if model is None else find_model(project.store, model).version, why=why)
+        row = project.lock_model(None if model is None else project.find_model(model).version, why=why)
         typer.echo(f"the project is locked to {row.model}; to unlock it: sonoloop models unlock --why REASON")
 
 
@@ -324,7 +331,7 @@ def export(
     """Write a model to a zip file, for another machine or project; it holds no names of images."""
     with _open(store) as project:
         project.begin()
-        row = find_model(project.store, model)
+        row = project.find_model(model)
         with _busy("Writing"):
             path = project.export_model(row.version, out or Path(f"{row.model}.zip"))
         typer.echo(f"{row.model} is in {path}")
@@ -346,7 +353,7 @@ def delete(
     """
     with _open(store, who) as project:
         project.begin()
-        row = find_model(project.store, model)
+        row = project.find_model(model)
         if not yes and sys.stdin.isatty():
             question = f"Delete {row.model} from this machine, for all projects on it?"
             if not typer.confirm(question, err=True):
@@ -365,13 +372,15 @@ def version_in_use(store: str | None, *, who: str = DEFAULT_WHO) -> str:
 
 
 def _open(store: str | None, who: str = DEFAULT_WHO) -> Project:
+    from sonoloop.project import Project  # noqa: PLC0415 - `--help` loads none of these
+
     return Project(
         open_store(store), annotator=who, on_notice=lambda notice: typer.echo(f"sonoloop: {notice}", err=True)
     )
 
 
 def _name(project: Project, version: str) -> str:
-    return find_model(project.store, version).model
+    return project.find_model(version).model
 
 
 @contextmanager
