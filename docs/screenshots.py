@@ -17,7 +17,7 @@ from pathlib import Path
 
 import napari
 from napari.settings import get_settings
-from qtpy.QtWidgets import QApplication, QPushButton, QSpinBox, QWidget
+from qtpy.QtWidgets import QApplication, QPushButton, QDoubleSpinBox, QWidget
 
 from sonoloop.gui.annotate.panel import AnnotatePanel
 from sonoloop.gui.launch import PANEL
@@ -86,7 +86,7 @@ def loop(out: Path) -> None:
         train = TrainPanel(viewer, preferences=preferences)
         dock(train, "Train")
         wait_for(button(train, "Fine-tune").isEnabled)
-        train.findChild(QSpinBox).setValue(4)
+        train.findChild(QDoubleSpinBox).setValue(4)
         button(train, "Fine-tune").click()
         wait_for(lambda: len(train.watch.progress.dices) > 2, seconds=900)
         settle()

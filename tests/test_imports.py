@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -30,11 +31,14 @@ MAY_IMPORT = {
 }
 
 
-def loaded_by(code: str) -> set[str]:
-    """Run code in a fresh interpreter and return the names of the modules that it loaded."""
-    report = "\nimport json, sys\nprint('\\n' + json.dumps(sorted(sys.modules)))"
-    answer = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, check=True)
-    return set(json.loads(answer.stdout.splitlines()[-1]))
+@functools.cache
+def loaded_by(*steps: str) -> list[set[str]]:
+    """Run code step by step in a fresh interpreter; return the modules that were loaded after each."""
+    report = "\nimport json, sys\nprint('\\n' + 'loaded ' + json.dumps(sorted(sys.modules)))\n"
+    code = report.join([*steps, ""])
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = [line for line in answer.stdout.splitlines() if line.startswith("loaded ")]
+    return [set(json.loads(line.removeprefix("loaded "))) for line in lines]
 
 
 def import_everything(package: str, folder: Path) -> str:
@@ -53,59 +57,84 @@ def ours(modules: set[str]) -> set[str]:
     return {name.split(".")[1] for name in modules if name.startswith("sonoloop.")}
 
 
-@pytest.mark.parametrize("module", ["sonoloop", *(f"sonoloop.{name}" for name in sorted(GROUND))])
-def test_the_ground_loads_numpy_at_most(module):
-    loaded = top_level(loaded_by(f"import {module}"))
-    assert not loaded & (TORCH | QT | {"PIL", "scipy", "skimage", "typer", "sqlalchemy"})
+def test_the_ground_loads_numpy_at_most():
+    modules = ["sonoloop", *(f"sonoloop.{name}" for name in sorted(GROUND))]
+    (loaded,) = loaded_by("\n".join(f"import {module}" for module in modules))
+    assert not top_level(loaded) & (TORCH | QT | {"PIL", "scipy", "skimage", "typer", "sqlalchemy"})
+
+
+HELP = """
+import sys
+sys.argv = ["sonoloop", "predict", "--help"]
+from sonoloop.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+"""
+WIDGETS = f"""
+from npe2 import PluginManager, PluginManifest
+manager = PluginManager()
+manager.register(PluginManifest.from_file({str(SRC / "sonoloop" / "napari.yaml")!r}))
+names = [widget.display_name for widget in manager.iter_widgets()]
+assert names == ["Annotate", "Train", "Models", "Batch predict"]
+"""
+# what one interpreter runs, step by step: each step may load all that those before it may
+STARTS = (
+    ("imaging", "formats"),
+    ("store",),
+    ("jobs",),
+    (HELP, "cli"),
+    (WIDGETS, "gui"),
+    ("models", "training"),
+)
+
+
+def after(step: str) -> set[str]:
+    """Return what is loaded once all of a package is imported, or some code has run."""
+    (start,) = (start for start in STARTS if step in start)
+    codes = {name: import_everything(f"sonoloop.{name}", SRC) for name in MAY_IMPORT}
+    codes["training"] = import_everything("sonoloop_training", TRAINING)
+    return loaded_by(*(codes.get(one, one) for one in start))[start.index(step)]
 
 
 @pytest.mark.parametrize("package", ["imaging", "formats", "store", "jobs", "cli"])
 def test_loads_neither_torch_nor_qt_nor_training(package):
-    modules = loaded_by(import_everything(f"sonoloop.{package}", SRC))
+    modules = after(package)
     assert not top_level(modules) & (TORCH | QT | {"sonoloop_training"})
     assert ours(modules) <= {package} | GROUND | MAY_IMPORT[package] - {"gui"}
 
 
 def test_models_load_neither_store_nor_qt_nor_training():
-    modules = loaded_by(import_everything("sonoloop.models", SRC))
+    modules = after("models")
     assert not top_level(modules) & (QT | {"sonoloop_training"})
     assert ours(modules) <= {"models", "imaging"} | GROUND
 
 
 def test_the_gui_loads_neither_torch_nor_training():
-    modules = loaded_by(import_everything("sonoloop.gui", SRC))
+    modules = after("gui")
     assert not top_level(modules) & (TORCH | {"sonoloop_training"})
     assert "cli" not in ours(modules)
 
 
 def test_project_joins_what_is_below_it_and_loads_no_torch():
-    modules = loaded_by("import sonoloop.project")
+    (modules,) = loaded_by("import sonoloop.project")
     assert not top_level(modules) & (TORCH | QT | {"sonoloop_training"})
     assert ours(modules) <= {"project", "imaging", "models", "formats", "store", "jobs"} | GROUND
 
 
 def test_training_loads_no_gui():
-    modules = loaded_by(import_everything("sonoloop_training", TRAINING))
+    modules = after("training")
     assert not top_level(modules) & QT
     assert not ours(modules) & {"gui", "cli"}
 
 
 def test_help_loads_no_torch_and_no_napari():
-    code = "import sys; sys.argv = ['sonoloop', 'predict', '--help']\nfrom sonoloop.cli import main\n"
-    modules = loaded_by(code + "try:\n    main()\nexcept SystemExit:\n    pass")
-    assert not top_level(modules) & (TORCH | QT | {"numpy"})
+    assert not top_level(after(HELP)) & (TORCH | QT | {"numpy"})
 
 
 def test_listing_the_widgets_loads_no_torch():
-    code = f"""
-from npe2 import PluginManager, PluginManifest
-manager = PluginManager()
-manager.register(PluginManifest.from_file({str(SRC / "sonoloop" / "napari.yaml")!r}))
-assert [widget.display_name for widget in manager.iter_widgets()] == [
-    "Annotate", "Train", "Models", "Batch predict"
-]
-"""
-    assert not top_level(loaded_by(code)) & TORCH
+    assert not top_level(after(WIDGETS)) & TORCH
 
 
 @pytest.mark.parametrize("package", sorted(MAY_IMPORT))

@@ -14,7 +14,8 @@ from sonoloop import project as project_module
 from sonoloop.errors import BundleError, ConflictError, StoreError, TrainingError
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import sample_study
-from sonoloop.jobs.events import Gate
+from sonoloop.jobs.events import Gate, Progress
+from sonoloop.jobs.request import FinetuneRequest, GateRequest
 from sonoloop.models.card import shipped_card, shipped_folder
 from sonoloop.models.library import Library
 from sonoloop.project import Project, begin_with_shipped
@@ -273,34 +274,32 @@ def judged(project, candidate, verdict):
         figures={},
         who="r1",
     )
-    return {
-        "event": "gate",
-        **dict.fromkeys(
-            ("difference", "interval", "missed_malignant", "false_alarms", "auc", "groups_needed")
-        ),
-        **{"sides": {}, "groups": 0, "frames": 0, "test_set": test_set.number, "looks": 1, "pictures": {}},
-        **{"verdict": verdict, "reason": "as it is", "look": look.number},
-        **{"candidate": candidate.version, "incumbent": now},
-    }
+    return Gate(
+        verdict=verdict,
+        reason="as it is",
+        groups=0,
+        test_set=test_set.number,
+        look=look.number,
+        looks=1,
+        candidate=candidate.version,
+        incumbent=now,
+    )
 
 
 def test_the_gates_word_promotes(project, candidate, monkeypatch):
     asked = []
 
-    def events(command, words):
-        asked.append((command, [str(word) for word in words]))
-        yield {"event": "progress", "stage": "", "done": 1, "total": 1}
+    def events(request):
+        asked.append(request)
+        yield Progress(stage="", done=1, total=1)
         yield judged(project, candidate, "promote")
 
     monkeypatch.setattr(project_module, "training_events", events)
     gate = project.gate("candidate", device="cpu")
-    assert isinstance(gate, Gate)
     moved = project.promote(gate)
     assert (moved.kind, moved.version, moved.look) == ("gate", candidate.version, gate.look)
     place = str(project.store.url.database)
-    assert asked == [
-        ("gate", ["--store", place, "--who", "r1", "--candidate", "candidate", "--device", "cpu"])
-    ]
+    assert asked == [GateRequest(model="candidate", store=place, who="r1", device="cpu")]
     with pytest.raises(ConflictError, match="since this comparison"):
         project.promote(gate)
     assert project.roll_back(why="a test").version == shipped_card().version
@@ -325,15 +324,14 @@ def test_a_gate_without_a_verdict_is_an_error(project, monkeypatch):
         project.gate("candidate")
 
 
-def test_options_of_a_fine_tuning_are_those_of_the_command(project, monkeypatch):
+def test_a_fine_tuning_is_asked_for_by_its_request(project, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        project_module, "training_events", lambda command, words: asked.extend(words) or iter(())
-    )
-    options = {"max_minutes": 10, "gate": False, "promote": True, "skip_missing": False, "device": None}
-    assert list(project.finetune(**options, settings=["a=1", "b=2"], start="default")) == []
-    words = ["--max-minutes", 10, "--no-gate", "--promote", "--set", "a=1", "--set", "b=2"]
-    assert asked[4:] == [*words, "--from", "default"]
+    monkeypatch.setattr(project_module, "training_events", lambda request: asked.append(request) or iter(()))
+    assert list(project.finetune(max_minutes=10, judged=False)) == []
+    place = str(project.store.url.database)
+    assert asked == [FinetuneRequest(store=place, who="r1", max_minutes=10, judged=False)]
+    with pytest.raises(TypeError, match="max_hours"):
+        list(project.finetune(max_hours=1))
 
 
 def test_a_damaged_model_is_not_used(project, candidate, tmp_path):

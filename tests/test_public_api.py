@@ -13,6 +13,8 @@ from PIL import Image
 
 import sonoloop
 from sonoloop import project as project_module
+from sonoloop.jobs.events import Finished
+from sonoloop.jobs.request import FinetuneRequest
 
 HEAVY = {"torch", "sqlalchemy", "numpy", "napari", "qtpy"}
 
@@ -53,15 +55,15 @@ def test_the_code_of_the_documentation_runs_as_it_stands(root, tmp_path, monkeyp
     Image.fromarray(phantom).save("case.png")
     asked = []
 
-    def events(command, words):
-        asked.append((command, [*map(str, words)]))
+    def events(request):
+        asked.append(request)
         with sonoloop.open_project("study.sqlite") as project:
-            if command == "finetune":
+            if isinstance(request, FinetuneRequest):
                 shutil.copytree(shipped_folder(), tmp_path / "made")
                 card = tmp_path / "made" / "card.json"
                 card.write_text(card.read_text().replace('"name": "default"', '"name": "candidate"'))
                 row = project.import_model(tmp_path / "made")
-                yield {"event": "finished", "model": row.model, "path": "", "minutes": 1.0}
+                yield Finished(model=row.model, path="", minutes=1.0)
             else:
                 (row,) = (line.row for line in project.models().overview.lines if not line.in_use)
                 yield judged(project, row, "promote")
@@ -71,8 +73,8 @@ def test_the_code_of_the_documentation_runs_as_it_stands(root, tmp_path, monkeyp
     assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), {})
-    assert [command for command, _ in asked] == ["finetune", "gate"]
-    assert asked[0][1][-2:] == ["--max-minutes", "10"]
+    assert [request.command for request in asked] == ["finetune", "gate"]
+    assert asked[0].max_minutes == 10
     with sonoloop.open_project("study.sqlite") as project:
         assert [move.kind for move in history(project.store)] == ["first", "gate"]
         assert project.store.count() == 1

@@ -1,20 +1,84 @@
-"""Text files that are written whole, or not at all."""
+"""Files and folders that are written whole, or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file; one that is there already stays until the new one is on the disk."""
-    part = path.with_name(f".{path.name}.part")
+@contextmanager
+def whole(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Give a hidden place beside `path` to make a file or a folder at, and move that to its own at the end.
+
+    A file that is there already stays until the new one is on the disk, and where the block fails. Without
+    `durable` half a file is never seen either, but a power cut may lose it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove(temporary)
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+        yield temporary
+        if durable:
+            _sync(temporary)
+        temporary.replace(path)
+        if durable:
+            sync_folder(path.parent)
+    finally:
+        _remove(temporary)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file."""
+    write_together({path: text})
+
+
+def write_together(files: dict[Path, str]) -> None:
+    """Write text files, and move them to their places in their order once all of them are on the disk."""
+    with ExitStack() as stack:
+        # the stack leaves the last one first
+        for path, text in reversed(files.items()):
+            stack.enter_context(whole(path)).write_text(text, encoding="utf-8", newline="")
+
+
+def remove_whole(folder: Path) -> None:
+    """Remove a folder; half of it is never seen under its name."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.gone.tmp")
+    _remove(aside)
+    folder.rename(aside)
+    shutil.rmtree(aside)
+
+
+def sweep(path: Path) -> None:
+    """Remove what processes that were killed left half written beside `path`, or half removed."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        _remove(left)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep a folder's list of files: a rename itself must survive power loss."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir():
+        for one in path.iterdir():
+            _sync(one)
+        sync_folder(path)
+        return
+    with path.open("r+b") as file:  # Windows syncs only what may be written
+        os.fsync(file.fileno())

@@ -65,3 +65,7 @@ class ConflictError(StoreError):
 
 class TrainingError(SonoloopError):
     """Training could not start or go on."""
+
+
+class MissingFilesError(TrainingError):
+    """Files of corrected images are gone, or have changed; it can go on without them."""

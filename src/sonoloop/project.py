@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from sqlalchemy import or_, select
 
 from sonoloop.errors import BundleError, ConflictError, ModelError, StoreError, TrainingError
-from sonoloop.jobs.events import Gate
+from sonoloop.jobs.events import Event, Gate
 from sonoloop.jobs.folder import JOBS
 from sonoloop.jobs.process import training_events
+from sonoloop.jobs.request import FinetuneRequest, GateRequest
 from sonoloop.models.card import read_card, shipped_card
 from sonoloop.models.library import Library, load_bundle, load_version
 from sonoloop.store.corrections import CorrectionStore
@@ -326,7 +327,6 @@ class Project:
                 f"the mask of {frame.name} has {drawn} pixels, the image {shown}; remove its lesions layer "
                 "and draw on the image's own grid"
             )
-        head = self.store.head(frame.id, self.annotator)
         correction = Correction(
             frame_id=frame.id,
             pixels_hash=frame.pixels_hash,
@@ -340,9 +340,8 @@ class Project:
             set_aside(self.store, frame)
         else:
             self._place(frame)
-        if head is not None and _says_the_same(head.correction, correction):
-            return head
         if parent == HEAD:
+            head = self.store.head(frame.id, self.annotator)
             parent = None if head is None else head.id
         return self.store.accept(correction, parent=parent)
 
@@ -517,7 +516,7 @@ class Project:
         """Return where the project's jobs lie."""
         return work_folder(self.store.url) / JOBS
 
-    def finetune(self, **options: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - what the command takes
+    def finetune(self, **options: Any) -> Iterator[Event]:  # noqa: ANN401 - a request's fields
         """Learn from the corrections in a process of its own, and have the new model judged.
 
         The model in use stays, unless `promote=True` and the gate finds the new one better.
@@ -525,21 +524,21 @@ class Project:
         Parameters
         ----------
         **options
-            Those of `sonoloop finetune`, such as ``max_minutes=10``, ``base_data="data"``, ``gate=False``.
+            Fields of `sonoloop.jobs.request.FinetuneRequest`, such as ``max_minutes=10``, ``judged=False``.
 
         Yields
         ------
-        dict
-            Events as they come; see `sonoloop.jobs.events`.
+        Event
+            As they come; see `sonoloop.jobs.events`.
 
         Raises
         ------
         TrainingError
             If it fails; the message says why.
         """
-        yield from training_events("finetune", self._words(options))
+        yield from training_events(FinetuneRequest(store=self._location(), who=self.annotator, **options))
 
-    def gate(self, candidate: str, **options: Any) -> Gate:  # noqa: ANN401 - what the command takes
+    def gate(self, candidate: str, **options: Any) -> Gate:  # noqa: ANN401 - a request's fields
         """Compare a model with the one in use on the frames that judge; the look is put on record.
 
         Parameters
@@ -547,7 +546,7 @@ class Project:
         candidate : str
             A model's version or name, or the beginning of either.
         **options
-            Those of `sonoloop gate`, such as ``device="cpu"``.
+            Fields of `sonoloop.jobs.request.GateRequest`, such as ``device="cpu"``.
 
         Returns
         -------
@@ -559,30 +558,16 @@ class Project:
         TrainingError
             If the two cannot be compared; the message says why.
         """
-        options = {"candidate": candidate, **options}
-        told = [e for e in training_events("gate", self._words(options)) if e["event"] == "gate"]
+        request = GateRequest(model=candidate, store=self._location(), who=self.annotator, **options)
+        told = [event for event in training_events(request) if isinstance(event, Gate)]
         if not told:
             raise TrainingError(f"{candidate} was not judged: the gate ended without a verdict")
-        values = {name: value for name, value in told[-1].items() if name != "event"}
-        interval = values["interval"]
-        return Gate(**{**values, "interval": None if interval is None else tuple(interval)})
+        return told[-1]
 
-    def _words(self, options: dict[str, Any]) -> list[object]:
-        """Write options as the training's command line takes them."""
+    def _location(self) -> str:
+        """Say where the store is, to another process."""
         url = self.store.url
-        place = str(url.database) if is_file(url) else url.render_as_string(hide_password=False)
-        words: list[object] = []
-        for name, value in {"store": place, "who": self.annotator, **options}.items():
-            option = "--" + {"start": "from", "settings": "set"}.get(name, name).replace("_", "-")
-            if value is False and name == "gate":
-                words.append("--no-gate")
-            elif isinstance(value, bool):
-                words += [option] if value and name != "gate" else []
-            elif isinstance(value, list | tuple):
-                words += [word for one in value for word in (option, one)]
-            elif value is not None:
-                words += [option, value]
-        return words
+        return str(url.database) if is_file(url) else url.render_as_string(hide_password=False)
 
     def _place(self, frame: Frame) -> bool:
         """Place a frame for ever, remember its file, and tell whether it is drawn first."""
@@ -650,10 +635,6 @@ def _check_annotator(annotator: str) -> str:
     if not annotator.strip():
         raise StoreError('the annotator is empty: give a pseudonym, as in open_project(annotator="r1")')
     return annotator
-
-
-def _says_the_same(one: Correction, other: Correction) -> bool:
-    return one.label == other.label and np.array_equal(one.mask, other.mask)
 
 
 def _load_triton_apart() -> None:

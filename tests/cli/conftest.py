@@ -1,12 +1,17 @@
-"""The command as a process, a small model for it, and a folder of images in BUSI's layout."""
+"""The command, a small model for it, and a folder of images in BUSI's layout."""
 
 from __future__ import annotations
 
+import io
+import logging
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,17 +20,89 @@ from PIL import Image
 from sonoloop.imaging.phantom import phantom
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+START = subprocess.Popen
 
 
 @pytest.fixture(scope="session")
 def sonoloop() -> Run:
-    """Run `sonoloop` with arguments, as a user would."""
+    """Run `sonoloop` with arguments as a user would, in this process, which loads torch only once.
 
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "sonoloop", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    Where the process itself is what is tested (signals, pipes), start ``python -m sonoloop``.
+    """
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        from sonoloop.cli import main
+
+        line = ["sonoloop", *map(str, arguments)]
+        with as_process(line, environment) as (out, err):
+            code = run_to_exit(main)
+        return subprocess.CompletedProcess(line, code, out.getvalue(), err.getvalue())
 
     return run
+
+
+@contextmanager
+def as_process(line: list[str], environment: dict[str, str]) -> Iterator[tuple[io.StringIO, io.StringIO]]:
+    """Take standard output and error, and leave of a run what a process would."""
+    import torch
+
+    out, err = io.StringIO(), io.StringIO()
+    threads = torch.get_num_threads()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # as logging does of itself where nobody has set it up
+    warnings = logging.StreamHandler(err)
+    warnings.setLevel(logging.WARNING)
+    logging.getLogger().addHandler(warnings)
+    try:
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(sys, "argv", line)
+            patch.setattr(subprocess, "Popen", start)
+            patch.setattr(os, "nice", lambda less: less, raising=False)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            yield out, err
+    finally:
+        logging.getLogger().removeHandler(warnings)
+        torch.set_num_threads(threads)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def run_to_exit(main: Callable[[], int]) -> int:
+    try:
+        return main()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+
+
+class TrainingHere:
+    """What `subprocess.Popen` gives, for a command of training that ran in this process."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        from sonoloop_training.__main__ import main
+
+        told = io.StringIO()
+        with redirect_stdout(told):
+            self.returncode = run_to_exit(lambda: main(arguments))
+        self.stdout = io.StringIO(told.getvalue())
+
+    def __enter__(self) -> TrainingHere:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self.returncode
+
+    poll = wait
+
+
+def start(line: list[str], **options: Any) -> Any:
+    """Start a process, unless it is one of training."""
+    if line[1:3] == ["-m", "sonoloop_training"]:
+        return TrainingHere(line[3:])
+    return START(line, **options)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,9 @@
-"""`sonoloop gate` as a process."""
+"""`sonoloop gate` as its user has it."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,15 +73,8 @@ def home(tmp_path_factory, model) -> Path:
 
 
 @pytest.fixture(scope="module")
-def gate(home) -> Gate:
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "sonoloop", "gate", *map(str, arguments)]
-        environment = os.environ | {"XDG_DATA_HOME": str(home)}
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=120, check=False, env=environment
-        )
-
-    return run
+def gate(sonoloop, home) -> Gate:
+    return lambda *arguments: sonoloop("gate", *arguments, XDG_DATA_HOME=str(home))
 
 
 def use(home: Path, version: str) -> None:

@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from sonoloop.imaging.phantom import phantom
+from sonoloop.jobs.events import EpochDone
+from sonoloop.jobs.request import TrainRequest
 from sonoloop.values import CLASSES
 
 TINY = """
@@ -232,10 +234,12 @@ def test_a_signal_to_the_command_alone_ends_the_training_too(recipe, busi, tmp_p
     from sonoloop.jobs import process as training
 
     monkeypatch.setattr(training, "_PATIENCE", 0.2)
-    arguments = [recipe, "--data", busi, "--out", tmp_path, "--device", "cpu", "--set", "epochs=5000"]
-    events = training.training_events("train", [*arguments, "--threads", 1])
+    asked = TrainRequest(
+        recipe=str(recipe), data=busi, out=tmp_path, device="cpu", settings=("epochs=5000",), threads=1
+    )
+    events = training.training_events(asked)
     for event in events:
-        if event["event"] == "epoch_done":
+        if isinstance(event, EpochDone):
             break
     with pytest.raises(KeyboardInterrupt):
         events.throw(KeyboardInterrupt)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sonoloop.cli.train import TrainingReport
+from sonoloop.jobs.events import Evaluated, Finished, Notice, Progress, Started, Step
 
-STARTED = {
-    "event": "started", "recipe": "tiny", "device": "cuda:0", "precision": "bf16-mixed", "train": 9,
-    "validation": 3, "test": 4, "epoch": 2, "epochs": 5, "steps": 20, "processes": 2,
-}  # fmt: skip
-STEP = {"event": "step", "epoch": 3, "epochs": 5, "step": 20, "steps": 20, "loss": 0.5, "seconds_left": 75.4}
+STARTED = Started(
+    recipe="tiny", device="cuda:0", precision="bf16-mixed", train=9, validation=3, test=4, epoch=2, epochs=5,
+    steps=20, processes=2,
+)  # fmt: skip
+STEP = Step(epoch=3, epochs=5, step=20, steps=20, loss=0.5, seconds_left=75.4)
 
 
 def test_a_terminal_shows_a_bar_with_the_time_left(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
     with TrainingReport(tmp_path, as_json=False) as report:
-        report.tell({"event": "progress", "stage": "Reading", "done": 50, "total": 90})
+        report.tell(Progress(stage="Reading", done=50, total=90))
     told = capsys.readouterr()
     assert told.out == ""
     assert "Reading" in told.err
@@ -38,7 +41,7 @@ def test_without_a_terminal_there_is_a_line_every_half_minute(monkeypatch, capsy
         for _ in range(7):
             report.tell(STEP)
             now[0] += 10.0
-        report.tell({"event": "notice", "message": "only 4 of 5 epochs fit into the time allowed"})
+        report.tell(Notice(message="only 4 of 5 epochs fit into the time allowed"))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == (
         "tiny: 9 images train, 3 validate, 4 test; 5 epochs, going on after epoch 2; "
@@ -53,7 +56,7 @@ def told_of_steps(tmp_path, capsys, *steps: tuple[int, int, float]) -> list[str]
     """Tell of steps of a hundred, each as epoch, step and seconds left; give the notices."""
     with TrainingReport(tmp_path, as_json=False) as report:
         for epoch, step, left in steps:
-            report.tell(STEP | {"epoch": epoch, "step": step, "steps": 100, "seconds_left": left})
+            report.tell(replace(STEP, epoch=epoch, step=step, steps=100, seconds_left=left))
     return capsys.readouterr().err.splitlines()
 
 
@@ -80,8 +83,8 @@ def test_the_time_left_is_told_again_after_an_epoch_if_it_is_another(monkeypatch
 def test_figures_without_an_interval_are_shown_too(capsys, tmp_path):
     figures = {"images": 3, "accuracy": {"value": 0.5, "ci95": None, "n": 3}, "auc": None}
     report = TrainingReport(tmp_path, as_json=False)
-    report.tell({"event": "evaluated", "part": "test", "metrics": {"all": figures, "busi": figures}})
-    report.tell({"event": "finished", "model": "tiny-12345678", "path": "out/bundle", "minutes": 2.4})
+    report.tell(Evaluated(part="test", metrics={"all": figures, "busi": figures}))
+    report.tell(Finished(model="tiny-12345678", path="out/bundle", minutes=2.4))
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == "busi: 3 test images"
     assert lines[2].split() == ["accuracy,", "three", "classes", "0.500"]
@@ -101,6 +104,6 @@ def test_the_figures_of_a_split_that_leaks_are_titled_so(capsys, tmp_path, model
     figures = {"images": 9, "auc": {"value": 0.9, "ci95": [0.8, 1.0], "n": 9}}
     metrics = {"all": figures, "busi": figures}
     with TrainingReport(tmp_path, as_json=False) as report:
-        report.tell({"event": "evaluated", "part": "test", "metrics": metrics})
-        report.tell({"event": "finished", "model": model, "path": "bundle", "minutes": 1.0})
+        report.tell(Evaluated(part="test", metrics=metrics))
+        report.tell(Finished(model=model, path="bundle", minutes=1.0))
     assert capsys.readouterr().out.splitlines()[0].rstrip() == title

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import fake_training
@@ -14,8 +15,10 @@ import psutil
 import pytest
 
 from sonoloop.jobs import process as train_start
+from sonoloop.jobs.events import Failed, name_event
 from sonoloop.jobs.folder import Job, JobReader, ask_to_stop, find_job, is_running, terminate
-from sonoloop.jobs.process import Request, start_job
+from sonoloop.jobs.process import start_job
+from sonoloop.jobs.request import FinetuneRequest, read_request
 
 FAKE = Path(fake_training.__file__)
 
@@ -31,12 +34,12 @@ def start(jobs, monkeypatch):
     started = []
 
     def begin(mode: str, folder: Path | None = None) -> Job:
-        def command(_request, folder):
-            more = [] if folder is None else ["--job", str(folder)]
+        def command(_request):
+            more = [] if folder is None else [str(folder)]
             return [sys.executable, str(FAKE), "sonoloop_training", str(jobs), mode, *more]
 
         monkeypatch.setattr(train_start, "_command", command)
-        started.append(start_job(jobs, Request(store=None, who="anna"), folder=folder))
+        started.append(start_job(jobs, FinetuneRequest(who="anna", job=folder)))
         return started[-1]
 
     yield begin
@@ -51,7 +54,7 @@ def read_all(reader: JobReader) -> tuple[list[str], object]:
     names = []
     for _ in range(600):
         reading = reader.read()
-        names += [event["event"] for event in reading.events]
+        names += [name_event(type(event)) for event in reading.events]
         if not reading.alive:
             return names, reading
         time.sleep(0.02)
@@ -66,9 +69,9 @@ def write(folder: Path, text: str) -> None:
 def test_a_line_is_read_once_and_only_when_it_is_whole(tmp_path):
     reader = JobReader(Job(tmp_path))
     write(tmp_path, '{"event": "notice", "message": "one"}\n{"event": "not')
-    assert [event["message"] for event in reader.read().events] == ["one"]
+    assert [event.message for event in reader.read().events] == ["one"]
     write(tmp_path, 'ice", "message": "two"}\nno JSON at all\n')
-    assert [event["message"] for event in reader.read().events] == ["two"]
+    assert [event.message for event in reader.read().events] == ["two"]
     assert reader.read().events == ()
 
 
@@ -83,7 +86,7 @@ def test_a_job_is_read_from_its_start_to_its_end(start):
 
 def test_what_fails_before_it_has_a_folder_is_told_in_its_own_words(start):
     _, last = read_all(JobReader(start("fails")))
-    assert last.last_words == "there are 3 corrections; fine-tuning needs 5: accept more"
+    assert last.last_words == Failed(error="there are 3 corrections; fine-tuning needs 5: accept more")
 
 
 def test_output_that_nobody_read_is_deleted_after_a_day(start, jobs):
@@ -136,10 +139,11 @@ def test_it_outlives_the_program_that_started_it(jobs):
     code = f"""
 import sys
 from pathlib import Path
-from sonoloop.gui import train_start
+from sonoloop.jobs import process as train_start
+from sonoloop.jobs.request import FinetuneRequest
 line = [sys.executable, {str(FAKE)!r}, "sonoloop_training", {str(jobs)!r}, "slow"]
 train_start._command = lambda *_: line
-job = train_start.start_job(Path({str(jobs)!r}), train_start.Request(store=None, who="anna"))
+job = train_start.start_job(Path({str(jobs)!r}), FinetuneRequest(who="anna"))
 print(job.process.pid)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -168,17 +172,13 @@ def test_the_command_line_says_what_was_asked_and_no_password(monkeypatch, tmp_p
 
     monkeypatch.setattr(train_start.subprocess, "Popen", popen)
     url = "postgresql://anna:secret@host/study"
-    asked = Request(store=url, who="anna", device="cpu", snapshot="first", minutes=5, base_data="/data/busi")
+    asked = FinetuneRequest(store=url, who="anna", snapshot="first", max_minutes=5, base_data=Path("/data"))
     start_job(tmp_path, asked)
     words = seen["command"]
-    assert words[1:4] == ["-m", "sonoloop_training", "finetune"]
-    for name, value in (
-        ("--snapshot", "first"),
-        ("--max-minutes", "5"),
-        ("--who", "anna"),
-        ("--device", "cpu"),
-        ("--base-data", "/data/busi"),
-    ):
-        assert words[words.index(name) + 1] == value
+    assert words[1:5] == ["-m", "sonoloop_training", "finetune", "--request"]
+    told = read_request(FinetuneRequest, words[5])
+    assert told.store == "postgresql://anna@host/study"
+    assert told.threads >= 1
+    assert replace(told, store=url, threads=None) == asked
     assert "secret" not in " ".join(words)
     assert seen["env"]["PGPASSWORD"] == "secret"

@@ -52,15 +52,53 @@ def test_a_holder_whose_process_is_gone_is_taken_over(store, url):
         held.renew()
 
 
-@pytest.mark.parametrize(("age", "gone"), [(EXPIRY - timedelta(seconds=20), False), (EXPIRY * 1.2, True)])
-def test_a_holder_on_another_machine_is_gone_when_it_was_not_heard_of(store, age, gone):
-    renewed = (datetime.now(UTC) - age).isoformat()
+def skew(monkeypatch, by: timedelta) -> None:
+    """Have this machine's clock go wrong from here on."""
+
+    class Skewed(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + by
+
+    monkeypatch.setattr("sonoloop.store.leases.datetime", Skewed)
+
+
+@pytest.fixture
+def brief(monkeypatch) -> None:
+    """A lease runs out after a second."""
+    monkeypatch.setattr("sonoloop.store.leases.EXPIRY", timedelta(seconds=1))
+    monkeypatch.setattr("sonoloop.store.leases._WATCH_SECONDS", 0.05)
+
+
+@pytest.mark.parametrize("by", [timedelta(hours=1), -timedelta(hours=1)])
+def test_a_holder_that_renews_keeps_its_lease_from_a_machine_with_another_clock(store, monkeypatch, by):
     with lease(store, "finetune", what="far away") as first:
-        change(store, host="another", renewed=renewed)
-        if not gone:
-            with pytest.raises(LeaseError, match="on another"), lease(store, "finetune", what="mine"):
-                pass
-            return
+        change(store, host="another")
+        skew(monkeypatch, by)
+        monkeypatch.setattr("sonoloop.store.leases.time.sleep", lambda _seconds: renew_truly(store))
+        with pytest.raises(LeaseError, match="on another"), lease(store, "finetune", what="mine"):
+            pytest.fail("a live lease was stolen")
+        monkeypatch.undo()
+        first.renew()
+
+
+def renew_truly(store) -> None:
+    change(store, renewed=datetime.now(UTC).isoformat(timespec="microseconds"))
+
+
+def test_a_holder_on_another_machine_that_was_heard_of_is_not_waited_for(store, monkeypatch):
+    monkeypatch.setattr("sonoloop.store.leases.time.sleep", lambda _seconds: pytest.fail("it waits"))
+    with lease(store, "finetune", what="far away"):
+        change(store, host="another", renewed=(datetime.now(UTC) - EXPIRY * 0.8).isoformat())
+        with pytest.raises(LeaseError, match="on another"), lease(store, "finetune", what="mine"):
+            pass
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_holder_on_another_machine_is_gone_when_it_was_not_heard_of(store, brief, ahead):
+    age = timedelta(seconds=-60 if ahead else 60)
+    with lease(store, "finetune", what="far away") as first:
+        change(store, host="another", renewed=(datetime.now(UTC) - age).isoformat())
         with lease(store, "finetune", what="mine") as second:
             with pytest.raises(LeaseError, match="another program took it"):
                 first.renew()
@@ -68,16 +106,24 @@ def test_a_holder_on_another_machine_is_gone_when_it_was_not_heard_of(store, age
             second.renew()
 
 
+def test_a_lease_that_is_given_back_while_it_is_watched_is_taken(store, brief, monkeypatch):
+    with lease(store, "finetune", what="far away") as first:
+        change(store, host="another", renewed="2020-01-01T00:00:00+00:00")
+        monkeypatch.setattr("sonoloop.store.leases.time.sleep", lambda _seconds: first.give_back())
+        with lease(store, "finetune", what="mine"):
+            pass
+
+
 def test_a_machine_of_the_same_name_is_another_one(store, monkeypatch):
     with lease(store, "finetune", what="far away"):
         # a process of that number runs there, and here none does
-        monkeypatch.setattr("sonoloop.store.leases._is_running", lambda _pid: False)
+        monkeypatch.setattr("psutil.pid_exists", lambda _pid: False)
         monkeypatch.setattr("sonoloop.store.leases.getnode", lambda: 0x02_42_AC_11_00_02)
         told = pytest.raises(LeaseError, match=rf"on {re.escape(socket.gethostname())} has held")
         with told, lease(store, "finetune", what="mine"):
             pytest.fail("both hold it")
         monkeypatch.undo()
-        monkeypatch.setattr("sonoloop.store.leases._is_running", lambda _pid: False)
+        monkeypatch.setattr("psutil.pid_exists", lambda _pid: False)
         with lease(store, "finetune", what="on the same machine"):
             pass
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -55,6 +56,63 @@ def test_the_folder_is_beside_the_store_or_in_the_users(tmp_path):
     assert one == work_folder(read_location("postgresql://anna:changed@host/study"))
     assert one != work_folder(read_location("postgresql://anna:secret@host/another"))
     assert "host" not in str(one) and one.parent.name == "stores"
+
+
+def write_job(folder: Path, store: Path) -> Path:
+    """A job of a store, as far as it tells whose it is."""
+    job = folder / "jobs" / store.name
+    job.mkdir(parents=True)
+    (job / "job.json").write_text(json.dumps({"plan": {"store": f"/elsewhere/{store.name}"}}))
+    return job
+
+
+@pytest.mark.parametrize("names", [("study.v1", "study.v2"), ("study.sqlite", "study.db", "study")])
+def test_stores_beside_each_other_have_folders_of_their_own(tmp_path, names):
+    places = []
+    for name in names:
+        CorrectionStore(tmp_path / name).close()
+        places.append(Places(read_location(tmp_path / name)))
+        places[-1].remember("a" * 64, Path(f"/{name}/x.png"))
+    places[0].forget(["a" * 64])
+    assert [found and found.path.parent.name for found in (p.find("a" * 64) for p in places)] == [
+        None,
+        *names[1:],
+    ]
+
+
+def test_the_folder_of_one_store_alone_is_moved(tmp_path):
+    CorrectionStore(tmp_path / "study.v1").close()
+    shared = tmp_path / "study.sonoloop"
+    Places(read_location(tmp_path / "study.sqlite")).remember("a" * 64, Path("/one/x.png"))
+    write_job(shared, tmp_path / "any")
+    # no store: what the name alone would take for one
+    (tmp_path / "study.txt").write_text("notes")
+    folder = work_folder(read_location(tmp_path / "study.v1"))
+    assert folder == tmp_path / "study.v1-sonoloop"
+    assert (folder / "jobs" / "any" / "job.json").is_file() and not shared.exists()
+    assert Places(read_location(tmp_path / "study.v1")).find("a" * 64).path.name == "x.png"
+
+
+def test_of_a_folder_that_two_stores_shared_each_takes_its_jobs_and_reads_the_places(tmp_path):
+    stores = [tmp_path / "study.v1", tmp_path / "study.v2"]
+    shared = tmp_path / "study.sonoloop"
+    for store in stores:
+        CorrectionStore(store).close()
+        write_job(shared, store)
+    write_job(shared, tmp_path / "study.v3")
+    Places(read_location(tmp_path / "study.sqlite")).remember("a" * 64, Path("/Muster Anna/x.png"))
+    for store in stores:
+        url = read_location(store)
+        assert [job.name for job in (work_folder(url) / "jobs").iterdir()] == [store.name]
+        assert Places(url).find("a" * 64).path.name == "x.png"
+    assert [job.name for job in (shared / "jobs").iterdir()] == ["study.v3"]
+    before = (shared / "places.jsonl").read_bytes()
+    Places(url).remember("a" * 64, Path("/moved/x.png"))
+    assert Places(url).find("a" * 64).path.parent.name == "moved"
+    assert (shared / "places.jsonl").read_bytes() == before
+    Places(url).forget(["a" * 64])
+    assert Places(url).find("a" * 64) is None
+    assert "Muster" not in (shared / "places.jsonl").read_text()
 
 
 def test_what_was_remembered_is_found_by_another_process(url, images):

@@ -82,9 +82,25 @@ def test_next_revision_replaces_the_head(store):
 def test_same_prediction_is_stored_once(store, shell):
     first = store.accept(make_correction(prediction=make_prediction()), parent=None)
     # Read back and given again: rounding its probabilities a second time changes nothing.
-    store.accept(make_correction(prediction=first.correction.prediction), parent=first.id)
+    store.accept(make_correction(seed=1, prediction=first.correction.prediction), parent=first.id)
     store.accept(make_correction(annotator="reader-2", prediction=make_prediction(seed=1)), parent=None)
     assert shell.scalar(text("SELECT count(*) FROM predictions")) == 2
+
+
+def test_accepting_again_without_a_change_writes_nothing(store):
+    given = make_correction(seed=1)
+    first = store.accept(given, parent=None)
+    # by now the prediction was shown; and an answer that was lost on its way is asked for again
+    seen = make_correction(seed=1, prediction=make_prediction(), prediction_seen=True, seconds=3.0)
+    for correction, parent in ((given, first.id), (seen, first.id), (given, None)):
+        assert store.accept(correction, parent=parent).id == first.id
+    assert store.count() == 1
+    assert store.head(given.frame_id, "reader-1").correction.prediction_seen is False
+    label = store.accept(make_correction(seed=1, label="malignant"), parent=first.id)
+    mask = store.accept(make_correction(seed=2, label="malignant"), parent=label.id)
+    again = store.accept(make_correction(seed=1), parent=mask.id)
+    other = store.accept(make_correction(seed=1, annotator="reader-2"), parent=None)
+    assert len({first.id, label.id, mask.id, again.id, other.id}) == store.count() == 5
 
 
 @pytest.mark.parametrize("stale", ["none", "older"])

@@ -13,12 +13,12 @@ import platformdirs
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 from store_writers import make_correction
 
 from sonoloop.errors import StoreError
-from sonoloop.store import CorrectionStore, default_url
-from sonoloop.store import database as migrate
+from sonoloop.store import CorrectionStore, database, default_url
 from sonoloop.store.database import HEAD, OLDER, read_location
 from sonoloop.store.tables import METADATA, VERSION_TABLE
 
@@ -52,19 +52,20 @@ def test_migrations_lead_to_the_tables(url, store):
 
 
 def test_known_schemas_are_the_migrations():
-    steps = list(migrate.SCRIPTS.walk_revisions())
-    assert migrate.SCRIPTS.get_current_head() == HEAD
+    scripts = ScriptDirectory(database.MIGRATIONS)
+    steps = list(scripts.walk_revisions())
+    assert scripts.get_current_head() == HEAD
     assert frozenset({None, *(step.revision for step in steps)} - {HEAD}) == OLDER
 
 
 def test_failed_migration_leaves_nothing(path, monkeypatch):
-    upgrade = migrate._upgrade
+    upgrade = database._upgrade
 
     def break_down(connection):
         upgrade(connection)
         raise OSError("power cut")
 
-    monkeypatch.setattr(migrate, "_upgrade", break_down)
+    monkeypatch.setattr(database, "_upgrade", break_down)
     with pytest.raises(OSError, match="power cut"):
         CorrectionStore(path)
     with closing(sqlite3.connect(path)) as connection:

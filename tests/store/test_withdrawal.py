@@ -352,6 +352,28 @@ def test_pictures_that_may_show_it_are_removed(store, taught):
     ]
 
 
+def test_pictures_of_the_store_beside_it_stay(tmp_path):
+    pictures = {}
+    for name in ("study.v1", "study.v2"):
+        with CorrectionStore(tmp_path / name) as store:
+            store.accept(make_correction(), parent=None)
+        pictures[name] = work_folder(store.url) / "gates" / "two" / "scatter.png"
+        pictures[name].parent.mkdir(parents=True)
+        pictures[name].write_bytes(b"drawn")
+    # of both, once; nobody knows whose
+    shared = tmp_path / "study.sonoloop" / "gates" / "one" / "scatter.png"
+    shared.parent.mkdir(parents=True)
+    shared.write_bytes(b"drawn")
+    with CorrectionStore(tmp_path / "study.v1") as store:
+        told = pytest.raises(StoreError, match=r"erased from the store; but .*scatter\.png may show it, or")
+        with told:
+            withdraw(store, sha256("frame"), why="consent", who="anna")
+        shared.unlink()
+        withdraw(store, sha256("frame"), why="consent", who="anna")
+    assert not pictures["study.v1"].exists()
+    assert pictures["study.v2"].exists()
+
+
 def test_an_imported_patient_is_found_by_the_number_alone(store):
     for seed, patient in ((1, "busbra/47"), (2, "busi/9"), (3, "busbra/9")):
         place_frame(store, make_frame(seed), patient=patient, role="train")

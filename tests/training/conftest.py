@@ -65,7 +65,7 @@ def tiny_cache() -> Callable[..., Cache]:
         masks[1:, 20:40, 16:48] = 1
         images = torch.from_numpy(rng.integers(0, 120, (count, 64, 64), dtype=np.uint8)) + masks * 120
         names = tuple(f"busi/case {number}" for number in range(count))
-        return Cache(images, masks, torch.arange(count) % 3, names, ("busi",) * count)
+        return Cache(images, masks, torch.arange(count) % 3, names, ("busi",) * count, torch.ones(count, 2))
 
     return make
 

@@ -9,17 +9,17 @@ from torchvision.tv_tensors import Image, Mask
 
 from sonoloop.imaging.phantom import phantom
 from sonoloop.values import CLASSES
-from sonoloop_training.augment import AugmentConfig, build_augmentation
-from sonoloop_training.augment.config import PROBABILITIES
+from sonoloop_training.augment import PROBABILITIES, AugmentConfig, build_augmentation
 from sonoloop_training.augment.transforms import (
     BurnedIn,
-    Contrast,
     Elastic,
-    Gamma,
-    Resolution,
+    Levels,
     Sector,
-    Speckle,
-    TimeGain,
+    contrast,
+    gamma,
+    resolution,
+    speckle,
+    time_gain,
 )
 from sonoloop_training.fit.batches import letterbox_pair
 
@@ -42,7 +42,7 @@ def large_lesion() -> Mask:
 
 
 @pytest.mark.parametrize(
-    "transform", [Gamma(), Contrast(), TimeGain(), Speckle(), Resolution(), BurnedIn()], ids=repr
+    "transform", [*map(Levels, (gamma, contrast, time_gain, speckle, resolution)), BurnedIn()]
 )
 def test_grey_levels_change_within_range_and_masks_do_not(transform):
     torch.manual_seed(0)
@@ -58,7 +58,7 @@ def test_grey_levels_change_within_range_and_masks_do_not(transform):
 def test_the_time_gain_changes_along_depth_only():
     torch.manual_seed(1)
     flat = Image(torch.full((1, 32, 32), 0.5))
-    changed, _ = TimeGain()(flat, Mask(torch.zeros(1, 32, 32)))
+    changed, _ = Levels(time_gain)(flat, Mask(torch.zeros(1, 32, 32)))
     assert changed.std(dim=2).max() < 1e-6
     assert changed.std(dim=1).min() > 1e-3
 
@@ -66,7 +66,7 @@ def test_the_time_gain_changes_along_depth_only():
 def test_black_borders_stay_black():
     image, mask = pair()
     image[:, :20] = 0
-    for transform in (Gamma(), Contrast(), TimeGain(), Speckle()):
+    for transform in map(Levels, (gamma, contrast, time_gain, speckle)):
         torch.manual_seed(2)
         assert not transform(image, mask)[0][:, :20].any()
 
@@ -74,7 +74,7 @@ def test_black_borders_stay_black():
 def test_fewer_pixels_take_detail_away_and_keep_the_rest():
     torch.manual_seed(0)
     fine = Image((torch.rand(1, SIDE, SIDE) > 0.5).float())
-    coarse, _ = Resolution()(fine, large_lesion())
+    coarse, _ = Levels(resolution)(fine, large_lesion())
     assert coarse.shape == fine.shape
     assert coarse.std() < 0.7 * fine.std()
     assert coarse.mean() == pytest.approx(float(fine.mean()), abs=0.01)

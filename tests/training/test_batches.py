@@ -107,7 +107,7 @@ def test_phantoms_stand_after_the_images_and_progress_is_told(datasets):
     from sonoloop_training.datasets import find_datasets
 
     samples = find_datasets(datasets)[:3]
-    events, cache = finish(cache_samples(samples, phantoms=2, size=64, stage="Reading"))
+    events, cache = finish(cache_samples(samples, phantoms=2, size=64))
     assert events == [Progress(stage="Reading", done=0, total=3), Progress(stage="Reading", done=3, total=3)]
     assert len(cache) == 3 + 3 * 2
     assert cache.images.shape == cache.masks.shape == (9, 64, 64)

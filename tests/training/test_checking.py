@@ -101,25 +101,23 @@ FAULTS = {
 
 @pytest.mark.parametrize("what", FAULTS)
 def test_a_fault_is_found_and_named(checked, what):
-    found = next(finding for finding in checked.findings if finding["what"] == what)
-    assert found["names"] == FAULTS[what]
-    assert found["severity"] == "mend"
-    assert found["advice"]
+    found = next(finding for finding in checked.findings if finding.what == what)
+    assert found.names == FAULTS[what]
+    assert found.severity == "mend"
+    assert found.advice
 
 
 def test_other_faults_are_found(checked):
-    found = {finding["what"]: finding for finding in checked.findings}
-    (name,) = found["normal images have a mask"]["names"]
+    found = {finding.what: finding for finding in checked.findings}
+    (name,) = found["normal images have a mask"].names
     assert re.fullmatch(r"normal \(4\): \d+\.\d% of the frame", name)
-    assert found["masks have more than two levels"]["names"] == (
-        "benign (8): benign (8)_mask.png has 3 levels",
-    )
-    assert found["masks have more than two levels"]["severity"] == "heed"
+    assert found["masks have more than two levels"].names == ("benign (8): benign (8)_mask.png has 3 levels",)
+    assert found["masks have more than two levels"].severity == "heed"
     assert checked.mend == 7
 
 
 def test_the_worst_findings_come_first(checked):
-    order = [finding["severity"] for finding in checked.findings]
+    order = [finding.severity for finding in checked.findings]
     assert order == sorted(order, key=["mend", "heed", "note"].index)
     assert set(order) == {"mend", "heed", "note"}
 
@@ -139,10 +137,10 @@ def test_figures_are_right(checked):
 
 
 def test_overlays_of_one_class_are_a_shortcut_in_words(checked):
-    told = next(finding for finding in checked.findings if "burned into" in finding["what"])
-    assert told["severity"] == "heed"
-    assert "0% of the normal, 18% of the benign" in told["what"]
-    assert "a classifier can tell the class by them" in told["advice"]
+    told = next(finding for finding in checked.findings if "burned into" in finding.what)
+    assert told.severity == "heed"
+    assert "0% of the normal, 18% of the benign" in told.what
+    assert "a classifier can tell the class by them" in told.advice
 
 
 def test_groups_are_read_by_the_loader(checked, faulty):
@@ -178,10 +176,10 @@ def test_a_list_that_lacks_a_pair_is_told(clean, tmp_path):
     write(root / "benign", "benign (4)", twin[:, 40:], mask[:, 40:])
     (tmp_path / "busi_groups.json").write_text('{"groups": [{"images": ["benign (2)", "benign (3)"]}]}')
     done = run(root, tmp_path / "out")
-    leak = next(finding for finding in done.findings if finding["severity"] == "mend")
-    assert leak["what"] == "pairs of near-duplicates are in two groups of the list"
-    assert leak["names"] == ("benign (1), benign (4)",)
-    assert "busi_groups.json" in leak["advice"]
+    leak = next(finding for finding in done.findings if finding.severity == "mend")
+    assert leak.what == "pairs of near-duplicates are in two groups of the list"
+    assert leak.names == ("benign (1), benign (4)",)
+    assert "busi_groups.json" in leak.advice
 
 
 def test_a_set_that_cannot_be_listed_does_not_stop_the_others(clean, datasets, tmp_path):
@@ -190,9 +188,9 @@ def test_a_set_that_cannot_be_listed_does_not_stop_the_others(clean, datasets, t
     (broken / "Masks" / "mask_0003-l.png").unlink()
     done = run(tmp_path / "data", tmp_path / "out")
     assert [dataset["dataset"] for dataset in done.datasets] == ["busi"]
-    (finding,) = [finding for finding in done.findings if finding["severity"] == "mend"]
-    assert (finding["dataset"], finding["what"]) == ("BUSBRA", "the dataset could not be listed")
-    assert "bus_0003-l" in finding["names"][0]
+    (finding,) = [finding for finding in done.findings if finding.severity == "mend"]
+    assert (finding.dataset, finding.what) == ("BUSBRA", "the dataset could not be listed")
+    assert "bus_0003-l" in finding.names[0]
     assert "BUSBRA could not be listed" in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -200,10 +198,10 @@ def test_one_patient_under_two_numbers_is_told(datasets, tmp_path):
     root = shutil.copytree(datasets / "BUSBRA", tmp_path / "BUSBRA")
     shutil.copy(root / "Images" / "bus_0001-l.png", root / "Images" / "bus_0003-l.png")
     done = run(root, tmp_path / "out")
-    found = {finding["what"]: finding for finding in done.findings}
+    found = {finding.what: finding for finding in done.findings}
     told = found["pairs of near-duplicates are in two patients"]
-    assert told["names"] == ("bus_0001-l, bus_0003-l",)
-    assert told["severity"] == "mend"
+    assert told.names == ("bus_0001-l, bus_0003-l",)
+    assert told.severity == "mend"
     assert "there is no normal image; models trained on it alone say nothing of that class" in found
 
 
@@ -223,11 +221,11 @@ def test_twins_across_the_groups_of_a_table_are_told(clean, tmp_path, column, ho
     write_clinic(tmp_path / "clinic", clean / "benign", (1, 1, 1), table)
     # a list says nothing where the table does
     (tmp_path / "clinic" / "groups.json").write_text('{"groups": [{"images": ["case1", "case3"]}]}')
-    (told,) = [f for f in run(tmp_path / "clinic", tmp_path / "out").findings if f["severity"] == "mend"]
-    assert told["what"] == f"pairs of near-duplicates are in two {home.replace(column, column + 's')}"
+    (told,) = [f for f in run(tmp_path / "clinic", tmp_path / "out").findings if f.severity == "mend"]
+    assert told.what == f"pairs of near-duplicates are in two {home.replace(column, column + 's')}"
     apart = {"case1, case3", "case2, case3"} | ({"case1, case2"} if second == "case2" else set())
-    assert set(told["names"]) == apart
-    assert told["advice"].endswith(f"put both into one {home}")
+    assert set(told.names) == apart
+    assert told.advice.endswith(f"put both into one {home}")
 
 
 def test_a_dataset_that_is_being_unpacked_is_not_checked(clean, tmp_path):
@@ -252,9 +250,9 @@ def test_a_patient_of_two_classes_is_told(datasets, tmp_path):
     table = root / "bus_data.csv"
     table.write_text(table.read_text().replace("bus_0001-l,1,malignant", "bus_0001-l,1,benign"))
     done = run(root, tmp_path / "out")
-    told = next(finding for finding in done.findings if "several classes" in finding["what"])
-    assert told["severity"] == "heed"
-    assert told["names"] == ("1: bus_0001-l benign, bus_0001-r malignant",)
+    told = next(finding for finding in done.findings if "several classes" in finding.what)
+    assert told.severity == "heed"
+    assert told.names == ("1: bus_0001-l benign, bus_0001-r malignant",)
 
 
 def test_what_is_refused_writes_nothing(clean, tmp_path):
@@ -310,8 +308,8 @@ def test_images_that_two_datasets_share_are_named(clean, tmp_path):
         write(clinic / "masks", name, mask.astype(np.uint8) * 255)
     (clinic / "classes.csv").write_text("image,class,patient\ncase1,benign,1\ncase2,benign,2\n")
     done = run(tmp_path / "data", tmp_path / "out")
-    (found,) = [finding for finding in done.findings if finding["severity"] == "mend"]
-    assert found["dataset"] == "clinic and busi"
-    assert found["what"] == "images are near-duplicates of images of the other dataset"
-    assert found["names"] == ("clinic/case1, busi/benign (1) (mirrored)",)
+    (found,) = [finding for finding in done.findings if finding.severity == "mend"]
+    assert found.dataset == "clinic and busi"
+    assert found.what == "images are near-duplicates of images of the other dataset"
+    assert found.names == ("clinic/case1, busi/benign (1) (mirrored)",)
     assert done.mend == 1

@@ -19,7 +19,8 @@ from sonoloop_training.fit.recipe import Recipe
 from sonoloop_training.fit.train import train
 from sonoloop_training.leakage import leave_out_copies
 from sonoloop_training.membership import describe_split, list_members
-from sonoloop_training.splits import PARTS, SplitConfig, apply_split, read_parts
+from sonoloop_training.splits import PARTS, SplitConfig, apply_split
+from sonoloop_training.splits.folds import read_parts
 
 SHAPE = (96, 128)
 # splits so that copies of images that test train and validate

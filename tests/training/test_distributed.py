@@ -77,7 +77,7 @@ def test_two_processes_learn_what_one_does(datasets, recipe_file, tmp_path):
 
 SPOILED = """
 import os
-from sonoloop_training import steps
+from sonoloop_training.fit import loop as steps
 from sonoloop_training.__main__ import main
 
 real = steps.joint_loss

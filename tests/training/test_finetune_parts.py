@@ -22,7 +22,7 @@ from sonoloop_training.fit.devices import device_watched
 from sonoloop_training.fit.fitting import begin, choose_layers, shallow_half
 from sonoloop_training.fit.losses import joint_loss
 from sonoloop_training.fit.recipe import FitConfig
-from sonoloop_training.fit.validation import watch
+from sonoloop_training.fit.validation import validate
 
 
 @pytest.fixture(scope="module")
@@ -217,28 +217,28 @@ def test_a_checkpoint_of_before_a_setting_existed_is_gone_on_with(tmp_path, tiny
     assert [event.epoch for event in events if isinstance(event, EpochDone)] == [2]
 
 
-def test_a_class_that_weighs_nothing_is_not_known_and_is_not_watched(tiny, tiny_cache):
+def test_a_class_that_weighs_nothing_is_not_known_and_is_not_validated(tiny, tiny_cache):
     network, cpu = build_network(tiny().model), torch.device("cpu")
     cache = tiny_cache()
     known = cache.labels == 1
     both = torch.stack([torch.ones(len(cache)), known.float()], dim=1)
-    among = watch(network, dataclasses.replace(cache, weights=both), cpu, nullcontext)
+    among = validate(network, dataclasses.replace(cache, weights=both), cpu, nullcontext)
     names = ("a",) * int(known.sum())
-    alone = Cache(cache.images[known], cache.masks[known], cache.labels[known], names, names)
-    assert among["accuracy"] == watch(network, alone, cpu, nullcontext)["accuracy"]
-    assert among["dice"] == watch(network, cache, cpu, nullcontext)["dice"]
+    alone = Cache(cache.images[known], cache.masks[known], cache.labels[known], names, names, both[known])
+    assert among.accuracy == validate(network, alone, cpu, nullcontext).accuracy
+    assert among.dice == validate(network, cache, cpu, nullcontext).dice
     nothing = dataclasses.replace(cache, weights=torch.tensor([[1.0, 0.0]]).expand(len(cache), 2))
-    none = watch(network, nothing, cpu, nullcontext)
-    assert none["accuracy"] is None
+    none = validate(network, nothing, cpu, nullcontext)
+    assert none.accuracy is None
 
 
-def test_watching_and_calibrating_can_be_ended(tiny, tiny_cache):
+def test_validating_and_calibrating_can_be_ended(tiny, tiny_cache):
     def stop():
         raise KeyboardInterrupt
 
     network = build_network(tiny().model).eval()
     with pytest.raises(KeyboardInterrupt):
-        watch(network, tiny_cache(), torch.device("cpu"), nullcontext, stop)
+        validate(network, tiny_cache(), torch.device("cpu"), nullcontext, stop)
     made = phantom("benign", seed=1, shape=(96, 128))
     case = Case(
         frame=frame_from_array(made.image, name="a"),

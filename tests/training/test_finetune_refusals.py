@@ -13,16 +13,16 @@ from PIL import Image
 from tuning import QUICK, notices, only, tune
 
 from sonoloop.errors import BundleError, StoreError, TrainingError
-from sonoloop.jobs.events import Finished, Job, Selected
+from sonoloop.jobs.events import Failed, Finished, Job, Selected, parse_event
 from sonoloop.jobs.folder import Plan, create_job, open_job
+from sonoloop.jobs.request import FinetuneRequest, values_of
 from sonoloop.models.card import CARD
 from sonoloop.store import CorrectionStore
 from sonoloop.store.leases import LeaseError, take_lease
 from sonoloop.store.model_registry import list_models
 from sonoloop.store.snapshots import list_snapshots, take_snapshot
 from sonoloop_training.__main__ import main
-from sonoloop_training.finetune.request import Request, read_finetune_recipe
-from sonoloop_training.finetune.run import LEASE, find_store, finetune
+from sonoloop_training.finetune.run import LEASE, find_store, finetune, read_finetune_recipe
 
 
 def test_a_model_of_another_class_order_is_refused_before_a_snapshot_is_taken(project):
@@ -60,12 +60,15 @@ def test_a_missing_file_is_named_and_the_rest_goes_on_only_when_told_to(project,
             "say where they lie now with: sonoloop store relink FOLDER, or go on without them with "
             "--skip-missing"
         )
+        folder = next((project.url.with_suffix(".sonoloop") / "jobs").iterdir())
+        last = parse_event((folder / "events.jsonl").read_text().splitlines()[-1])
+        assert last == Failed(error=told, kind="missing_files")
         events = tune(project, skip_missing=True, judged=False)
     finally:
         kept.rename(path)
     selected = only(events, Selected)
     assert selected.train == 8
-    assert [one["why"] for one in selected.left_out] == ["its file is not there"]
+    assert [one.why for one in selected.left_out] == ["its file is not there"]
     assert any("going on without them" in message for message in notices(events))
 
 
@@ -87,11 +90,11 @@ def test_pixels_that_changed_are_refused_by_name_and_the_rest_goes_on_only_when_
     selected = only(events, Selected)
     assert selected.train == 8
     (one,) = selected.left_out
-    assert one["why"] == "its file has other pixels than when it was corrected"
-    assert any(one["frame"][:12] in message and "going on without" in message for message in notices(events))
+    assert one.why == "its file has other pixels than when it was corrected"
+    assert any(one.frame[:12] in message and "going on without" in message for message in notices(events))
     split = json.loads((Path(only(events, Finished).path) / "split.json").read_text())
     assert len(split["train"]) == 8
-    assert one["frame"] not in {member["id"] for member in split["train"]}
+    assert one.frame not in {member["id"] for member in split["train"]}
 
 
 def test_names_of_files_are_not_kept_in_the_jobs_folder(project):
@@ -153,11 +156,11 @@ def test_a_full_disk_is_told_before_anything_is_learned(project, monkeypatch):
 
 
 def test_the_recipe_may_not_change_the_network_or_the_start():
-    assert read_finetune_recipe(settings=("steps=10",)).fit.steps == 10
+    assert read_finetune_recipe(FinetuneRequest(settings=("steps=10",))).fit.steps == 10
     with pytest.raises(TrainingError, match=r"leave model\.\* out"):
-        read_finetune_recipe(settings=("model.size=128",))
+        read_finetune_recipe(FinetuneRequest(settings=("model.size=128",)))
     with pytest.raises(TrainingError, match="starts from --from"):
-        read_finetune_recipe(settings=("fit.start=default",))
+        read_finetune_recipe(FinetuneRequest(settings=("fit.start=default",)))
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"who": "a"}', '{"who": "a", "plan": {"store": ""}}'])
@@ -201,6 +204,7 @@ def test_what_is_wrong_is_one_event_and_no_job(project, monkeypatch, capsys, arg
     assert code == 1
     assert event["event"] == "failed"
     assert event["error"].startswith(message)
+    assert event["kind"] == "refused"
     assert not (project.url.with_suffix(".sonoloop") / "jobs").exists()
 
 
@@ -245,21 +249,47 @@ def test_a_store_on_a_server_has_to_be_named_again(tmp_path):
     with pytest.raises(
         TrainingError, match=r"are in postgresql\+psycopg://anna:\*\*\*@host/lab: give it with"
     ):
-        list(finetune(Request(job=tmp_path / "job")))
+        list(finetune(FinetuneRequest(job=tmp_path / "job")))
     job = open_job(tmp_path / "job")
     given = "postgresql://anna:secret@host/lab"
-    assert find_store(Request(store=given), job) == given
+    assert find_store(FinetuneRequest(store=given), job) == given
     with pytest.raises(TrainingError, match="began with another --store"):
-        find_store(Request(store="postgresql://anna:secret@host/other"), job)
+        find_store(FinetuneRequest(store="postgresql://anna:secret@host/other"), job)
 
 
-def test_a_plan_of_before_a_setting_existed_is_gone_on_with(tmp_path):
+def test_a_plan_that_an_earlier_version_wrote_is_gone_on_with(tmp_path):
+    plan = {
+        "store": "s",
+        "snapshot": "snapshot-1",
+        "base": "b",
+        "recipe": {"name": "ft"},
+        "base_data": "",
+        "promote": True,
+        "skip_missing": False,
+        "max_minutes": 5.0,
+        "device": "cpu",
+        "threads": 0,
+    }
+    (tmp_path / "job.json").write_text(json.dumps({"pid": 1, "who": "anna", "plan": plan}))
+    read = open_job(tmp_path).plan
+    assert read == Plan(**{**plan, "base_data": None})
+    assert (read.snapshot_sha256, read.settings) == ("", ())
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path):
+    asked = FinetuneRequest(base_data=tmp_path, settings=("steps=1",), max_minutes=3)
+    plan = Plan(**{**values_of(asked), "store": "s", "snapshot": "s", "base": "b", "recipe": {"a": {"b": 1}}})
+    create_job(tmp_path / "job", plan, "anna").begin()
+    assert open_job(tmp_path / "job").plan == plan
+
+
+def test_a_plan_of_a_later_version_is_not_gone_on_with(tmp_path):
     create_job(tmp_path / "job", Plan(store="s", snapshot="s", base="b", recipe={}), "anna").begin()
     path = tmp_path / "job" / "job.json"
     state = json.loads(path.read_text())
-    del state["plan"]["snapshot_sha256"]
-    path.write_text(json.dumps(state))
-    assert open_job(tmp_path / "job").plan.snapshot_sha256 == ""
+    path.write_text(json.dumps({**state, "plan": {**state["plan"], "colour": "red"}}))
+    with pytest.raises(TrainingError, match=r"made by another version of Sonoloop: it has colour\)"):
+        open_job(tmp_path / "job")
 
 
 def test_a_folder_of_something_else_is_left_alone(project, tmp_path):

@@ -14,6 +14,7 @@ from PIL import Image
 from sonoloop.imaging.io import read_frame
 from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import Finished, Notice, Selected, Started, drain
+from sonoloop.jobs.request import FinetuneRequest
 from sonoloop.store import CorrectionStore
 from sonoloop.store.groups import place_frame
 from sonoloop.store.withdrawal import withdraw
@@ -22,7 +23,6 @@ from sonoloop_training.datasets import find_datasets
 from sonoloop_training.datasets.groups import fingerprint
 from sonoloop_training.finetune.learn import plan_draws
 from sonoloop_training.finetune.replay import choose_replay, read_replay, with_replay, without_classes
-from sonoloop_training.finetune.request import Request
 from sonoloop_training.finetune.run import finetune
 from sonoloop_training.fit.recipe import FitConfig
 from sonoloop_training.leakage import read_test_side
@@ -229,7 +229,7 @@ def test_few_corrections_are_seen_often_and_many_seldom(fresh, replays, expected
 
 
 def test_a_finetuning_replays_and_says_so(place, datasets):
-    asked = Request(
+    asked = FinetuneRequest(
         store=str(place.url),
         settings=("steps=6", "epochs=2", "batch=4", "precision=float32", "replay=0.5"),
         base_data=datasets,
@@ -263,7 +263,7 @@ def test_a_finetuning_replays_and_says_so(place, datasets):
 )
 def test_without_the_data_a_share_of_the_start_holds_the_model(place, changes, blend, told):
     quick = ("steps=2", "epochs=1", "batch=4", "precision=float32")
-    asked = Request(store=str(place.url), settings=(*quick, *changes), device="cpu", judged=False)
+    asked = FinetuneRequest(store=str(place.url), settings=(*quick, *changes), device="cpu", judged=False)
     events = list(finetune(asked, library=place.library))
     warned = [
         e.message for e in events if isinstance(e, Notice) and e.message.startswith("the images that trained")

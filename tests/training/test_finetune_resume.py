@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -14,21 +13,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from corrected import Project, add
+from corrected import Project, add, gate_that_says
 from tuning import QUICK, only, request, tune
 
 from sonoloop.errors import StoreError, TrainingError
 from sonoloop.jobs.events import EpochDone, Event, Finished, Gate, Job, Selected, Started
 from sonoloop.jobs.folder import open_job
+from sonoloop.jobs.request import FinetuneRequest
 from sonoloop.store import CorrectionStore
 from sonoloop.store.leases import LeaseError
 from sonoloop.store.model_registry import DELETED, find_model, list_models, mark
 from sonoloop.store.snapshots import list_snapshots, read_snapshot
 from sonoloop.store.test_sets import freeze_test_set, looks, read_scores
 from sonoloop.store.withdrawal import withdraw
-from sonoloop_training.commands.finetune import add_arguments
-from sonoloop_training.commands.finetune import run as run_command
-from sonoloop_training.finetune.request import Request
+from sonoloop_training.commands import finetune as finetune_command
 from sonoloop_training.finetune.run import finetune, renewed
 
 
@@ -65,7 +63,7 @@ def test_a_finetuning_that_lost_its_lease_ends_and_can_be_gone_on_with(project, 
         with pytest.raises(LeaseError, match="another program took it"):
             tune(project)
     folder = next((project.url.with_suffix(".sonoloop") / "jobs").iterdir())
-    assert only(list(finetune(Request(job=folder, judged=False), library=project.library)), Finished)
+    assert only(list(finetune(FinetuneRequest(job=folder, judged=False), library=project.library)), Finished)
 
 
 def break_off(project: Project, *, after: type[Event], count: int = 1, **changes) -> Path:
@@ -84,11 +82,11 @@ def test_a_stopped_finetuning_goes_on_to_the_same_model(project, made):
     _, whole = made
     folder = break_off(project, after=EpochDone)
     last = json.loads((folder / "events.jsonl").read_text().splitlines()[-1])
-    assert last == {"event": "failed", "error": "interrupted"}
+    assert last == {"event": "failed", "error": "interrupted", "kind": "interrupted"}
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["epoch"] == 1
     with CorrectionStore(project.url) as store:
         assert len(list_models(store)) == 1
-    events = list(finetune(Request(job=folder), library=project.library))
+    events = list(finetune(FinetuneRequest(job=folder, judged=False), library=project.library))
     assert [e.epoch for e in events if isinstance(e, EpochDone)] == [2]
     assert only(events, Finished).model == only(whole, Finished).model
     assert not (folder / "stop").exists()
@@ -127,12 +125,12 @@ def test_what_is_done_is_not_done_again(project, monkeypatch):
     assert str(failed.value) == (
         f"the gate broke. What is done is kept; go on with: sonoloop finetune --job {folder}"
     )
-    events = list(finetune(Request(job=folder), library=project.library))
+    events = list(finetune(FinetuneRequest(job=folder), library=project.library))
     assert not [event for event in events if isinstance(event, Started)]
     assert only(events, Gate)
     assert only(events, Finished)
     # each look at the test set counts
-    repeated = list(finetune(Request(job=folder), library=project.library))
+    repeated = list(finetune(FinetuneRequest(job=folder), library=project.library))
     assert not [event for event in repeated if isinstance(event, Gate)]
     assert only(repeated, Finished)
 
@@ -141,7 +139,7 @@ def test_a_stop_after_the_verdict_costs_no_second_look(project):
     folder = break_off(project, after=Gate)
     with CorrectionStore(project.url) as store:
         assert len(looks(store)) == 1
-    events = list(finetune(Request(job=folder), library=project.library))
+    events = list(finetune(FinetuneRequest(job=folder), library=project.library))
     assert not [event for event in events if isinstance(event, Gate)]
     made = only(events, Finished).model
     with CorrectionStore(project.url) as store:
@@ -150,7 +148,9 @@ def test_a_stop_after_the_verdict_costs_no_second_look(project):
         assert len(read_scores(store, find_model(store, made).version)) == judged > 0
 
 
-def test_every_model_on_this_machine_is_scored_beside_the_new_one(project):
+def test_every_model_on_this_machine_is_scored_beside_the_new_one(project, monkeypatch):
+    # which scores no other than these two
+    monkeypatch.setattr("sonoloop_training.finetune.run.judge", gate_that_says("refuse"))
     first = only(tune(project), Finished).model
     with CorrectionStore(project.url) as store:
         add(store, project.images, 20, role="test")
@@ -166,14 +166,14 @@ def test_a_model_that_was_deleted_does_not_come_back_with_its_job(project):
     folder, made = Path(only(events, Job).folder), only(events, Finished).model
     # the library has it; what lies elsewhere would outlive its deletion
     assert not (folder / "bundle").exists()
-    again = list(finetune(Request(job=folder, judged=False), library=project.library))
+    again = list(finetune(FinetuneRequest(job=folder, judged=False), library=project.library))
     assert only(again, Finished).model == made
     with CorrectionStore(project.url) as store:
         version = find_model(store, made).version
         mark(store, version, DELETED, why="withdrawn", who="anna")
     project.library.delete(version)
     with pytest.raises(TrainingError, match=f"made {made}, which was deleted: begin a new one"):
-        list(finetune(Request(job=folder), library=project.library))
+        list(finetune(FinetuneRequest(job=folder), library=project.library))
     assert version not in project.library.versions()
 
 
@@ -184,7 +184,8 @@ def test_images_that_are_gone_meanwhile_are_skipped_when_told_to(project, tmp_pa
         with pytest.raises(TrainingError, match="--skip-missing"):
             tune(project)
         folder = next((project.url.with_suffix(".sonoloop") / "jobs").iterdir())
-        events = list(finetune(Request(job=folder, skip_missing=True, judged=False), library=project.library))
+        again = FinetuneRequest(job=folder, skip_missing=True, judged=False)
+        events = list(finetune(again, library=project.library))
     finally:
         kept.rename(path)
     assert only(events, Selected).train == 8
@@ -196,10 +197,10 @@ def test_it_goes_on_with_the_threads_it_began_with_unless_others_are_named(proje
         torch.set_num_threads(1)
         folder = break_off(project, after=EpochDone)
         torch.set_num_threads(2)
-        list(finetune(Request(job=folder, judged=False), library=project.library))
+        list(finetune(FinetuneRequest(job=folder, judged=False), library=project.library))
         assert torch.get_num_threads() == 1
         torch.set_num_threads(2)
-        list(finetune(Request(job=folder, judged=False, threads=2), library=project.library))
+        list(finetune(FinetuneRequest(job=folder, judged=False, threads=2), library=project.library))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -223,7 +224,7 @@ def test_a_lost_device_says_how_to_go_on(project, monkeypatch):
     folder = next((project.url.with_suffix(".sonoloop") / "jobs").iterdir())
     assert "the device cpu failed (CUDA error: unspecified launch failure)" in str(failed.value)
     assert str(failed.value).endswith(f"go on with: sonoloop finetune --job {folder}")
-    assert only(list(finetune(Request(job=folder), library=project.library)), Finished)
+    assert only(list(finetune(FinetuneRequest(job=folder, judged=False), library=project.library)), Finished)
 
 
 def test_a_device_that_is_lost_while_judging_says_how_to_go_on(project, monkeypatch):
@@ -257,7 +258,7 @@ def test_what_may_be_learned_from_changed_so_that_it_cannot_go_on(project):
         frame = next(m.frame_id for m in read_snapshot(store, "snapshot-1").entries if m.role == "train")
         withdraw(store, frame, why="asked to", who="anna")
     with pytest.raises(TrainingError) as refused:
-        list(finetune(Request(job=folder), library=project.library))
+        list(finetune(FinetuneRequest(job=folder), library=project.library))
     assert "what may be learned from is not what it was when it began" in str(refused.value)
     assert str(refused.value).endswith("begin a new fine-tuning, without --job")
 
@@ -271,9 +272,7 @@ def test_the_command_lowers_its_priority(project, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(project.library.folder.parents[1]))
     given = []
     monkeypatch.setattr("os.nice", given.append)
-    options = argparse.ArgumentParser()
-    add_arguments(options)
-    events = run_command(options.parse_args(["--store", str(project.url), "--snapshot", "gone"]))
+    events = finetune_command(FinetuneRequest(store=str(project.url), snapshot="gone"))
     with pytest.raises(StoreError, match="there is no snapshot gone"):
         next(events)
     assert given == [10]
@@ -313,7 +312,7 @@ def test_a_finetuning_goes_on_where_its_project_was_moved_to(project, tmp_path):
     for name in (project.url.name, project.url.with_suffix(".sonoloop").name):
         (project.url.parent / name).rename(place / name)
     moved, job = place / project.url.name, place / folder.relative_to(project.url.parent)
-    events = list(finetune(Request(store=str(moved), job=job, judged=False), library=project.library))
+    events = list(finetune(FinetuneRequest(store=str(moved), job=job, judged=False), library=project.library))
     assert only(events, Started).epoch == 1
     assert only(events, Finished)
     # from now on it is known there

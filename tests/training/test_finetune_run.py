@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from corrected import add, gate_that_says, make_project
+from corrected import Project, add, copy_project, gate_that_says, make_project
 from PIL import Image
 from tuning import QUICK, notices, only, tune
 
@@ -17,9 +17,11 @@ from sonoloop.imaging.io import read_frame
 from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import (
     EpochDone,
+    Event,
     Finished,
     Gate,
     Job,
+    LeftOut,
     Notice,
     Progress,
     Promoted,
@@ -28,6 +30,7 @@ from sonoloop.jobs.events import (
     StartWatched,
     Step,
 )
+from sonoloop.jobs.request import FinetuneRequest
 from sonoloop.models.bundle import read_bundle
 from sonoloop.store import CorrectionStore
 from sonoloop.store.file_index import Places
@@ -38,6 +41,7 @@ from sonoloop.store.references import set_reference
 from sonoloop.store.settings import change_settings
 from sonoloop.store.snapshots import list_snapshots, take_snapshot
 from sonoloop.values import Correction
+from sonoloop_training.finetune.run import finetune
 
 
 def test_a_finetuning_tells_what_it_does(made):
@@ -113,12 +117,12 @@ def test_who_trained_is_listed_without_names_of_files(made):
 def test_the_same_snapshot_recipe_and_seed_make_the_same_model(made, project):
     _, events = made
     first = read_bundle(Path(only(events, Finished).path))
-    again = tune(project)
+    again = tune(project, judged=False)
     second = read_bundle(Path(only(again, Finished).path))
     # every word of the card, and with it every weight; another seed is another model
     assert second.card == first.card
     assert second.version == first.version
-    other = only(tune(project, settings=(*QUICK, "seed=1")), Finished)
+    other = only(tune(project, judged=False, settings=(*QUICK, "seed=1")), Finished)
     assert other.model != only(again, Finished).model
 
 
@@ -133,6 +137,26 @@ def test_the_gate_judges_and_without_leave_nothing_is_promoted(made):
         assert store.verify() == []
 
 
+@pytest.fixture(scope="module")
+def learned(template, tmp_path_factory) -> Project:
+    """A project with a new model that waits for the gate, and its job."""
+    project = copy_project(template, tmp_path_factory.mktemp("learned"))
+    tune(project, judged=False)
+    return project
+
+
+@pytest.fixture
+def waiting(learned, tmp_path) -> Project:
+    return copy_project(learned, tmp_path)
+
+
+def have_judged(project: Project, **changes) -> list[Event]:
+    """Go on with the one job until its model is judged."""
+    (job,) = (project.url.with_suffix(".sonoloop") / "jobs").iterdir()
+    asked = FinetuneRequest(store=str(project.url), job=job, **changes)
+    return list(finetune(asked, library=project.library))
+
+
 @pytest.mark.parametrize(
     "case",
     [
@@ -143,35 +167,41 @@ def test_the_gate_judges_and_without_leave_nothing_is_promoted(made):
         ("inconclusive", True, "automatic", False),
     ],
 )
-def test_only_a_model_that_passed_is_promoted_and_only_if_wanted(project, monkeypatch, case):
+def test_only_a_model_that_passed_is_promoted_and_only_if_wanted(waiting, monkeypatch, case):
     verdict, promote, setting, promoted = case
     monkeypatch.setattr("sonoloop_training.finetune.run.judge", gate_that_says(verdict))
-    with CorrectionStore(project.url) as store:
+    with CorrectionStore(waiting.url) as store:
         change_settings(store, promote=setting)
-    events = tune(project, promote=promote)
+    events = have_judged(waiting, promote=promote)
     made = only(events, Finished).model
     assert [e.model for e in events if isinstance(e, Promoted)] == ([made] if promoted else [])
-    with CorrectionStore(project.url) as store:
+    with CorrectionStore(waiting.url) as store:
         in_use = incumbent(store)
-        assert find_model(store, in_use.version).model == (made if promoted else project.base.model)
+        assert find_model(store, in_use.version).model == (made if promoted else waiting.base.model)
         assert (in_use.kind, in_use.who, in_use.why) == (
             ("gate", "anna", "because") if promoted else ("first", "test", "ships with Sonoloop")
         )
 
 
-def test_a_locked_project_keeps_its_model_and_the_new_one_too(project, monkeypatch):
+def test_a_locked_project_keeps_its_model_and_the_new_one_too(waiting, monkeypatch):
     monkeypatch.setattr("sonoloop_training.finetune.run.judge", gate_that_says("promote"))
-    with CorrectionStore(project.url) as store:
-        lock(store, project.base.version, who="anna", why="a study")
-    events = tune(project, promote=True)
+    with CorrectionStore(waiting.url) as store:
+        lock(store, waiting.base.version, who="anna", why="a study")
+    events = have_judged(waiting, promote=True)
     assert any("passed and is not in use: the project is locked to" in message for message in notices(events))
-    with CorrectionStore(project.url) as store:
-        assert incumbent(store).version == project.base.version
+    with CorrectionStore(waiting.url) as store:
+        assert incumbent(store).version == waiting.base.version
         assert find_model(store, only(events, Finished).model)
 
 
-def test_twenty_groups_are_watched_in_part(tmp_path):
-    project = make_project(tmp_path / "many", train=30, test=0)
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Project:
+    """A store in which some groups validate."""
+    return make_project(tmp_path_factory.mktemp("many"), train=30, test=0)
+
+
+def test_twenty_groups_validate_in_part(many, tmp_path):
+    project = copy_project(many, tmp_path)
     # groups are drawn anew in each store: by half of thirty, for the test not to hang on chance
     events = tune(project, judged=False, settings=(*QUICK, "validation=0.5"))
     started = only(events, Started)
@@ -198,9 +228,9 @@ def test_what_the_base_models_numbers_were_fitted_on_is_known_of_the_new_one_too
     assert (fitted["name"], fitted["id"]) == ("a", "f" * 64)
 
 
-def test_forty_watched_lesions_fit_the_models_numbers_anew(tmp_path, monkeypatch):
+def test_forty_validation_lesions_fit_the_models_numbers_anew(many, tmp_path, monkeypatch):
     monkeypatch.setattr("sonoloop_training.finetune.learn.LESIONS_TO_CALIBRATE", 2)
-    project = make_project(tmp_path / "many", train=30, test=0)
+    project = copy_project(many, tmp_path)
     events = tune(project, judged=False, settings=(*QUICK, "validation=0.5"))
     card = read_bundle(Path(only(events, Finished).path)).card
     assert card.temperature != project.base.card.temperature
@@ -258,7 +288,7 @@ def test_an_old_image_is_compared_with_those_that_judge_once_it_is_read(project)
         sample = read_frame(add_sample(store, project))
     selected = only(tune(project, judged=False), Selected)
     assert selected.train == 9
-    assert {(one["frame"], one["why"]) for one in selected.left_out} == {
+    assert {(one.frame, one.why) for one in selected.left_out} == {
         (frame.id, "near copies of it, or its patient, are among the images that judge"),
         (sample.id, "it takes no part, as the samples do"),
     }
@@ -292,4 +322,4 @@ def test_a_reference_counts_and_a_contradiction_is_listed(project):
     selected = only(tune(project, judged=False), Selected)
     assert selected.train == 10
     assert selected.by_class["benign"] == 4
-    assert selected.left_out == [{"frame": found, "why": "a lesion is drawn, and its class is normal"}]
+    assert selected.left_out == [LeftOut(frame=found, why="a lesion is drawn, and its class is normal")]

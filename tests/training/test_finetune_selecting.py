@@ -1,4 +1,4 @@
-"""What a snapshot teaches: roles, weights of each head, contradictions, and what is watched."""
+"""What a snapshot teaches: roles, weights of each head, contradictions, and what validates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sonoloop.store.revisions import Revision
 from sonoloop.store.snapshots import Entry
 from sonoloop.values import Correction, Prediction
 from sonoloop_training.finetune.learn import count_to_calibrate
-from sonoloop_training.finetune.samples import GROUPS_TO_WATCH, check_classes, check_enough, select
+from sonoloop_training.finetune.samples import GROUPS_TO_VALIDATE, check_classes, check_enough, select
 from sonoloop_training.fit.recipe import FitConfig
 from sonoloop_training.splits import SplitConfig
 
@@ -84,8 +84,8 @@ def said(
 
 def weights_of(*given, config=CONFIG, **options):
     selection = select([said(0, **options), *given], config, SPLIT)
-    lesson = selection.train[0]
-    return lesson.mask_weight, lesson.class_weight, lesson.label
+    sample = selection.train[0]
+    return sample.mask_weight, sample.class_weight, sample.label
 
 
 OTHER = np.roll(LESION, 2, axis=1)
@@ -137,7 +137,7 @@ def test_the_masks_of_all_lesions_are_one():
 )
 def test_what_contradicts_itself_or_may_not_train_is_listed_and_not_learned(case, why):
     selection = select([said(0, **case), said(1)], CONFIG, SPLIT)
-    assert [lesson.frame_id for lesson in selection.train] == [sha(1)]
+    assert [sample.frame_id for sample in selection.train] == [sha(1)]
     assert [frame for frame, _ in selection.left_out] == [sha(0)]
     assert selection.left_out[0][1].startswith(why)
 
@@ -147,14 +147,14 @@ def test_a_reference_that_agrees_with_the_mask_settles_a_readers_contradiction()
 
 
 def test_what_judges_by_now_does_not_train_whatever_the_snapshot_says():
-    selection = select([said(0), said(1)], CONFIG, SPLIT, judging={sha(1)})
-    assert [lesson.frame_id for lesson in selection.train] == [sha(0)]
+    selection = select([said(0), said(1)], CONFIG, SPLIT, test_frames={sha(1)})
+    assert [sample.frame_id for sample in selection.train] == [sha(0)]
     assert selection.left_out[0][0] == sha(1)
 
 
 def test_what_was_set_aside_takes_no_part_and_is_no_copy_of_anything():
     given, aside = [said(0, role="neither"), said(1)], {sha(0)}
-    selection = select(given, CONFIG, SPLIT, judging=aside, outsiders=aside)
+    selection = select(given, CONFIG, SPLIT, test_frames=aside, outsiders=aside)
     assert selection.left_out == ((sha(0), "it takes no part, as the samples do"),)
 
 
@@ -170,44 +170,44 @@ def test_an_empty_mask_of_an_unsure_reader_teaches_the_mask_alone():
 def test_with_no_weight_for_what_was_accepted_it_is_left_out():
     config = FitConfig(accepted_weight=0.0)
     selection = select([said(0, before=(LESION, "benign")), said(1)], config, SPLIT)
-    assert [lesson.frame_id for lesson in selection.train] == [sha(1)]
+    assert [sample.frame_id for sample in selection.train] == [sha(1)]
     assert selection.left_out == ((sha(0), "it was accepted unchanged, and fit.accepted_weight is 0"),)
 
 
 def test_test_frames_never_train_and_their_groups_are_counted():
     given = [said(n, role="test", group=sha(f"t{n % 2}")) for n in range(4)]
     selection = select([*given, said(9)], CONFIG, SPLIT)
-    assert [lesson.frame_id for lesson in selection.train] == [sha(9)]
+    assert [sample.frame_id for sample in selection.train] == [sha(9)]
     assert selection.test_groups == 2
     # they judge, which is no fault of theirs
     assert selection.left_out == ()
 
 
-def test_twenty_groups_are_watched_in_part_and_for_ever():
-    given = [said(n) for n in range(GROUPS_TO_WATCH)]
+def test_twenty_groups_validate_in_part_and_for_ever():
+    given = [said(n) for n in range(GROUPS_TO_VALIDATE)]
     assert select(given[:-1], CONFIG, SPLIT).validation == ()
     grown = [said(n) for n in range(200)]
     few, many = select(given, CONFIG, SPLIT), select(grown, CONFIG, SPLIT)
-    assert {lesson.frame_id for lesson in few.validation} == {
-        lesson.frame_id for lesson in many.validation
-    } & {sha(n) for n in range(GROUPS_TO_WATCH)}
+    assert {sample.frame_id for sample in few.validation} == {
+        sample.frame_id for sample in many.validation
+    } & {sha(n) for n in range(GROUPS_TO_VALIDATE)}
     assert 0.1 <= len(many.validation) / 200 <= 0.2
     assert not {s.group_id for s in many.train} & {s.group_id for s in many.validation}
 
 
-def test_a_group_stays_together_and_one_that_the_base_knows_is_not_watched():
+def test_a_group_stays_together_and_one_that_the_base_knows_does_not_validate():
     given = [said(n, group=sha(f"g{n // 2}")) for n in range(200)]
     selection = select(given, CONFIG, SPLIT)
-    watched = {lesson.group_id for lesson in selection.validation}
-    assert watched
-    assert not watched & {lesson.group_id for lesson in selection.train}
+    validating = {sample.group_id for sample in selection.validation}
+    assert validating
+    assert not validating & {sample.group_id for sample in selection.train}
     first = selection.validation[0]
     again = select(given, CONFIG, SPLIT, seen={first.pixels_hash})
-    assert first.group_id in {lesson.group_id for lesson in again.train}
-    assert {lesson.group_id for lesson in again.validation} == watched - {first.group_id}
+    assert first.group_id in {sample.group_id for sample in again.train}
+    assert {sample.group_id for sample in again.validation} == validating - {first.group_id}
 
 
-def test_no_share_watches_nobody():
+def test_without_a_share_nobody_validates():
     given = [said(n) for n in range(60)]
     assert select(given, CONFIG, SplitConfig(validation=0.0)).validation == ()
 

@@ -102,7 +102,7 @@ def test_both_models_are_scored_on_every_frame_that_judges(project, tmp_path):
     assert json.loads(event.to_json())["event"] == "gate"
     assert (event.test_set, event.look, event.looks) == (1, found.look.number, 1)
     assert event.difference == found.verdict.difference
-    assert event.sides["false_alarms"]["frames"] == 2
+    assert event.sides["false_alarms"].frames == 2
     assert any(isinstance(event, Progress) and event.stage.startswith("Judging new-") for event in told)
 
 

@@ -20,6 +20,7 @@ from sonoloop_training.fit.fitting import begin, set_rate, set_training
 from sonoloop_training.fit.loop import fit
 from sonoloop_training.fit.losses import joint_loss
 from sonoloop_training.fit.recipe import FitConfig
+from sonoloop_training.fit.validation import ValidationScores
 
 
 def epochs_of(events) -> list[EpochDone]:
@@ -33,7 +34,7 @@ def test_a_fit_tells_of_its_start_each_epoch_and_how_long_it_takes(tmp_path, tin
     assert (events[0].device, events[0].precision) == ("cpu", "32-true")
     steps = [event for event in events if isinstance(event, Step)]
     assert [(s.epoch, s.step) for s in steps] == [(1, 2), (2, 2)]
-    # after the last step there is still the watching
+    # after the last step there is still the validation
     assert steps[0].seconds_left > steps[-1].seconds_left > 0
     done = epochs_of(events)
     assert [e.epoch for e in done] == [1, 2]
@@ -92,9 +93,9 @@ def test_patience_ends_a_fit_and_keeps_the_best_epoch(tmp_path, tiny, run_fit, m
 
     def scored(network, *_):
         kept.append(copy.deepcopy(network.state_dict()))
-        return {"dice": 0.5, "missed": 0.0, "false_alarms": None, "accuracy": 0.5, "score": next(scores)}
+        return ValidationScores(dice=0.5, missed=0.0, accuracy=0.5, score=next(scores))
 
-    monkeypatch.setattr("sonoloop_training.fit.loop.watch", scored)
+    monkeypatch.setattr("sonoloop_training.fit.loop.validate", scored)
     done = epochs_of(run_fit(tiny("epochs=6", "patience=2"), tmp_path))
     # 0.6 again is no better
     assert [(e.epoch, e.best_epoch) for e in done] == [(1, 1), (2, 2), (3, 2), (4, 2)]
@@ -108,8 +109,8 @@ def test_patience_ends_a_fit_and_keeps_the_best_epoch(tmp_path, tiny, run_fit, m
 def test_without_patience_the_last_weights_are_kept(tiny):
     fitting = begin(tiny())
     fitting.epoch = 1
-    fitting.watch(0.9, keep=False)
-    fitting.watch(None, keep=True)
+    fitting.note(0.9, keep=False)
+    fitting.note(None, keep=True)
     assert fitting.best is None
     assert fitting.best_epoch == 1
     assert not fitting.has_waited(0)
@@ -273,11 +274,11 @@ def test_a_fit_starts_from_a_bundle_of_the_same_network_only(tmp_path, tiny):
         begin(tiny("fit.start=gone"))
 
 
-def test_a_last_fit_starts_from_the_judged_weights(tiny):
-    judged = begin(tiny("seed=3")).kept
-    last = begin(tiny(), judged)
+def test_a_last_fit_starts_from_the_tested_weights(tiny):
+    tested = begin(tiny("seed=3")).kept
+    last = begin(tiny(), tested)
     assert last.source == "the judged model"
-    torch.testing.assert_close(last.kept, judged, atol=0, rtol=0)
+    torch.testing.assert_close(last.kept, tested, atol=0, rtol=0)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):

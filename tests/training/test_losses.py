@@ -1,4 +1,4 @@
-"""What a network is taught, and what is watched of it."""
+"""What a network is taught, and how it is validated."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sonoloop_training.fit.batches import Batch
-from sonoloop_training.fit.losses import class_loss, joint_loss, segmentation_loss
+from sonoloop_training.fit.losses import joint_loss, segmentation_loss
 from sonoloop_training.fit.recipe import FitConfig
-from sonoloop_training.fit.validation import watch
+from sonoloop_training.fit.validation import validate
 
 
 def test_losses_prefer_what_is_right():
@@ -31,7 +31,8 @@ def test_losses_prefer_what_is_right():
     assert false[1] > 0.8
     plain = segmentation_loss(claimed, masks, loss="cross-entropy", empty_weight=1.0)
     assert plain[1] == pytest.approx(12 * 16 / 1024, rel=0.01)
-    assert class_loss(torch.tensor([[5.0, 0, 0]]), torch.tensor([0]), smoothing=0.05) < 0.6
+    batch = Batch(masks[:1], masks[:1], torch.tensor([0]), torch.ones(1, 2))
+    assert joint_loss(None, torch.tensor([[5.0, 0, 0]]), batch, FitConfig(label_smoothing=0.05)) < 0.6
 
 
 def test_the_focal_tversky_loss_minds_what_is_missed_more_than_what_is_claimed():
@@ -52,7 +53,8 @@ def test_the_focal_tversky_loss_minds_what_is_missed_more_than_what_is_claimed()
 
 
 def test_the_heads_are_weighed_and_one_that_is_not_there_costs_nothing():
-    batch = Batch(torch.zeros(2, 1, 32, 32), torch.zeros(2, 1, 32, 32), torch.tensor([0, 2]))
+    nothing = torch.zeros(2, 1, 32, 32)
+    batch = Batch(nothing, nothing, torch.tensor([0, 2]), torch.ones(2, 2))
     lesion, classes = torch.zeros(2, 1, 32, 32), torch.zeros(2, 3)
     config = FitConfig(lesion_weight=2.0, class_weight=0.5, loss="cross-entropy", label_smoothing=0.0)
     expected = 2 * math.log(2) + 0.5 * math.log(3)
@@ -71,24 +73,24 @@ class Says(torch.nn.Module):
         return self.lesion, self.classes
 
 
-def test_what_is_watched_counts_missed_lesions_and_false_alarms(tiny_cache):
+def test_validation_counts_missed_lesions_and_false_alarms(tiny_cache):
     cache = tiny_cache(4)
     lesion = cache.masks[:, None].float() * 2 - 1
     lesion[0, 0, :2, :2] = 1
     lesion[1] = -1
     lesion[2, :, :, :32] = -1
     classes = torch.eye(3)[[0, 1, 1, 0]]
-    watched = watch(Says(lesion, classes), cache, torch.device("cpu"), nullcontext)
+    scores = validate(Says(lesion, classes), cache, torch.device("cpu"), nullcontext)
     half = 2 * 20 * 16 / (20 * 16 + 20 * 32)
-    assert watched["dice"] == pytest.approx((0 + half + 1) / 3)
-    assert watched["missed"] == pytest.approx(1 / 3)
-    assert watched["false_alarms"] == 1
-    assert watched["accuracy"] == 0.75
-    assert watched["score"] == pytest.approx((0 + half + 1 + 0) / 4)
+    assert scores.dice == pytest.approx((0 + half + 1) / 3)
+    assert scores.missed == pytest.approx(1 / 3)
+    assert scores.false_alarms == 1
+    assert scores.accuracy == 0.75
+    assert scores.score == pytest.approx((0 + half + 1 + 0) / 4)
 
 
-def test_a_classifier_is_watched_by_its_mean_recall(tiny_cache):
+def test_a_classifier_is_validated_by_its_mean_recall(tiny_cache):
     classes = torch.eye(3)[[0, 1, 1, 1]]
-    watched = watch(Says(None, classes), tiny_cache(4), torch.device("cpu"), nullcontext)
-    assert watched["dice"] is watched["missed"] is watched["false_alarms"] is None
-    assert watched["score"] == pytest.approx((0.5 + 1 + 0) / 3)
+    scores = validate(Says(None, classes), tiny_cache(4), torch.device("cpu"), nullcontext)
+    assert scores.dice is scores.missed is scores.false_alarms is None
+    assert scores.score == pytest.approx((0.5 + 1 + 0) / 3)

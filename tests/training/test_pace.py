@@ -47,12 +47,12 @@ def test_in_a_later_epoch_all_steps_count(clock):
     assert pace.step == 2
 
 
-def test_watching_and_the_fit_that_follows_are_in_the_time_left(clock):
-    pace = Pace(config=FitConfig(batch=8), steps=10, watched=48, follows=2)
+def test_validation_and_the_fit_that_follows_are_in_the_time_left(clock):
+    pace = Pace(config=FitConfig(batch=8), steps=10, validation=48, follows=2)
     pace.begin()
     clock(10)
     pace.measure(10)
-    # until it was seen once: six batches, at a third of a training step each
+    # until it was timed once: six batches, at a third of a training step each
     assert pace.is_guessed
     assert pace.left(10, now=0, epochs=1) == pytest.approx(2 + 2 * (10 + 2))
     pace.end(5)

@@ -7,6 +7,7 @@ import itertools
 import json
 import multiprocessing
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
@@ -58,10 +59,18 @@ def assert_same(one: dict, other: dict) -> None:
             assert value == other[name], name
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, tiny, run_fit) -> tuple[list[EpochDone], dict]:
+    """The epochs of a run, and what it left."""
+    out = tmp_path_factory.mktemp("whole")
+    return epochs_of(run_fit(tiny(*EVERYTHING), out)), load(out)
+
+
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
-def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(tmp_path, tiny, run_fit, stop_after):
-    recipe = tiny(*EVERYTHING)
-    whole = epochs_of(run_fit(recipe, tmp_path / "whole"))
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(
+    tmp_path, tiny, run_fit, uninterrupted, stop_after
+):
+    recipe, (whole, state) = tiny(*EVERYTHING), uninterrupted
     run_fit(recipe, tmp_path / "broken", stop_after=stop_after)
     resumed = run_fit(recipe, tmp_path / "broken")
     assert isinstance(resumed[0], Started)
@@ -71,8 +80,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(tmp_path, tiny, 
     assert [(e.loss, e.score, e.best_epoch) for e in later] == [
         (e.loss, e.score, e.best_epoch) for e in whole[stop_after:]
     ]
-    assert load(tmp_path / "whole")["best"]
-    assert_same(load(tmp_path / "whole"), load(tmp_path / "broken"))
+    assert state["best"]
+    assert_same(state, load(tmp_path / "broken"))
     assert len((tmp_path / "broken" / "history.jsonl").read_text().splitlines()) == len(whole)
 
 
@@ -98,6 +107,19 @@ def test_an_epoch_that_broke_off_begins_again(tmp_path, tiny, run_fit, monkeypat
     assert_same(load(tmp_path / "whole"), load(tmp_path / "broken"))
 
 
+@pytest.fixture(scope="module")
+def first_epoch(tmp_path_factory, tiny, run_fit) -> Path:
+    out = tmp_path_factory.mktemp("first")
+    run_fit(tiny(), out, stop_after=1)
+    return out
+
+
+@pytest.fixture
+def broken(first_epoch, tmp_path) -> Path:
+    """The folder of a run that broke off after its first epoch."""
+    return Path(shutil.copytree(first_epoch, tmp_path / "broken"))
+
+
 def stop_at_once(recipe, folder, run_fit, monkeypatch):
     """Break off in the first batch."""
 
@@ -111,16 +133,15 @@ def stop_at_once(recipe, folder, run_fit, monkeypatch):
 
 
 def test_whoever_stops_in_the_first_epoch_has_a_checkpoint_to_go_on_from(
-    tmp_path, tiny, run_fit, monkeypatch
+    tmp_path, tiny, run_fit, uninterrupted, monkeypatch
 ):
-    recipe = tiny(*EVERYTHING)
-    whole = epochs_of(run_fit(recipe, tmp_path / "whole"))
+    recipe, (whole, state) = tiny(*EVERYTHING), uninterrupted
     stop_at_once(recipe, tmp_path / "broken", run_fit, monkeypatch)
     assert load(tmp_path / "broken")["epoch"] == 0
     assert not (tmp_path / "broken" / "history.jsonl").exists()
     resumed = epochs_of(run_fit(recipe, tmp_path / "broken"))
     assert [e.loss for e in resumed] == [e.loss for e in whole]
-    assert_same(load(tmp_path / "whole"), load(tmp_path / "broken"))
+    assert_same(state, load(tmp_path / "broken"))
 
 
 def test_what_learned_nothing_yet_may_begin_anew_in_another_way(tmp_path, tiny, run_fit, monkeypatch):
@@ -141,13 +162,12 @@ def test_what_learned_nothing_yet_may_begin_anew_in_another_way(tmp_path, tiny, 
         ({"precision": "bf16-mixed"}, "was computed in bf16-mixed, this run in 32-true"),
     ],
 )
-def test_a_checkpoint_of_another_training_is_refused(tmp_path, tiny, run_fit, change, message):
-    path = tmp_path / "checkpoint.pt"
-    run_fit(tiny(), tmp_path, stop_after=1)
-    torch.save(load(tmp_path) | change, path)
+def test_a_checkpoint_of_another_training_is_refused(broken, tiny, run_fit, change, message):
+    path = broken / "checkpoint.pt"
+    torch.save(load(broken) | change, path)
     before = path.read_bytes()
     with pytest.raises(TrainingError, match=message) as refused:
-        run_fit(tiny(), tmp_path)
+        run_fit(tiny(), broken)
     assert str(path) in str(refused.value)
     assert path.read_bytes() == before
 
@@ -171,21 +191,19 @@ def test_a_precision_that_the_device_lacks_is_refused(tmp_path, tiny, run_fit):
         run_fit(recipe, tmp_path)
 
 
-def test_another_seed_or_another_split_is_another_training(tmp_path, tiny, run_fit):
-    run_fit(tiny(), tmp_path, stop_after=1)
+def test_another_seed_or_another_split_is_another_training(broken, tiny, run_fit):
     with pytest.raises(TrainingError, match="another recipe"):
-        run_fit(tiny("seed=5"), tmp_path)
+        run_fit(tiny("seed=5"), broken)
     with pytest.raises(TrainingError, match="another split"):
-        run_fit(tiny(), tmp_path, learns_from="b")
+        run_fit(tiny(), broken, learns_from="b")
 
 
 @pytest.mark.parametrize("keep", [0, 100, -1000])
-def test_a_damaged_checkpoint_is_named(tmp_path, tiny, run_fit, keep):
-    run_fit(tiny(), tmp_path, stop_after=1)
-    path = tmp_path / "checkpoint.pt"
+def test_a_damaged_checkpoint_is_named(broken, tiny, run_fit, keep):
+    path = broken / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(TrainingError, match=r"checkpoint\.pt is damaged \(.*; delete it to start anew"):
-        run_fit(tiny(), tmp_path)
+        run_fit(tiny(), broken)
 
 
 @pytest.mark.parametrize("held", [{"epoch": 1}, [1, 2]])
@@ -236,7 +254,7 @@ def test_a_file_that_may_grow_no_further_is_a_full_disk(tmp_path, tiny, run_fit)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
-    assert not (tmp_path / "checkpoint.tmp").exists()
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_a_disk_that_is_full_for_the_history_keeps_the_new_checkpoint(tmp_path, tiny, run_fit, monkeypatch):
@@ -297,7 +315,7 @@ def train_killed(arguments: list[str], out: Path, *, kills: int, waits: Iterator
 )
 def test_a_run_killed_at_random_moments_makes_the_same_model(tmp_path, recipe_file, datasets, runs, kills):
     arguments = ["train", str(recipe_file), "--data", str(datasets), "--device", "cpu", "--threads", "1"]
-    for setting in (*EVERYTHING, "epochs=8", "draws=18", "final.epochs=4"):
+    for setting in (*EVERYTHING, "draws=18", "final.epochs=2"):
         arguments += ["--set", setting]
     # refused at once; by then the server has loaded what it should
     start(["train", "gone"], tmp_path).join()

@@ -11,15 +11,8 @@ from split_samples import assert_apart, groups, make_samples, names
 
 from sonoloop.errors import TrainingError
 from sonoloop_training.datasets import Sample, find_datasets
-from sonoloop_training.splits import (
-    PARTS,
-    SplitConfig,
-    apply_split,
-    leave_out,
-    split,
-    split_growing,
-    split_leaky,
-)
+from sonoloop_training.splits import PARTS, SplitConfig, apply_split
+from sonoloop_training.splits.parts import leave_out, split, split_growing, split_leaky
 
 
 def test_no_group_is_in_two_parts_and_every_class_in_each(datasets):

@@ -12,19 +12,15 @@ from split_samples import CLASSES, assert_apart, groups, make_samples, names
 
 from sonoloop.errors import TrainingError
 from sonoloop_training.datasets import Sample
-from sonoloop_training.splits import (
-    PARTS,
-    SplitConfig,
-    apply_split,
-    describe_folds,
+from sonoloop_training.splits import PARTS, SplitConfig, apply_split, describe_folds, write_folds
+from sonoloop_training.splits.folds import (
     make_folds,
     published_folds,
     read_folds,
     read_parts,
-    split,
     split_by_fold,
-    write_folds,
 )
+from sonoloop_training.splits.parts import split
 
 
 def test_folds_share_out_every_class_and_every_size():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import errno
 import os
@@ -15,8 +14,9 @@ from PIL import Image
 from sonoloop.errors import DeviceError, SonoloopError, TrainingError
 from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import EpochDone
-from sonoloop_training.__main__ import main
-from sonoloop_training.commands.train import add_arguments, settings_of
+from sonoloop.jobs.request import TrainRequest
+from sonoloop_training.__main__ import main, read_arguments
+from sonoloop_training.commands import settings_of
 from sonoloop_training.datasets import find_datasets
 from sonoloop_training.fit.recipe import read_recipe
 from sonoloop_training.fit.train import train
@@ -173,19 +173,15 @@ def test_a_test_image_that_cannot_be_used_is_named_before_anything_is_learned(ti
     [(["--fold", "2"], "folds"), (["--set", "split.method=file", "--fold", "2"], "file")],
 )
 def test_a_fold_is_of_the_folds_that_the_recipe_has(recipe_file, arguments, method):
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    options = parser.parse_args([str(recipe_file), "--data", ".", "--out", ".", *arguments])
-    split = read_recipe(options.recipe, settings_of(options)).split
+    request = read_arguments(["train", str(recipe_file), "--data", ".", "--out", ".", *arguments])
+    split = read_recipe(request.recipe, settings_of(request)).split
     assert (split.method, split.fold) == (method, 2)
 
 
 def test_leaky_makes_no_folds(recipe_file):
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    options = parser.parse_args([str(recipe_file), "--data", ".", "--out", ".", "--leaky", "--fold", "2"])
+    request = TrainRequest(recipe=str(recipe_file), data=Path(), leaky=True, fold=2)
     with pytest.raises(TrainingError, match="leave --fold out"):
-        settings_of(options)
+        settings_of(request)
 
 
 def test_the_recipe_for_corrections_is_refused(datasets, tmp_path, capsys):

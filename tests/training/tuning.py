@@ -7,14 +7,14 @@ import dataclasses
 from corrected import Project
 
 from sonoloop.jobs.events import Event, Notice
-from sonoloop_training.finetune.request import Request
+from sonoloop.jobs.request import FinetuneRequest
 from sonoloop_training.finetune.run import finetune
 
 QUICK = ("steps=6", "epochs=2", "batch=4", "precision=float32", "learning_rate=0.003", "l2sp=1.0")
 
 
-def request(project: Project, **changes) -> Request:
-    asked = Request(store=str(project.url), settings=QUICK, device="cpu", who="anna")
+def request(project: Project, **changes) -> FinetuneRequest:
+    asked = FinetuneRequest(store=str(project.url), settings=QUICK, device="cpu", who="anna")
     return dataclasses.replace(asked, **changes)
 
 

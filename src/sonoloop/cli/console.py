@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 
+from sonoloop.jobs import events, request
+
 if TYPE_CHECKING:
     from sonoloop.store.corrections import CorrectionStore
-
 
 _PLAIN_EVERY = 30.0
 
@@ -26,6 +29,12 @@ def result_console(width: int = 120) -> Console:
     if not console.is_terminal:
         console.width = width
     return console
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    """Print the result as one line of JSON, at once."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
 
 
 class ProgressConsole:
@@ -86,6 +95,52 @@ class ProgressConsole:
             self.notice(f"{stage}: {note or f'{done} of {total}'}")
 
 
+class EventReport(ProgressConsole):
+    """Tells the user of a job's events as they come; the result alone goes to standard output.
+
+    Parameters
+    ----------
+    *columns : rich.progress.ProgressColumn
+        What stands behind the bar.
+    as_json : bool
+        Whether a program reads the result.
+    lines : bool
+        Whether it reads the events themselves, and nothing is told.
+    stays : str
+        What to say after "interrupted".
+    """
+
+    def __init__(self, *columns: ProgressColumn, as_json: bool, lines: bool = False, stays: str) -> None:
+        super().__init__(*columns, quiet=as_json)
+        self._as_json, self._lines, self.stays = as_json, as_json and lines, stays
+        self._stage = ""
+
+    def tell(self, event: events.Event) -> None:
+        """Take the next event."""
+        match event:
+            case events.Progress():
+                self.advance(event.stage, event.done, event.total, begins=event.stage != self._stage)
+                self._stage = event.stage
+            case events.Notice():
+                self.notice(event.message)
+
+    def follow(self, asked: request.Request) -> None:
+        """Run a job to its end, or to Ctrl-C."""
+        from sonoloop.jobs.process import training_events  # noqa: PLC0415 - `--help` needs none of it
+
+        try:
+            with self:
+                for event in training_events(asked):
+                    if self._lines:
+                        sys.stdout.write(event.to_json() + "\n")
+                        sys.stdout.flush()
+                    if not self._lines or isinstance(event, events.Job):
+                        self.tell(event)
+        except KeyboardInterrupt:
+            self.notice(f"sonoloop: interrupted{self.stays}")
+            raise typer.Exit(130) from None
+
+
 @contextmanager
 def interrupts_held() -> Iterator[None]:
     """Hold Ctrl-C back while the context lasts, and raise it at its end; for the main thread."""
@@ -121,7 +176,8 @@ Store = Annotated[
 Who = Annotated[str, typer.Option("--who", callback=not_blank, help="Your pseudonym, for the record.")]
 Why = Annotated[str, typer.Option("--why", callback=not_blank, help="The reason, for the record.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and no table.")]
-DEFAULT_WHO = "command line"
+DEFAULT_WHO = request.DEFAULT_WHO
+AsLines = Annotated[bool, typer.Option("--json", help="Print the events, one JSON object a line.")]
 
 
 def open_store(place: str | None) -> CorrectionStore:

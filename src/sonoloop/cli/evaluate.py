@@ -1,60 +1,49 @@
-"""What `sonoloop evaluate` tells: a bar or plain lines while it runs, tables or JSON as its result."""
+"""`sonoloop evaluate`: a bar or plain lines while it runs, tables or JSON as its result."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
-from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sonoloop.cli.console import ProgressConsole, result_console
-from sonoloop.cli.predict import Device
+from sonoloop.cli.console import EventReport, print_json, result_console
+from sonoloop.cli.options import takes
+from sonoloop.jobs.events import EvaluationDone, Event, Notice, Unreadable
+from sonoloop.jobs.request import EvaluateRequest
 
 
-class EvaluationReport(ProgressConsole):
-    """Follows the events of an evaluation; standard output carries the result alone.
-
-    Parameters
-    ----------
-    as_json : bool
-        The results as one JSON object on standard output, and no table.
-    """
+class EvaluationReport(EventReport):
+    """Tells the user of an evaluation; as JSON, its results are one object."""
 
     def __init__(self, *, as_json: bool) -> None:
-        self.failures: list[tuple[str, str]] = []
-        self._stage = ""
-        self._done: dict[str, Any] | None = None
-        self._as_json = as_json
-        super().__init__(MofNCompleteColumn(), TimeRemainingColumn(), quiet=as_json)
+        columns = MofNCompleteColumn(), TimeRemainingColumn()
+        super().__init__(*columns, as_json=as_json, stays="; nothing was written")
+        self.failures: list[Unreadable] = []
+        self._done: EvaluationDone | None = None
 
-    def tell(self, event: Mapping[str, Any]) -> None:
+    def tell(self, event: Event) -> None:
         """Take the next event."""
-        match event["event"]:
-            case "progress":
-                stage = event["stage"]
-                self.advance(stage, event["done"], event["total"], begins=stage != self._stage)
-                self._stage = stage
-            case "unreadable":
-                self.failures.append((event["image"], event["error"]))
-                self.notice(f"{event['image']}: {event['error']}")
-            case "notice":
-                self.notice(f"note: {event['message']}")
-            case "evaluation_done":
-                self._done = dict(event)
+        match event:
+            case Unreadable():
+                self.failures.append(event)
+                self.notice(f"{event.image}: {event.error}")
+            case Notice():
+                self.notice(f"note: {event.message}")
+            case EvaluationDone():
+                self._done = event
+            case _:
+                super().tell(event)
 
     def finish(self) -> None:
         """Give the result, and name what failed."""
         if self._done is None:
             return
-        results = self._done["results"]
+        results = self._done.results
         if self._as_json:
-            sys.stdout.write(json.dumps(results) + "\n")
+            print_json(results)
         else:
             console = result_console(140)
             console.print(_figures(results))
@@ -63,14 +52,14 @@ class EvaluationReport(ProgressConsole):
             console.print(
                 f"{results['images']} images of {results['groups']} groups from "
                 f"{', '.join(results['datasets'])}; report.html, results.json and cases.csv are in "
-                f"{self._done['out']}",
+                f"{self._done.out}",
                 soft_wrap=True,
             )
         if self.failures:
             total = results["images"] + len(self.failures)
             self.notice(f"sonoloop: {len(self.failures)} of {total} images could not be judged:")
-        for image, error in self.failures:
-            self.notice(f"  {image}: {error}")
+        for failed in self.failures:
+            self.notice(f"  {failed.image}: {failed.error}")
 
 
 def _figures(results: Mapping[str, Any]) -> Table:
@@ -117,48 +106,10 @@ def _write(figure: Mapping[str, Any] | None, *, sign: str = "") -> str:
     return f"{text} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
 
 
-class Part(StrEnum):
-    """Which images judge."""
-
-    ALL = "all"
-    VALIDATION = "validation"
-    TEST = "test"
-
-
-class Views(StrEnum):
-    """How many views are averaged."""
-
-    ONE = "1"
-    TWO = "2"
-    FOUR = "4"
-
-
+@takes(EvaluateRequest)
 def evaluate(
+    request: EvaluateRequest,
     *,
-    data: Annotated[
-        Path, typer.Option("--data", help="Folder with one dataset or several; see docs/datasets.md.")
-    ],
-    model: Annotated[
-        str | None, typer.Option("--model", help="Name or folder of a model; the shipped one if not given.")
-    ] = None,
-    versus: Annotated[
-        str | None, typer.Option("--versus", help="Another model, compared with it on the same images.")
-    ] = None,
-    part: Annotated[Part, typer.Option("--part", help="Which part of the split judges.")] = Part.ALL,
-    split: Annotated[
-        Path | None, typer.Option("--split", help="split.json that says the parts, if the model's does not.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write to; evaluation/MODEL-PART if not given.")
-    ] = None,
-    device: Annotated[
-        Device, typer.Option("--device", help="Where to run; auto takes a GPU if there is one.")
-    ] = Device.AUTO,
-    views: Annotated[
-        Views | None,
-        typer.Option("--views", help="Views of each image to average."),
-    ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, max=256, help="Images at a time.")] = 8,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as one JSON object, and no table.")
     ] = False,
@@ -170,27 +121,8 @@ def evaluate(
 
     The exit code is 1 where images could not be judged and others were.
     """
-    from sonoloop.jobs.process import training_events  # noqa: PLC0415
-
-    arguments: list[object] = ["--data", data, "--part", part.value]
-    arguments += ["--device", device.value, "--batch", batch]
-    for option, value in (
-        ("--model", model),
-        ("--versus", versus),
-        ("--split", split),
-        ("--out", out),
-        ("--views", views and views.value),
-    ):
-        if value is not None:
-            arguments += [option, value]
     report = EvaluationReport(as_json=as_json)
-    try:
-        with report:
-            for event in training_events("evaluate", arguments):
-                report.tell(event)
-    except KeyboardInterrupt:
-        report.notice("sonoloop: interrupted; nothing was written")
-        raise typer.Exit(130) from None
+    report.follow(request)
     report.finish()
     if report.failures:
         raise typer.Exit(1)

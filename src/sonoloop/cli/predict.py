@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections import Counter
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from sonoloop.cli.console import ProgressConsole, result_console
+from sonoloop.cli.console import ProgressConsole, interrupts_held, print_json, result_console
 from sonoloop.errors import SonoloopError
-from sonoloop.formats.prediction_folder import PredictionRow
-from sonoloop.values import CLASSES
+
+if TYPE_CHECKING:
+    from sonoloop.formats.prediction_folder import PredictionRow
+
 
 MAX_TABLE_ROWS = 30
 
@@ -87,10 +87,11 @@ class Report(ProgressConsole):
 
     def _print_json(self, values: dict[str, Any]) -> None:
         if self._as_json:
-            sys.stdout.write(json.dumps(values) + "\n")
-            sys.stdout.flush()
+            print_json(values)
 
     def _table(self) -> Table:
+        from sonoloop.values import CLASSES  # noqa: PLC0415 - imports numpy
+
         table = Table("image", "class", *CLASSES, "lesions", "area (px)", "expected Dice", box=None)
         table.columns[0].overflow = "fold"
         for column in table.columns[2:]:
@@ -102,6 +103,8 @@ class Report(ProgressConsole):
         return table
 
     def _counts(self) -> str:
+        from sonoloop.values import CLASSES  # noqa: PLC0415
+
         counts = Counter(row.predicted_class for row in self.rows)
         found = sum(1 for row in self.rows if row.lesions)
         return ", ".join(f"{counts[name]} {name}" for name in CLASSES) + f"; a lesion in {found}"
@@ -178,7 +181,6 @@ def predict(
     images (..._mask.png) are not predicted. Exit code 1: an image could not be predicted; 2: none was tried.
     """
     from sonoloop.batch import Batch, Failed  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.cli.console import interrupts_held  # noqa: PLC0415
     from sonoloop.cli.models import version_in_use  # noqa: PLC0415
 
     start = time.perf_counter()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
@@ -22,18 +21,17 @@ from sonoloop.cli.console import (
     Who,
     not_blank,
     open_store,
+    print_json,
     result_console,
 )
 from sonoloop.errors import StoreError
-from sonoloop.store.corrections import CorrectionStore
-from sonoloop.store.database import describe
-from sonoloop.store.file_index import Relinked, Searching
-from sonoloop.store.groups import count_groups
-from sonoloop.store.model_registry import find_model
-from sonoloop.store.promotions import incumbent
-from sonoloop.store.settings import StoreSettings, read_settings
-from sonoloop.store.snapshots import Snapshot, SnapshotRow, list_snapshots
-from sonoloop.store.withdrawal import Tombstone, Withdrawn
+
+if TYPE_CHECKING:
+    from sonoloop.store.corrections import CorrectionStore
+    from sonoloop.store.file_index import Relinked, Searching
+    from sonoloop.store.settings import StoreSettings
+    from sonoloop.store.snapshots import Snapshot, SnapshotRow
+    from sonoloop.store.withdrawal import Tombstone, Withdrawn
 
 # an image's id before people; 12 of 64 digits tell any two apart
 _DIGITS = 12
@@ -42,12 +40,19 @@ _LISTED = 10
 
 def print_status(store: CorrectionStore, *, as_json: bool) -> None:
     """Print what a store holds."""
+    from sonoloop.store.database import describe  # noqa: PLC0415 - `--help` loads no SQLAlchemy
+    from sonoloop.store.groups import count_groups  # noqa: PLC0415
+    from sonoloop.store.model_registry import find_model  # noqa: PLC0415
+    from sonoloop.store.promotions import incumbent  # noqa: PLC0415
+    from sonoloop.store.settings import read_settings  # noqa: PLC0415
+    from sonoloop.store.snapshots import list_snapshots  # noqa: PLC0415
+
     counts, revisions, snapshots = count_groups(store), store.count(), list_snapshots(store)
     settings, used = read_settings(store), incumbent(store)
     model = None if used is None else find_model(store, used.version).model
     if as_json:
         newest = snapshots[-1].name if snapshots else None
-        _print_json(
+        print_json(
             {
                 "store": describe(store.url),
                 "revisions": revisions,
@@ -86,7 +91,7 @@ def print_snapshot(snapshot: Snapshot, *, as_json: bool) -> None:
         role: sum(entry.role == role for entry in snapshot.entries) for role in ("train", "test", "neither")
     }
     if as_json:
-        _print_json(
+        print_json(
             {
                 "name": snapshot.name,
                 "sha256": snapshot.sha256,
@@ -107,7 +112,7 @@ def print_snapshot(snapshot: Snapshot, *, as_json: bool) -> None:
 def print_snapshots(snapshots: Sequence[SnapshotRow], *, as_json: bool) -> None:
     """Print the snapshots of a store."""
     if as_json:
-        _print_json([{**asdict(row), "created": row.created.isoformat()} for row in snapshots])
+        print_json([{**asdict(row), "created": row.created.isoformat()} for row in snapshots])
         return
     console = result_console()
     if not snapshots:
@@ -128,7 +133,7 @@ def print_withdrawal(withdrawn: Withdrawn, taught: Mapping[str, str], *, as_json
     """Print what was erased and who had used it."""
     models = {row.version: row.model for row in withdrawn.models} | dict(taught)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "frames": withdrawn.frames,
                 "before": withdrawn.before,
@@ -158,7 +163,7 @@ def print_withdrawal(withdrawn: Withdrawn, taught: Mapping[str, str], *, as_json
 def print_withdrawn(stones: Sequence[Tombstone], *, as_json: bool) -> None:
     """Print what was withdrawn from a store, ever."""
     if as_json:
-        _print_json([{**asdict(stone), "created": stone.created.isoformat()} for stone in stones])
+        print_json([{**asdict(stone), "created": stone.created.isoformat()} for stone in stones])
         return
     console = result_console()
     if not stones:
@@ -188,6 +193,8 @@ class RelinkReport(ProgressConsole):
 
     def tell(self, step: Searching | Relinked) -> None:
         """Take the next step of the search."""
+        from sonoloop.store.file_index import Relinked  # noqa: PLC0415
+
         if isinstance(step, Relinked):
             self._result = step
         else:
@@ -199,7 +206,7 @@ class RelinkReport(ProgressConsole):
             return
         result = self._result
         if self._as_json:
-            _print_json(asdict(result))
+            print_json(asdict(result))
             return
         resaved = f", {len(result.resaved)} of them saved anew" if result.resaved else ""
         lines = [f"{len(result.found)} lost files found among {result.images} images{resaved}"]
@@ -214,7 +221,7 @@ class RelinkReport(ProgressConsole):
 def print_problems(problems: Sequence[str], *, revisions: int, as_json: bool) -> None:
     """Print what a check found."""
     if as_json:
-        _print_json({"revisions": revisions, "problems": problems})
+        print_json({"revisions": revisions, "problems": problems})
         return
     console = result_console()
     for problem in problems:
@@ -231,7 +238,7 @@ def print_settings(settings: StoreSettings, *, as_json: bool) -> None:
     """Print the settings of a store, those with their defaults too."""
     values = asdict(settings)
     if as_json:
-        _print_json(values)
+        print_json(values)
         return
     _print_rows([(key, "none" if value is None else str(value)) for key, value in values.items()])
 
@@ -260,10 +267,6 @@ def _images(number: int) -> str:
 
 def _groups(number: int) -> str:
     return "1 group" if number == 1 else f"{number} groups"
-
-
-def _print_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON holds
-    sys.stdout.write(json.dumps(value) + "\n")
 
 
 store = typer.Typer(help="Look after a project's corrections.", no_args_is_help=True)
@@ -383,8 +386,6 @@ def verify(*, place: Store = None, as_json: AsJson = False) -> None:
 
     The exit code is 1 where something is wrong.
     """
-    from sonoloop.cli.console import ProgressConsole  # noqa: PLC0415 - `--help` loads none of these
-
     with open_store(place) as opened:
         with ProgressConsole(quiet=as_json) as console:
             console.show("Checking", 0, 1)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sonoloop.atomic import whole
 from sonoloop.errors import ImageTruncatedError, NotAnImageError
 from sonoloop.imaging.io import read_study
 from sonoloop.imaging.overlay import lesion_colour
@@ -52,9 +53,5 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 
 def write_png(path: Path, image: Image.Image) -> None:
     """Write a PNG beside its place and move it there, so that no half of a file is ever seen."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
+    with whole(path, durable=False) as partial:
         image.save(partial, format="PNG")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

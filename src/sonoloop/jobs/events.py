@@ -1,14 +1,18 @@
-"""What a training says while it runs: frozen values, one JSON object a line."""
+"""What a job says while it runs: frozen values, one JSON object a line."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeVar
+
+from sonoloop.errors import MissingFilesError, SonoloopError
+from sonoloop.jobs.wire import build, to_json
 
 T = TypeVar("T")
+State = Literal["held", "worse", "open", "unknown"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +21,12 @@ class Event:
 
     def to_json(self) -> str:
         """Return one line: the event's name in snake case, and its values."""
-        name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
-        return json.dumps({"event": name, **asdict(self)})
+        return to_json({"event": name_event(type(self)), **asdict(self)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown(Event):
+    """An event of a newer version; nobody heeds it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +121,20 @@ class Job(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A corrected frame that is not learned from."""
+
+    frame: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Selected(Event):
     """It is known what a fine-tuning learns from.
 
     `train` corrections teach or are watched, counted in `by_class` by what the class head is taught ("unsure"
-    teaches it nothing); `replay` images of those that trained the model `base` go with them. `left_out` names
-    each frame that is not learned from, as ``frame`` (its id) and ``why``. `test_groups` only judge.
+    teaches it nothing); `replay` images of those that trained the model `base` go with them. `test_groups`
+    only judge.
     """
 
     snapshot: str
@@ -127,8 +143,29 @@ class Selected(Event):
     train: int
     by_class: dict[str, int]
     test_groups: int
-    left_out: list[dict[str, str]]
+    left_out: list[LeftOut]
     replay: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """A figure that must not get worse.
+
+    `candidate`, `incumbent` and `difference` (candidate less incumbent, with its 95 % `interval`) are None
+    where no frame is about it; it may be worse by `margin`. The `state` is "held" (not worse by more),
+    "worse" (it is, and not by chance, for the interval leaves out zero), "open" (it is, and that may be
+    chance, as `needed` further groups would tell) or "unknown" (no frame is about it).
+    """
+
+    candidate: float | None
+    incumbent: float | None
+    difference: float | None
+    interval: tuple[float, float] | None
+    frames: int
+    groups: int
+    margin: float
+    state: State
+    needed: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,21 +179,21 @@ class Gate(Event):
 
     verdict: str
     reason: str
-    difference: float | None
-    interval: tuple[float, float] | None
-    missed_malignant: float | None
-    false_alarms: float | None
-    auc: float | None
-    sides: dict[str, dict[str, Any]]
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    missed_malignant: float | None = None
+    false_alarms: float | None = None
+    auc: float | None = None
+    sides: dict[str, Side] = field(default_factory=dict)
     groups: int
-    frames: int
-    groups_needed: int | None
+    frames: int = 0
+    groups_needed: int | None = None
     test_set: int
     look: int
     looks: int
     candidate: str
     incumbent: str
-    pictures: dict[str, str]
+    pictures: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,21 +236,43 @@ class Unpacked(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing about a dataset that its owner should know.
+
+    `severity` is "mend" (training would learn or measure something wrong), "heed" or "note". `what` was
+    found, without its count; `advice` is empty where nothing is to be done; `names` of the images, with
+    details, are empty if it is about all.
+    """
+
+    severity: Literal["mend", "heed", "note"]
+    dataset: str
+    what: str
+    advice: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checked(Event):
     """Datasets were checked; `mend` findings speak against training on them, and the report is written."""
 
     report: str
     groups: list[str]
     datasets: list[dict[str, Any]]
-    findings: list[dict[str, Any]]
+    findings: list[Finding]
     mend: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(Event):
-    """Training ended without a model."""
+    """A job ended without its result.
+
+    `kind` says what can be done: the error says it itself ("refused"), it can go on without the files that
+    are gone ("missing_files"), it was told to end ("interrupted"), or it is a fault of Sonoloop's
+    ("unforeseen").
+    """
 
     error: str
+    kind: Literal["refused", "missing_files", "interrupted", "unforeseen"] = "refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +289,49 @@ class EvaluationDone(Event):
 
     out: str
     results: dict[str, Any]
+
+
+def name_event(kind: type[Event]) -> str:
+    """Give the name of an event as it stands in its line: in snake case."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
+EVENTS: dict[str, type[Event]] = {
+    name_event(kind): kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, Event) and kind not in (Event, Unknown)
+}
+
+
+def parse_event(line: str | bytes) -> Event | None:
+    """Read a line of a job; None where it is no event, but something that a library printed."""
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(values, dict) or not isinstance(name := values.pop("event", None), str):
+        return None
+    if name == "failed" and values.get("error") == "interrupted":
+        values.setdefault("kind", "interrupted")  # earlier versions had no kind
+    try:
+        return build(EVENTS.get(name, Unknown), values)
+    except (TypeError, ValueError):
+        return Unknown()
+
+
+def failure(error: BaseException) -> Failed:
+    """Say how a job failed."""
+    match error:
+        case KeyboardInterrupt() | GeneratorExit():
+            return Failed(error="interrupted", kind="interrupted")
+        case MissingFilesError():
+            return Failed(error=str(error), kind="missing_files")
+        case SonoloopError():
+            return Failed(error=str(error))
+        case ImportError():
+            return Failed(error=f'{error}; training needs: pip install "napari-sonoloop[train]"')
+        case _:
+            return Failed(error=f"{type(error).__name__}: {error}", kind="unforeseen")
 
 
 def drain(events: Generator[Event, None, T]) -> T:

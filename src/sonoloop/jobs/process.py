@@ -1,55 +1,28 @@
-"""A fine-tuning started as a process that outlives napari; no Qt."""
+"""The process of a job: ``python -m sonoloop_training``, awaited by a command or outliving a panel; no Qt."""
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from sonoloop.errors import SonoloopError, TrainingError
+from sonoloop.jobs.events import Event, Failed, Unknown, parse_event
 from sonoloop.jobs.folder import OUTPUT, PACKAGE, Job, forget_old_output
+from sonoloop.jobs.request import FinetuneRequest, Request
+from sonoloop.jobs.wire import to_json
 
 # what a fine-tuning imports of the extra "train"
 _EXTRA = ("lightning", "torchvision", "matplotlib")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What is asked of a fine-tuning.
-
-    Parameters
-    ----------
-    store : str, optional
-        URL of the store; the default one unless given.
-    who : str
-        Pseudonym of the person who asks.
-    device : str
-        "auto", "cpu", "cuda" or "mps".
-    snapshot : str, optional
-        Name of the one to learn from; a new one of all that is accepted unless given.
-    minutes : float, optional
-        Time for all of it.
-    skip_missing : bool
-        Whether to go on without the images whose files are gone.
-    base_data : str, optional
-        Folder with the data that trained the model, some of which is shown again.
-    """
-
-    store: str | None
-    who: str
-    device: str = "auto"
-    snapshot: str | None = None
-    minutes: float | None = None
-    skip_missing: bool = False
-    base_data: str | None = None
+# seconds that a process which was interrupted too may take to end itself
+_PATIENCE = 10.0
 
 
 def what_is_missing() -> str | None:
@@ -63,22 +36,25 @@ def what_is_missing() -> str | None:
     )
 
 
-def start_job(jobs: Path, request: Request, *, folder: Path | None = None) -> Job:
-    """Start a fine-tuning, or go on with one, as a process that outlives this one."""
+def start_job(jobs: Path, request: FinetuneRequest) -> Job:
+    """Start a fine-tuning, or go on with that of the request's `job`, as a process that outlives this one."""
     missing = what_is_missing()
     if missing is not None:
         raise TrainingError(missing)
     forget_old_output(jobs)
-    output = (folder or jobs) / (OUTPUT if folder else f".{secrets.token_hex(4)}.log")
+    output = jobs / f".{secrets.token_hex(4)}.log" if request.job is None else request.job / OUTPUT
+    if request.job is None:
+        # a core is left to whoever annotates meanwhile
+        request = replace(request, threads=max(1, (os.cpu_count() or 2) - 1))
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with output.open("wb") as file:
             process = subprocess.Popen(
-                _command(request, folder),
+                _command(request),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=_environment(request.store),
+                env=_environment(request),
                 **_detached(),
             )
     except OSError as error:
@@ -86,83 +62,38 @@ def start_job(jobs: Path, request: Request, *, folder: Path | None = None) -> Jo
             f"the fine-tuning could not be started in {output.parent} ({error.strerror}): make room there, "
             "then try again"
         ) from error
-    return Job(folder, output, process)
+    return Job(request.job, output, process)
 
 
-def _command(request: Request, folder: Path | None) -> list[str]:
-    words = [sys.executable, "-m", PACKAGE, "finetune", "--who", request.who]
-    if request.store is not None:
-        words += ["--store", _without_password(request.store)[0]]
-    if folder is not None:
-        return [*words, "--job", str(folder)]
-    words += ["--threads", str(max(1, (os.cpu_count() or 2) - 1)), "--device", request.device]
-    if request.base_data is not None:
-        words += ["--base-data", request.base_data]
-    if request.skip_missing:
-        words.append("--skip-missing")
-    if request.snapshot is not None:
-        words += ["--snapshot", request.snapshot]
-    if request.minutes is not None:
-        words += ["--max-minutes", f"{request.minutes:g}"]
-    return words
-
-
-def _environment(store: str | None) -> dict[str, str]:
-    password = None if store is None else _without_password(store)[1]
-    return {**os.environ, **({} if password is None else {"PGPASSWORD": password})}
-
-
-def _without_password(store: str) -> tuple[str, str | None]:
-    """Take the password out of a URL: everyone on the machine can read a process's arguments."""
-    from sqlalchemy import make_url  # noqa: PLC0415 - loads slowly
-    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
-
-    if "://" not in store:
-        return store, None
-    try:
-        url = make_url(store)
-    except ArgumentError:
-        return store, None  # said by whoever opens it
-    if url.password is None:
-        return store, None
-    bare = url._replace(password=None)  # `set` takes None for "as it is"
-    return bare.render_as_string(hide_password=False), str(url.password)
-
-
-def _detached() -> dict[str, Any]:
-    if sys.platform == "win32":
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-        return {"creationflags": flags | subprocess.BELOW_NORMAL_PRIORITY_CLASS}
-    return {"start_new_session": True}
-
-
-# seconds that a process which was interrupted too may take to end itself
-_PATIENCE = 10.0
-
-
-def training_events(command: str, arguments: Sequence[object]) -> Iterator[dict[str, Any]]:
-    """Run ``python -m sonoloop_training COMMAND ARGUMENTS`` and give its events as they come.
+def training_events(request: Request) -> Iterator[Event]:
+    """Run a job and give its events as they come.
 
     Ctrl-C reaches the process too, which ends itself as it should; it is waited for.
     """
-    if find_spec("sonoloop_training") is None:
+    if find_spec(PACKAGE) is None:
         raise SonoloopError(
             'the training package is missing; install Sonoloop again: pip install "napari-sonoloop[train]"'
         )
-    line = [sys.executable, "-m", "sonoloop_training", command, *map(str, arguments)]
     with subprocess.Popen(
-        line, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
+        _command(request),
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env=_environment(request),
     ) as process:
         failure: str | None = None
         try:
             for text in process.stdout or ():
-                event = _parse(text)
-                if event is None:
-                    sys.stderr.write(text)
-                elif event["event"] == "failed":
-                    failure = str(event["error"])
-                else:
-                    yield event
+                match parse_event(text):
+                    case None:
+                        sys.stderr.write(text)
+                    case Failed(error=error):
+                        failure = error
+                    case Unknown():
+                        pass
+                    case event:
+                        yield event
             process.wait()
         except KeyboardInterrupt:
             # it lasts longer where the signal was for this process alone
@@ -178,13 +109,41 @@ def training_events(command: str, arguments: Sequence[object]) -> Iterator[dict[
     if process.returncode == 130:
         raise KeyboardInterrupt
     if failure is not None or process.returncode:
-        raise TrainingError(failure or f"`{command}` ended with exit code {process.returncode}; see above")
+        told = f"`{request.command}` ended with exit code {process.returncode}; see above"
+        raise TrainingError(failure or told)
 
 
-def _parse(text: str) -> dict[str, Any] | None:
-    """Return the event that a line holds, or None where a library printed it."""
+def _command(request: Request) -> list[str]:
+    if store := getattr(request, "store", None):
+        request = replace(request, store=_without_password(store)[0])  # type: ignore[call-arg]
+    return [sys.executable, "-m", PACKAGE, request.command, "--request", to_json(request)]
+
+
+def _environment(request: Request) -> dict[str, str]:
+    store = getattr(request, "store", None)
+    password = _without_password(store)[1] if store else None
+    return {**os.environ, **({} if password is None else {"PGPASSWORD": password})}
+
+
+def _without_password(store: str) -> tuple[str, str | None]:
+    """Take the password out of a URL: everyone on the machine can read a process's arguments."""
+    if "://" not in store:
+        return store, None
+    from sqlalchemy import make_url  # noqa: PLC0415 - loads slowly
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
     try:
-        event = json.loads(text)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+        url = make_url(store)
+    except ArgumentError:
+        return store, None  # said by whoever opens it
+    if url.password is None:
+        return store, None
+    bare = url._replace(password=None)  # `set` takes None for "as it is"
+    return bare.render_as_string(hide_password=False), str(url.password)
+
+
+def _detached() -> dict[str, Any]:
+    if sys.platform == "win32":
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+        return {"creationflags": flags | subprocess.BELOW_NORMAL_PRIORITY_CLASS}
+    return {"start_new_session": True}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
+import shutil
 import stat
 import zlib
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
+from sonoloop.atomic import whole
 from sonoloop.errors import BundleError
 from sonoloop.models.card import (
     CARD,
@@ -58,11 +59,7 @@ def copy_members(source: Path, target: Path) -> None:
                 f"more than {most:,}"
             )
         with path.open("rb") as file, (target / path.name).open("xb") as copy:
-            while block := file.read(_BLOCK):
-                copy.write(block)
-            copy.flush()
-            os.fsync(copy.fileno())
-    sync_folder(target)
+            shutil.copyfileobj(file, copy)
 
 
 def verify_files(folder: Path) -> Card:
@@ -89,17 +86,6 @@ def verify_files(folder: Path) -> Card:
             f"the weights of the model {folder.name} are not those its card names; copy or install it again"
         )
     return card
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the disk keep a folder's list of files: a rename itself must survive power loss."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 MAX_MEMBERS = 1000
@@ -131,19 +117,12 @@ def pack(folder: Path, target: Path) -> Path:
     if target.exists():
         raise BundleError(f"{target} is there already; give another file")
     model = read_card(folder).model
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            with ZipFile(file, "w") as archive:
-                for name in _LEAVES:
-                    _write_member(archive, folder / name, f"{model}/{name}")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(target)
+        with whole(target) as temporary, ZipFile(temporary, "w") as archive:
+            for name in _LEAVES:
+                _write_member(archive, folder / name, f"{model}/{name}")
     except OSError as error:
         raise BundleError(f"{target} cannot be written ({error.strerror}); give another file") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from sonoloop.atomic import whole
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.models.card import CARD, MAX_WEIGHTS_BYTES, WEIGHTS, Card, read_bundle_file, read_card
@@ -59,19 +58,14 @@ def save_bundle(
     data = _pack(network)
     card = _seal(card, data)
     files = {**(beside or {}), WEIGHTS: data, CARD: card.to_json().encode()}
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
-        for name, content in files.items():
-            with (temporary / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            crash_here("bundle-half-written")
-        # before it is in its place, which a bundle that cannot be read would block
-        bundle = read_bundle(temporary)
-        temporary.rename(folder)
+        with whole(folder) as temporary:
+            temporary.mkdir(parents=True)
+            for name, content in files.items():
+                (temporary / name).write_bytes(content)
+                crash_here("bundle-half-written")
+            # before it is in its place, which a bundle that cannot be read would block
+            bundle = read_bundle(temporary)
     except OSError as error:
         raise BundleError(
             f"{folder} cannot be written ({error.strerror}); make room, or give another folder"
@@ -79,8 +73,6 @@ def save_bundle(
     except BundleError as error:
         told = str(error).replace(temporary.name, folder.name)
         raise BundleError(f"{folder} is not written, since it could not be read back: {told}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return bundle
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -12,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sonoloop.atomic import remove_whole, whole
 from sonoloop.errors import BundleError, ModelError
-from sonoloop.models.archive import copy_members, pack, sync_folder, unpack, verify_files
+from sonoloop.models.archive import copy_members, pack, unpack, verify_files
 from sonoloop.models.card import (
     CARD,
     DEFAULT,
@@ -70,22 +70,22 @@ class Library:
         target = self.folder / card.model
         if target.exists() and self._is_whole(target, card):
             return target
-        temporary = target.with_name(f".{target.name}.{os.getpid()}{_TEMPORARY}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            copy_members(bundle_folder, temporary)
-            verify_files(temporary)
-            self._move(temporary, target, card)
+            with whole(target) as temporary:
+                temporary.mkdir()
+                copy_members(bundle_folder, temporary)
+                verify_files(temporary)
+                if target.exists() and not self._is_whole(target, card):
+                    remove_whole(target)
         except OSError as error:
+            if target.exists() and self._is_whole(target, card):
+                return target  # another process was quicker
             raise BundleError(
                 f"{card.model} cannot be copied to {self.folder} ({error.strerror}); make room, or allow "
                 "writing there"
             ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return target
 
     def keep_shipped(self) -> Card:
@@ -213,11 +213,8 @@ class Library:
                 continue
             if not ours:
                 raise BundleError(f"{folder} was put there by hand: delete it by hand")
-            aside = folder.with_name(f".{folder.name}.{os.getpid()}{_TEMPORARY}")
             try:
-                # renamed first: half of a model must not be left under its name
-                folder.rename(aside)
-                shutil.rmtree(aside)
+                remove_whole(folder)
             except OSError as error:
                 raise BundleError(
                     f"{folder} cannot be deleted ({error.strerror}); close what uses it, or delete it by hand"
@@ -241,19 +238,6 @@ class Library:
             )
         # else somebody edited the card
         return there.version == card.version
-
-    def _move(self, temporary: Path, target: Path, card: Card) -> None:
-        if target.exists() and not self._is_whole(target, card):
-            aside = target.with_name(f".{target.name}.{os.getpid()}.damaged{_TEMPORARY}")
-            target.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
-        try:
-            temporary.rename(target)
-        except OSError:
-            # another process was quicker
-            if not (target.exists() and self._is_whole(target, card)):
-                raise
-        sync_folder(self.folder)
 
     def _sweep(self) -> None:
         for path in self.folder.glob(f".*{_TEMPORARY}"):

@@ -12,24 +12,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Select, func, insert, not_, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Select, func, insert, not_, or_, select, update
 
 from sonoloop.errors import StoreError
-from sonoloop.store.database import (
-    create_store_engine,
-    describe,
-    ensure_schema,
-    explained,
-    for_writing,
-    prepare_file,
-    read_location,
-)
+from sonoloop.store.database import Database, add_if_new
 from sonoloop.store.integrity import find_problems
 from sonoloop.store.near_duplicates import SketchIndex
 from sonoloop.store.revisions import (
@@ -46,137 +34,57 @@ from sonoloop.store.revisions import (
 from sonoloop.store.tables import FRAMES, HEADS, PREDICTIONS, REVISIONS
 from sonoloop.values import Correction
 
-
-def enter_frame(connection: Connection, correction: Correction) -> dict[str, Any]:
-    """Add the frame if it is new, and lock its row, so that whoever else accepts on it waits."""
-    height, width = correction.mask.shape
-    values = {
-        "id": correction.frame_id,
-        "pixels_hash": correction.pixels_hash,
-        "height": height,
-        "width": width,
-    }
-    frame = add_frame(connection, values)
-    if (frame["height"], frame["width"]) != (height, width):
-        raise StoreError(
-            f"the mask has {height} x {width} pixels, its image was stored with {frame['height']} x "
-            f"{frame['width']}: open the image again and correct it on its own grid"
-        )
-    return frame
-
-
-def add_frame(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
-    """Add a frame's row if it is new, and lock it."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(postgresql.insert(FRAMES).values(row).on_conflict_do_nothing())
-    else:
-        connection.execute(sqlite.insert(FRAMES).values(row).on_conflict_do_nothing())
-    query = select(FRAMES).where(FRAMES.c.id == row["id"]).with_for_update()
-    return dict(connection.execute(query).one()._mapping)
-
-
-def check_parent(connection: Connection, row: dict[str, Any]) -> None:
-    """Refuse a parent that could never have been this annotator's head on this frame."""
-    if row["parent"] is None:
-        return
-    same = [REVISIONS.c[name] == row[name] for name in ("frame_id", "annotator")]
-    if connection.scalar(select(REVISIONS.c.id).where(REVISIONS.c.id == row["parent"], *same)) is None:
-        raise StoreError(
-            f"revision {row['parent']} is none of this annotator's on this image: open the image again"
-        )
-
-
-def select_head(connection: Connection, row: dict[str, Any]) -> str | None:
-    """Read the annotator's head on the frame."""
-    own = (HEADS.c.frame_id == row["frame_id"], HEADS.c.annotator == row["annotator"])
-    head: str | None = connection.scalar(select(HEADS.c.revision_id).where(*own))
-    return head
-
-
-def add_prediction(connection: Connection, row: dict[str, Any]) -> None:
-    """Store a prediction, unless its like is there already."""
-    if connection.scalar(select(PREDICTIONS.c.id).where(PREDICTIONS.c.id == row["id"])) is None:
-        connection.execute(insert(PREDICTIONS).values(row))
-
-
-def move_head(connection: Connection, row: dict[str, Any], head: str | None) -> None:
-    """Make a revision the annotator's head on the frame."""
-    own = {name: row[name] for name in ("frame_id", "annotator")}
-    if head is None:
-        connection.execute(insert(HEADS).values(**own, revision_id=row["id"]))
-    else:
-        at = [HEADS.c[name] == value for name, value in own.items()]
-        connection.execute(update(HEADS).where(*at).values(revision_id=row["id"]))
-
-
 _log = logging.getLogger(__name__)
 
 
-class CorrectionStore:
+class CorrectionStore(Database):
     """The corrections of a project, in one SQLite file or in a PostgreSQL database.
 
-    Opening creates what is missing and brings an older schema up to date. May be used from several threads;
-    after a fork, open it anew.
-
-    Parameters
-    ----------
-    url : str or path, optional
-        A file, a URL of SQLite or PostgreSQL, or nothing for `sonoloop.store.default_url`.
+    See `sonoloop.store.database.Database` for how it is opened.
     """
 
     def __init__(self, url: str | os.PathLike[str] | None = None) -> None:
-        self._url = read_location(url)
-        self._name = describe(self._url)
-        self._sketches = SketchIndex()
-        self._turned_away: dict[str, str] = {}
-        prepare_file(self._url)
-        with explained(self._name):
-            ensure_schema(self._url)
-            self._engine: Engine | None = create_store_engine(self._url)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the database; closing twice is no error."""
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
+        super().__init__(url)
+        # what `sonoloop.store.groups` keeps in memory of this store's frames
+        self.sketches = SketchIndex()
+        # the pixels of new frames of withdrawn patients, with the date: nothing of them is in the store
+        self.turned_away: dict[str, str] = {}
 
     def accept(self, correction: Correction, *, parent: str | None) -> Revision:
-        """Store a correction as its annotator's head on its frame; once this returns it is on disk."""
+        """Store a correction as its annotator's head on its frame; once this returns it is on disk.
+
+        One with the mask and the class of that head says nothing new: the head is returned, and stays as it
+        was made, with the prediction that was seen then or was not.
+        """
         prediction = None if correction.prediction is None else write_prediction(correction.prediction)
         row = write_revision(
             correction, parent=parent, prediction_id=None if prediction is None else prediction["id"]
         )
         with self.writing() as connection:
-            frame = enter_frame(connection, correction)
-            check_not_withdrawn(connection, frame, self._turned_away)
-            check_parent(connection, row)
-            head = select_head(connection, row)
+            frame = _enter_frame(connection, correction)
+            check_not_withdrawn(connection, frame, self.turned_away)
+            _check_parent(connection, row)
+            head = _select_head(connection, row)
+            if head is not None and all(head[name] == row[name] for name in ("mask_sha256", "label")):
+                return read_revision(head)
             if prediction is not None:
-                add_prediction(connection, prediction)
+                _add_prediction(connection, prediction)
             # Read before it is committed: what was accepted is known to come back.
             mine = read_revision(join_rows(row, frame, prediction))
             connection.execute(insert(REVISIONS).values(row))
             theirs = None
-            if head == parent:
-                move_head(connection, row, head)
+            if head is None or head["id"] == parent:
+                _move_head(connection, row)
             else:
-                theirs = connection.execute(select_revisions().where(REVISIONS.c.id == head)).one()
+                theirs = read_revision(head)
         if theirs is None:
             _log.debug("accepted revision %s", mine.id)
             return mine
-        _log.info("kept revision %s beside head %s", mine.id, head)
+        _log.info("kept revision %s beside head %s", mine.id, theirs.id)
         raise HeadMovedError(
             f"{correction.annotator} accepted another correction of this image since this one was opened: "
             "both are kept; look at the other one, then accept the one that is right",
-            theirs=read_revision(theirs),
+            theirs=theirs,
             mine=mine,
         )
 
@@ -208,38 +116,6 @@ class CorrectionStore:
         self._open()
         return find_problems(self.reading)
 
-    @property
-    def url(self) -> URL:
-        """Where it is, as `sonoloop.store.database.read_location` gave it."""
-        return self._url
-
-    @property
-    def sketches(self) -> SketchIndex:
-        """What `sonoloop.store.groups` keeps in memory of this store's frames."""
-        return self._sketches
-
-    @property
-    def turned_away(self) -> dict[str, str]:
-        """The pixels of new frames of withdrawn patients, with the date: nothing of them is in the store."""
-        return self._turned_away
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Open a transaction in which all reads agree."""
-        with explained(self._name), self._open().begin() as connection:
-            yield connection
-
-    @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """Open a transaction that writes, all of it or nothing; on SQLite no other writes meanwhile."""
-        with explained(self._name), for_writing(self._open()).begin() as connection:
-            yield connection
-
-    def _open(self) -> Engine:
-        if self._engine is None:
-            raise StoreError(f"{self._name} was closed: open it again")
-        return self._engine
-
     def _read_last(self, query: Select[Any]) -> Revision | None:
         last = query.order_by(None).order_by(REVISIONS.c.number.desc()).limit(1)
         with self.reading() as connection:
@@ -253,3 +129,62 @@ def _select_heads() -> Select[Any]:
         .join(HEADS, HEADS.c.revision_id == REVISIONS.c.id)
         .where(not_(is_withdrawn(REVISIONS.c.frame_id)))
     )
+
+
+def _enter_frame(connection: Connection, correction: Correction) -> dict[str, Any]:
+    """Add the frame if it is new, and lock its row, so that whoever else accepts on it waits."""
+    height, width = correction.mask.shape
+    values = {
+        "id": correction.frame_id,
+        "pixels_hash": correction.pixels_hash,
+        "height": height,
+        "width": width,
+    }
+    frame = add_frame(connection, values)
+    if (frame["height"], frame["width"]) != (height, width):
+        raise StoreError(
+            f"the mask has {height} x {width} pixels, its image was stored with {frame['height']} x "
+            f"{frame['width']}: open the image again and correct it on its own grid"
+        )
+    return frame
+
+
+def add_frame(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
+    """Add a frame's row if it is new, and lock it."""
+    add_if_new(connection, FRAMES, row)
+    query = select(FRAMES).where(FRAMES.c.id == row["id"]).with_for_update()
+    return dict(connection.execute(query).one()._mapping)
+
+
+def _check_parent(connection: Connection, row: dict[str, Any]) -> None:
+    """Refuse a parent that could never have been this annotator's head on this frame."""
+    if row["parent"] is None:
+        return
+    same = [REVISIONS.c[name] == row[name] for name in ("frame_id", "annotator")]
+    if connection.scalar(select(REVISIONS.c.id).where(REVISIONS.c.id == row["parent"], *same)) is None:
+        raise StoreError(
+            f"revision {row['parent']} is none of this annotator's on this image: open the image again"
+        )
+
+
+def _select_head(connection: Connection, row: dict[str, Any]) -> dict[str, Any] | None:
+    """Read the annotator's head on the frame, as `read_revision` takes it."""
+    own = (HEADS.c.frame_id == row["frame_id"], HEADS.c.annotator == row["annotator"])
+    query = select_revisions().join(HEADS, HEADS.c.revision_id == REVISIONS.c.id).where(*own)
+    found = connection.execute(query).one_or_none()
+    return None if found is None else dict(found._mapping)
+
+
+def _add_prediction(connection: Connection, row: dict[str, Any]) -> None:
+    """Store a prediction, unless its like is there already."""
+    if connection.scalar(select(PREDICTIONS.c.id).where(PREDICTIONS.c.id == row["id"])) is None:
+        connection.execute(insert(PREDICTIONS).values(row))
+
+
+def _move_head(connection: Connection, row: dict[str, Any]) -> None:
+    """Make a revision the annotator's head on the frame."""
+    own = {name: row[name] for name in ("frame_id", "annotator")}
+    if add_if_new(connection, HEADS, {**own, "revision_id": row["id"]}):
+        return
+    at = [HEADS.c[name] == value for name, value in own.items()]
+    connection.execute(update(HEADS).where(*at).values(revision_id=row["id"]))

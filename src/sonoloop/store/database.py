@@ -1,27 +1,142 @@
-"""Where a store is: the default file, a path or a database URL."""
+"""The database of a store: where it is, its engine, its transactions, its schema, and its faults in words."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import platformdirs
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, inspect, make_url, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    NullPool,
+    Table,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from sonoloop.atomic import sync_folder
 from sonoloop.errors import StoreError
-from sonoloop.store.tables import METADATA, VERSION_TABLE
+from sonoloop.store.tables import VERSION_TABLE
+
+HEAD = "0002"
+OLDER: frozenset[str | None] = frozenset({None, "0001"})
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+LOCK_TIMEOUT_MS = 10_000
 
 _SQLITE_HEADER = 100  # bytes; SQLite takes a file of one byte for an empty database and would overwrite it
+_PARAMETERS = 500  # SQLite takes 999 a statement in its older versions
+_ADVISORY_LOCK = 0x534F4E4F  # "SONO": any number that other programs on a server are unlikely to take
+_migrating = threading.Lock()  # Alembic keeps the migration that runs in a global
+
+_log = logging.getLogger(__name__)
+
+
+class Database:
+    """A project's database: a SQLite file, or a PostgreSQL database by its URL.
+
+    Opening creates what is missing and brings an older schema up to date. May be used from several threads;
+    after a fork, open it anew.
+
+    Parameters
+    ----------
+    url : str or path, optional
+        A file, a URL of SQLite or PostgreSQL, or nothing for `sonoloop.store.default_url`.
+    """
+
+    def __init__(self, url: str | os.PathLike[str] | None = None) -> None:
+        self.url = read_location(url)
+        self._name = describe(self.url)
+        _prepare_file(self.url)
+        with _explained(self._name):
+            _ensure_schema(self.url)
+            self._engine: Engine | None = _create_engine(self.url)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database; closing twice is no error."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open a transaction in which all reads agree."""
+        with _explained(self._name), self._open().begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Open a transaction that writes, all of it or nothing; on SQLite no other writes meanwhile."""
+        with _explained(self._name), _for_writing(self._open()).begin() as connection:
+            yield connection
+
+    def _open(self) -> Engine:
+        if self._engine is None:
+            raise StoreError(f"{self._name} was closed: open it again")
+        return self._engine
+
+
+def hold(connection: Connection, table: Table) -> None:
+    """Keep others from adding to a table until this writing transaction ends."""
+    if connection.dialect.name == "postgresql":
+        # SQLite has one writer at a time; here two could read the same last row and both add theirs
+        connection.execute(text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def add_if_new(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
+    """Add a row unless its key is there, in one statement: two that find none must not both add it.
+
+    Not for tables that are append-only: their guards refuse the attempt.
+    """
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    add = dialect.insert(table).values(row).on_conflict_do_nothing().returning(*table.primary_key)
+    return connection.execute(add).first() is not None
+
+
+def in_batches(ids: Iterable[str]) -> Iterator[list[str]]:
+    """Cut a list of ids into as many as one statement takes."""
+    every = list(ids)
+    return (every[start : start + _PARAMETERS] for start in range(0, len(every), _PARAMETERS))
+
+
+def now() -> str:
+    """Return the time as the store keeps it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def check_who(who: str) -> None:
+    """Refuse what names nobody."""
+    if not who.strip():
+        raise ValueError("say who: the pseudonym of the person")
+
+
+def check_why(why: str) -> None:
+    """Refuse a change without its reason."""
+    if not why.strip():
+        raise StoreError("say why: the reason is kept beside the change")
 
 
 def default_url() -> str:
@@ -75,7 +190,7 @@ def is_file(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
-def prepare_file(url: URL) -> None:
+def _prepare_file(url: URL) -> None:
     """Create the folder of a store's file, and make sure that the file can become or be a store.
 
     Folders above the last one are created for the default store only: a missing drive or share must not
@@ -118,16 +233,8 @@ def _create_folder(folder: Path, *, above: bool) -> None:
     if above:
         _create_folder(folder.parent, above=True)
     folder.mkdir(mode=0o700, exist_ok=True)  # corrections are nobody else's business
-    if os.name == "posix":
-        # fsync the folder above: a store that said "saved" must not lose its own folder in a power cut
-        descriptor = os.open(folder.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    sync_folder(folder.parent)  # a store that said "saved" must not lose its own folder in a power cut
 
-
-LOCK_TIMEOUT_MS = 10_000
 
 # EXTRA also syncs the folder after the journal is deleted, which is the commit; memory maps hide I/O errors.
 _PRAGMAS = (f"PRAGMA busy_timeout={LOCK_TIMEOUT_MS}", "PRAGMA mmap_size=0", "PRAGMA synchronous=EXTRA")
@@ -140,8 +247,8 @@ _BOUND_WAITING = [
 _JOURNAL = "PRAGMA journal_mode=DELETE"
 
 
-def create_store_engine(url: URL, *, known: bool = True, foreign_keys: bool = True) -> Engine:
-    """Make the engine for reading; `for_writing` makes its twin."""
+def _create_engine(url: URL, *, known: bool = True, foreign_keys: bool = True) -> Engine:
+    """Make the engine for reading; `_for_writing` makes its twin."""
     if is_file(url):
         # No pool: an open costs less than a commit, and no connection outlives a fork or keeps a file open.
         engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
@@ -162,7 +269,7 @@ def create_store_engine(url: URL, *, known: bool = True, foreign_keys: bool = Tr
     return engine
 
 
-def for_writing(engine: Engine) -> Engine:
+def _for_writing(engine: Engine) -> Engine:
     """Make the twin of an engine whose transactions are ready to write from their beginning.
 
     On SQLite they take the write lock at once: one that reads first and writes later fails as soon as
@@ -177,6 +284,67 @@ def _configure_sqlite(engine: Engine, pragmas: list[str]) -> None:
         connection.isolation_level = None  # SQLAlchemy's recipe: the driver must not begin by itself
         for pragma in pragmas:
             connection.execute(pragma)
+
+
+def _ensure_schema(url: URL) -> None:
+    """Migrate a new or older store to `HEAD`; leave one that is there already alone."""
+    engine = _create_engine(url, known=False)
+    try:
+        with engine.connect() as connection:
+            version = _read_version(connection, describe(url))
+    finally:
+        engine.dispose()
+    if version != HEAD:
+        _migrate(url)
+
+
+def _migrate(url: URL) -> None:
+    """Bring a store to `HEAD` in one transaction; whoever comes second finds it done."""
+    engine = _create_engine(url, foreign_keys=False)
+    try:
+        with _migrating, _for_writing(engine).begin() as connection:
+            if not is_file(url):
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+            version = _read_version(connection, describe(url))
+            if version == HEAD:
+                return
+            _upgrade(connection)
+            if is_file(url) and connection.execute(text("PRAGMA foreign_key_check")).first():
+                raise StoreError(
+                    f"{describe(url)} has rows that belong to nothing and was not updated: restore a backup"
+                )
+    finally:
+        engine.dispose()
+    _log.info("the store's schema went from %s to %s", version, HEAD)
+
+
+def _upgrade(connection: Connection) -> None:
+    # Alembic takes a fifth of a second to import and is needed once in a store's life.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config(attributes={"connection": connection})  # `migrations/env.py` takes it from there
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    command.upgrade(config, HEAD)
+
+
+def _read_version(connection: Connection, store: str) -> str | None:
+    """Read which schema a store has."""
+    tables = inspect(connection).get_table_names()
+    if VERSION_TABLE not in tables:
+        if tables:
+            raise StoreError(
+                f"{store} holds another program's tables: choose a database of its own for Sonoloop; "
+                "it was left as it is"
+            )
+        return None
+    version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+    if version != HEAD and version not in OLDER:
+        raise StoreError(
+            f"{store} was made by a newer Sonoloop (its schema is {version}, this one knows up to {HEAD}): "
+            "update with pip install -U napari-sonoloop, or choose another store; it was left as it is"
+        )
+    return version
 
 
 _LOCKED = "another program has been writing to it for too long: try again, or close the other program"
@@ -222,7 +390,7 @@ _POSTGRESQL = {
 
 
 @contextmanager
-def explained(store: str) -> Iterator[None]:
+def _explained(store: str) -> Iterator[None]:
     """Raise a database's errors as a `StoreError` that says what to do."""
     try:
         yield
@@ -250,83 +418,3 @@ def _explain(error: DBAPIError | PoolTimeoutError) -> str:
     if error.connection_invalidated or (hasattr(error.orig, "sqlstate") and not state):
         return _UNREACHABLE  # a lost connection carries no code
     return str(error.orig)
-
-
-SCRIPTS = ScriptDirectory(Path(__file__).parent / "migrations")
-
-_log = logging.getLogger(__name__)
-
-_ADVISORY_LOCK = 0x534F4E4F  # "SONO": any number that other programs on a server are unlikely to take
-_migrating = threading.Lock()  # Alembic keeps the migration that runs in a global
-
-
-def migrate(url: URL) -> None:
-    """Bring a store to `sonoloop.store.database.HEAD`; whoever comes second finds it done."""
-    engine = create_store_engine(url, foreign_keys=False)
-    try:
-        with _migrating, for_writing(engine).begin() as connection:
-            if not is_file(url):
-                connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
-            version = read_version(connection, describe(url))
-            if version == HEAD:
-                return
-            _upgrade(connection)
-            if is_file(url) and connection.execute(text("PRAGMA foreign_key_check")).first():
-                raise StoreError(
-                    f"{describe(url)} has rows that belong to nothing and was not updated: restore a backup"
-                )
-    finally:
-        engine.dispose()
-    _log.info("the store's schema went from %s to %s", version, HEAD)
-
-
-def _upgrade(connection: Connection) -> None:
-    def steps(version: Any, _context: Any) -> Any:  # noqa: ANN401 - Alembic's own types
-        return SCRIPTS._upgrade_revs(HEAD, version)
-
-    with EnvironmentContext(Config(), SCRIPTS, fn=steps, destination_rev=HEAD) as environment:
-        environment.configure(
-            connection=connection,
-            target_metadata=METADATA,
-            version_table=VERSION_TABLE,
-            render_as_batch=True,
-        )
-        environment.run_migrations()
-
-
-HEAD = "0002"
-OLDER: frozenset[str | None] = frozenset({None, "0001"})
-
-
-def ensure_schema(url: URL) -> None:
-    """Migrate a new or older store to `HEAD`; leave one that is there already alone."""
-    engine = create_store_engine(url, known=False)
-    try:
-        with engine.connect() as connection:
-            version = read_version(connection, describe(url))
-    finally:
-        engine.dispose()
-    if version == HEAD:
-        return
-    # Alembic takes a fifth of a second to import and is needed once in a store's life.
-
-    migrate(url)
-
-
-def read_version(connection: Connection, store: str) -> str | None:
-    """Read which schema a store has."""
-    tables = inspect(connection).get_table_names()
-    if VERSION_TABLE not in tables:
-        if tables:
-            raise StoreError(
-                f"{store} holds another program's tables: choose a database of its own for Sonoloop; "
-                "it was left as it is"
-            )
-        return None
-    version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
-    if version != HEAD and version not in OLDER:
-        raise StoreError(
-            f"{store} was made by a newer Sonoloop (its schema is {version}, this one knows up to {HEAD}): "
-            "update with pip install -U napari-sonoloop, or choose another store; it was left as it is"
-        )
-    return version

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, not_, select
 
+from sonoloop.atomic import whole
 from sonoloop.errors import ImageError, StoreError, TrainingError
 from sonoloop.imaging.io import find_images, read_study
 from sonoloop.store.database import data_folder, is_file
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from sonoloop.store.corrections import CorrectionStore
 
 
+_log = logging.getLogger(__name__)
+
+_SQLITE = b"SQLite format 3\0"
 _DIGITS = 6
 _ROOT = {"root", "folder"}
 _FRAME = {"frame", "root", "path", "index", "pixels"}
@@ -54,12 +58,64 @@ class Place:
 
 
 def work_folder(url: URL) -> Path:
-    """Name the folder for what belongs to a store and stays on this machine: places, jobs."""
+    """Name the folder for what belongs to a store and stays on this machine: places, jobs, pictures.
+
+    Beside `study.sqlite` it is `study.sonoloop`, beside a file of another ending, such as `study.v1`, it is
+    `study.v1-sonoloop`: no two stores have one. It was `study.sonoloop` for all of them once; what is surely
+    this store's is moved from there.
+    """
     if is_file(url):
-        return Path(str(url.database)).with_suffix(".sonoloop")
+        path = Path(str(url.database))
+        if path.suffix == ".sqlite":
+            return path.with_suffix(".sonoloop")
+        own = path.with_name(f"{path.name}-sonoloop")
+        if path.with_suffix(".sonoloop").is_dir():
+            _take_over(path, own)
+        return own
     named = url._replace(password=None)  # a password that was changed names the same store
     plain = named.render_as_string(hide_password=False)
     return data_folder() / "stores" / hashlib.sha256(plain.encode()).hexdigest()[:16]
+
+
+def shared_folder(url: URL) -> Path | None:
+    """Name the folder that a store shared with others before, where it is still there."""
+    if not is_file(url) or (path := Path(str(url.database))).suffix == ".sqlite":
+        return None
+    shared = path.with_suffix(".sonoloop")
+    return shared if shared.is_dir() else None
+
+
+def _take_over(path: Path, own: Path) -> None:
+    """Move the shared folder of one store that is left, else the jobs that name this store as theirs."""
+    shared = path.with_suffix(".sonoloop")
+    try:
+        owners = [one for one in path.parent.iterdir() if one.with_suffix(".sonoloop") == shared]
+        if not own.exists() and [one for one in owners if _is_database(one)] == [path]:
+            shared.rename(own)
+            return
+        jobs = [job.parent for job in shared.glob("jobs/*/job.json") if _store_name(job) == path.name]
+        if jobs:
+            own.mkdir(mode=0o700, exist_ok=True)
+            (own / "jobs").mkdir(exist_ok=True)
+        for job in jobs:
+            job.rename(own / "jobs" / job.name)
+    except OSError as error:  # another process was quicker, or it may only be read
+        _log.info("what is in %s stays there: %s", shared, error)
+
+
+def _is_database(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
+
+
+def _store_name(job: Path) -> str | None:
+    """Name the file of the store that a job belongs to; None where that cannot be read."""
+    try:
+        return Path(json.loads(job.read_text(encoding="utf-8"))["plan"]["store"]).name
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class Places:
@@ -73,6 +129,10 @@ class Places:
 
     def __init__(self, url: URL) -> None:
         self._path = work_folder(url) / "places.jsonl"
+        # what this store noted in a folder that it shared is still read there, and forgotten
+        shared = shared_folder(url)
+        beside = None if shared is None else url.set(database=str(shared.with_suffix(".sqlite")))
+        self._shared = None if beside is None else Places(beside)
         self._file: int | None = None
         self._read_to = 0
         self._roots: dict[str, Path] = {}
@@ -80,9 +140,8 @@ class Places:
 
     def remember(self, frame_id: str, path: Path, *, index: int = 0, pixels_hash: str | None = None) -> None:
         """Note where a frame's file is; what is known already is not noted again."""
-        self._catch_up()
         path = Path(path).absolute()
-        known = self._locate(frame_id)
+        known = self.find(frame_id)
         same = known is not None and (known.path, known.index) == (path, index)
         if same and known is not None and pixels_hash in (None, known.pixels_hash):
             return
@@ -100,11 +159,14 @@ class Places:
     def find(self, frame_id: str) -> Place | None:
         """Give where a frame's file was last seen; None if that was never on this machine."""
         self._catch_up()
-        return self._locate(frame_id)
+        found = self._locate(frame_id)
+        return self._shared.find(frame_id) if found is None and self._shared is not None else found
 
     def forget(self, frame_ids: Iterable[str]) -> None:
         """Take every line about these frames out of the file, names and all."""
         wanted = set(frame_ids)
+        if self._shared is not None:
+            self._shared.forget(wanted)
         self._catch_up()
         if not wanted.intersection(self._frames):
             return
@@ -187,16 +249,9 @@ class Places:
         self._catch_up()
 
     def _replace(self, lines: list[dict[str, Any]]) -> None:
-        descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.writelines(json.dumps(line).encode() + b"\n" for line in lines)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self._path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with whole(self._path) as temporary:
+            temporary.touch(mode=0o600)
+            temporary.write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
 
     def _failed(self, error: OSError) -> StoreError:
         return StoreError(

@@ -20,7 +20,8 @@ from sonoloop.errors import StoreError, UnsupportedImageError
 from sonoloop.imaging.fingerprints import Sketch, sketch
 from sonoloop.imaging.grey import check_frame
 from sonoloop.store.corrections import add_frame
-from sonoloop.store.model_registry import LEAKED, add_mark, hold, models_from, now, snapshots_with
+from sonoloop.store.database import hold, now
+from sonoloop.store.model_registry import LEAKED, add_mark, models_from, snapshots_with
 from sonoloop.store.near_duplicates import (
     Home,
     SketchIndex,

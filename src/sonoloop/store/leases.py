@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import socket
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import getnode, uuid4
 
-from sqlalchemy import Connection, Row, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+import psutil
+from sqlalchemy import Connection, Row, Select, delete, func, select, update
 
 from sonoloop.errors import StoreError
+from sonoloop.store.database import Database, add_if_new
 from sonoloop.store.tables import LEASES
-
-if TYPE_CHECKING:
-    from sonoloop.store.corrections import CorrectionStore
 
 # a holder that was not heard of for so long is taken for gone
 EXPIRY = timedelta(seconds=120)
-# no host name holds it
-_MARK = "/"
+_WATCH_SECONDS = 2.0  # between two glances at a holder that may be gone
+_MARK = "/"  # no host name holds it
 _DIGITS = 8
+
+_log = logging.getLogger(__name__)
 
 
 class LeaseError(StoreError):
@@ -33,28 +34,19 @@ class LeaseError(StoreError):
 
 
 class Lease:
-    """A lease that is held; from `lease`.
+    """A lease that is held; from `lease`. Each has a number: a process may hold one name twice in turn."""
 
-    Parameters
-    ----------
-    store : CorrectionStore
-        Where it is held.
-    name : str
-        On what.
-    holder : str
-        A number of its own: a process may take a lease that it held before.
-    """
-
-    def __init__(self, store: CorrectionStore, name: str, holder: str) -> None:
-        self._store = store
+    def __init__(self, database: Database, name: str) -> None:
+        self._database = database
         self.name = name
-        self.holder = holder
+        self.holder = uuid4().hex
+        self._own = (LEASES.c.name == name, LEASES.c.holder == self.holder)
 
     def renew(self) -> None:
         """Say that the holder is still there; call it every half minute or so."""
-        with self._store.writing() as connection:
-            own = (LEASES.c.name == self.name, LEASES.c.holder == self.holder)
-            if connection.execute(update(LEASES).where(*own).values(renewed=_now())).rowcount == 0:
+        with self._database.writing() as connection:
+            renewed = _read_clock(connection).isoformat(timespec="microseconds")
+            if connection.execute(update(LEASES).where(*self._own).values(renewed=renewed)).rowcount == 0:
                 raise LeaseError(
                     f"the lease on {self.name} was not renewed in time and another program took it: "
                     "stop here, and start again when the other one is done"
@@ -62,55 +54,96 @@ class Lease:
 
     def give_back(self) -> None:
         """Let the next one have it; where another one took it meanwhile, nothing happens."""
-        with self._store.writing() as connection:
-            own = (LEASES.c.name == self.name, LEASES.c.holder == self.holder)
-            connection.execute(delete(LEASES).where(*own))
+        with self._database.writing() as connection:
+            connection.execute(delete(LEASES).where(*self._own))
 
 
 @contextmanager
-def lease(store: CorrectionStore, name: str, *, what: str) -> Iterator[Lease]:
+def lease(database: Database, name: str, *, what: str) -> Iterator[Lease]:
     """Hold a lease while a block runs."""
-    held = take_lease(store, name, what=what)
+    held = take_lease(database, name, what=what)
     try:
         yield held
     finally:
         held.give_back()
 
 
-def take_lease(store: CorrectionStore, name: str, *, what: str) -> Lease:
-    """Take a lease without a block; see `lease`."""
-    now = _now()
-    held = Lease(store, name, uuid4().hex)
-    values = {
-        "name": name,
+def take_lease(database: Database, name: str, *, what: str) -> Lease:
+    """Take a lease without a block; see `lease`.
+
+    A server's clock tells whether a holder is gone. A file has no clock of its own, and those of two machines
+    that share it differ: a holder that seems gone is watched for as long as a lease lasts first.
+    """
+    held = Lease(database, name)
+    silent: Row[Any] | None = None
+    while True:
+        with database.writing() as connection:
+            doubtful = _try(connection, held, what, silent)
+        if doubtful is None:
+            return held
+        silent = _watch(database, doubtful)
+
+
+def _try(connection: Connection, held: Lease, what: str, silent: Row[Any] | None) -> Row[Any] | None:
+    """Take the lease, or give the holder that must be watched before it can be taken for gone."""
+    now = _read_clock(connection)
+    stamp = now.isoformat(timespec="microseconds")
+    mine = {
+        "name": held.name,
         "holder": held.holder,
         "host": _name_machine(),
         "pid": os.getpid(),
         "what": what,
-        "taken": now,
-        "renewed": now,
+        "taken": stamp,
+        "renewed": stamp,
     }
-    with store.writing() as connection:
-        while not _add(connection, values):
-            query = select(LEASES).where(LEASES.c.name == name).with_for_update()
-            other = connection.execute(query).one_or_none()
-            if other is None:
-                continue  # given back since it was found
-            if not _is_gone(other):
-                raise LeaseError(
-                    f"{other.what} is under way: process {other.pid} on {_host(other.host)} has held {name} "
-                    f"since {other.taken[:16].replace('T', ' ')} UTC; wait until it ends, or stop it"
-                )
-            connection.execute(update(LEASES).where(LEASES.c.name == name).values(values))
-            break
-    return held
+    while not add_if_new(connection, LEASES, mine):
+        other = connection.execute(_select(held.name).with_for_update()).one_or_none()
+        if other is None:
+            continue  # given back since it was found
+        ended = other.host == _name_machine() and not psutil.pid_exists(other.pid)
+        if not ended and other != silent:
+            if abs(now - datetime.fromisoformat(other.renewed)) <= EXPIRY:
+                raise _refusal(other)
+            if connection.dialect.name == "sqlite":
+                return other
+        connection.execute(update(LEASES).where(LEASES.c.name == held.name).values(mine))
+        break
+    return None
 
 
-def _add(connection: Connection, values: dict[str, Any]) -> bool:
-    """Enter the lease unless it is there, in one statement: two that find none must not both add it."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    add = dialect.insert(LEASES).values(values).on_conflict_do_nothing().returning(LEASES.c.name)
-    return connection.scalar(add) is not None
+def _watch(database: Database, other: Row[Any]) -> Row[Any] | None:
+    """Give a holder back that says nothing while a lease lasts; None where the lease changed hands."""
+    _log.info("nobody was heard of who holds %s; watching the lease before it is taken over", other.name)
+    end = time.monotonic() + EXPIRY.total_seconds()
+    while time.monotonic() < end:
+        time.sleep(_WATCH_SECONDS)
+        with database.reading() as connection:
+            there = connection.execute(_select(other.name)).one_or_none()
+        if there is None or there.holder != other.holder:
+            return None
+        if there != other:
+            raise _refusal(there)
+    return other
+
+
+def _refusal(other: Row[Any]) -> LeaseError:
+    return LeaseError(
+        f"{other.what} is under way: process {other.pid} on {other.host.partition(_MARK)[0]} has held "
+        f"{other.name} since {other.taken[:16].replace('T', ' ')} UTC; wait until it ends, or stop it"
+    )
+
+
+def _select(name: str) -> Select[Any]:
+    return select(LEASES).where(LEASES.c.name == name)
+
+
+def _read_clock(connection: Connection) -> datetime:
+    """Read the time that all who share the database agree on, as far as there is one."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    server: datetime = connection.scalars(select(func.clock_timestamp())).one()
+    return server.astimezone(UTC)
 
 
 def _name_machine() -> str:
@@ -120,29 +153,3 @@ def _name_machine() -> str:
     drawn = node >> 40 & 1
     digits = "" if drawn else hashlib.sha256(str(node).encode()).hexdigest()[:_DIGITS]
     return f"{socket.gethostname()}{_MARK}{digits}"
-
-
-def _host(machine: str) -> str:
-    return machine.partition(_MARK)[0]
-
-
-def _is_gone(holder: Row[Any]) -> bool:
-    if holder.host == _name_machine() and not _is_running(holder.pid):
-        return True
-    return datetime.now(UTC) - datetime.fromisoformat(holder.renewed) > EXPIRY
-
-
-def _is_running(pid: int) -> bool:
-    if sys.platform == "win32":
-        return True  # os.kill would end the process; its lease expires
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")

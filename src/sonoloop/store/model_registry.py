@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from sqlalchemy import Connection, Table, insert, select, text
+from sqlalchemy import Connection, insert, select
 
 from sonoloop.errors import StoreError
+from sonoloop.store.database import check_who, hold, now
 from sonoloop.store.tables import MARKS, MODELS, PROMOTIONS, REVISIONS, SNAPSHOT_MEMBERS
 
 if TYPE_CHECKING:
@@ -132,23 +133,6 @@ def select_models(connection: Connection) -> tuple[ModelRow, ...]:
     return tuple(_read(dict(row._mapping), marks.get(row.version, ())) for row in rows)
 
 
-def check_who(who: str) -> None:
-    """Refuse what names nobody."""
-    if not who.strip():
-        raise ValueError("say who: the pseudonym of the person")
-
-
-def check_why(why: str) -> None:
-    """Refuse a change without its reason."""
-    if not why.strip():
-        raise StoreError("say why: the reason is kept beside the change")
-
-
-def now() -> str:
-    """Return the time as the store keeps it."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
 def known_model(connection: Connection, version: str) -> ModelRow:
     """Read a model, inside a transaction."""
     row = select_model(connection, version)
@@ -162,13 +146,6 @@ def read_in_use(connection: Connection) -> str | None:
     last = select(PROMOTIONS.c.version).order_by(PROMOTIONS.c.number.desc()).limit(1)
     version: str | None = connection.scalar(last)
     return version
-
-
-def hold(connection: Connection, table: Table) -> None:
-    """Keep others from adding to a table until this writing transaction ends."""
-    if connection.dialect.name == "postgresql":
-        # SQLite has one writer at a time; here two could read the same last row and both add theirs
-        connection.execute(text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def _read(row: dict[str, Any], marks: Sequence[Mark]) -> ModelRow:

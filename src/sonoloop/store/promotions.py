@@ -12,17 +12,14 @@ from sqlalchemy import Connection, delete, insert, select
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import ConflictError, StoreError
+from sonoloop.store.database import check_who, check_why, hold, now
 from sonoloop.store.model_registry import (
     LOCKED,
     UNLOCKED,
     ModelRow,
     add_mark,
     add_model,
-    check_who,
-    check_why,
-    hold,
     known_model,
-    now,
     read_in_use,
     select_models,
 )

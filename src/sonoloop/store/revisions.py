@@ -1,4 +1,8 @@
-"""A revision: one immutable row of a frame's history, and how it reads and writes."""
+"""A revision: one immutable row of a frame's history, how it reads and writes, and which of them count.
+
+Below what a revision is and which one stands or judges come the rules of withdrawn frames, and then how the
+prediction and the mask in a row are kept.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
@@ -25,7 +28,6 @@ from sqlalchemy import (
     Exists,
     Row,
     Select,
-    and_,
     exists,
     func,
     not_,
@@ -41,125 +43,10 @@ from sonoloop.values import CLASSES, Correction, Prediction
 
 MAX_PIXELS = 64_000_000
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_GREY_8_BIT = (8, 0, 0, 0, 0)  # depth, colour type, compression, filter, interlace
-
-
-def encode_png(values: NDArray[np.uint8]) -> bytes:
-    """Write a mask as a PNG without loss."""
-    if values.ndim != 2 or values.dtype != np.uint8:
-        raise ValueError(f"a mask must be uint8 (H, W), got {values.dtype} {values.shape}")
-    if not 0 < values.size <= MAX_PIXELS:
-        raise ValueError(f"a mask must have 1 to {MAX_PIXELS} pixels, got {values.shape}")
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(values)).save(file, format="PNG")
-    return file.getvalue()
-
-
-def decode_png(data: bytes) -> NDArray[np.uint8]:
-    """Read what `encode_png` wrote, and nothing else."""
-    height, width = _read_shape(data)
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            values = np.array(image, dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError, zlib.error) as error:
-        raise StoreError(f"a stored PNG of {height} x {width} pixels does not decode: {error}") from error
-    if values.shape != (height, width):
-        raise StoreError(f"a stored PNG says {height} x {width} pixels and has {values.shape}")
-    return values
-
-
-def hash_pixels(values: NDArray[np.uint8]) -> str:
-    """Hash a mask's shape and pixels, whatever the PNG around them."""
-    height, width = values.shape
-    digest = hashlib.sha256(f"uint8 {height} {width} ".encode())
-    digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
-
-
-def _read_shape(data: bytes) -> tuple[int, int]:
-    """Walk every chunk, since Pillow forgives damage that leaves the pixels alone and we want it found."""
-    if data[:8] != _SIGNATURE:
-        raise StoreError("a stored mask is no PNG: the store is damaged, restore it from a backup")
-    kinds: list[bytes] = []
-    position = len(_SIGNATURE)
-    while position < len(data):
-        (length,) = struct.unpack(">I", data[position : position + 4].ljust(4, b"\0"))
-        body, end = data[position + 4 : position + 8 + length], position + 12 + length
-        if end > len(data) or zlib.crc32(body) != int.from_bytes(data[end - 4 : end], "big"):
-            raise StoreError("a stored PNG is damaged or cut short: restore the store from a backup")
-        kinds.append(body[:4])
-        position = end
-    if len(kinds) < 3 or kinds[0] != b"IHDR" or kinds[-1] != b"IEND" or set(kinds[1:-1]) != {b"IDAT"}:
-        raise StoreError(
-            "a stored PNG has other chunks than Sonoloop writes: the store was changed from outside"
-        )
-    width, height, *encoding = struct.unpack(">IIBBBBB", data[16:29])
-    if tuple(encoding) != _GREY_8_BIT:
-        raise StoreError("a stored PNG is not 8-bit grey: the store was changed from outside")
-    if not 0 < width * height <= MAX_PIXELS:
-        raise StoreError(f"a stored PNG claims {height} x {width} pixels, the cap is {MAX_PIXELS} in all")
-    return height, width
-
-
-def write_prediction(prediction: Prediction) -> dict[str, Any]:
-    """Turn a prediction into the values of its row."""
-    if not ((prediction.lesion >= 0) & (prediction.lesion <= 1)).all():
-        raise ValueError("a prediction's lesion probabilities must lie in [0, 1]")
-    numbers: dict[str, float] = {
-        "expected_dice": float(prediction.expected_dice),
-        "threshold": float(prediction.threshold),
-    }
-    numbers.update((name, float(p)) for name, p in zip(CLASSES, prediction.classes, strict=True))
-    for name, value in numbers.items():
-        if not math.isfinite(value):
-            raise ValueError(f"a prediction's {name} must be finite, got {value}")
-    return {
-        "id": hash_prediction(prediction),
-        "frame_id": prediction.frame_id,
-        "model": prediction.model,
-        "lesion": encode_png(_quantise(prediction.lesion)),
-        "mask": encode_png(prediction.mask),
-        **numbers,
-    }
-
-
-def hash_prediction(prediction: Prediction) -> str:
-    """Hash what is kept of a prediction."""
-    content = {
-        "frame_id": prediction.frame_id,
-        "model": prediction.model,
-        "lesion": hash_pixels(_quantise(prediction.lesion)),
-        "mask": hash_pixels(prediction.mask),
-        "classes": [float(p) for p in prediction.classes],
-        "expected_dice": float(prediction.expected_dice),
-        "threshold": float(prediction.threshold),
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def read_prediction(row: Mapping[str, Any]) -> Prediction:
-    """Turn a row back into a prediction."""
-    lesion = decode_png(row["lesion"]).astype(np.float32) / np.float32(255)
-    return Prediction(
-        frame_id=row["frame_id"],
-        lesion=lesion,
-        mask=decode_png(row["mask"]),
-        classes=np.array([row[name] for name in CLASSES], np.float32),
-        expected_dice=row["expected_dice"],
-        threshold=row["threshold"],
-        model=row["model"],
-    )
-
-
-def _quantise(lesion: NDArray[np.float32]) -> NDArray[np.uint8]:
-    steps: NDArray[np.uint8] = np.rint(lesion * np.float32(255)).astype(np.uint8)
-    return steps
-
-
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PREDICTION = "prediction__"
-_GONE = FRAMES.alias("gone")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_GREY_8_BIT = (8, 0, 0, 0, 0)  # depth, colour type, compression, filter, interlace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -264,16 +151,6 @@ def select_revisions() -> Select[Any]:
     )
 
 
-def is_withdrawn(frame_id: ColumnElement[str]) -> Exists:
-    """Say in SQL whether a frame was withdrawn."""
-    return exists().where(TOMBSTONES.c.frame_id == frame_id)
-
-
-def has_withdrawn_pixels(pixels_hash: ColumnElement[str] | str) -> Exists:
-    """Say in SQL whether a frame of these pixels was withdrawn, whatever file it came from."""
-    return exists().where(TOMBSTONES.c.frame_id == _GONE.c.id, _GONE.c.pixels_hash == pixels_hash)
-
-
 def join_rows(
     revision: Mapping[str, Any], frame: Mapping[str, Any], prediction: Mapping[str, Any] | None
 ) -> dict[str, Any]:
@@ -342,13 +219,6 @@ def _read_erased(values: Mapping[str, Any]) -> NDArray[np.uint8]:
     return np.zeros((values["height"], values["width"]), np.uint8)
 
 
-_PLACED = (
-    REVISIONS.join(FRAMES, FRAMES.c.id == REVISIONS.c.frame_id)
-    .outerjoin(MEMBERS, MEMBERS.c.frame_id == REVISIONS.c.frame_id)
-    .outerjoin(GROUPS, GROUPS.c.id == MEMBERS.c.group_id)
-)
-
-
 def select_newest(*columns: ColumnElement[Any]) -> Select[Any]:
     """Select the newest head of each image that was not withdrawn, whichever of its files it is about."""
     said, of = REVISIONS.alias("said"), FRAMES.alias("of")
@@ -359,62 +229,57 @@ def select_newest(*columns: ColumnElement[Any]) -> Select[Any]:
         .where(not_(is_withdrawn(said.c.frame_id)))
         .group_by(of.c.pixels_hash)
     )
-    return (
-        select(*columns)
-        .select_from(_PLACED)
-        .where(REVISIONS.c.number.in_(newest))
-        .order_by(REVISIONS.c.number)
-    )
+    return _select_placed(newest, *columns)
 
 
 def select_judging(*columns: ColumnElement[Any]) -> Select[Any]:
-    """Select the corrections that judge models: of each image the first one that can, whatever came later."""
-    able = select(REVISIONS.c.number, FRAMES.c.pixels_hash).select_from(_PLACED)
-    able_now = able.where(can_judge(), not_(is_withdrawn(REVISIONS.c.frame_id))).subquery()
-    first = select(func.min(able_now.c.number)).group_by(able_now.c.pixels_hash)
-    return (
-        select(*columns)
-        .select_from(_PLACED)
-        .where(REVISIONS.c.number.in_(first))
-        .order_by(REVISIONS.c.number)
-    )
+    """Select the revision that models are judged by, of each image that is kept for testing.
 
-
-def can_judge() -> ColumnElement[bool]:
-    """Say in SQL, of a placed revision, whether it can judge models.
-
-    Its frame is kept for testing, and its annotator had not seen what a model says of the image. Once they
-    have accepted, the prediction is shown: whatever the same person draws after that, on any file of the
-    same pixels, was drawn knowing it.
+    It was made without having seen what a model says, and is its annotator's first of these pixels: once they
+    have accepted, the prediction is shown, and what they draw after that was drawn knowing it. Of several
+    persons' the last judges; what anybody changes after having seen takes nothing away.
     """
-    before, of = REVISIONS.alias("before"), FRAMES.alias("of_before")
-    drawn_before = (
-        exists()
-        .where(
-            before.c.frame_id == of.c.id,
-            of.c.pixels_hash == FRAMES.c.pixels_hash,
-            before.c.annotator == REVISIONS.c.annotator,
-            before.c.number < REVISIONS.c.number,
-        )
-        .correlate(REVISIONS, FRAMES)
+    said, of = REVISIONS.alias("said"), FRAMES.alias("of")
+    firsts = (
+        select(func.min(said.c.number).label("number"), of.c.pixels_hash)
+        .join(of, of.c.id == said.c.frame_id)
+        .where(not_(is_withdrawn(said.c.frame_id)))
+        .group_by(of.c.pixels_hash, said.c.annotator)
+        .subquery()
     )
-    return func.coalesce(
-        and_(
-            GROUPS.c.role == "test",
-            MEMBERS.c.bridges.is_(False),
-            REVISIONS.c.prediction_seen.is_(False),
-            not_(drawn_before),
-        ),
-        False,
+    made = REVISIONS.alias("made")
+    last = (
+        select(func.max(firsts.c.number))
+        .join(made, made.c.number == firsts.c.number)
+        .where(made.c.prediction_seen.is_(False))
+        .group_by(firsts.c.pixels_hash)
     )
+    return _select_placed(last, *columns).where(GROUPS.c.role == "test", MEMBERS.c.bridges.is_(False))
 
 
-_KIN = MEMBERS.alias("kin")
-_NOBODY: Mapping[str, str] = MappingProxyType({})
+def _select_placed(numbers: Select[Any], *columns: ColumnElement[Any]) -> Select[Any]:
+    placed = (
+        REVISIONS.join(FRAMES, FRAMES.c.id == REVISIONS.c.frame_id)
+        .outerjoin(MEMBERS, MEMBERS.c.frame_id == REVISIONS.c.frame_id)
+        .outerjoin(GROUPS, GROUPS.c.id == MEMBERS.c.group_id)
+    )
+    chosen = REVISIONS.c.number.in_(numbers)
+    return select(*columns).select_from(placed).where(chosen).order_by(REVISIONS.c.number)
+
+
+def is_withdrawn(frame_id: ColumnElement[str]) -> Exists:
+    """Say in SQL whether a frame was withdrawn."""
+    return exists().where(TOMBSTONES.c.frame_id == frame_id)
+
+
+def has_withdrawn_pixels(pixels_hash: ColumnElement[str] | str) -> Exists:
+    """Say in SQL whether a frame of these pixels was withdrawn, whatever file it came from."""
+    gone = FRAMES.alias("gone")
+    return exists().where(TOMBSTONES.c.frame_id == gone.c.id, gone.c.pixels_hash == pixels_hash)
 
 
 def check_not_withdrawn(
-    connection: Connection, frame: Mapping[str, Any], turned_away: Mapping[str, str] = _NOBODY
+    connection: Connection, frame: Mapping[str, Any], turned_away: Mapping[str, str] | None = None
 ) -> None:
     """Refuse to store anything of a frame that was withdrawn, or turned away as a withdrawn patient's."""
     query = (
@@ -429,7 +294,7 @@ def check_not_withdrawn(
         raise StoreError(
             f"this image was withdrawn on {created[:10]}: nothing more is stored of it; open another"
         )
-    created = turned_away.get(frame["pixels_hash"]) or _find_set_apart(connection, frame["id"])
+    created = (turned_away or {}).get(frame["pixels_hash"]) or _find_set_apart(connection, frame["id"])
     if created is not None:
         raise StoreError(
             f"an image of this patient was withdrawn on {created[:10]}: nothing new is stored of them; "
@@ -441,8 +306,8 @@ def find_withdrawal(connection: Connection, patient: str) -> str | None:
     """Tell when a frame of a patient was withdrawn, the first of them; None if none was."""
     query = (
         select(TOMBSTONES.c.created)
-        .join(_KIN, _KIN.c.frame_id == TOMBSTONES.c.frame_id)
-        .where(_KIN.c.patient == patient)
+        .join(MEMBERS, MEMBERS.c.frame_id == TOMBSTONES.c.frame_id)
+        .where(MEMBERS.c.patient == patient)
         .order_by(TOMBSTONES.c.number)
         .limit(1)
     )
@@ -480,3 +345,115 @@ def _find_set_apart(connection: Connection, frame_id: str) -> str | None:
     query = select(MEMBERS.c.patient).where(MEMBERS.c.frame_id == frame_id, MEMBERS.c.bridges)
     patient = connection.scalar(query)
     return None if patient is None else find_withdrawal(connection, patient)
+
+
+def write_prediction(prediction: Prediction) -> dict[str, Any]:
+    """Turn a prediction into the values of its row."""
+    if not ((prediction.lesion >= 0) & (prediction.lesion <= 1)).all():
+        raise ValueError("a prediction's lesion probabilities must lie in [0, 1]")
+    numbers: dict[str, float] = {
+        "expected_dice": float(prediction.expected_dice),
+        "threshold": float(prediction.threshold),
+    }
+    numbers.update((name, float(p)) for name, p in zip(CLASSES, prediction.classes, strict=True))
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise ValueError(f"a prediction's {name} must be finite, got {value}")
+    return {
+        "id": hash_prediction(prediction),
+        "frame_id": prediction.frame_id,
+        "model": prediction.model,
+        "lesion": encode_png(_quantise(prediction.lesion)),
+        "mask": encode_png(prediction.mask),
+        **numbers,
+    }
+
+
+def hash_prediction(prediction: Prediction) -> str:
+    """Hash what is kept of a prediction."""
+    content = {
+        "frame_id": prediction.frame_id,
+        "model": prediction.model,
+        "lesion": hash_pixels(_quantise(prediction.lesion)),
+        "mask": hash_pixels(prediction.mask),
+        "classes": [float(p) for p in prediction.classes],
+        "expected_dice": float(prediction.expected_dice),
+        "threshold": float(prediction.threshold),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_prediction(row: Mapping[str, Any]) -> Prediction:
+    """Turn a row back into a prediction."""
+    lesion = decode_png(row["lesion"]).astype(np.float32) / np.float32(255)
+    return Prediction(
+        frame_id=row["frame_id"],
+        lesion=lesion,
+        mask=decode_png(row["mask"]),
+        classes=np.array([row[name] for name in CLASSES], np.float32),
+        expected_dice=row["expected_dice"],
+        threshold=row["threshold"],
+        model=row["model"],
+    )
+
+
+def _quantise(lesion: NDArray[np.float32]) -> NDArray[np.uint8]:
+    steps: NDArray[np.uint8] = np.rint(lesion * np.float32(255)).astype(np.uint8)
+    return steps
+
+
+def encode_png(values: NDArray[np.uint8]) -> bytes:
+    """Write a mask as a PNG without loss."""
+    if values.ndim != 2 or values.dtype != np.uint8:
+        raise ValueError(f"a mask must be uint8 (H, W), got {values.dtype} {values.shape}")
+    if not 0 < values.size <= MAX_PIXELS:
+        raise ValueError(f"a mask must have 1 to {MAX_PIXELS} pixels, got {values.shape}")
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(values)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def decode_png(data: bytes) -> NDArray[np.uint8]:
+    """Read what `encode_png` wrote, and nothing else."""
+    height, width = _read_shape(data)
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            values = np.array(image, dtype=np.uint8)
+    except (OSError, SyntaxError, ValueError, zlib.error) as error:
+        raise StoreError(f"a stored PNG of {height} x {width} pixels does not decode: {error}") from error
+    if values.shape != (height, width):
+        raise StoreError(f"a stored PNG says {height} x {width} pixels and has {values.shape}")
+    return values
+
+
+def hash_pixels(values: NDArray[np.uint8]) -> str:
+    """Hash a mask's shape and pixels, whatever the PNG around them."""
+    height, width = values.shape
+    digest = hashlib.sha256(f"uint8 {height} {width} ".encode())
+    digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def _read_shape(data: bytes) -> tuple[int, int]:
+    """Walk every chunk, since Pillow forgives damage that leaves the pixels alone and we want it found."""
+    if data[:8] != _PNG:
+        raise StoreError("a stored mask is no PNG: the store is damaged, restore it from a backup")
+    kinds: list[bytes] = []
+    position = len(_PNG)
+    while position < len(data):
+        (length,) = struct.unpack(">I", data[position : position + 4].ljust(4, b"\0"))
+        body, end = data[position + 4 : position + 8 + length], position + 12 + length
+        if end > len(data) or zlib.crc32(body) != int.from_bytes(data[end - 4 : end], "big"):
+            raise StoreError("a stored PNG is damaged or cut short: restore the store from a backup")
+        kinds.append(body[:4])
+        position = end
+    if len(kinds) < 3 or kinds[0] != b"IHDR" or kinds[-1] != b"IEND" or set(kinds[1:-1]) != {b"IDAT"}:
+        raise StoreError(
+            "a stored PNG has other chunks than Sonoloop writes: the store was changed from outside"
+        )
+    width, height, *encoding = struct.unpack(">IIBBBBB", data[16:29])
+    if tuple(encoding) != _GREY_8_BIT:
+        raise StoreError("a stored PNG is not 8-bit grey: the store was changed from outside")
+    if not 0 < width * height <= MAX_PIXELS:
+        raise StoreError(f"a stored PNG claims {height} x {width} pixels, the cap is {MAX_PIXELS} in all")
+    return height, width

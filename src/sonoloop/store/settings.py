@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sonoloop.errors import StoreError
-from sonoloop.store.model_registry import hold
+from sonoloop.store.database import hold
 from sonoloop.store.tables import SETTINGS
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, Select, func, insert, select
 
 from sonoloop.errors import StoreError
+from sonoloop.store.database import check_who, hold, now
 from sonoloop.store.groups import place_unseen
-from sonoloop.store.model_registry import check_who, hold, now
 from sonoloop.store.references import references_in
 from sonoloop.store.revisions import (
     Revision,
@@ -330,15 +330,9 @@ def count_news(store: CorrectionStore) -> News:
             SNAPSHOT_MEMBERS.c.snapshot == (None if in_use is None else in_use.snapshot)
         )
         known = set(connection.scalars(learned)) if in_use is not None else set()
-        query = select_newest(
-            REVISIONS.c.id,
-            REVISIONS.c.label,
-            REVISIONS.c.annotator,
-            GROUPS.c.role,
-        )
+        query = select_newest(REVISIONS.c.id, REVISIONS.c.label, REVISIONS.c.annotator, GROUPS.c.role)
         rows = connection.execute(query.where(func.coalesce(MEMBERS.c.bridges, False).is_(False))).all()
-        judging = select_judging(REVISIONS.c.id).order_by(None).subquery()
-        judge = connection.scalar(select(func.count()).select_from(judging)) or 0
+        judge = len(connection.execute(select_judging(REVISIONS.c.id)).all())
     new = [row for row in rows if row.role != "test" and row.id not in known]
     return News(
         version=None if in_use is None else in_use.version,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from sqlalchemy import Connection, func, insert, select, update
 
 from sonoloop.errors import StoreError
-from sonoloop.store.model_registry import PASSED, REFUSED, add_mark, check_who, hold, known_model, now
+from sonoloop.store.database import check_who, hold, now
+from sonoloop.store.model_registry import PASSED, REFUSED, add_mark, known_model
 from sonoloop.store.references import references_in
 from sonoloop.store.revisions import select_judging
 from sonoloop.store.tables import LOOKS, MEMBERS, REVISIONS, SCORES, TEST_SET_MEMBERS, TEST_SETS, TOMBSTONES
@@ -81,9 +82,9 @@ class TestSet:
 def freeze_test_set(store: CorrectionStore) -> TestSet:
     """Freeze the frames that can judge today; the same frames with the same corrections are the same set.
 
-    These are the frames of test groups with a correction that was made without having seen a prediction; it
-    is its annotator's first on the frame, since what a model says is shown after that, and the first such one
-    counts. One that has near copies on the training side does not judge, nor does one that was withdrawn.
+    These are the frames of test groups that somebody drew without having seen a prediction: by their first
+    correction of it, since what a model says is shown after that. One that has near copies on the training
+    side does not judge, nor does one that was withdrawn.
     """
     with store.writing() as connection:
         hold(connection, TEST_SETS)

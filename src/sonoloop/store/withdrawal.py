@@ -6,23 +6,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Connection, Row, insert, select, text, update
 
 from sonoloop.errors import StoreError
-from sonoloop.store.file_index import Places, work_folder
+from sonoloop.store.database import check_who, check_why, hold, now
+from sonoloop.store.file_index import Places, shared_folder, work_folder
 from sonoloop.store.groups import hash_patient, place_unseen, read_member
-from sonoloop.store.model_registry import (
-    ModelRow,
-    check_who,
-    check_why,
-    hold,
-    known_model,
-    models_from,
-    now,
-    snapshots_with,
-)
+from sonoloop.store.model_registry import ModelRow, known_model, models_from, snapshots_with
 from sonoloop.store.near_duplicates import count_change
 from sonoloop.store.revisions import is_withdrawn
 from sonoloop.store.settings import secret_in, store_secret
@@ -147,14 +140,21 @@ def list_withdrawn(store: CorrectionStore) -> list[Tombstone]:
 
 def _remove_pictures(url: URL) -> None:
     """Remove what comparisons of models drew on this machine: it may show the frame."""
-    folder = work_folder(url)
-    for picture in (*folder.glob("jobs/*/gate/*.png"), *folder.glob("gates/*/*.png")):
+    folder, shared = work_folder(url), shared_folder(url)
+    for picture in _find_pictures(folder):
         try:
             picture.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(
                 f"{picture} may show it and cannot be removed ({error.strerror}): remove it"
             ) from error
+    if shared is not None and not shared.with_suffix(".sqlite").exists():
+        for picture in _find_pictures(shared):
+            raise StoreError(f"{picture} may show it, or another store's images: look at it and remove it")
+
+
+def _find_pictures(folder: Path) -> list[Path]:
+    return [*folder.glob("jobs/*/gate/*.png"), *folder.glob("gates/*/*.png")]
 
 
 def _read_found(connection: Connection, found: Sequence[str]) -> list[Row[Any]]:

@@ -1,13 +1,10 @@
-"""What scanners burn in, drawn at random on images of every class.
-
-In BUSI callipers and text stand on 40 % of the benign images and on 6 % of the normal ones: a shortcut that a
-classifier takes. Drawn on all classes alike they tell less.
-"""
+"""The single transforms: other gains and speckles, warps, sectors, and what scanners burn in."""
 
 from __future__ import annotations
 
 import math
 import string
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,29 +15,129 @@ from PIL import ImageDraw, ImageFont
 from torchvision.transforms import v2
 from torchvision.tv_tensors import Image, Mask, wrap
 
+
+class Levels(v2.Transform):  # type: ignore[misc]
+    """A change of grey levels, of (1, S, S) in [0, 1]; masks pass untouched."""
+
+    _transformed_types = (Image,)
+
+    def __init__(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.change = change
+
+    def transform(self, inpt: Image, params: dict[str, Any]) -> Image:
+        """Clip to [0, 1] and stay an `Image`, or later transforms would pass it by."""
+        image: Image = wrap(self.change(inpt.as_subclass(torch.Tensor)).clamp(0, 1), like=inpt)
+        return image
+
+
+def gamma(levels: torch.Tensor) -> torch.Tensor:
+    """Raise to a power between 0.6 and 1.6: another log-compression curve."""
+    return levels.pow(float(torch.empty(()).uniform_(-0.5, 0.5).exp()))
+
+
+def contrast(levels: torch.Tensor) -> torch.Tensor:
+    """Scale and shift: another dynamic range and gain; black borders stay black."""
+    scale = float(torch.empty(()).uniform_(0.7, 1.3))
+    shift = float(torch.empty(()).uniform_(-0.12, 0.12))
+    return levels * scale + shift * (levels > 0)
+
+
+def time_gain(levels: torch.Tensor) -> torch.Tensor:
+    """Multiply by a ramp along depth: another time-gain compensation."""
+    top, bottom = torch.empty(2).uniform_(0.65, 1.35).tolist()
+    return levels * torch.linspace(top, bottom, levels.shape[-2])[:, None]
+
+
+def speckle(levels: torch.Tensor) -> torch.Tensor:
+    """Multiply by smooth random noise with a grain of one to three pixels: another speckle pattern."""
+    height, width = levels.shape[-2:]
+    grain = int(torch.randint(1, 4, ()))
+    coarse = torch.randn(1, 1, -(-height // grain), -(-width // grain))
+    noise = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)[0]
+    return levels * (1 + noise * float(torch.empty(()).uniform_(0.05, 0.25)))
+
+
+def resolution(levels: torch.Tensor) -> torch.Tensor:
+    """Lose detail: fewer pixels, interpolated back, as on an older scanner or an image from a web page."""
+    height, width = levels.shape[-2:]
+    factor = float(torch.empty(()).uniform_(1.5, 3.5))
+    fewer = (max(8, round(height / factor)), max(8, round(width / factor)))
+    coarse = F.interpolate(levels[None], fewer, mode="bilinear", align_corners=False, antialias=True)
+    return F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)[0]
+
+
+# corners of the grid whose displacements are interpolated, and their size as a share of the side
+_GRID = (4, 9)
+_AMOUNT = 0.02
+
+
+class Elastic(v2.Transform):  # type: ignore[misc]
+    """Warp smoothly: displacements drawn on a coarse grid, bicubic between.
+
+    torchvision's own elastic transform draws them at every pixel and blurs with a kernel of 65 pixels, which
+    takes longer than all the rest of the augmentation.
+    """
+
+    _transformed_types = (Image, Mask)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the displacement field, (1, S, S, 2) in units of half a side."""
+        side = flat_inputs[0].shape[-2:]
+        corners = int(torch.randint(*_GRID, ()))
+        coarse = torch.randn(1, 2, corners, corners) * _AMOUNT * 4 / corners
+        field = F.interpolate(coarse, tuple(side), mode="bicubic", align_corners=True)
+        return {"displacement": field.permute(0, 2, 3, 1)}
+
+    def transform(self, inpt: Image | Mask, params: dict[str, Any]) -> Image | Mask:
+        """Apply it: bilinear on grey levels, nearest on masks."""
+        mode = v2.InterpolationMode.NEAREST if isinstance(inpt, Mask) else v2.InterpolationMode.BILINEAR
+        warped: Image | Mask = v2.functional.elastic(inpt, params["displacement"], interpolation=mode)
+        return warped
+
+
+class Sector(v2.Transform):  # type: ignore[misc]
+    """Black out what a curved array does not see: all but a ring segment with its apex above the image.
+
+    The part of a lesion that is blacked out leaves the mask; where that is more than half, nothing is done.
+    """
+
+    _transformed_types = (Image, Mask)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the segment, boolean (S, S)."""
+        height, width = flat_inputs[0].shape[-2:]
+        draw = torch.empty(5).uniform_(0, 1).tolist()
+        apex_above = height * (0.2 + 0.6 * draw[0])
+        apex_column = width * (0.4 + 0.2 * draw[1])
+        half_angle = math.radians(25 + 25 * draw[2])
+        near, far = apex_above * (1 + 0.15 * draw[3]), apex_above + height * (0.85 + 0.25 * draw[4])
+        row = torch.arange(height)[:, None] + apex_above
+        column = torch.arange(width)[None, :] - apex_column
+        radius, angle = torch.hypot(row, column), torch.atan2(column, row)
+        seen = (radius >= near) & (radius <= far) & (angle.abs() <= half_angle)
+        for mask in (item for item in flat_inputs if isinstance(item, Mask)):
+            if (mask * seen).sum() * 2 < mask.sum():
+                seen = torch.ones_like(seen)
+        return {"seen": seen}
+
+    def transform(self, inpt: Image | Mask, params: dict[str, Any]) -> Image | Mask:
+        """Apply it."""
+        shown: Image | Mask = wrap(inpt.as_subclass(torch.Tensor) * params["seen"].to(inpt.dtype), like=inpt)
+        return shown
+
+
 _LETTERS = string.ascii_uppercase + string.digits + "  .:=/-"
-_WORDS = (
-    "LEFT",
-    "RIGHT",
-    "BREAST",
-    "LT 3",
-    "RT 9",
-    "Dist",
-    "cm",
-    "mm",
-    "Depth",
-    "Gain",
-    "MI",
-    "TIS",
-    "Hz",
-    "FR",
-)
+_SIDES = ("LEFT", "RIGHT", "BREAST", "LT 3", "RT 9")
+_WORDS = (*_SIDES, "Dist", "cm", "mm", "Depth", "Gain", "MI", "TIS", "Hz", "FR")
 
 
 class BurnedIn(v2.Transform):  # type: ignore[misc]
     """Burn in one to three of: a pair of callipers, a few words, a body mark, a depth scale.
 
-    Callipers stand at the ends of a lesion in half the images that have one, elsewhere anywhere. Masks pass.
+    Callipers stand at the ends of a lesion in half the images that have one, elsewhere anywhere. In BUSI they
+    and text stand on 40 % of the benign images and on 6 % of the normal ones: a shortcut that a classifier
+    takes. Drawn on all classes alike they tell less.
     """
 
     # masks too: only what is transformed is shown to `make_params`
@@ -136,148 +233,3 @@ def _scale(
     step = height * float(rng.uniform(0.04, 0.12))
     for number, y in enumerate(np.arange(0, height, step)):
         draw.line((x - 2 - 2 * (number % 5 == 0), y, x + 2, y), fill=255)
-
-
-class _OnImage(v2.Transform):  # type: ignore[misc]
-    """A transform of grey levels: masks pass untouched."""
-
-    _transformed_types = (Image,)
-
-
-def _image(levels: torch.Tensor, like: Image) -> Image:
-    """Clip to [0, 1] and stay an `Image`, or later transforms would pass it by."""
-    image: Image = wrap(levels.as_subclass(torch.Tensor).clamp(0, 1), like=like)
-    return image
-
-
-class Gamma(_OnImage):
-    """Raise grey levels to a power between 0.6 and 1.6: another log-compression curve."""
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the exponent."""
-        return {"gamma": float(torch.empty(()).uniform_(-0.5, 0.5).exp())}
-
-    def transform(self, inpt: Image, params: dict[str, Any]) -> Image:
-        """Apply it to (1, S, S) in [0, 1]."""
-        return _image(inpt.pow(params["gamma"]), inpt)
-
-
-class Contrast(_OnImage):
-    """Scale and shift grey levels: another dynamic range and gain."""
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw scale and shift."""
-        return {
-            "scale": float(torch.empty(()).uniform_(0.7, 1.3)),
-            "shift": float(torch.empty(()).uniform_(-0.12, 0.12)),
-        }
-
-    def transform(self, inpt: Image, params: dict[str, Any]) -> Image:
-        """Apply them; black borders stay black."""
-        return _image(inpt * params["scale"] + params["shift"] * (inpt > 0), inpt)
-
-
-class TimeGain(_OnImage):
-    """Multiply by a ramp along depth: another time-gain compensation."""
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the gain at the top and at the bottom."""
-        top, bottom = torch.empty(2).uniform_(0.65, 1.35).tolist()
-        return {"top": top, "bottom": bottom}
-
-    def transform(self, inpt: Image, params: dict[str, Any]) -> Image:
-        """Apply the ramp down the rows."""
-        ramp = torch.linspace(params["top"], params["bottom"], inpt.shape[-2])
-        return _image(inpt * ramp[:, None], inpt)
-
-
-class Speckle(_OnImage):
-    """Multiply by smooth random noise: another speckle pattern."""
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the noise, its grain between one and three pixels."""
-        side = flat_inputs[0].shape[-2:]
-        grain = int(torch.randint(1, 4, ()))
-        coarse = torch.randn(1, 1, -(-side[0] // grain), -(-side[1] // grain))
-        noise = F.interpolate(coarse, tuple(side), mode="bilinear", align_corners=False)[0]
-        return {"noise": noise * float(torch.empty(()).uniform_(0.05, 0.25))}
-
-    def transform(self, inpt: Image, params: dict[str, Any]) -> Image:
-        """Apply it."""
-        return _image(inpt * (1 + params["noise"]), inpt)
-
-
-class Resolution(_OnImage):
-    """Lose detail: fewer pixels, interpolated back, as on an older scanner or an image from a web page."""
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the factor."""
-        return {"factor": float(torch.empty(()).uniform_(1.5, 3.5))}
-
-    def transform(self, inpt: Image, params: dict[str, Any]) -> Image:
-        """Apply it to (1, S, S)."""
-        height, width = inpt.shape[-2:]
-        fewer = (max(8, round(height / params["factor"])), max(8, round(width / params["factor"])))
-        levels = inpt.as_subclass(torch.Tensor)[None]
-        coarse = F.interpolate(levels, fewer, mode="bilinear", align_corners=False, antialias=True)
-        return _image(F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)[0], inpt)
-
-
-# corners of the grid whose displacements are interpolated, and their size as a share of the side
-_GRID = (4, 9)
-_AMOUNT = 0.02
-
-
-class Elastic(v2.Transform):  # type: ignore[misc]
-    """Warp smoothly: displacements drawn on a coarse grid, bicubic between.
-
-    torchvision's own elastic transform draws them at every pixel and blurs with a kernel of 65 pixels, which
-    takes longer than all the rest of the augmentation.
-    """
-
-    _transformed_types = (Image, Mask)
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the displacement field, (1, S, S, 2) in units of half a side."""
-        side = flat_inputs[0].shape[-2:]
-        corners = int(torch.randint(*_GRID, ()))
-        coarse = torch.randn(1, 2, corners, corners) * _AMOUNT * 4 / corners
-        field = F.interpolate(coarse, tuple(side), mode="bicubic", align_corners=True)
-        return {"displacement": field.permute(0, 2, 3, 1)}
-
-    def transform(self, inpt: Image | Mask, params: dict[str, Any]) -> Image | Mask:
-        """Apply it: bilinear on grey levels, nearest on masks."""
-        mode = v2.InterpolationMode.NEAREST if isinstance(inpt, Mask) else v2.InterpolationMode.BILINEAR
-        warped: Image | Mask = v2.functional.elastic(inpt, params["displacement"], interpolation=mode)
-        return warped
-
-
-class Sector(v2.Transform):  # type: ignore[misc]
-    """Black out what a curved array does not see: all but a ring segment with its apex above the image.
-
-    The part of a lesion that is blacked out leaves the mask; where that is more than half, nothing is done.
-    """
-
-    _transformed_types = (Image, Mask)
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the segment, boolean (S, S)."""
-        height, width = flat_inputs[0].shape[-2:]
-        draw = torch.empty(5).uniform_(0, 1).tolist()
-        apex_above = height * (0.2 + 0.6 * draw[0])
-        apex_column = width * (0.4 + 0.2 * draw[1])
-        half_angle = math.radians(25 + 25 * draw[2])
-        near, far = apex_above * (1 + 0.15 * draw[3]), apex_above + height * (0.85 + 0.25 * draw[4])
-        row = torch.arange(height)[:, None] + apex_above
-        column = torch.arange(width)[None, :] - apex_column
-        radius, angle = torch.hypot(row, column), torch.atan2(column, row)
-        seen = (radius >= near) & (radius <= far) & (angle.abs() <= half_angle)
-        for mask in (item for item in flat_inputs if isinstance(item, Mask)):
-            if (mask * seen).sum() * 2 < mask.sum():
-                seen = torch.ones_like(seen)
-        return {"seen": seen}
-
-    def transform(self, inpt: Image | Mask, params: dict[str, Any]) -> Image | Mask:
-        """Apply it."""
-        shown: Image | Mask = wrap(inpt.as_subclass(torch.Tensor) * params["seen"].to(inpt.dtype), like=inpt)
-        return shown

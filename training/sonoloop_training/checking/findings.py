@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sonoloop.jobs.events import Finding
 from sonoloop.values import CLASSES
 from sonoloop_training.checking.survey import FaultKind, Inspection, SharedPair, Source, Survey
 
@@ -29,31 +30,6 @@ _ADVICE: dict[FaultKind, tuple[Severity, str, str]] = {
         "every level above 0 is taken as lesion; save them with two",
     ),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing about a dataset that its owner should know.
-
-    Parameters
-    ----------
-    severity : str
-        "mend" (training would learn or measure something wrong), "heed" or "note".
-    dataset : str
-        Which dataset.
-    what : str
-        What was found, without its count.
-    advice : str
-        What to do; empty where nothing is to be done.
-    names : tuple of str
-        Which images, with details; empty if it is about all.
-    """
-
-    severity: Severity
-    dataset: str
-    what: str
-    advice: str = ""
-    names: tuple[str, ...] = ()
 
 
 def not_listed(source: Source) -> Finding:

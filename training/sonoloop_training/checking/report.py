@@ -13,13 +13,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from sonoloop.atomic import write_together
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.io import read_study
 from sonoloop.imaging.overlay import lesion_colour, outline, to_display
-from sonoloop.jobs.events import Checked, Event, Progress
+from sonoloop.jobs.events import Checked, Event, Finding, Progress
 from sonoloop.values import CLASSES
 from sonoloop_training.checking.findings import (
-    Finding,
     findings_of,
     not_listed,
     shared_images,
@@ -264,7 +264,7 @@ def check(data: Path, out: Path | None = None) -> Iterator[Event]:
         report=str(folder / REPORT),
         groups=[str(path) for path in files if path.name == GROUPS],
         datasets=[_describe(survey) for survey in surveys],
-        findings=[asdict(finding) for finding in findings],
+        findings=list(findings),
         mend=_count(findings),
     )
 
@@ -328,18 +328,11 @@ def _refuse_strangers(folder: Path) -> None:
 
 
 def _write(files: dict[Path, str]) -> None:
-    parts = {path: path.with_name(path.name + ".part") for path in files}
     try:
-        for path, text in files.items():
+        for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
-            parts[path].write_text(text, encoding="utf-8")
-        for path, part in parts.items():
-            part.replace(path)
+        write_together(files)
     except OSError as error:
         raise TrainingError(
             f"{next(iter(files)).parent} cannot be written ({error.strerror}); give another --out"
         ) from error
-    finally:
-        for part in parts.values():
-            if part.exists():
-                part.unlink()

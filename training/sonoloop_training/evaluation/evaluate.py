@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sonoloop.atomic import write_together
 from sonoloop.errors import ImageError, ModelError, TrainingError
 from sonoloop.imaging.grey import check_frame
 from sonoloop.jobs.events import EvaluationDone, Event, Notice, Progress, Unreadable
@@ -163,18 +164,11 @@ def write_out(out: Path, results: dict[str, Any], models: Sequence[Scored], page
         # last: it says that the others are ours
         RESULTS: json.dumps({"made_by": MADE_BY, **results}, indent=1, allow_nan=False) + "\n",
     }
-    partial = {name: out / f".{name}.part" for name in files}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            partial[name].write_text(text, encoding="utf-8", newline="")
-        for name in files:
-            partial[name].replace(out / name)
+        write_together({out / name: text for name, text in files.items()})
     except OSError as error:
         raise TrainingError(f"cannot write into {out} ({error.strerror}); give another --out") from error
-    finally:
-        for path in partial.values():
-            path.unlink(missing_ok=True)
 
 
 def cases_table(models: Sequence[Scored]) -> str:

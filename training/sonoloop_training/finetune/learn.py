@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -14,7 +13,7 @@ import torch
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
-from sonoloop.jobs.events import Event, Notice, Selected
+from sonoloop.jobs.events import EpochDone, Event, LeftOut, Notice, Selected
 from sonoloop.jobs.folder import JobFolder, Plan
 from sonoloop.models.bundle import Bundle, read_bundle, save_bundle
 from sonoloop.models.card import Card
@@ -33,14 +32,14 @@ from sonoloop_training.finetune.replay import (
     without_classes,
 )
 from sonoloop_training.finetune.samples import (
+    CorrectedSample,
     Find,
-    Lesson,
     Selection,
     check_classes,
     check_enough,
-    keep_found,
+    find_missing,
     read_cases,
-    read_lessons,
+    read_samples,
     select,
 )
 from sonoloop_training.fit.batches import Cache, count_replayed
@@ -54,6 +53,9 @@ from sonoloop_training.fit.train import as_shipped, library_versions
 from sonoloop_training.leakage import TestSide, read_corrected, read_test_side
 from sonoloop_training.membership import SPLIT, Members, hash_split
 
+HISTORY = "history.json"
+# below this many lesions the numbers of the model started from are the better guess
+LESIONS_TO_CALIBRATE = 40
 # an epoch ends with a checkpoint, which costs about as much as a few steps
 _FEWEST_STEPS = 8
 _NOTHING_HOLDS = (
@@ -66,38 +68,82 @@ _BLENDED = (
 )
 
 
+def learn(
+    job: JobFolder,
+    store: CorrectionStore,
+    library: Library,
+    *,
+    on_batch: Callable[[], None] = lambda: None,
+) -> Generator[Event, None, Bundle]:
+    """Tune a model on a snapshot; the bundle is in the job's folder.
+
+    Where the folder holds a bundle already, that is given; where it holds a checkpoint, it is gone on from.
+    """
+    if job.bundle.exists():
+        yield Notice(message="the model is made already; going on with what was left to do")
+        return read_bundle(job.bundle)
+    plan, began = job.plan, time.monotonic()
+    base = library.load(plan.base)
+    job.check_room(sum(tensor.numel() for tensor in base.network.state_dict().values()))
+    recipe = parse_recipe(plan.recipe)
+    gathered = yield from gather(plan, recipe, base, library.find(plan.base), store)
+    config = held(recipe.fit, replays=bool(gathered.replayed))
+    recipe = replace(recipe, model=base.card.spec, fit=replace(config, draws=gathered.draws))
+    try:
+        fitted = yield from fit(
+            recipe,
+            gathered.training,
+            gathered.validation,
+            out=job.path,
+            learns_from=hash_split({"base": plan.base, "gathered": gathered.sha256}),
+            device=plan.device,
+            test=gathered.selection.test_groups,
+            start=base.network.state_dict(),
+            start_name=base.model,
+            max_minutes=_time_left(plan.max_minutes, began, job),
+            validate_start=True,
+            on_batch=on_batch,
+        )
+    except OtherTrainingError as error:
+        raise OtherTrainingError(
+            "this fine-tuning cannot be gone on with: what may be learned from is not what it was when it "
+            "began, since images were withdrawn, are gone or back, or belong to those that judge by now; "
+            "begin a new fine-tuning, without --job",
+            what=error.what,
+        ) from error
+    card = _describe(recipe, base, gathered, fitted)
+    network = as_shipped(card, fitted.kept)
+    validation = gathered.selection.validation
+    if count_to_calibrate(validation) >= LESIONS_TO_CALIBRATE:
+        cases = yield from read_cases(validation, gathered.find)
+        with device_watched(choose_device(plan.device)):
+            card = calibrate(card, network, cases, device=plan.device, on_batch=on_batch)
+    beside = {
+        SPLIT: json.dumps(gathered.members, indent=1).encode(),
+        HISTORY: json.dumps(fitted.entries, indent=1).encode(),
+    }
+    bundle = save_bundle(job.bundle, network, card, beside=beside)
+    crash_here("after-bundle")
+    return bundle
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Gathered:
-    """What a fine-tuning learns from.
-
-    Parameters
-    ----------
-    snapshot : Snapshot
-        Where the corrections are from.
-    selection : Selection
-        Which of them teach.
-    training : Cache
-        Those that teach, what is replayed behind them.
-    watched : Cache, optional
-        Those that are watched.
-    members : dict
-        Everyone who trained the new model, or watched, as ``split.json`` has it: those that trained the model
-        started from among them.
-    replayed : tuple of str
-        "dataset/name" of what is replayed.
-    draws : int
-        Images that an epoch draws.
-    find : callable
-        Where files are.
-    """
+    """What a fine-tuning learns from."""
 
     snapshot: Snapshot
     selection: Selection
+    # what is replayed stands behind the corrections
     training: Cache
-    watched: Cache | None
+    validation: Cache | None
+    # everyone who trained the new model, or validated, as ``split.json`` has it: those that trained the model
+    # started from among them
     members: Members
+    # "dataset/name" of what is replayed
     replayed: tuple[str, ...]
+    # images that an epoch draws
     draws: int
+    # where files are
     find: Find
 
     @property
@@ -107,7 +153,7 @@ class Gathered:
             {
                 "snapshot": self.snapshot.sha256,
                 "train": list(self.training.names),
-                "validation": [] if self.watched is None else list(self.watched.names),
+                "validation": [] if self.validation is None else list(self.validation.names),
             }
         )
 
@@ -126,23 +172,22 @@ def gather(
         recipe.fit,
         recipe.split,
         seen=seen,
-        judging={listed.id for listed in test_side.listed},
+        test_frames={listed.id for listed in test_side.listed},
         outsiders=test_side.outsiders,
     )
     check_enough(selection)
     find, size = Places(store.url).find, base.card.spec.size
-    _, missing = yield from keep_found(
+    missing = yield from find_missing(
         (*selection.train, *selection.validation), find, skip_missing=plan.skip_missing
     )
     selection = selection.without(missing)
     check_enough(selection)
     read = []
-    for lessons in (selection.train, selection.validation):
-        found = yield from read_lessons(
-            lessons,
+    for samples in (selection.train, selection.validation):
+        found = yield from read_samples(
+            samples,
             find,
             size=size,
-            stage="Reading",
             skip_changed=plan.skip_missing,
             unseen=test_side.unseen,
             is_spoilt=test_side.has_near_copy,
@@ -150,7 +195,7 @@ def gather(
         selection = selection.without(found.left_out)
         read.append(found)
     check_enough(selection)
-    taught, watched = read
+    taught, validating = read
     if taught.cache is None:
         raise TrainingError("none of the corrections that are left teaches: correct more images")
 
@@ -170,7 +215,7 @@ def gather(
         train=len(selection.train) + len(selection.validation),
         by_class=selection.by_class,
         test_groups=selection.test_groups,
-        left_out=[{"frame": frame, "why": why} for frame, why in selection.left_out],
+        left_out=[LeftOut(frame=frame, why=why) for frame, why in selection.left_out],
         replay=0 if replayed is None else len(replayed),
     )
     known = [] if replayed is None else [CLASSES[label] for label in set(replayed.labels.tolist())]
@@ -182,13 +227,13 @@ def gather(
         snapshot=snapshot,
         selection=selection,
         training=training if learns_classes else without_classes(training),
-        watched=watched.cache,
+        validation=validating.cache,
         members={
             "train": [*taught.members, *_inherit(trained, taught.members)],
             # the numbers of the card may still be the base's
             "validation": [
-                *watched.members,
-                *_inherit(known_to_base.get("validation", ()), (*taught.members, *watched.members)),
+                *validating.members,
+                *_inherit(known_to_base.get("validation", ()), (*taught.members, *validating.members)),
             ],
             "test": [],
         },
@@ -231,9 +276,9 @@ def _replay(
 ) -> Generator[Event, None, tuple[Cache | None, int]]:
     draws, wanted = plan_draws(config, fresh, replays=bool(plan.base_data))
     replayed: Cache | None = None
-    if wanted:
+    if wanted and plan.base_data is not None:
         chosen = yield from choose_replay(
-            Path(plan.base_data),
+            plan.base_data,
             base_folder,
             test_side,
             config,
@@ -254,75 +299,9 @@ def _inherit(trained: tuple[Listed, ...], members: tuple[dict[str, str], ...]) -
     return [asdict(listed) for listed in trained if listed.id not in known]
 
 
-# below this many lesions the numbers of the model started from are the better guess
-LESIONS_TO_CALIBRATE = 40
-HISTORY = "history.json"
-
-
-def learn(
-    job: JobFolder,
-    store: CorrectionStore,
-    library: Library,
-    *,
-    on_batch: Callable[[], None] | None = None,
-) -> Generator[Event, None, Bundle]:
-    """Tune a model on a snapshot; the bundle is in the job's folder.
-
-    Where the folder holds a bundle already, that is given; where it holds a checkpoint, it is gone on from.
-    """
-    if job.bundle.exists():
-        yield Notice(message="the model is made already; going on with what was left to do")
-        return read_bundle(job.bundle)
-    plan, began = job.plan, time.monotonic()
-    base = library.load(plan.base)
-    job.check_room(sum(tensor.numel() for tensor in base.network.state_dict().values()))
-    recipe = parse_recipe(plan.recipe)
-    gathered = yield from gather(plan, recipe, base, library.find(plan.base), store)
-    config = held(recipe.fit, replays=bool(gathered.replayed))
-    recipe = dataclasses.replace(
-        recipe, model=base.card.spec, fit=dataclasses.replace(config, draws=gathered.draws)
-    )
-    try:
-        fitted = yield from fit(
-            recipe,
-            gathered.training,
-            gathered.watched,
-            out=job.path,
-            learns_from=hash_split({"base": plan.base, "gathered": gathered.sha256}),
-            device=plan.device,
-            test=gathered.selection.test_groups,
-            start=base.network.state_dict(),
-            start_name=base.model,
-            max_minutes=_time_left(plan.max_minutes, began, job),
-            watch_start=True,
-            on_batch=on_batch,
-        )
-    except OtherTrainingError as error:
-        raise OtherTrainingError(
-            "this fine-tuning cannot be gone on with: what may be learned from is not what it was when it "
-            "began, since images were withdrawn, are gone or back, or belong to those that judge by now; "
-            "begin a new fine-tuning, without --job",
-            what=error.what,
-        ) from error
-    card = _describe(recipe, base, gathered, fitted)
-    network = as_shipped(card, fitted.kept)
-    watched = gathered.selection.validation
-    if count_to_calibrate(watched) >= LESIONS_TO_CALIBRATE:
-        cases = yield from read_cases(watched, gathered.find)
-        with device_watched(choose_device(plan.device)):
-            card = calibrate(card, network, cases, device=plan.device, on_batch=on_batch)
-    beside = {
-        SPLIT: json.dumps(gathered.members, indent=1).encode(),
-        HISTORY: json.dumps(fitted.history, indent=1).encode(),
-    }
-    bundle = save_bundle(job.bundle, network, card, beside=beside)
-    crash_here("after-bundle")
-    return bundle
-
-
-def count_to_calibrate(lessons: Sequence[Lesson]) -> int:
+def count_to_calibrate(samples: Sequence[CorrectedSample]) -> int:
     """Count the lesions that the model's numbers can be fitted on: those whose class is known."""
-    return sum(lesson.label is not None and bool(lesson.mask.any()) for lesson in lessons)
+    return sum(sample.label is not None and bool(sample.mask.any()) for sample in samples)
 
 
 def _describe(recipe: Recipe, base: Bundle, gathered: Gathered, fitted: Fitting) -> Card:
@@ -349,7 +328,7 @@ def _describe(recipe: Recipe, base: Bundle, gathered: Gathered, fitted: Fitting)
         "leaked": leaked,
     }
     try:
-        return dataclasses.replace(
+        return replace(
             base.card,
             name=f"{recipe.name}-leaked" if leaked else recipe.name,
             parent=base.version,
@@ -366,5 +345,5 @@ def _time_left(minutes: float | None, began: float, job: JobFolder) -> float | N
     """Say what is left of the time allowed; when going on, the epochs of earlier count by themselves."""
     if minutes is None:
         return None
-    spent = 0.0 if job.last("epoch_done") is not None else (time.monotonic() - began) / 60
+    spent = 0.0 if job.last(EpochDone) is not None else (time.monotonic() - began) / 60
     return max(0.05, minutes - spent)

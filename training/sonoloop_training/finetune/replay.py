@@ -11,10 +11,9 @@ import numpy as np
 import torch
 
 from sonoloop.jobs.events import Notice, Progress
-from sonoloop.values import CLASSES
 from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.evaluation.split_list import Listed, is_other, read_split_list
-from sonoloop_training.fit.batches import Cache, image_weight, letterbox_pair
+from sonoloop_training.fit.batches import Cache, CachedImage, image_weight, letterbox_pair
 from sonoloop_training.fit.recipe import FitConfig
 from sonoloop_training.leakage import TestSide, find_leaks_in_steps
 from sonoloop_training.membership import SPLIT
@@ -79,6 +78,19 @@ def choose_replay(
     return _draw(kept, config, wanted=min(wanted, _MOST))
 
 
+def _draw(
+    kept: Sequence[tuple[Sample, Listed]], config: FitConfig, *, wanted: int
+) -> list[tuple[Sample, Listed]]:
+    """Draw without replacement, by the recipe's weights, the same for the same seed and images."""
+    ordered = sorted(kept, key=lambda pair: pair[1].name)
+    weights = np.array([image_weight(config, s.dataset, s.label) for s, _ in ordered], np.float64)
+    # the largest keys are a weighted sample without replacement (Efraimidis and Spirakis 2006)
+    uniform = np.random.default_rng(config.seed).random(len(ordered))
+    keys = np.log(uniform) / np.maximum(weights, 1e-12)
+    order = np.argsort(-keys, kind="stable")
+    return [ordered[index] for index in order[:wanted] if weights[index] > 0]
+
+
 def patient_number(sample: Sample) -> str:
     """Name a dataset's patient so that no two datasets share a number; empty where it is not known."""
     return f"{sample.dataset}/{sample.patient}" if sample.patient else ""
@@ -92,7 +104,7 @@ def read_replay(
     What is another image than its name says is left out, and so is whatever shows, now that its pixels are
     read, a scene of the test groups: with all of its own group.
     """
-    read: list[tuple[Sample, str, torch.Tensor, torch.Tensor]] = []
+    read: list[tuple[str, CachedImage]] = []
     spoilt: set[str] = set()
     others = 0
     for done, (sample, listed) in enumerate(chosen):
@@ -104,33 +116,22 @@ def read_replay(
         elif sample.group in spoilt or test_side.has_near_copy(frame):
             spoilt.add(sample.group)
         else:
-            read.append((sample, listed.name, *letterbox_pair(frame.pixels, mask, size)))
+            pair = letterbox_pair(frame.pixels, mask, size)
+            read.append((sample.group, CachedImage(*pair, sample.label, listed.name, sample.dataset)))
     yield Progress(stage="Reading what is replayed", done=len(chosen), total=len(chosen))
     if others:
         yield Notice(
             message=f"{others} images have the names of images that trained the model and are others; they "
             "are not replayed"
         )
-    kept = [one for one in read if one[0].group not in spoilt]
-    if not kept:
-        return None
-    samples, names, images, masks = zip(*kept, strict=True)
-    return Cache(
-        torch.stack(images),
-        torch.stack(masks),
-        torch.tensor([CLASSES.index(sample.label) for sample in samples]),
-        names,
-        tuple(sample.dataset for sample in samples),
-    )
+    kept = [image for group, image in read if group not in spoilt]
+    return Cache.of(kept) if kept else None
 
 
 def with_replay(corrections: Cache, replayed: Cache | None) -> Cache:
     """Put replayed images behind the corrections; each of them teaches fully."""
     if replayed is None:
         return corrections
-    weights = corrections.weights
-    if weights is None:
-        weights = torch.ones(len(corrections), 2)
     return replace(
         corrections,
         images=torch.cat([corrections.images, replayed.images]),
@@ -138,28 +139,14 @@ def with_replay(corrections: Cache, replayed: Cache | None) -> Cache:
         labels=torch.cat([corrections.labels, replayed.labels]),
         names=corrections.names + replayed.names,
         datasets=corrections.datasets + replayed.datasets,
-        weights=torch.cat([weights, torch.ones(len(replayed), 2)]),
+        weights=torch.cat([corrections.weights, replayed.weights]),
         replayed=len(replayed),
     )
 
 
 def without_classes(images: Cache) -> Cache:
     """Let no image teach its class, where all of them have the same one."""
-    weights = torch.ones(len(images), 2) if images.weights is None else images.weights
-    return replace(images, weights=weights * torch.tensor([1.0, 0.0]))
-
-
-def _draw(
-    kept: Sequence[tuple[Sample, Listed]], config: FitConfig, *, wanted: int
-) -> list[tuple[Sample, Listed]]:
-    """Draw without replacement, by the recipe's weights, the same for the same seed and images."""
-    ordered = sorted(kept, key=lambda pair: pair[1].name)
-    weights = np.array([image_weight(config, s.dataset, s.label) for s, _ in ordered], np.float64)
-    # the largest keys are a weighted sample without replacement (Efraimidis and Spirakis 2006)
-    uniform = np.random.default_rng(config.seed).random(len(ordered))
-    keys = np.log(uniform) / np.maximum(weights, 1e-12)
-    order = np.argsort(-keys, kind="stable")
-    return [ordered[index] for index in order[:wanted] if weights[index] > 0]
+    return replace(images, weights=images.weights * torch.tensor([1.0, 0.0]))
 
 
 def count_by_dataset(names: Collection[str]) -> dict[str, int]:

@@ -16,8 +16,9 @@ from sqlalchemy import URL
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import SonoloopError, StoreError, TrainingError
-from sonoloop.jobs.events import Event, Failed, Finished, Job, Notice
-from sonoloop.jobs.folder import GATE, JobFolder, Plan, create_job, is_free, name_job, open_job
+from sonoloop.jobs.events import EpochDone, Event, Finished, Gate, Job, Notice, failure
+from sonoloop.jobs.folder import GATE, JOBS, JobFolder, Plan, create_job, is_free, name_job, open_job
+from sonoloop.jobs.request import DEFAULT_WHO, FinetuneRequest, asked_of, values_of
 from sonoloop.models.bundle import Bundle
 from sonoloop.models.card import DEFAULT, read_card, shipped_card
 from sonoloop.models.devices import choose_device
@@ -33,16 +34,15 @@ from sonoloop.store.settings import read_settings
 from sonoloop.store.snapshots import read_snapshot, take_snapshot
 from sonoloop.store.test_sets import Look, looks, read_test_set
 from sonoloop_training.finetune.learn import HISTORY, learn
-from sonoloop_training.finetune.request import Request, read_finetune_recipe
 from sonoloop_training.fit.checkpoint import OtherTrainingError
 from sonoloop_training.fit.devices import device_watched, settle_precision
 from sonoloop_training.fit.loop import CHECKPOINT
-from sonoloop_training.fit.recipe import TUNING, parse_recipe
+from sonoloop_training.fit.recipe import TUNING, Recipe, parse_recipe, read_recipe
 from sonoloop_training.gate.comparison import judge, promote_if_free
 from sonoloop_training.gate.scoring import score_every
 
 
-def find_store(request: Request, job: JobFolder) -> str:
+def find_store(request: FinetuneRequest, job: JobFolder) -> str:
     """Give the store that a fine-tuning began with, as it was named now or then.
 
     A file that is not where it was may have been moved: then the one that is named now is taken, and
@@ -79,9 +79,23 @@ def _is_gone(url: URL) -> bool:
         return False
 
 
-def begin_job(request: Request, store: CorrectionStore, library: Library, who: str) -> JobFolder:
+def read_finetune_recipe(request: FinetuneRequest) -> Recipe:
+    """Read the recipe of a fine-tuning."""
+    name = request.recipe_name or TUNING
+    recipe = read_recipe(name, request.settings)
+    if recipe.model != read_recipe(name).model:
+        raise TrainingError("a fine-tuning has the network of the model it starts from; leave model.* out")
+    if recipe.fit.start or recipe.final.epochs or recipe.fit.phantoms:
+        raise TrainingError(
+            "a fine-tuning starts from --from, and learns once and from corrections: leave fit.start, "
+            "fit.phantoms and final.epochs as they are"
+        )
+    return recipe
+
+
+def begin_job(request: FinetuneRequest, store: CorrectionStore, library: Library, who: str) -> JobFolder:
     """Settle what was asked for, take the snapshot, and make the folder."""
-    recipe = read_finetune_recipe(request.recipe or TUNING, request.settings)
+    recipe = read_finetune_recipe(request)
     device = request.device or "auto"
     precision = settle_precision(recipe.fit, device)
     recipe = replace(recipe, fit=replace(recipe.fit, precision=precision))
@@ -94,36 +108,37 @@ def begin_job(request: Request, store: CorrectionStore, library: Library, who: s
         take_snapshot(store, who=who) if request.snapshot is None else read_snapshot(store, request.snapshot)
     )
     crash_here("after-snapshot")
-    plan = Plan(
-        store=describe(store.url),
-        snapshot=snapshot.name,
-        snapshot_sha256=snapshot.sha256,
-        base=base,
-        recipe=recipe.to_dict(),
-        base_data="" if request.base_data is None else str(request.base_data.absolute()),
-        promote=request.promote,
-        skip_missing=request.skip_missing,
-        max_minutes=request.max_minutes,
-        device=device,
-        threads=torch.get_num_threads(),
-    )
-    return create_job(request.job or work_folder(store.url) / "jobs" / name_job(), plan, who)
-
-
-def check_same(request: Request, plan: Plan, store: CorrectionStore, library: Library, who: str) -> None:
-    """Refuse to go on with something else than what was begun."""
-    differs: dict[str, bool] = {
-        "--snapshot": request.snapshot not in (None, plan.snapshot),
-        "--base-data": request.base_data is not None and str(request.base_data.absolute()) != plan.base_data,
-        "--max-minutes": request.max_minutes not in (None, plan.max_minutes),
-        "--device": request.device not in (None, plan.device),
-        "--from": request.start is not None and _find_base(request.start, store, library, who) != plan.base,
+    settled = {
+        "store": describe(store.url),
+        "snapshot": snapshot.name,
+        "snapshot_sha256": snapshot.sha256,
+        "base": base,
+        "base_data": _absolute(request.base_data),
+        "recipe": recipe.to_dict(),
+        "device": device,
+        "threads": torch.get_num_threads(),
     }
-    if request.recipe is not None or request.settings:
-        recipe = read_finetune_recipe(request.recipe or TUNING, request.settings)
+    plan = Plan(**{**values_of(request), **settled})
+    return create_job(request.job or work_folder(store.url) / JOBS / name_job(), plan, who)
+
+
+def check_same(
+    request: FinetuneRequest, plan: Plan, store: CorrectionStore, library: Library, who: str
+) -> None:
+    """Refuse to go on with something else than what was begun."""
+    request = replace(request, base_data=_absolute(request.base_data))
+    differs = {
+        asked.option.flag: getattr(request, asked.name) not in (None, getattr(plan, asked.name))
+        for asked in asked_of(FinetuneRequest)
+        if asked.option.settled
+    }
+    start = request.start
+    differs["--from"] = start is not None and _find_base(start, store, library, who) != plan.base
+    if request.recipe_name is not None or request.settings:
+        recipe = read_finetune_recipe(request)
         if recipe.fit.precision == "auto":
             recipe = replace(recipe, fit=replace(recipe.fit, precision=plan.recipe["fit"]["precision"]))
-        differs["--set" if request.recipe is None else "--recipe or --set"] = (
+        differs["--set" if request.recipe_name is None else "--recipe or --set"] = (
             parse_recipe(plan.recipe) != recipe
         )
     sha256 = plan.snapshot_sha256
@@ -138,6 +153,10 @@ def check_same(request: Request, plan: Plan, store: CorrectionStore, library: Li
             f"the fine-tuning in that folder began with another {', '.join(others)}: leave it out to go on, "
             "or give another --job to begin anew"
         )
+
+
+def _absolute(folder: Path | None) -> Path | None:
+    return None if folder is None else folder.absolute()
 
 
 def _find_base(start: str | None, store: CorrectionStore, library: Library, who: str) -> str:
@@ -192,10 +211,10 @@ def renewed(renew: Callable[[], None], *, every: float = _EVERY) -> Iterator[Cal
 LEASE = "finetune"
 
 
-def finetune(request: Request, *, library: Library | None = None) -> Iterator[Event]:
+def finetune(request: FinetuneRequest, *, library: Library | None = None) -> Iterator[Event]:
     """Learn from corrections, keep the model, have it judged and, if asked to, put it into use."""
     library = library or Library()
-    who = request.who or "command line"
+    who = request.who or DEFAULT_WHO
     job = None if request.job is None or is_free(request.job) else open_job(request.job, request.who)
     location = request.store
     if job is not None:
@@ -227,8 +246,8 @@ def _work(
     job: JobFolder, store: CorrectionStore, library: Library, heed: Callable[[], None], *, judged: bool
 ) -> Generator[Event, None, None]:
     yield Job(folder=str(job.path))
-    finished = job.last("finished")
-    made = None if finished is None else _find_made(str(finished["model"]), store)
+    finished = job.last(Finished)
+    made = None if finished is None else _find_made(finished.model, store)
     if made is None or job.bundle.exists():
         bundle = yield from learn(job, store, library, on_batch=heed)
         folder = library.add(job.bundle)
@@ -244,7 +263,7 @@ def _work(
         crash_here("after-register")
     else:
         bundle, folder = library.load(made), library.find(made)
-    if judged and made is not None and job.last("gate") is not None:
+    if judged and made is not None and job.last(Gate) is not None:
         # asked once more, it would be one more look
         again = f"sonoloop gate {bundle.model}{' --promote' if job.plan.promote else ''}"
         yield Notice(message=f"{bundle.model} was judged already; to judge it again: {again}")
@@ -306,10 +325,10 @@ def _judge(
 
 def _find_look(job: JobFolder, store: CorrectionStore, candidate: str, against: str) -> Look | None:
     """Find the look of an earlier run that broke off after it; a second one would count."""
-    told = job.last("gate")
-    if told is None or (told["candidate"], told["incumbent"]) != (candidate, against):
+    told = job.last(Gate)
+    if told is None or (told.candidate, told.incumbent) != (candidate, against):
         return None
-    return next((one for one in looks(store, told["test_set"]) if one.number == told["look"]), None)
+    return next((one for one in looks(store, told.test_set) if one.number == told.look), None)
 
 
 def _heed(job: JobFolder, check_lease: Callable[[], None]) -> None:
@@ -325,26 +344,17 @@ def _kept(job: JobFolder, events: Iterator[Event], heed: Callable[[], None]) -> 
             yield event
             if not isinstance(event, Finished):
                 heed()
-    except SonoloopError as error:
-        error.args = (f"{error}{_how_to_go_on(job, error)}", *error.args[1:])
-        _log_failure(job, str(error))
+    except BaseException as error:
+        if isinstance(error, SonoloopError):
+            error.args = (f"{error}{_how_to_go_on(job, error)}", *error.args[1:])
+        with suppress(TrainingError):
+            job.log(failure(error))
         raise
-    except (KeyboardInterrupt, GeneratorExit):
-        _log_failure(job, "interrupted")
-        raise
-    except Exception as error:
-        _log_failure(job, f"{type(error).__name__}: {error}")
-        raise
-
-
-def _log_failure(job: JobFolder, message: str) -> None:
-    with suppress(TrainingError):
-        job.log(Failed(error=message))
 
 
 def _how_to_go_on(job: JobFolder, error: SonoloopError) -> str:
     if isinstance(error, OtherTrainingError):
         return ""
-    if job.bundle.exists() or job.last("epoch_done") is not None:
+    if job.bundle.exists() or job.last(EpochDone) is not None:
         return f". What is done is kept; go on with: sonoloop finetune --job {job.path}"
     return ""

@@ -1,4 +1,4 @@
-"""What a snapshot teaches: which corrections train, and how much each head learns from each."""
+"""Samples of a fine-tuning: which corrections train and validate, and how much each head learns from each."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from sonoloop.errors import TrainingError
+from sonoloop.errors import MissingFilesError, TrainingError
 from sonoloop.imaging.fingerprints import fingerprint
 from sonoloop.jobs.events import Notice, Progress
 from sonoloop.models.card import Head
@@ -19,72 +18,59 @@ from sonoloop.store.revisions import Revision
 from sonoloop.store.snapshots import Entry
 from sonoloop.values import CLASSES, ClassName, Correction, Frame
 from sonoloop_training.evaluation.scores import Case
-from sonoloop_training.fit.batches import Cache, letterbox_pair
+from sonoloop_training.fit.batches import Cache, CachedImage, letterbox_pair
 from sonoloop_training.fit.recipe import FitConfig
 from sonoloop_training.splits import SplitConfig
-from sonoloop_training.splits.parts import digest
+from sonoloop_training.splits.parts import draw_place
 
+# tells where the file of a frame is
+Find = Callable[[str], Place | None]
+# the samples' dataset
+CORRECTIONS = "corrections"
 # below this there is nothing to learn that lasts
 FEWEST = 5
 # below this too few would be left to train
-GROUPS_TO_WATCH = 20
+GROUPS_TO_VALIDATE = 20
 
 _UNSURE = "unsure"
 SPOILT = "near copies of it, or its patient, are among the images that judge"
 NO_PART = "it takes no part, as the samples do"
+_EVERY = 20
+# of what is wrong, so many are named, by so many digits
+_NAMED, _SHORT = 5, 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Lesson:
-    """What one correction teaches.
-
-    Parameters
-    ----------
-    frame_id, pixels_hash : str
-        See `sonoloop.values.Frame`.
-    group_id : str
-        See `sonoloop.store.groups.Placement`.
-    mask : numpy.ndarray
-        The lesions, bool (H, W).
-    label : str, optional
-        The class: the reference standard's where one is recorded, else the reader's; None where the reader
-        was unsure.
-    mask_weight, class_weight : float
-        How much each head learns, in [0, 1].
-    """
+class CorrectedSample:
+    """What one correction teaches."""
 
     frame_id: str
     pixels_hash: str
     group_id: str
+    # the lesions, (H, W)
     mask: NDArray[np.bool_]
+    # the reference standard's where one is recorded, else the reader's; None where the reader was unsure
     label: ClassName | None
+    # how much each head learns, in [0, 1]
     mask_weight: float
     class_weight: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Selection:
-    """What of a snapshot is learned from.
+    """What of a snapshot is learned from, in order of the frames' ids."""
 
-    Parameters
-    ----------
-    train, validation : tuple of Lesson
-        Those that teach, and those that are watched; in order of their frames' ids.
-    left_out : tuple of tuple
-        Frame id and reason of each that could teach and does not.
-    test_groups : int
-        Groups that only judge.
-    """
-
-    train: tuple[Lesson, ...]
-    validation: tuple[Lesson, ...]
+    train: tuple[CorrectedSample, ...]
+    validation: tuple[CorrectedSample, ...]
+    # frame id and reason of each that could teach and does not
     left_out: tuple[tuple[str, str], ...]
+    # how many groups are tested on alone
     test_groups: int
 
     @property
     def by_class(self) -> dict[str, int]:
-        """Count the lessons by class, with "unsure" for those that teach none."""
-        counted = Counter(lesson.label or _UNSURE for lesson in (*self.train, *self.validation))
+        """Count the samples by class, with "unsure" for those that teach none."""
+        counted = Counter(sample.label or _UNSURE for sample in (*self.train, *self.validation))
         return {label: counted[label] for label in (*CLASSES, _UNSURE)}
 
     def without(self, missing: Iterable[tuple[str, str]]) -> Selection:
@@ -92,8 +78,8 @@ class Selection:
         gone = dict(missing)
         return replace(
             self,
-            train=tuple(lesson for lesson in self.train if lesson.frame_id not in gone),
-            validation=tuple(lesson for lesson in self.validation if lesson.frame_id not in gone),
+            train=tuple(sample for sample in self.train if sample.frame_id not in gone),
+            validation=tuple(sample for sample in self.validation if sample.frame_id not in gone),
             left_out=tuple(sorted((*self.left_out, *gone.items()))),
         )
 
@@ -104,43 +90,43 @@ def select(
     split: SplitConfig,
     *,
     seen: Collection[str] = (),
-    judging: Collection[str] = (),
+    test_frames: Collection[str] = (),
     outsiders: Collection[str] = (),
 ) -> Selection:
     """Choose what is learned from.
 
     Only frames of the train role teach. One whose mask and class contradict each other is left out, and so is
     one between a train and a test group, or of a person who was withdrawn since. From twenty groups on, the
-    split's share of them is watched: a group is, or is not, by a keyed hash of its id alone, for ever. One
-    that trained the model started from is not, since that model knows it.
+    split's share of them validates: a group does, or does not, by a keyed hash of its id alone, for ever. One
+    that trained the model started from does not, since that model knows it.
     """
-    lessons: list[Lesson] = []
+    samples: list[CorrectedSample] = []
     left_out: list[tuple[str, str]] = []
     test_groups = set()
     for entry, revision in corrections:
         if entry.role == "test":
             test_groups.add(entry.group_id)
             continue
-        lesson = _teach(entry, revision.correction, config)
+        sample = _teach(entry, revision.correction, config)
         if entry.frame_id in outsiders:
             why: str | None = NO_PART
-        elif entry.frame_id in judging:
+        elif entry.frame_id in test_frames:
             why = SPOILT
         else:
-            why = _reason_against(entry, revision, lesson)
+            why = _reason_against(entry, revision, sample)
         if why is None:
-            lessons.append(lesson)
+            samples.append(sample)
         else:
             left_out.append((entry.frame_id, why))
-    lessons.sort(key=lambda lesson: lesson.frame_id)
-    watched: set[str] = set()
-    groups = {lesson.group_id for lesson in lessons}
-    if len(groups) >= GROUPS_TO_WATCH:
-        known = {s.group_id for s in lessons if s.frame_id in seen or s.pixels_hash in seen}
-        watched = {group for group in groups - known if _draw(split.key, group) < split.validation}
+    samples.sort(key=lambda sample: sample.frame_id)
+    validates: set[str] = set()
+    groups = {sample.group_id for sample in samples}
+    if len(groups) >= GROUPS_TO_VALIDATE:
+        known = {s.group_id for s in samples if s.frame_id in seen or s.pixels_hash in seen}
+        validates = {group for group in groups - known if draw_place(split.key, group) < split.validation}
     return Selection(
-        train=tuple(lesson for lesson in lessons if lesson.group_id not in watched),
-        validation=tuple(lesson for lesson in lessons if lesson.group_id in watched),
+        train=tuple(sample for sample in samples if sample.group_id not in validates),
+        validation=tuple(sample for sample in samples if sample.group_id in validates),
         left_out=tuple(sorted(left_out)),
         test_groups=len(test_groups),
     )
@@ -161,14 +147,14 @@ def check_enough(selection: Selection) -> None:
 
 
 def check_classes(
-    lessons: Sequence[Lesson], replayed: Iterable[str], heads: Sequence[Head]
+    samples: Sequence[CorrectedSample], replayed: Iterable[str], heads: Sequence[Head]
 ) -> tuple[bool, str | None]:
     """See whether the class head has something to tell apart.
 
     A head that is shown one class alone learns to say nothing else. Where the replayed images supply the
     other classes that is no danger; where they do not, the mask head learns alone, from all images.
     """
-    taught = {lesson.label for lesson in lessons if lesson.label is not None and lesson.class_weight}
+    taught = {sample.label for sample in samples if sample.label is not None and sample.class_weight}
     if len(taught) > 1:
         return True, None
     only = "none of the corrections has a class"
@@ -184,14 +170,14 @@ def check_classes(
     return False, f"{only}: the mask alone is learned; correct images of another class too for the class"
 
 
-def _teach(entry: Entry, correction: Correction, config: FitConfig) -> Lesson:
+def _teach(entry: Entry, correction: Correction, config: FitConfig) -> CorrectedSample:
     standing = config.accepted_weight if correction.prediction_seen else 1.0
     label = entry.reference
     class_weight = 1.0
     if label is None and correction.label != "unsure":
         label = correction.label
         class_weight = standing if correction.class_decision == "kept" else 1.0
-    return Lesson(
+    return CorrectedSample(
         frame_id=entry.frame_id,
         pixels_hash=correction.pixels_hash,
         group_id=entry.group_id,
@@ -209,169 +195,129 @@ def _is_mask_kept(correction: Correction) -> bool:
     return correction.mask_decision == "kept"
 
 
-def _reason_against(entry: Entry, revision: Revision, lesson: Lesson) -> str | None:
+def _reason_against(entry: Entry, revision: Revision, sample: CorrectedSample) -> str | None:
     if revision.withdrawn:
         return "it was withdrawn"
     if entry.role == "neither":
         return SPOILT
     source = "class" if entry.reference is None else "reference"
-    if lesson.mask.any() and lesson.label == "normal":
+    if sample.mask.any() and sample.label == "normal":
         return f"a lesion is drawn, and its {source} is normal"
-    if not lesson.mask.any() and lesson.label not in (None, "normal"):
-        return f"no lesion is drawn, and its {source} is {lesson.label}"
-    if not (lesson.mask_weight or lesson.class_weight):
+    if not sample.mask.any() and sample.label not in (None, "normal"):
+        return f"no lesion is drawn, and its {source} is {sample.label}"
+    if not (sample.mask_weight or sample.class_weight):
         return "it was accepted unchanged, and fit.accepted_weight is 0"
     return None
 
 
-def _draw(key: str, group: str) -> float:
-    return int(digest(key, group)[:16], 16) / 2**64
-
-
-CORRECTIONS = "corrections"
-
-Find = Callable[[str], Place | None]
-_EVERY = 20
-_NAMED = 5
-_SHORT = 12
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Read:
-    """Lessons with their pixels.
+    """Samples with their pixels."""
 
-    Parameters
-    ----------
-    cache : Cache, optional
-        Letterboxed, each image with the weights of its lesson; None if none is left.
-    lessons : tuple of Lesson
-        Those that were read.
-    members : tuple of dict
-        Each as ``split.json`` lists it.
-    left_out : tuple of tuple
-        Frame id and reason of each of the others.
-    """
-
+    # None if none is left
     cache: Cache | None
-    lessons: tuple[Lesson, ...]
+    # each as ``split.json`` lists it
     members: tuple[dict[str, str], ...]
+    # frame id and reason of each that was not read
     left_out: tuple[tuple[str, str], ...]
 
 
-def keep_found(
-    lessons: Sequence[Lesson], find: Find, *, skip_missing: bool
-) -> Generator[Notice, None, tuple[tuple[Lesson, ...], list[tuple[str, str]]]]:
-    """See whether the files of all lessons are there, before any is read."""
-    kept, missing, names = [], [], []
-    for lesson in lessons:
-        place = find(lesson.frame_id)
-        if place is not None and place.path.is_file():
-            kept.append(lesson)
-            continue
-        names.append(f"{lesson.frame_id[:_SHORT]} ({describe_missing(place)})")
-        missing.append((lesson.frame_id, "its file is not there"))
+def find_missing(
+    samples: Sequence[CorrectedSample], find: Find, *, skip_missing: bool
+) -> Generator[Notice, None, list[tuple[str, str]]]:
+    """Look for the files of all samples, before any is read; give the missing ones with the reason."""
+    missing, names = [], []
+    for sample in samples:
+        place = find(sample.frame_id)
+        if place is None or not place.path.is_file():
+            names.append(f"{sample.frame_id[:_SHORT]} ({describe_missing(place)})")
+            missing.append((sample.frame_id, "its file is not there"))
     if not missing:
-        return tuple(kept), []
-    told = f"the files of {len(missing)} of {len(lessons)} corrected images are not there: {_name(names)}"
+        return []
+    told = f"the files of {len(missing)} of {len(samples)} corrected images are not there: {_name(names)}"
     if not skip_missing:
-        raise TrainingError(
+        raise MissingFilesError(
             f"{told}; say where they lie now with: sonoloop store relink FOLDER, or go on without them with "
             "--skip-missing"
         )
     yield Notice(message=f"{told}; going on without them")
-    return tuple(kept), missing
+    return missing
 
 
-def read_lessons(
-    lessons: Sequence[Lesson],
+def read_samples(
+    samples: Sequence[CorrectedSample],
     find: Find,
     *,
     size: int,
-    stage: str,
     skip_changed: bool = False,
     unseen: Collection[str] = (),
     is_spoilt: Callable[[Frame], bool] = lambda _: False,
 ) -> Generator[Progress | Notice, None, Read]:
-    """Read the frames of lessons, and make sure that they are those that were corrected."""
-    images, masks, members, kept = [], [], [], []
+    """Read the frames of samples, and make sure that they are those that were corrected."""
+    cached: list[CachedImage] = []
+    members: list[dict[str, str]] = []
     changed: list[str] = []
     left_out: list[tuple[str, str]] = []
-    for done, lesson in enumerate(lessons):
+    for done, sample in enumerate(samples):
         if done % _EVERY == 0:
-            yield Progress(stage=stage, done=done, total=len(lessons))
+            yield Progress(stage="Reading", done=done, total=len(samples))
         try:
-            frame = read_frame_of(lesson, find)
+            frame = reread(find(sample.frame_id), sample.pixels_hash)
         except TrainingError as error:
             # all of them are told, not the first alone
-            changed.append(f"{lesson.frame_id[:_SHORT]} ({error})")
-            left_out.append((lesson.frame_id, str(error)))
+            changed.append(f"{sample.frame_id[:_SHORT]} ({error})")
+            left_out.append((sample.frame_id, str(error)))
             continue
-        if lesson.frame_id in unseen and is_spoilt(frame):
-            left_out.append((lesson.frame_id, SPOILT))
+        if sample.frame_id in unseen and is_spoilt(frame):
+            left_out.append((sample.frame_id, SPOILT))
             continue
-        kept.append(lesson)
-        image, mask = letterbox_pair(frame.pixels, lesson.mask, size)
-        images.append(image)
-        masks.append(mask)
+        name = f"{CORRECTIONS}/{sample.frame_id[:16]}"
+        # an unsure class teaches nothing, whatever stands for it here
+        label, weights = sample.label or "normal", (sample.mask_weight, sample.class_weight)
+        pair = letterbox_pair(frame.pixels, sample.mask, size)
+        cached.append(CachedImage(*pair, label, name, CORRECTIONS, weights))
         members.append(
             {
-                "name": f"{CORRECTIONS}/{lesson.frame_id[:16]}",
-                "group": lesson.group_id,
-                "id": lesson.frame_id,
-                "pixels_hash": lesson.pixels_hash,
+                "name": name,
+                "group": sample.group_id,
+                "id": sample.frame_id,
+                "pixels_hash": sample.pixels_hash,
                 "fingerprint": fingerprint(frame.pixels),
             }
         )
-    yield Progress(stage=stage, done=len(lessons), total=len(lessons))
+    yield Progress(stage="Reading", done=len(samples), total=len(samples))
     if changed:
         told = f"{len(changed)} of the corrected images cannot be learned from: {_name(changed)}"
         if not skip_changed:
-            raise TrainingError(
+            raise MissingFilesError(
                 f"{told}; put the original files back, or say where they lie with: sonoloop store relink "
                 "FOLDER, or go on without them with --skip-missing"
             )
         yield Notice(message=f"{told}; going on without them")
-    cache = (
-        None
-        if not kept
-        else Cache(
-            torch.stack(images),
-            torch.stack(masks),
-            # an unsure class teaches nothing, whatever stands for it here
-            torch.tensor([CLASSES.index(lesson.label or "normal") for lesson in kept]),
-            tuple(member["name"] for member in members),
-            (CORRECTIONS,) * len(kept),
-            torch.tensor([[lesson.mask_weight, lesson.class_weight] for lesson in kept]),
-        )
-    )
-    return Read(cache=cache, lessons=tuple(kept), members=tuple(members), left_out=tuple(left_out))
+    cache = Cache.of(cached) if cached else None
+    return Read(cache=cache, members=tuple(members), left_out=tuple(left_out))
 
 
-def read_frame_of(lesson: Lesson, find: Find) -> Frame:
-    """Read one lesson's frame."""
-    return reread(find(lesson.frame_id), lesson.pixels_hash)
-
-
-def read_cases(lessons: Sequence[Lesson], find: Find) -> Generator[Progress, None, list[Case]]:
-    """Read the lessons whose class is known as cases, to calibrate on."""
+def read_cases(samples: Sequence[CorrectedSample], find: Find) -> Generator[Progress, None, list[Case]]:
+    """Read the samples whose class is known as cases, to calibrate on."""
     cases = []
-    for done, lesson in enumerate(lessons):
+    for done, sample in enumerate(samples):
         if done % _EVERY == 0:
-            yield Progress(stage="Calibrating", done=done, total=len(lessons))
-        if lesson.label is not None:
+            yield Progress(stage="Calibrating", done=done, total=len(samples))
+        if sample.label is not None:
             try:
-                frame = read_frame_of(lesson, find)
+                frame = reread(find(sample.frame_id), sample.pixels_hash)
             except TrainingError as error:
                 raise TrainingError(
-                    f"{lesson.frame_id[:_SHORT]} cannot be calibrated on: {error}; put the original file back"
+                    f"{sample.frame_id[:_SHORT]} cannot be calibrated on: {error}; put the original file back"
                 ) from error
             cases.append(
                 Case(
                     frame=frame,
-                    mask=lesson.mask,
-                    label=lesson.label,
+                    mask=sample.mask,
+                    label=sample.label,
                     dataset=CORRECTIONS,
-                    group=lesson.group_id,
+                    group=sample.group_id,
                 )
             )
     return cases

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from sonoloop.imaging.grey import to_unit
 from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import Progress
 from sonoloop.models.preprocess import Letterbox, normalise
-from sonoloop.values import CLASSES
+from sonoloop.values import CLASSES, ClassName
 from sonoloop_training.datasets import DATASETS, Sample
 from sonoloop_training.fit.recipe import FitConfig
 
@@ -25,32 +26,46 @@ PHANTOM = "phantom"
 _EVERY = 50
 
 
+class CachedImage(NamedTuple):
+    """A letterboxed image, uint8 (S, S), with its mask, and how much its mask and its class teach."""
+
+    image: torch.Tensor
+    mask: torch.Tensor
+    label: ClassName
+    name: str
+    dataset: str
+    weights: tuple[float, float] = (1.0, 1.0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cache:
-    """Letterboxed images and masks.
+    """Letterboxed images and masks, in memory."""
 
-    Parameters
-    ----------
-    images, masks : torch.Tensor
-        uint8 (N, S, S); grey levels, and 1 in a lesion.
-    labels : torch.Tensor
-        Index into `CLASSES`, int64 (N,).
-    names, datasets : tuple of str
-        What each is called, and where it came from.
-    weights : torch.Tensor, optional
-        How much each image's mask and class teach, float32 (N, 2); 1 where nothing is given.
-    replayed : int
-        So many of the last images are replayed: an epoch draws `FitConfig.replay` times as many of them as of
-        the others, by turns.
-    """
-
+    # uint8 (N, S, S); grey levels, and 1 in a lesion
     images: torch.Tensor
     masks: torch.Tensor
+    # index into `CLASSES`, int64 (N,)
     labels: torch.Tensor
+    # what each is called, and where it came from
     names: tuple[str, ...]
     datasets: tuple[str, ...]
-    weights: torch.Tensor | None = None
+    # how much each image's mask and class teach, float32 (N, 2)
+    weights: torch.Tensor
+    # so many of the last images are replayed: an epoch draws `FitConfig.replay` times as many of them as of
+    # the others, by turns
     replayed: int = 0
+
+    @classmethod
+    def of(cls, images: Sequence[CachedImage]) -> Cache:
+        """Put images together."""
+        return cls(
+            torch.stack([one.image for one in images]),
+            torch.stack([one.mask for one in images]),
+            torch.tensor([CLASSES.index(one.label) for one in images]),
+            tuple(one.name for one in images),
+            tuple(one.dataset for one in images),
+            torch.tensor([one.weights for one in images]),
+        )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -73,32 +88,24 @@ def small_size(size: int) -> int:
 
 
 def cache_samples(
-    samples: Sequence[Sample], *, phantoms: int, size: int, stage: str
+    samples: Sequence[Sample], *, size: int, phantoms: int = 0
 ) -> Generator[Progress, None, Cache]:
     """Read samples, and simulate `phantoms` images of each class beside them."""
-    images, masks, labels, names, datasets = [], [], [], [], []
+    cached = []
     for done, sample in enumerate(samples):
         if done % _EVERY == 0:
-            yield Progress(stage=stage, done=done, total=len(samples))
+            yield Progress(stage="Reading", done=done, total=len(samples))
         frame, mask = sample.read()
-        image, small = letterbox_pair(frame.pixels, mask, size)
-        images.append(image)
-        masks.append(small)
-        labels.append(CLASSES.index(sample.label))
-        names.append(f"{sample.dataset}/{sample.name}")
-        datasets.append(sample.dataset)
-    yield Progress(stage=stage, done=len(samples), total=len(samples))
-    for index, label in enumerate(CLASSES):
+        pair = letterbox_pair(frame.pixels, mask, size)
+        cached.append(CachedImage(*pair, sample.label, f"{sample.dataset}/{sample.name}", sample.dataset))
+    yield Progress(stage="Reading", done=len(samples), total=len(samples))
+    for label in CLASSES:
         for number in range(phantoms):
             # the seeds below 10,000 stay free for samples and tests
             simulated = phantom(label, seed=10_000 + number)
-            image, small = letterbox_pair(simulated.image, simulated.mask > 0, size)
-            images.append(image)
-            masks.append(small)
-            labels.append(index)
-            names.append(f"{PHANTOM}/{label} {number}")
-            datasets.append(PHANTOM)
-    return Cache(torch.stack(images), torch.stack(masks), torch.tensor(labels), tuple(names), tuple(datasets))
+            pair = letterbox_pair(simulated.image, simulated.mask > 0, size)
+            cached.append(CachedImage(*pair, label, f"{PHANTOM}/{label} {number}", PHANTOM))
+    return Cache.of(cached)
 
 
 def letterbox_pair(
@@ -123,85 +130,6 @@ def _resize(levels: torch.Tensor, size: int) -> torch.Tensor:
         for part in torch.split(levels, 64)
     ]
     return torch.cat(parts)
-
-
-_NARROWEST, _WIDEST = 0.4, 0.75
-# next to a lesion lie its margin and its shadow
-_MARGIN = 0.05
-
-
-def cut_strip(image: torch.Tensor, mask: torch.Tensor, label: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Cut a random strip that holds the whole lesion or none of it."""
-    side = image.shape[-1]
-    lit = torch.nonzero(image[0].amax(0) > 0)[:, 0]
-    if len(lit) < side // 4:
-        return image, mask, label
-    first, last = int(lit[0]), int(lit[-1]) + 1
-    width = int((last - first) * torch.empty(()).uniform_(_NARROWEST, _WIDEST))
-    start = int(torch.randint(first, max(first, last - width) + 1, ()))
-    stop = start + width
-    rows = torch.nonzero(image[0, :, start:stop].amax(1) > 0)[:, 0]
-    if len(rows) == 0:
-        return image, mask, label
-    lesion = torch.nonzero(mask[0].amax(0))[:, 0]
-    if len(lesion):
-        left, right = int(lesion[0]), int(lesion[-1]) + 1
-        margin = int(_MARGIN * (last - first))
-        if stop <= left - margin or start >= right + margin:
-            label = CLASSES.index("normal")
-        elif not (start <= left and right <= stop):
-            return image, mask, label
-    image, mask = image[..., start:stop], mask[..., start:stop]
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    return _fit(image[:, top:bottom], side, "bilinear"), _fit(mask[:, top:bottom], side, "nearest"), label
-
-
-def _fit(part: torch.Tensor, side: int, mode: str) -> torch.Tensor:
-    height, width = part.shape[-2:]
-    scale = side / max(height, width)
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    smooth = {"align_corners": False} if mode == "bilinear" else {}
-    grown = F.interpolate(part[None].float(), size, mode=mode, **smooth)[0].to(part.dtype)
-    above, before = (side - size[0]) // 2, (side - size[1]) // 2
-    return F.pad(grown, (before, side - size[1] - before, above, side - size[0] - above))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Augmented images with what is known of them.
-
-    Parameters
-    ----------
-    images : torch.Tensor
-        float32 (B, 1, S, S) in [-1, 1], channels last.
-    masks : torch.Tensor
-        float32 (B, 1, S, S), 0 or 1.
-    labels : torch.Tensor
-        int64 (B,).
-    weights : torch.Tensor, optional
-        How much each mask and class teach, float32 (B, 2); 1 where nothing is given.
-    """
-
-    images: torch.Tensor
-    masks: torch.Tensor
-    labels: torch.Tensor
-    weights: torch.Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def split(self, parts: int) -> list[Batch]:
-        """Return the batch in parts of about the same size."""
-        pieces = (torch.chunk(tensor, parts) for tensor in self._tensors())
-        return [Batch(*piece) for piece in zip(*pieces, strict=True)]
-
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device."""
-        return Batch(*(tensor.to(device) for tensor in self._tensors()))
-
-    def _tensors(self) -> list[torch.Tensor]:
-        held = [self.images, self.masks, self.labels]
-        return held if self.weights is None else [*held, self.weights]
 
 
 def draw_weights(cache: Cache, config: FitConfig) -> torch.Tensor:
@@ -276,6 +204,40 @@ def _draw_by_turns(fresh: int, replayed: int, draws: int, share: float, epoch: i
     return drawn[torch.randperm(draws)]
 
 
+def _seed(seed: int, epoch: int, place: int) -> int:
+    return ((seed * 100_003 + epoch) * 10_000_019 + place) % 2**63
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Augmented images with what is known of them."""
+
+    # float32 (B, 1, S, S) in [-1, 1], channels last
+    images: torch.Tensor
+    # float32 (B, 1, S, S), 0 or 1
+    masks: torch.Tensor
+    # int64 (B,)
+    labels: torch.Tensor
+    # how much each mask and class teach, float32 (B, 2)
+    weights: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def split(self, parts: int) -> list[Batch]:
+        """Return the batch in parts of about the same size."""
+        pieces = (torch.chunk(tensor, parts) for tensor in self._tensors)
+        return [Batch(*piece) for piece in zip(*pieces, strict=True)]
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch(*(tensor.to(device) for tensor in self._tensors))
+
+    @property
+    def _tensors(self) -> tuple[torch.Tensor, ...]:
+        return self.images, self.masks, self.labels, self.weights
+
+
 def make_batch(
     cache: Cache, drawn: torch.Tensor, augmentation: nn.Module, config: FitConfig, *, epoch: int, first: int
 ) -> Batch:
@@ -292,9 +254,45 @@ def make_batch(
         masks.append(mask.as_subclass(torch.Tensor).float())
         labels.append(label)
     stacked = normalise(torch.stack(images)).to(memory_format=torch.channels_last)
-    weights = None if cache.weights is None else cache.weights[drawn]
-    return Batch(stacked, torch.stack(masks), torch.tensor(labels), weights)
+    return Batch(stacked, torch.stack(masks), torch.tensor(labels), cache.weights[drawn])
 
 
-def _seed(seed: int, epoch: int, place: int) -> int:
-    return ((seed * 100_003 + epoch) * 10_000_019 + place) % 2**63
+_NARROWEST, _WIDEST = 0.4, 0.75
+# next to a lesion lie its margin and its shadow
+_MARGIN = 0.05
+
+
+def cut_strip(image: torch.Tensor, mask: torch.Tensor, label: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Cut a random strip that holds the whole lesion or none of it."""
+    side = image.shape[-1]
+    lit = torch.nonzero(image[0].amax(0) > 0)[:, 0]
+    if len(lit) < side // 4:
+        return image, mask, label
+    first, last = int(lit[0]), int(lit[-1]) + 1
+    width = int((last - first) * torch.empty(()).uniform_(_NARROWEST, _WIDEST))
+    start = int(torch.randint(first, max(first, last - width) + 1, ()))
+    stop = start + width
+    rows = torch.nonzero(image[0, :, start:stop].amax(1) > 0)[:, 0]
+    if len(rows) == 0:
+        return image, mask, label
+    lesion = torch.nonzero(mask[0].amax(0))[:, 0]
+    if len(lesion):
+        left, right = int(lesion[0]), int(lesion[-1]) + 1
+        margin = int(_MARGIN * (last - first))
+        if stop <= left - margin or start >= right + margin:
+            label = CLASSES.index("normal")
+        elif not (start <= left and right <= stop):
+            return image, mask, label
+    image, mask = image[..., start:stop], mask[..., start:stop]
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    return _fit(image[:, top:bottom], side, "bilinear"), _fit(mask[:, top:bottom], side, "nearest"), label
+
+
+def _fit(part: torch.Tensor, side: int, mode: str) -> torch.Tensor:
+    height, width = part.shape[-2:]
+    scale = side / max(height, width)
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    smooth = {"align_corners": False} if mode == "bilinear" else {}
+    grown = F.interpolate(part[None].float(), size, mode=mode, **smooth)[0].to(part.dtype)
+    above, before = (side - size[0]) // 2, (side - size[1]) // 2
+    return F.pad(grown, (before, side - size[1] - before, above, side - size[0] - above))

@@ -36,7 +36,7 @@ def calibrate(
     cases: Sequence[Case],
     *,
     device: str = "auto",
-    on_batch: Callable[[], None] | None = None,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> Card:
     """Fit a card's numbers on validation frames.
 
@@ -47,15 +47,14 @@ def calibrate(
     segments = "lesion" in card.spec.heads
     if segments and not any(case.mask.any() for case in cases):
         raise TrainingError("no validation frame has a lesion, so that nothing can be fitted; give more data")
-    heed = on_batch or _go_on
     truths = np.array([CLASSES.index(case.label) for case in cases])
     raw = dataclasses.replace(card, **_RAW)  # type: ignore[arg-type]
     predictor = Predictor(Bundle(raw, network), device=device)
-    temperature = fit_temperature(_class_logits(predictor, cases, heed), truths)
+    temperature = fit_temperature(_class_logits(predictor, cases, on_batch), truths)
     raw = dataclasses.replace(raw, temperature=temperature)
     if not segments:
         return raw
-    predicted = _predict(Predictor(Bundle(raw, network), device=device, views=card.views), cases, heed)
+    predicted = _predict(Predictor(Bundle(raw, network), device=device, views=card.views), cases, on_batch)
     with_lesion = [(p, c) for p, c in zip(predicted, cases, strict=True) if c.mask.any()]
     threshold, min_area = max(
         ((t, a) for t in _THRESHOLDS for a in _MIN_AREAS),
@@ -67,7 +66,7 @@ def calibrate(
     )
     curves = {}
     for views in VIEWS:
-        again = _predict(Predictor(Bundle(fitted, network), device=device, views=views), cases, heed)
+        again = _predict(Predictor(Bundle(fitted, network), device=device, views=views), cases, on_batch)
         pairs = [
             (p.expected_dice, dice(p.mask > 0, c.mask))
             for p, c in zip(again, cases, strict=True)
@@ -107,25 +106,21 @@ def fit_line(pairs: NDArray[np.floating]) -> dict[str, list[float]]:
 
 
 @torch.inference_mode()
-def _class_logits(predictor: Predictor, cases: Sequence[Case], heed: Callable[[], None]) -> torch.Tensor:
-    frames = [case.frame for case in cases]
+def _class_logits(predictor: Predictor, cases: Sequence[Case], on_batch: Callable[[], None]) -> torch.Tensor:
     chunks = []
-    for first in range(0, len(frames), 8):
-        heed()
-        chunks.append(predictor.see(frames[first : first + 8])[1].cpu())
+    for first in range(0, len(cases), 8):
+        on_batch()
+        chunks.append(predictor.see([case.frame for case in cases[first : first + 8]])[1].cpu())
     return torch.cat(chunks, dim=1)
 
 
-def _predict(predictor: Predictor, cases: Sequence[Case], heed: Callable[[], None]) -> list[Prediction]:
-    frames, predictions = [case.frame for case in cases], []
-    for first in range(0, len(frames), predictor.batch):
-        heed()
-        predictions += predictor.predict_batch(frames[first : first + predictor.batch])
+def _predict(predictor: Predictor, cases: Sequence[Case], on_batch: Callable[[], None]) -> list[Prediction]:
+    predictions = []
+    for first in range(0, len(cases), predictor.batch):
+        on_batch()
+        some = cases[first : first + predictor.batch]
+        predictions += predictor.predict_batch([case.frame for case in some])
     return predictions
-
-
-def _go_on() -> None:
-    """Do nothing: nobody asks to stop."""
 
 
 def _mean_dice(pairs: Sequence[tuple[Prediction, Case]], threshold: float, min_area: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,28 +11,22 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.precision import Precision
 
-from sonoloop.atomic import write_whole
+from sonoloop.atomic import sweep, whole, write_whole
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
+from sonoloop.jobs.events import EpochDone
 from sonoloop_training.fit.devices import is_device_fault
 from sonoloop_training.fit.fitting import Fitting
 from sonoloop_training.fit.recipe import Recipe, parse_recipe
 
 # what of a `Fitting` is neither a network nor an optimiser
-_PLAIN = ("epoch", "epochs", "source", "best", "best_score", "best_epoch", "history")
-_HELD = {"recipe", "learns_from", "precision", "network", "optimizer", "average", "scaling", *_PLAIN}
+_PLAIN = ("epoch", "epochs", "source", "best", "best_score", "best_epoch")
+_STATES = {"network", "optimizer", "average", "scaling"}
+_HELD = {"recipe", "learns_from", "precision", "history", *_STATES, *_PLAIN}
 
 
 class OtherTrainingError(TrainingError):
-    """A checkpoint is of another training than the one that is to go on.
-
-    Parameters
-    ----------
-    message : str
-        For the user.
-    what : str
-        In what it differs.
-    """
+    """A checkpoint is of another training than the one that is to go on; `what` says in what it differs."""
 
     def __init__(self, message: str, *, what: str) -> None:
         super().__init__(message)
@@ -42,27 +35,17 @@ class OtherTrainingError(TrainingError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """The file of one training, and what it has to agree with.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    recipe : Recipe
-        A checkpoint of another recipe is refused.
-    learns_from : str
-        Hash of the images that train. A checkpoint of others is refused: their test images may have trained.
-    plugin : lightning.fabric.plugins.precision.Precision
-        In what the network computes, and how the loss is scaled for that; in another precision the numbers
-        would not be those of one run.
-    history : pathlib.Path
-        Takes the figures of each epoch, a JSON object a line, for people to look at.
-    """
+    """The file of one training, and what it has to agree with."""
 
     path: Path
+    # a checkpoint of another one is refused
     recipe: Recipe
+    # hash of the images that train; a checkpoint of others is refused: their test images may have trained
     learns_from: str
+    # in what the network computes, and how the loss is scaled for that; in another precision the numbers
+    # would not be those of one run
     plugin: Precision
+    # takes the figures of each epoch, a JSON object a line, for people to look at
     history: Path
 
     @property
@@ -80,18 +63,14 @@ class Checkpoint:
             "optimizer": fitting.optimizer.state_dict(),
             "average": fitting.average.state_dict(),
             "scaling": self.plugin.state_dict(),
+            "history": fitting.entries,
         } | {name: getattr(fitting, name) for name in _PLAIN}
         self._check_finite(state["network"] | state["average"], fitting.epoch)
-        temporary = self.path.with_suffix(".tmp")
         try:
-            with temporary.open("wb") as file:
+            with whole(self.path) as temporary, temporary.open("wb") as file:
                 torch.save(state, file)
                 crash_here("checkpoint-half-written")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
             if isinstance(error, RuntimeError) and is_device_fault(error):
                 raise
             # torch's writer hides a full disk behind an error of its own
@@ -110,7 +89,7 @@ class Checkpoint:
         if not fitting.history:
             return
         try:
-            write_whole(self.history, "".join(json.dumps(entry) + "\n" for entry in fitting.history))
+            write_whole(self.history, "".join(json.dumps(entry) + "\n" for entry in fitting.entries))
         except OSError as error:
             raise TrainingError(
                 f"{self.history} cannot be written ({error.strerror}); epoch {fitting.epoch} is kept in "
@@ -122,6 +101,7 @@ class Checkpoint:
 
         One in which nothing was learned yet binds nobody: a training that differs begins anew.
         """
+        sweep(self.path)
         if not self.path.is_file():
             return False
         state = self._read()
@@ -147,6 +127,7 @@ class Checkpoint:
         self.plugin.load_state_dict(state["scaling"])
         for name in _PLAIN:
             setattr(fitting, name, state[name])
+        fitting.history = [EpochDone(**epoch) for epoch in state["history"]]
         return True
 
     def _check_finite(self, weights: Mapping[str, torch.Tensor], epoch: int) -> None:

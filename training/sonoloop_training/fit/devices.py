@@ -14,12 +14,13 @@ from sonoloop.errors import TrainingError
 from sonoloop.models.devices import autocast_dtype, choose_device
 from sonoloop_training.fit.recipe import FitConfig, Precision
 
-_PRECISIONS = {None: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
 _DTYPES: dict[Precision, torch.dtype | None] = {
     "float32": None,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+# by Lightning's name
+_PRECISIONS = {None: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
 
 
 def settle_precision(config: FitConfig, device: str) -> Precision:
@@ -100,6 +101,4 @@ def device_watched(
 
 def is_device_fault(error: RuntimeError) -> bool:
     """Tell whether a device or its driver raised this, rather than the code that ran on it."""
-    if isinstance(error, torch.AcceleratorError):
-        return True
-    return isinstance(error, RuntimeError) and str(error).startswith(_DRIVERS)
+    return isinstance(error, torch.AcceleratorError) or str(error).startswith(_DRIVERS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -12,13 +12,134 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from sonoloop.errors import TrainingError
+from sonoloop.jobs.events import EpochDone
 from sonoloop.models.library import load_bundle
 from sonoloop.models.networks import build_network
 from sonoloop_training.fit.pretrained import load_pretrained_encoder
 from sonoloop_training.fit.recipe import FitConfig, Layers, Recipe
 
+Weights = dict[str, torch.Tensor]
+# whose weights the last fit, on all images, starts from
+TESTED = "the judged model"
 # what networks call the parts that lead from features to an answer
 _HEADS = ("segmentation_head", "classification_head", "head", "last")
+
+
+@dataclass(slots=True, eq=False)
+class Fitting:
+    """A training between two epochs; all of it is in the checkpoint."""
+
+    network: nn.Module
+    # its groups are the encoder and the rest, each with its highest rate as "peak"
+    optimizer: torch.optim.Optimizer
+    # the averaged weights
+    average: AveragedModel
+    epochs: int
+    # where the first weights came from
+    source: str
+    # the first weights, where they are averaged with the last or draw them back; not in the checkpoint, since
+    # they are the same at every start
+    first: Weights | None = None
+    # their share in those that are kept
+    blend: float = 0.0
+    # how many are done
+    epoch: int = 0
+    # the averaged weights of the best epoch, where the recipe has patience
+    best: Weights | None = None
+    best_score: float = -math.inf
+    best_epoch: int = 0
+    history: list[EpochDone] = field(default_factory=list)
+
+    @property
+    def minutes(self) -> float:
+        """Minutes that the epochs took, those of earlier sittings too."""
+        return sum(epoch.seconds for epoch in self.history) / 60
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """The history as JSON holds it."""
+        return [asdict(epoch) for epoch in self.history]
+
+    @property
+    def averaged(self) -> Weights:
+        """The averaged weights by the network's own names, on the CPU."""
+        state = self.average.module.state_dict()
+        return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+    @property
+    def kept(self) -> Weights:
+        """The weights that a model is made of: the best epoch's where there is one, else the last's."""
+        learned = self.averaged if self.best is None else self.best
+        if self.first is None or not self.blend:
+            return learned
+        return mix(learned, self.first, self.blend)
+
+    def has_waited(self, patience: int) -> bool:
+        """Whether there was no better epoch for as long as there is patience; 0 waits for ever."""
+        return 0 < patience <= self.epoch - self.best_epoch
+
+    def note(self, score: float | None, *, keep: bool) -> None:
+        """Take note of an epoch's validation score; with `keep`, hold on to the best weights."""
+        if score is not None and score > self.best_score:
+            self.best_score, self.best_epoch = score, self.epoch
+            if keep:
+                self.best = self.averaged
+
+
+def mix(weights: Weights, others: Weights, share: float) -> Weights:
+    """Average weights on the CPU with those of another network, which count by `share`, in [0, 1].
+
+    What counts, such as the batches that a normalisation has seen, is left as it is.
+    """
+    return {
+        name: tensor.lerp(others[name].cpu(), share) if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+    }
+
+
+def begin(recipe: Recipe, start: Weights | None = None, start_name: str = TESTED) -> Fitting:
+    """Build the network, its first weights and its optimiser."""
+    config = recipe.fit
+    if start is None and not config.start:
+        for value, what in ((config.blend, "blend averages with"), (config.l2sp, "l2sp draws back to")):
+            if value:
+                raise TrainingError(f"fit.{what} a model to start from; give fit.start, or set it to 0")
+    torch.manual_seed(config.seed)
+    network = build_network(recipe.model)
+    source = _first_weights(network, recipe, start, start_name)
+    encoder = network.get_submodule("encoder")
+    choose_layers(network, config.layers)
+    if config.freeze_depthwise:
+        freeze_depthwise(encoder)
+    inside = {id(parameter) for parameter in encoder.parameters()}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in inside]
+    groups = [
+        {"params": list(encoder.parameters()), "peak": config.encoder_learning_rate},
+        {"params": others, "peak": config.learning_rate},
+    ]
+    average = AveragedModel(network, multi_avg_fn=_Average(config.ema), use_buffers=True)
+    optimizer = _optimizer(groups, config)
+    fitting = Fitting(network, optimizer, average, config.epochs, source, blend=config.blend)
+    if config.blend or config.l2sp:
+        fitting.first = fitting.averaged
+    return fitting
+
+
+def _first_weights(network: nn.Module, recipe: Recipe, start: Weights | None, start_name: str) -> str:
+    if start is not None:
+        network.load_state_dict(start)
+        return start_name
+    if recipe.fit.start:
+        bundle = load_bundle(recipe.fit.start)
+        try:
+            network.load_state_dict(bundle.network.state_dict())
+        except RuntimeError as error:
+            raise TrainingError(
+                f"{bundle.model} is of another architecture than the recipe's model; "
+                "give another fit.start, or the same model"
+            ) from error
+        return bundle.model
+    return load_pretrained_encoder(network, recipe.model) if recipe.fit.pretrained else "random"
 
 
 def choose_layers(network: nn.Module, layers: Layers) -> None:
@@ -45,149 +166,6 @@ def shallow_half(encoder: nn.Module) -> list[nn.Module]:
     return own[: -(-len(own) // 2)]
 
 
-Weights = dict[str, torch.Tensor]
-# whose weights the last fit, on all images, starts from
-JUDGED = "the judged model"
-
-
-@dataclass(slots=True, eq=False)
-class Fitting:
-    """A training between two epochs; all of it is in the checkpoint.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        What learns.
-    optimizer : torch.optim.Optimizer
-        Its groups are the encoder and the rest, each with its highest rate as ``peak``.
-    average : torch.optim.swa_utils.AveragedModel
-        The averaged weights.
-    epochs : int
-        How many there will be.
-    epoch : int
-        How many are done.
-    source : str
-        Where the first weights came from.
-    first : mapping, optional
-        The first weights themselves, where they are averaged with the last or draw them back; not in the
-        checkpoint, since they are the same at every start.
-    blend : float
-        Their share in those that are kept.
-    best, best_score, best_epoch
-        The averaged weights of the best epoch, where the recipe has patience.
-    history : list of dict
-        One for each epoch that is done.
-    """
-
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: AveragedModel
-    epochs: int
-    source: str
-    first: Weights | None = None
-    blend: float = 0.0
-    epoch: int = 0
-    best: Weights | None = None
-    best_score: float = -math.inf
-    best_epoch: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def minutes(self) -> float:
-        """Minutes that the epochs took, those of earlier sittings too."""
-        return sum(float(entry["seconds"]) for entry in self.history) / 60
-
-    @property
-    def averaged(self) -> Weights:
-        """The averaged weights by the network's own names, on the CPU."""
-        state = self.average.module.state_dict()
-        return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-
-    @property
-    def kept(self) -> Weights:
-        """The weights that a model is made of: the best epoch's where there is one, else the last's."""
-        learned = self.averaged if self.best is None else self.best
-        if self.first is None or not self.blend:
-            return learned
-        return mix(learned, self.first, self.blend)
-
-    def has_waited(self, patience: int) -> bool:
-        """Whether there was no better epoch for as long as there is patience; 0 waits for ever."""
-        return 0 < patience <= self.epoch - self.best_epoch
-
-    def watch(self, score: float | None, *, keep: bool) -> None:
-        """Take note of an epoch's validation score; with `keep`, hold on to the best weights."""
-        if score is not None and score > self.best_score:
-            self.best_score, self.best_epoch = score, self.epoch
-            if keep:
-                self.best = self.averaged
-
-
-def mix(weights: Weights, others: Weights, share: float) -> Weights:
-    """Average weights on the CPU with those of another network, which count by `share`, in [0, 1].
-
-    What counts, such as the batches that a normalisation has seen, is left as it is.
-    """
-    return {
-        name: tensor.lerp(others[name].cpu(), share) if tensor.is_floating_point() else tensor
-        for name, tensor in weights.items()
-    }
-
-
-def begin(recipe: Recipe, start: Weights | None = None, start_name: str = JUDGED) -> Fitting:
-    """Build the network, its first weights and its optimiser."""
-    config = recipe.fit
-    if config.blend and start is None and not config.start:
-        raise TrainingError("fit.blend averages with a model to start from; give fit.start, or set it to 0")
-    if config.l2sp and start is None and not config.start:
-        raise TrainingError("fit.l2sp draws back to a model to start from; give fit.start, or set it to 0")
-    torch.manual_seed(config.seed)
-    network = build_network(recipe.model)
-    source = _first_weights(network, recipe, start, start_name)
-    encoder = network.get_submodule("encoder")
-    choose_layers(network, config.layers)
-    if config.freeze_depthwise:
-        freeze_depthwise(encoder)
-    inside = {id(parameter) for parameter in encoder.parameters()}
-    others = [parameter for parameter in network.parameters() if id(parameter) not in inside]
-    groups = [
-        {"params": list(encoder.parameters()), "peak": config.encoder_learning_rate},
-        {"params": others, "peak": config.learning_rate},
-    ]
-    average = AveragedModel(network, multi_avg_fn=_Average(config.ema), use_buffers=True)
-    fitting = Fitting(network, _optimizer(groups, config), average, config.epochs, source)
-    fitting.blend = config.blend
-    if config.blend or config.l2sp:
-        fitting.first = fitting.averaged
-    return fitting
-
-
-@torch.no_grad()
-def draw_back(fitting: Fitting, config: FitConfig, device: torch.device) -> None:
-    """Draw the weights that learn a little towards those started from; see `FitConfig.l2sp`."""
-    if not config.l2sp or fitting.first is None:
-        return
-    rates = {id(p): group["lr"] for group in fitting.optimizer.param_groups for p in group["params"]}
-    for name, parameter in fitting.network.named_parameters():
-        if parameter.requires_grad:
-            # moved there at the first step, and found there at the others
-            first = fitting.first[name] = fitting.first[name].to(device)
-            parameter.lerp_(first, min(1.0, rates[id(parameter)] * config.l2sp))
-
-
-def set_rate(optimizer: torch.optim.Optimizer, config: FitConfig, step: int, steps: int) -> None:
-    """Set the learning rates of a step: a linear warm-up, then half a cosine or nothing more."""
-    rising = config.warmup * steps
-    if step < rising:
-        share = (step + 1) / (rising + 1)
-    elif config.schedule == "constant":
-        share = 1.0
-    else:
-        share = (1 + math.cos(math.pi * (step - rising) / max(1.0, steps - rising))) / 2
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * share
-
-
 def freeze_depthwise(encoder: nn.Module) -> None:
     """Leave an encoder's 5 x 5 depthwise kernels as they are; see `FitConfig`."""
     for module in encoder.modules():
@@ -199,38 +177,11 @@ def freeze_depthwise(encoder: nn.Module) -> None:
             module.weight.requires_grad_(False)
 
 
-def set_training(network: nn.Module, config: FitConfig) -> None:
-    """Put a network into training mode, batch normalisation as the recipe says."""
-    network.train()
-    if config.freeze_norm:
-        for module in network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
-
-
-def _first_weights(network: nn.Module, recipe: Recipe, start: Weights | None, start_name: str) -> str:
-    if start is not None:
-        network.load_state_dict(start)
-        return start_name
-    if recipe.fit.start:
-        bundle = load_bundle(recipe.fit.start)
-        try:
-            network.load_state_dict(bundle.network.state_dict())
-        except RuntimeError as error:
-            raise TrainingError(
-                f"{bundle.model} is of another architecture than the recipe's model; "
-                "give another fit.start, or the same model"
-            ) from error
-        return bundle.model
-    return load_pretrained_encoder(network, recipe.model) if recipe.fit.pretrained else "random"
-
-
 def _optimizer(groups: list[dict[str, Any]], config: FitConfig) -> torch.optim.Optimizer:
     decay = config.weight_decay
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, weight_decay=decay)
-    if config.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=0.0, weight_decay=decay)
+    if config.optimizer != "sgd":
+        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        return kind(groups, lr=0.0, weight_decay=decay)
     return torch.optim.SGD(groups, lr=1e-9, momentum=0.9, nesterov=True, weight_decay=decay)
 
 
@@ -254,3 +205,38 @@ class _Average:
                 mean.lerp_(value.to(mean.dtype), weight)
             else:
                 mean.copy_(value)
+
+
+def set_training(network: nn.Module, config: FitConfig) -> None:
+    """Put a network into training mode, batch normalisation as the recipe says."""
+    network.train()
+    if config.freeze_norm:
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def set_rate(optimizer: torch.optim.Optimizer, config: FitConfig, step: int, steps: int) -> None:
+    """Set the learning rates of a step: a linear warm-up, then half a cosine or nothing more."""
+    rising = config.warmup * steps
+    if step < rising:
+        share = (step + 1) / (rising + 1)
+    elif config.schedule == "constant":
+        share = 1.0
+    else:
+        share = (1 + math.cos(math.pi * (step - rising) / max(1.0, steps - rising))) / 2
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * share
+
+
+@torch.no_grad()
+def draw_back(fitting: Fitting, config: FitConfig, device: torch.device) -> None:
+    """Draw the weights that learn a little towards those started from; see `FitConfig.l2sp`."""
+    if not config.l2sp or fitting.first is None:
+        return
+    rates = {id(p): group["lr"] for group in fitting.optimizer.param_groups for p in group["params"]}
+    for name, parameter in fitting.network.named_parameters():
+        if parameter.requires_grad:
+            # moved there at the first step, and found there at the others
+            first = fitting.first[name] = fitting.first[name].to(device)
+            parameter.lerp_(first, min(1.0, rates[id(parameter)] * config.l2sp))

@@ -1,4 +1,4 @@
-"""The training loop, on Lightning Fabric."""
+"""The training loop, on Lightning Fabric: a fit, the steps of its epochs, and the time they take."""
 
 from __future__ import annotations
 
@@ -29,96 +29,128 @@ from sonoloop_training.fit.batches import (
 )
 from sonoloop_training.fit.checkpoint import Checkpoint, held_precision
 from sonoloop_training.fit.devices import device_watched, make_fabric
-from sonoloop_training.fit.fitting import JUDGED, Fitting, Weights, begin, draw_back, set_rate, set_training
+from sonoloop_training.fit.fitting import TESTED, Fitting, Weights, begin, draw_back, set_rate, set_training
 from sonoloop_training.fit.losses import joint_loss
 from sonoloop_training.fit.recipe import FitConfig, Recipe
-from sonoloop_training.fit.validation import FIGURES, watch
+from sonoloop_training.fit.validation import ValidationScores, validate
 
-# the first steps of a process are slower than the rest, and do not count once there are others
-_SLOW = 10
-# of a training step, the way to an answer without the way back takes about this much
-_FORWARD = 1 / 3
+CHECKPOINT, HISTORY = "checkpoint.pt", "history.jsonl"
+# of the time allowed, this much is left for validating, calibrating and writing the model
+_RESERVE = 0.1
 
 
-@dataclass(slots=True, kw_only=True)
-class Pace:
-    """The time that steps and epochs take.
-
-    Parameters
-    ----------
-    config : FitConfig
-        For its batch and its small epochs.
-    steps : int
-        In an epoch.
-    small : float
-        Pixels of an image of the small epochs, as a share of the others'.
-    watched : int
-        Images that are watched after each epoch.
-    follows : float
-        Epochs that another fit will make afterwards.
-    step : float
-        Seconds that one takes, as last measured.
-    """
-
-    config: FitConfig
-    steps: int
-    small: float = 1.0
-    watched: int = 0
-    follows: float = 0.0
-    step: float = 0.0
-    _watching: float | None = None
-    _since: float = 0.0
-    _counted: int = 0
-
-    @property
-    def is_guessed(self) -> bool:
-        """Whether no epoch came to its end yet, so that what watching takes is not known."""
-        return self._watching is None
-
-    def begin(self) -> None:
-        """Start the clock of an epoch's steps."""
-        self._since, self._counted = time.monotonic(), 0
-
-    def measure(self, done: int) -> None:
-        """Take the time after so many steps of the epoch, more than at the last call."""
-        now = time.monotonic()
-        self.step = (now - self._since) / (done - self._counted)
-        if self.is_guessed and done == _SLOW:
-            self._since, self._counted = now, done
-
-    def end(self, seconds: float) -> None:
-        """Take note of how long all took that came after an epoch's last step."""
-        self._watching = seconds
-
-    def epoch(self, epoch: int, *, now: int) -> float:
-        """Seconds that an epoch will take, at the pace of epoch `now`; both from 0."""
-        return self.step * self.steps * self._pixels(epoch) / self._pixels(now) + self._after(now)
-
-    def left(self, done: int, *, now: int, epochs: int) -> float:
-        """Seconds that are left after so many steps of epoch `now`, until another fit is through too."""
-        whole = sum(self.epoch(epoch, now=now) for epoch in range(now + 1, epochs))
-        return (
-            self.step * (self.steps - done)
-            + self._after(now)
-            + whole
-            + self.follows * self.epoch(epochs, now=now)
+def fit(
+    recipe: Recipe,
+    train: Cache,
+    validation: Cache | None,
+    *,
+    out: Path,
+    learns_from: str,
+    device: str = "auto",
+    test: int = 0,
+    checkpoint: str = CHECKPOINT,
+    start: Weights | None = None,
+    start_name: str = TESTED,
+    max_minutes: float | None = None,
+    follows: float = 0.0,
+    validate_start: bool = False,
+    on_batch: Callable[[], None] = lambda: None,
+) -> Generator[Event, None, Fitting]:
+    """Train, epoch by epoch, with a checkpoint before the first and after each; `on_batch` may end it."""
+    config = recipe.fit
+    held = held_precision(out / checkpoint) if config.precision == "auto" else None
+    fabric = make_fabric(config, device, held=held)
+    fitting = begin(recipe, start, start_name)
+    network, optimizer = fabric.setup(fitting.network, fitting.optimizer)
+    fitting.average.to(fabric.device)
+    on_disk = Checkpoint(
+        path=out / checkpoint,
+        recipe=recipe,
+        learns_from=learns_from,
+        plugin=fabric._precision,
+        # the last fit, on all images, has a history of its own
+        history=out / (HISTORY if checkpoint == CHECKPOINT else f"{Path(checkpoint).stem}.jsonl"),
+    )
+    # after the set-up, so that the optimiser's state lands on the device
+    resumed = on_disk.resume(fitting)
+    draws = count_draws(train, config)
+    steps = count_steps(config, draws, processes=fabric.world_size)
+    if max_minutes is None or not resumed:
+        # an earlier sitting may have had less time
+        fitting.epochs = max(config.epochs, round(config.steps / steps))
+    weights = draw_weights(train, config)
+    # nothing is written before all is known to fit together
+    yield Started(
+        recipe=recipe.name,
+        device=str(fabric.device),
+        precision=on_disk.precision,
+        train=len(train),
+        validation=0 if validation is None else len(validation),
+        test=test,
+        epoch=fitting.epoch,
+        epochs=fitting.epochs,
+        steps=steps,
+        processes=fabric.world_size,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    augmentation = build_augmentation(recipe.augment)
+    if resumed and fabric.is_global_zero:
+        # the run that broke off may have come no further than the checkpoint
+        on_disk.write_history(fitting)
+    small = train.shrink(small_size(train.size)) if fitting.epoch < config.small_epochs else train
+    pace = Pace(
+        config=config,
+        steps=steps,
+        small=(small_size(train.size) / train.size) ** 2,
+        validation=0 if validation is None else len(validation),
+        follows=follows,
+    )
+    if validate_start and validation is not None and not resumed:
+        with device_watched(fabric.device):
+            scores = _validate(fabric, fitting, validation, on_batch)
+        yield StartWatched(dice=scores.dice)
+    if not resumed and fabric.is_global_zero:
+        # whoever stops in the first epoch goes on from its beginning
+        on_disk.save(fitting)
+    learning = Learning(fabric, network, optimizer, fitting, config, pace, on_batch)
+    while fitting.epoch < fitting.epochs and not fitting.has_waited(config.patience):
+        started = time.monotonic()
+        left = None if max_minutes is None else (max_minutes * (1 - _RESERVE) - fitting.minutes) * 60
+        images = small if fitting.epoch < config.small_epochs else train
+        drawn = draw_epoch(weights, config, fitting.epoch, draws=draws, replayed=train.replayed)
+        with device_watched(fabric.device):
+            loss = yield from learning.epoch(images, drawn, augmentation, seconds=left)
+            fitting.epoch += 1
+            learned = time.monotonic()
+            scores = _validate(fabric, fitting, validation, on_batch)
+        fitting.note(scores.score, keep=config.patience > 0)
+        done = EpochDone(
+            epoch=fitting.epoch,
+            epochs=fitting.epochs,
+            loss=loss,
+            best_epoch=fitting.best_epoch,
+            seconds=time.monotonic() - started,
+            **dataclasses.asdict(scores),
         )
+        fitting.history.append(done)
+        if fabric.is_global_zero:
+            with device_watched(fabric.device):
+                on_disk.save(fitting)
+            crash_here("after-checkpoint")
+        fabric.barrier()
+        pace.end(time.monotonic() - learned)
+        yield done
+    return fitting
 
-    def count_fitting(self, seconds: float, *, now: int, epochs: int) -> int:
-        """Count the epochs, `now` the first of them, that fit into a time."""
-        for epoch in range(now, epochs):
-            seconds -= self.epoch(epoch, now=now)
-            if seconds < 0:
-                return epoch - now
-        return epochs - now
 
-    def _pixels(self, epoch: int) -> float:
-        return self.small if epoch < self.config.small_epochs else 1.0
-
-    def _after(self, now: int) -> float:
-        if self._watching is not None:
-            return self._watching
-        return self.step / self._pixels(now) * _FORWARD * self.watched / self.config.batch
+def _validate(
+    fabric: Fabric, fitting: Fitting, validation: Cache | None, on_batch: Callable[[], None]
+) -> ValidationScores:
+    """Score the averaged weights of the first process: statistics differ, and all have to stop together."""
+    scores = ValidationScores()
+    if fabric.is_global_zero and validation is not None:
+        scores = validate(fitting.average.module, validation, fabric.device, fabric.autocast, on_batch)
+    return fabric.broadcast(scores)
 
 
 _TELL_EVERY = 10
@@ -128,36 +160,22 @@ _STEADY = 30
 
 @dataclass(slots=True, eq=False)
 class Learning:
-    """What learns, and how: the steps of an epoch.
+    """What learns, and how: the steps of an epoch."""
 
-    Parameters
-    ----------
-    fabric : lightning.fabric.Fabric
-        Device, precision and the other processes.
-    network, optimizer
-        As Fabric wraps them.
-    fitting : Fitting
-        The training they belong to.
-    config : FitConfig
-        How.
-    pace : Pace
-        How many steps an epoch has, and how long they take.
-    on_batch : callable, optional
-        Called before each batch; see `sonoloop_training.fit.loop.fit`.
-    micro_batches : int
-        In so many parts a batch goes through the network, their gradients summed; more when memory runs out.
-    hurried : bool
-        Whether it was told that there is not even time for one epoch.
-    """
-
+    # device, precision and the other processes
     fabric: Fabric
+    # as Fabric wraps them
     network: nn.Module
     optimizer: torch.optim.Optimizer
+    # the training they belong to
     fitting: Fitting
     config: FitConfig
     pace: Pace
-    on_batch: Callable[[], None] | None = None
+    # called before each batch
+    on_batch: Callable[[], None]
+    # in so many parts a batch goes through the network, their gradients summed; more when memory runs out
     micro_batches: int = 1
+    # whether it was told that there is not even time for one epoch
     hurried: bool = False
 
     def epoch(
@@ -173,8 +191,7 @@ class Learning:
         set_training(self.network, config)
         crash_here("before-first-step")
         for step in range(pace.steps):
-            if self.on_batch is not None:
-                self.on_batch()
+            self.on_batch()
             if step == pace.steps // 2:
                 crash_here("mid-epoch")
             shares = torch.split(drawn[step * config.batch : (step + 1) * config.batch], share)
@@ -280,116 +297,78 @@ class _NotFiniteError(Exception):
         self.ranks = ranks
 
 
-CHECKPOINT, HISTORY = "checkpoint.pt", "history.jsonl"
-# of the time allowed, this much is left for validating, calibrating and writing the model
-_RESERVE = 0.1
+# the first steps of a process are slower than the rest, and do not count once there are others
+_SLOW = 10
+# of a training step, the way to an answer without the way back takes about this much
+_FORWARD = 1 / 3
 
 
-def fit(
-    recipe: Recipe,
-    train: Cache,
-    validation: Cache | None,
-    *,
-    out: Path,
-    learns_from: str,
-    device: str = "auto",
-    test: int = 0,
-    checkpoint: str = CHECKPOINT,
-    start: Weights | None = None,
-    start_name: str = JUDGED,
-    max_minutes: float | None = None,
-    follows: float = 0.0,
-    watch_start: bool = False,
-    on_batch: Callable[[], None] | None = None,
-) -> Generator[Event, None, Fitting]:
-    """Train, epoch by epoch, with a checkpoint before the first and after each."""
-    config = recipe.fit
-    held = held_precision(out / checkpoint) if config.precision == "auto" else None
-    fabric = make_fabric(config, device, held=held)
-    fitting = begin(recipe, start, start_name)
-    network, optimizer = fabric.setup(fitting.network, fitting.optimizer)
-    fitting.average.to(fabric.device)
-    on_disk = Checkpoint(
-        path=out / checkpoint,
-        recipe=recipe,
-        learns_from=learns_from,
-        plugin=fabric._precision,
-        # the last fit, on all images, has a history of its own
-        history=out / (HISTORY if checkpoint == CHECKPOINT else f"{Path(checkpoint).stem}.jsonl"),
-    )
-    # after the set-up, so that the optimiser's state lands on the device
-    resumed = on_disk.resume(fitting)
-    draws = count_draws(train, config)
-    steps = count_steps(config, draws, processes=fabric.world_size)
-    if max_minutes is None or not resumed:
-        # an earlier sitting may have had less time
-        fitting.epochs = max(config.epochs, round(config.steps / steps))
-    weights = draw_weights(train, config)
-    # nothing is written before all is known to fit together
-    yield Started(
-        recipe=recipe.name,
-        device=str(fabric.device),
-        precision=on_disk.precision,
-        train=len(train),
-        validation=0 if validation is None else len(validation),
-        test=test,
-        epoch=fitting.epoch,
-        epochs=fitting.epochs,
-        steps=steps,
-        processes=fabric.world_size,
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    augmentation = build_augmentation(recipe.augment)
-    if resumed and fabric.is_global_zero:
-        # the run that broke off may have come no further than the checkpoint
-        on_disk.write_history(fitting)
-    small = train.shrink(small_size(train.size)) if fitting.epoch < config.small_epochs else train
-    pace = Pace(
-        config=config,
-        steps=steps,
-        small=(small_size(train.size) / train.size) ** 2,
-        watched=0 if validation is None else len(validation),
-        follows=follows,
-    )
-    if watch_start and validation is not None and not resumed:
-        with device_watched(fabric.device):
-            figures = watch(fitting.average.module, validation, fabric.device, fabric.autocast, on_batch)
-        yield StartWatched(dice=figures["dice"])
-    if not resumed and fabric.is_global_zero:
-        # whoever stops in the first epoch goes on from its beginning
-        on_disk.save(fitting)
-    learning = Learning(fabric, network, optimizer, fitting, config, pace, on_batch)
-    while fitting.epoch < fitting.epochs and not fitting.has_waited(config.patience):
-        started = time.monotonic()
-        left = None if max_minutes is None else (max_minutes * (1 - _RESERVE) - fitting.minutes) * 60
-        images = small if fitting.epoch < config.small_epochs else train
-        drawn = draw_epoch(weights, config, fitting.epoch, draws=draws, replayed=train.replayed)
-        with device_watched(fabric.device):
-            loss = yield from learning.epoch(images, drawn, augmentation, seconds=left)
-            fitting.epoch += 1
-            learned = time.monotonic()
-            # of the first process for all: batch normalisation's statistics differ, and all have to stop
-            # together
-            watched = fabric.broadcast(
-                watch(fitting.average.module, validation, fabric.device, fabric.autocast, on_batch)
-                if fabric.is_global_zero and validation is not None
-                else dict.fromkeys(FIGURES)
-            )
-        fitting.watch(watched["score"], keep=config.patience > 0)
-        done = EpochDone(
-            epoch=fitting.epoch,
-            epochs=fitting.epochs,
-            loss=loss,
-            best_epoch=fitting.best_epoch,
-            seconds=time.monotonic() - started,
-            **watched,
+@dataclass(slots=True, kw_only=True)
+class Pace:
+    """The time that steps and epochs take."""
+
+    # for its batch and its small epochs
+    config: FitConfig
+    # in an epoch
+    steps: int
+    # pixels of an image of the small epochs, as a share of the others'
+    small: float = 1.0
+    # images that are validated on after each epoch
+    validation: int = 0
+    # epochs that another fit will make afterwards
+    follows: float = 0.0
+    # seconds that one step takes, as last measured
+    step: float = 0.0
+    _validating: float | None = None
+    _since: float = 0.0
+    _counted: int = 0
+
+    @property
+    def is_guessed(self) -> bool:
+        """Whether no epoch came to its end yet, so that what validating takes is not known."""
+        return self._validating is None
+
+    def begin(self) -> None:
+        """Start the clock of an epoch's steps."""
+        self._since, self._counted = time.monotonic(), 0
+
+    def measure(self, done: int) -> None:
+        """Take the time after so many steps of the epoch, more than at the last call."""
+        now = time.monotonic()
+        self.step = (now - self._since) / (done - self._counted)
+        if self.is_guessed and done == _SLOW:
+            self._since, self._counted = now, done
+
+    def end(self, seconds: float) -> None:
+        """Take note of how long all took that came after an epoch's last step."""
+        self._validating = seconds
+
+    def epoch(self, epoch: int, *, now: int) -> float:
+        """Seconds that an epoch will take, at the pace of epoch `now`; both from 0."""
+        return self.step * self.steps * self._pixels(epoch) / self._pixels(now) + self._after(now)
+
+    def left(self, done: int, *, now: int, epochs: int) -> float:
+        """Seconds that are left after so many steps of epoch `now`, until another fit is through too."""
+        whole = sum(self.epoch(epoch, now=now) for epoch in range(now + 1, epochs))
+        return (
+            self.step * (self.steps - done)
+            + self._after(now)
+            + whole
+            + self.follows * self.epoch(epochs, now=now)
         )
-        fitting.history.append(dataclasses.asdict(done))
-        if fabric.is_global_zero:
-            with device_watched(fabric.device):
-                on_disk.save(fitting)
-            crash_here("after-checkpoint")
-        fabric.barrier()
-        pace.end(time.monotonic() - learned)
-        yield done
-    return fitting
+
+    def count_fitting(self, seconds: float, *, now: int, epochs: int) -> int:
+        """Count the epochs, `now` the first of them, that fit into a time."""
+        for epoch in range(now, epochs):
+            seconds -= self.epoch(epoch, now=now)
+            if seconds < 0:
+                return epoch - now
+        return epochs - now
+
+    def _pixels(self, epoch: int) -> float:
+        return self.small if epoch < self.config.small_epochs else 1.0
+
+    def _after(self, now: int) -> float:
+        if self._validating is not None:
+            return self._validating
+        return self.step / self._pixels(now) * _FORWARD * self.validation / self.config.batch

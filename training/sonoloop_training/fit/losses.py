@@ -16,19 +16,15 @@ _CLAIMED, _MISSED, _FOCUS = 0.3, 0.7, 0.75
 def joint_loss(
     lesion: torch.Tensor | None, classes: torch.Tensor, batch: Batch, config: FitConfig
 ) -> torch.Tensor:
-    """Both heads' losses by their weights, (B,), one an image; `lesion` is None without that head.
-
-    Where the batch has weights, each image's mask and class count by their own.
-    """
-    named = class_loss(classes.float(), batch.labels, smoothing=config.label_smoothing)
-    if batch.weights is not None:
-        named = named * batch.weights[:, 1]
+    """Both heads' losses by their weights and each image's, (B,); `lesion` is None without that head."""
+    smoothing = config.label_smoothing
+    # cross-entropy, one an image
+    named = F.cross_entropy(classes.float(), batch.labels, label_smoothing=smoothing, reduction="none")
+    named = named * batch.weights[:, 1]
     if lesion is None:
         return named
     drawn = segmentation_loss(lesion.float(), batch.masks, loss=config.loss, empty_weight=config.empty_weight)
-    if batch.weights is not None:
-        drawn = drawn * batch.weights[:, 0]
-    return config.lesion_weight * drawn + config.class_weight * named
+    return config.lesion_weight * (drawn * batch.weights[:, 0]) + config.class_weight * named
 
 
 def segmentation_loss(
@@ -54,8 +50,3 @@ def segmentation_loss(
     small = logits[0].numel() / 500
     empty_loss = empty_weight * area / (area + small)
     return entropy + torch.where(truth > 0, apart, empty_loss)
-
-
-def class_loss(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
-    """Cross-entropy with label smoothing, (B,), one loss an image."""
-    return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")

@@ -14,7 +14,8 @@ from sonoloop_training.datasets import Sample
 from sonoloop_training.fit.batches import small_size
 from sonoloop_training.fit.fitting import begin
 from sonoloop_training.fit.recipe import Recipe
-from sonoloop_training.splits import PARTS, Part
+from sonoloop_training.splits import Part
+from sonoloop_training.splits.parts import check_filled
 
 
 def check_recipe(recipe: Recipe, parts: Mapping[Part, Sequence[Sample]]) -> Iterator[Progress]:
@@ -26,9 +27,7 @@ def check_recipe(recipe: Recipe, parts: Mapping[Part, Sequence[Sample]]) -> Iter
 
 def check_parts(parts: Mapping[Part, Sequence[Sample]], *, heads: Sequence[Head]) -> None:
     """Refuse data that teach nothing."""
-    for part in PARTS:
-        if not parts[part]:
-            raise TrainingError(f"the data leave nothing for {part}; give more, or change the recipe's split")
+    check_filled(parts)
     training = parts["train"]
     labels = {sample.label for sample in training}
     if len(labels) == 1:

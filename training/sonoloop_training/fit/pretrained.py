@@ -53,58 +53,50 @@ def load_pretrained_encoder(network: nn.Module, spec: ModelSpec) -> str:
 
 
 def load_by_order(encoder: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Copy tensors into an encoder one after the other, every shape asserted.
-
-    A first convolution that takes one channel instead of three gets the sum over the three: on a grey image
-    repeated to RGB it computes the same.
-    """
+    """Copy tensors into an encoder one after the other, the shape and the last word of each asserted."""
     target = encoder.state_dict()
-    source = list(state.items())
-    if len(source) < len(target):
-        raise TrainingError(f"the weights have {len(source)} tensors, the encoder {len(target)}")
+    if len(state) < len(target):
+        raise TrainingError(f"the weights have {len(state)} tensors, the encoder {len(target)}")
     mapped = {}
-    for (name, wanted), (given_name, given) in zip(target.items(), source, strict=False):
-        tensor = _to_grey(given, wanted)
-        if tensor.shape != wanted.shape or name.rsplit(".", 1)[-1] != given_name.rsplit(".", 1)[-1]:
+    for (name, wanted), (given_name, given) in zip(target.items(), state.items(), strict=False):
+        mapped[name] = _to_grey(given, wanted)
+        same_word = name.rpartition(".")[2] == given_name.rpartition(".")[2]
+        if mapped[name].shape != wanted.shape or not same_word:
             raise TrainingError(
                 f"{given_name} {tuple(given.shape)} does not fit {name} {tuple(wanted.shape)}: "
                 "another architecture?"
             )
-        mapped[name] = tensor
     encoder.load_state_dict(mapped)
 
 
 def load_by_name(encoder: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Copy the tensors of an encoder's names; the first convolution is summed over its three channels."""
-    mapped = {}
-    for name, wanted in encoder.state_dict().items():
-        if name not in state:
-            raise TrainingError(f"the weights have no {name}")
-        mapped[name] = _to_grey(state[name], wanted)
-    encoder.load_state_dict(mapped)
+    """Copy the tensors of an encoder's names."""
+    target = encoder.state_dict()
+    if missing := [name for name in target if name not in state]:
+        raise TrainingError(f"the weights have no {missing[0]}")
+    encoder.load_state_dict({name: _to_grey(state[name], wanted) for name, wanted in target.items()})
 
 
 def _to_grey(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Sum a kernel over three channels where one is wanted; leave every other tensor as it is."""
+    """Sum a kernel over three channels where one is wanted: on grey repeated to RGB it computes the same."""
     summed = given.ndim == wanted.ndim == 4 and wanted.shape[1] == 1 and given.shape[1] == 3
     return given.sum(1, keepdim=True) if summed else given
 
 
 def _from_hub(spec: ModelSpec) -> Mapping[str, torch.Tensor]:
+    network: nn.Module
     if spec.library == "smp":
         import segmentation_models_pytorch as smp  # noqa: PLC0415 - seconds to import
 
-        state: Mapping[str, torch.Tensor] = smp.encoders.get_encoder(
-            spec.encoder, in_channels=3, weights="imagenet"
-        ).state_dict()
-        return state
-    if spec.library == "timm":
+        network = smp.encoders.get_encoder(spec.encoder, in_channels=3, weights="imagenet")
+    elif spec.library == "timm":
         import timm  # noqa: PLC0415 - a second to import
 
-        state = timm.create_model(spec.architecture, pretrained=True, num_classes=0).state_dict()
-        return state
-    from torchvision.models import segmentation  # noqa: PLC0415 - a second to import
+        network = timm.create_model(spec.architecture, pretrained=True, num_classes=0)
+    else:
+        from torchvision.models import segmentation  # noqa: PLC0415 - a second to import
 
-    whole = getattr(segmentation, spec.architecture)(weights=None, weights_backbone="DEFAULT")
-    state = whole.backbone.state_dict()
+        build = getattr(segmentation, spec.architecture)
+        network = build(weights=None, weights_backbone="DEFAULT").backbone
+    state: Mapping[str, torch.Tensor] = network.state_dict()
     return state

@@ -1,4 +1,4 @@
-"""The optimisation, as a recipe says it."""
+"""A recipe: how one model is made, and its TOML files."""
 
 from __future__ import annotations
 
@@ -25,121 +25,94 @@ Layers = Literal["all", "encoder", "decoder", "shallow"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitConfig:
-    """The optimisation.
+    """The optimisation."""
 
-    Parameters
-    ----------
-    epochs, batch, draws : int
-        Passes, images a step, and images drawn an epoch; 0 draws as many as there are.
-    steps : int
-        Where it is set, so many passes are made that there are about this many steps, `epochs` of them at
-        least: few images are seen often, many seldom.
-    small_epochs : int
-        First so many epochs see images of three quarters of the size: quicker, and scales vary more.
-    optimizer : str
-        "adamw", "adam" or "sgd" (momentum 0.9, Nesterov).
-    schedule : str
-        "cosine" (warm-up, then down to nothing by half a cosine) or "constant" (after the warm-up).
-    warmup : float
-        Share of all steps in which the rate rises, in [0, 1).
-    learning_rate, encoder_learning_rate, weight_decay : float
-        The highest rates, of the new layers and of the encoder.
-    clip : float
-        Largest gradient norm.
-    ema : float
-        Decay of the averaged weights a step, which are kept; 0 keeps the weights themselves.
-    pretrained : bool
-        Whether the encoder starts from ImageNet.
-    start : str
-        A model to start from (name or folder of a bundle); empty starts anew.
-    blend : float
-        Share of the weights started from in those that are kept, in [0, 1): fine-tuned weights averaged with
-        their start often do better on old and new images alike (WiSE-FT; Wortsman et al., CVPR 2022).
-    blend_alone : float
-        That share where corrections are learned, nothing is replayed, and neither `blend` nor `l2sp` is set:
-        nothing else would hold the model.
-    l2sp : float
-        How strongly the weights are drawn back to those started from: after a step of rate r, by a share
-        r * l2sp of the way (L2-SP; Li, Grandvalet and Davoine, ICML 2018; apart from the gradient, as AdamW
-        decays).
-    layers : str
-        What learns beside the two heads: "all", the "encoder", the "decoder", or "shallow": the half of the
-        encoder that is next to the image, which Amiri et al. (IEEE TUFFC 67, 2020) found best for breast
-        ultrasound.
-    freeze_depthwise : bool
-        Whether the encoder's 5 x 5 depthwise kernels stay as pretrained: on a CPU their gradient
-        alone takes a fifth of a step.
-    freeze_norm : bool
-        Whether batch normalisation keeps its running statistics.
-    loss : str
-        Of the mask: "cross-entropy + dice", "cross-entropy + focal tversky" (which minds missed pixels more
-        than claimed ones; Abraham and Khan, ISBI 2019) or "cross-entropy".
-    lesion_weight, class_weight : float
-        Of the two heads' losses.
-    empty_weight, label_smoothing : float
-        See `sonoloop_training.fit.losses`.
-    patience : int
-        Epochs without a better validation score after which training stops; where it is set, the best
-        epoch's weights are kept, else the last's.
-    precision : str
-        "auto" takes what a trial on the device shows to pay; "float16" needs CUDA.
-    seed : int
-        Of everything random.
-    phantoms : int
-        Simulated images of each class among the training images.
-    replay : float
-        Images of those that trained the model started from, an epoch, relative to the new ones; only where
-        corrections are learned.
-    accepted_weight : float
-        Weight of what a person left as the model had proposed it, in [0, 1]; what they changed or drew anew
-        has 1.
-    strips : float
-        Probability that an image is cut to a part of its width; see `sonoloop_training.fit.batches`.
-    weights : mapping
-        How often an image is drawn, by "dataset", "/class" or "dataset/class"; 1 where nothing is said.
-    """
-
+    # passes, images a step, and images drawn an epoch; 0 draws as many as there are
     epochs: int = 14
     batch: int = 8
     draws: int = 0
+    # where it is set, so many passes are made that there are about this many steps, `epochs` of them at
+    # least: few images are seen often, many seldom
     steps: int = 0
+    # first so many epochs see images of three quarters of the size: quicker, and scales vary more
     small_epochs: int = 0
+    # momentum 0.9 and Nesterov for "sgd"
     optimizer: Optimizer = "adamw"
+    # "cosine": warm-up, then down to nothing by half a cosine; "constant": as it is after the warm-up
     schedule: Schedule = "cosine"
+    # share of all steps in which the rate rises, in [0, 1)
     warmup: float = 0.1
+    # the highest rates, of the new layers and of the encoder
     learning_rate: float = 1e-3
     encoder_learning_rate: float = 3e-4
     weight_decay: float = 0.01
+    # largest gradient norm
     clip: float = 5.0
+    # decay of the averaged weights a step, which are kept; 0 keeps the weights themselves
     ema: float = 0.998
+    # whether the encoder starts from ImageNet
     pretrained: bool = True
+    # a model to start from (name or folder of a bundle); empty starts anew
     start: str = ""
+    # share of the weights started from in those that are kept, in [0, 1): fine-tuned weights averaged with
+    # their start often do better on old and new images alike (WiSE-FT; Wortsman et al., CVPR 2022)
     blend: float = 0.0
+    # that share where corrections are learned, nothing is replayed, and neither `blend` nor `l2sp` is set:
+    # nothing else would hold the model
     blend_alone: float = 0.0
+    # how strongly the weights are drawn back to those started from: after a step of rate r, by a share
+    # r * l2sp of the way (L2-SP; Li, Grandvalet and Davoine, ICML 2018; apart from the gradient, as AdamW
+    # decays)
     l2sp: float = 0.0
+    # what learns beside the two heads: "shallow" is the half of the encoder that is next to the image, which
+    # Amiri et al. (IEEE TUFFC 67, 2020) found best for breast ultrasound
     layers: Layers = "all"
+    # whether the encoder's 5 x 5 depthwise kernels stay as pretrained: on a CPU their gradient alone takes a
+    # fifth of a step
     freeze_depthwise: bool = False
+    # whether batch normalisation keeps its running statistics
     freeze_norm: bool = False
+    # of the mask; "focal tversky" minds missed pixels more than claimed ones (Abraham and Khan, ISBI 2019)
     loss: SegmentationLoss = "cross-entropy + dice"
+    # of the two heads' losses
     lesion_weight: float = 1.0
     class_weight: float = 0.5
+    # see `sonoloop_training.fit.losses`
     empty_weight: float = 0.5
     label_smoothing: float = 0.05
+    # epochs without a better validation score after which training stops; where it is set, the best epoch's
+    # weights are kept, else the last's
     patience: int = 0
+    # "auto" takes what a trial on the device shows to pay; "float16" needs CUDA
     precision: Precision = "auto"
+    # of everything random
     seed: int = 0
+    # simulated images of each class among the training images
     phantoms: int = 0
+    # images of those that trained the model started from, an epoch, relative to the new ones; only where
+    # corrections are learned
     replay: float = 0.0
+    # of what a person left as the model had proposed it, in [0, 1]; what they changed or drew anew has 1
     accepted_weight: float = 1.0
+    # probability that an image is cut to a part of its width; see `sonoloop_training.fit.batches`
     strips: float = 0.0
+    # how often an image is drawn, by "dataset", "/class" or "dataset/class"; 1 where nothing is said
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
             _check(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("draws", "steps", "small_epochs", "patience", "phantoms"):
-            _check(self, name, getattr(self, name) >= 0, "0 or more")
-        for name in ("weight_decay", "empty_weight", "l2sp", "replay"):
+        for name in (
+            "draws",
+            "steps",
+            "small_epochs",
+            "patience",
+            "phantoms",
+            "weight_decay",
+            "empty_weight",
+            "l2sp",
+            "replay",
+        ):
             _check(self, name, getattr(self, name) >= 0, "0 or more")
         for name in ("learning_rate", "encoder_learning_rate", "clip", "lesion_weight", "class_weight"):
             _check(self, name, getattr(self, name) > 0, "positive")
@@ -175,24 +148,18 @@ _CHOICES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinalConfig:
-    """The last fit, on all images, once the model was judged on those kept apart.
+    """The last fit, on all images, once the model was tested on those kept apart.
 
-    It goes on from the judged weights. What is fitted on validation images (threshold, temperature ...) and
-    every figure stay those of the judged model: nothing is left to judge the last one with.
-
-    Parameters
-    ----------
-    epochs : int
-        0 makes no last fit.
-    learning_rate, encoder_learning_rate : float
-        The highest rates.
-    blend : float
-        Share of the judged weights in the last ones, in [0, 1); see `FitConfig`.
+    It goes on from the tested weights. What is fitted on validation images (threshold, temperature ...) and
+    every figure stay those of the tested model: nothing is left to test the last one with.
     """
 
+    # 0 makes no last fit
     epochs: int = 0
+    # the highest rates
     learning_rate: float = 3e-4
     encoder_learning_rate: float = 1e-4
+    # share of the tested weights in the last ones, in [0, 1); see `FitConfig`
     blend: float = 0.0
 
     def __post_init__(self) -> None:

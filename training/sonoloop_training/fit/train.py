@@ -43,6 +43,8 @@ from sonoloop_training.splits import PARTS, Part, apply_split, describe_folds, w
 FINAL, FOLDS, RESULTS = "final.pt", "folds.json", "results.json"
 _LIBRARIES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "lightning", "numpy")
 _EVERY = 16
+# of an augmentation that is drawn: so many images before and after, and tiles a row
+PAIRS, _COLUMNS = 32, 8
 
 
 def train(
@@ -68,12 +70,12 @@ def train(
         leaked = leaked or spoilt
     card = _blank_card(recipe, leaked=leaked)
     size, phantoms = recipe.model.size, recipe.fit.phantoms
-    training = yield from cache_samples(parts["train"], phantoms=phantoms, size=size, stage="Reading")
-    watched = yield from cache_samples(parts["validation"], phantoms=0, size=size, stage="Reading")
+    training = yield from cache_samples(parts["train"], phantoms=phantoms, size=size)
+    validation = yield from cache_samples(parts["validation"], size=size)
     fitting = fit(
         recipe,
         training,
-        watched,
+        validation,
         out=out,
         learns_from=hash_split(listing),
         device=device,
@@ -92,17 +94,17 @@ def train(
     yield started
     fitted = yield from fitting
     if speaks:
-        card, metrics = yield from _judge(card, fitted.kept, parts, device=device)
+        card, metrics = yield from _evaluate_parts(card, fitted.kept, parts, device=device)
 
     weights, final, minutes = fitted.kept, None, fitted.minutes
     if recipe.final.epochs:
         everyone = [sample for part in PARTS for sample in parts[part]]
         members = {"train": [m for part in PARTS for m in members[part]], "validation": [], "test": []}
-        cached = yield from cache_samples(everyone, phantoms=phantoms, size=size, stage="Reading")
+        cached = yield from cache_samples(everyone, phantoms=phantoms, size=size)
         last = yield from fit(
             dataclasses.replace(recipe, fit=_final_fit(recipe)),
             cached,
-            # all images train, so that none can be watched
+            # all images train, so that none is left to validate on
             None,
             out=out,
             learns_from=hash_split({"train": listing}),
@@ -136,13 +138,13 @@ def train(
             "version": bundle.version,
             **snapshot,
             "metrics": metrics,
-            "history": fitted.history,
+            "history": fitted.entries,
         },
         "what was learned is kept: make room on the disk, then the same command again",
     )
     beside = {
         SPLIT: json.dumps(members, indent=1).encode(),
-        "history.json": json.dumps(fitted.history, indent=1).encode(),
+        "history.json": json.dumps(fitted.entries, indent=1).encode(),
     }
     save_bundle(bundle_folder, network, card, beside=beside)
     yield Finished(model=bundle.model, path=str(bundle_folder), minutes=round(minutes, 1))
@@ -161,7 +163,7 @@ def evaluate(
     return summary
 
 
-def _judge(
+def _evaluate_parts(
     card: Card, weights: Weights, parts: Mapping[Part, Sequence[Sample]], *, device: str
 ) -> Generator[Event, None, tuple[Card, dict[str, Any]]]:
     """Fit the card's numbers on validation, and score validation and test."""
@@ -186,13 +188,13 @@ def _blank_card(recipe: Recipe, *, leaked: bool) -> Card:
 
 
 def _share(recipe: Recipe, minutes: float | None) -> float | None:
-    """Of the time allowed, what the judged fit may take; the last one takes the rest."""
+    """Of the time allowed, what the first fit may take; the last one takes the rest."""
     epochs = recipe.fit.epochs
     return None if minutes is None else minutes * epochs / (epochs + recipe.final.epochs)
 
 
 def _final_epochs(recipe: Recipe, parts: Mapping[Part, Sequence[Sample]]) -> float:
-    """Count the last fit's epochs, as so many of the judged one's: all images may take more steps."""
+    """Count the last fit's epochs, as so many of the first one's: all images may take more steps."""
     more = 1.0 if recipe.fit.draws else sum(map(len, parts.values())) / len(parts["train"])
     return recipe.final.epochs * more
 
@@ -211,7 +213,7 @@ def _final_fit(recipe: Recipe) -> FitConfig:
 
 
 def as_shipped(card: Card, weights: Weights) -> torch.nn.Module:
-    """Build a network of weights in half precision: it is that which is stored, so that is what is judged."""
+    """Build a network of weights in half precision: that is what is stored, and so what is tested."""
     network = build_network(card.spec)
     network.load_state_dict(weights)
     return network.half().float().eval()
@@ -251,17 +253,11 @@ def library_versions() -> dict[str, str]:
     return {"sonoloop": __version__} | {name: metadata.version(name) for name in _LIBRARIES}
 
 
-PAIRS = 32
-_COLUMNS = 8
-
-
 def show_augmentation(recipe: Recipe, data: Path, path: Path) -> Iterator[Event]:
     """Draw 32 pairs: each image as it is and, to its right, augmented; lesions outlined."""
     samples = find_datasets(data)
     chosen = np.random.default_rng(recipe.fit.seed).permutation(len(samples))[:PAIRS]
-    cache = yield from cache_samples(
-        [samples[index] for index in chosen], phantoms=0, size=recipe.model.size, stage="Reading"
-    )
+    cache = yield from cache_samples([samples[index] for index in chosen], size=recipe.model.size)
     order = torch.arange(len(cache))
     batch = make_batch(cache, order, build_augmentation(recipe.augment), recipe.fit, epoch=0, first=0)
     tiles = []

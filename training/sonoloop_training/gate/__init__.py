@@ -4,11 +4,10 @@ from sonoloop_training.gate.decision import (
     FEWEST_GROUPS,
     Margins,
     Outcome,
-    Side,
     Verdict,
     VerdictName,
     decide,
     to_outcome,
 )
 
-__all__ = ["FEWEST_GROUPS", "Margins", "Outcome", "Side", "Verdict", "VerdictName", "decide", "to_outcome"]
+__all__ = ["FEWEST_GROUPS", "Margins", "Outcome", "Verdict", "VerdictName", "decide", "to_outcome"]

@@ -167,7 +167,7 @@ def _tell(found: Judgement) -> Gate:
         difference=verdict.difference,
         interval=verdict.interval,
         **{name: side.difference for name, side in sides.items()},
-        sides={name: asdict(side) for name, side in sides.items()},
+        sides=sides,
         groups=verdict.groups,
         frames=verdict.frames,
         groups_needed=verdict.groups_needed,

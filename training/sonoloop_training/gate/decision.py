@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from sonoloop.jobs.events import Side, State
 from sonoloop_training.evaluation.measures import auc
 from sonoloop_training.evaluation.scores import Bools, Counts, Floats, Score
 
@@ -161,7 +162,6 @@ def to_outcome(score: Score) -> Outcome:
     )
 
 
-State = Literal["held", "open", "worse", "unknown"]
 # rounding must not carry a figure over its margin
 _HAIR = 1e-9
 
@@ -173,38 +173,6 @@ class Margins:
     missed_malignant: float = 0.05
     false_alarms: float = 0.05
     auc: float = 0.02
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """A figure that must not get worse.
-
-    Parameters
-    ----------
-    candidate, incumbent, difference : float, optional
-        The figure of both models, and candidate - incumbent; None where no frame is about it.
-    interval : tuple of float, optional
-        95 %, of the difference.
-    frames, groups : int
-        That it is about.
-    margin : float
-        By how much it may be worse.
-    state : str
-        "held": not worse by more than the margin. "worse": it is, and not by chance, for the interval leaves
-        out zero. "open": it is, and that may be chance. "unknown": no frame is about it.
-    needed : int, optional
-        Further groups with which an open one would tell.
-    """
-
-    candidate: float | None
-    incumbent: float | None
-    difference: float | None
-    interval: tuple[float, float] | None
-    frames: int
-    groups: int
-    margin: float
-    state: State
-    needed: int | None
 
 
 class Pairs:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from sonoloop.atomic import whole
 from sonoloop.errors import SonoloopError
 from sonoloop.jobs.events import Event, Notice, Progress
 from sonoloop.models.library import Library
@@ -139,12 +140,9 @@ def save_pictures(out: Path, figures: Mapping[str, Figure]) -> dict[str, str]:
     out.mkdir(parents=True, exist_ok=True)
     paths = {}
     for name, figure in figures.items():
-        path, partial = out / f"{name}.png", out / f".{name}.png.part"
-        try:
+        path = out / f"{name}.png"
+        with whole(path) as partial:
             figure.savefig(partial, format="png", facecolor="white", dpi=110, metadata={"Software": None})
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
         paths[name] = str(path)
     return paths
 

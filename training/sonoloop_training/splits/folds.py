@@ -12,16 +12,20 @@ from sonoloop.errors import TrainingError
 from sonoloop.imaging.io import SUFFIXES
 from sonoloop_training.datasets import Sample
 from sonoloop_training.datasets.sample import read_table
-from sonoloop_training.splits.hashed import split
 from sonoloop_training.splits.parts import (
     PARTS,
     Part,
     by_group,
     by_stratum,
-    check_filled_and_apart,
+    check_apart,
     digest,
-    expected_parts,
+    split_others,
 )
+
+_WHO = ("group", "name", "image", "id")
+_FOLD = ("fold", "kfold")
+# in `split.json` beside the parts: who has none, such as copies of test images
+LEFT_OUT = "left_out"
 
 
 def make_folds(samples: Sequence[Sample], *, folds: int = 5, key: str = "sonoloop") -> dict[str, int]:
@@ -84,9 +88,8 @@ def split_by_fold(
     if test not in known:
         raise TrainingError(f"there is no fold {test}; there are {', '.join(map(str, known))}")
     rest = [sample for sample in samples if folds[sample.group] != test]
-    parts = split(rest, validation=validation, test=0, key=key)
-    parts["test"] = [sample for sample in samples if folds[sample.group] == test]
-    return check_filled_and_apart(parts, expected=[*expected_parts(validation, 0), "test"])
+    tested = [sample for sample in samples if folds[sample.group] == test]
+    return split_others(tested, rest, validation=validation, key=key)
 
 
 def place_folds(samples: Sequence[Sample], listed: Mapping[str, str], source: str) -> dict[str, int]:
@@ -107,15 +110,9 @@ def place_folds(samples: Sequence[Sample], listed: Mapping[str, str], source: st
     return placed
 
 
-_WHO = ("group", "name", "image", "id")
-_FOLD = ("fold", "kfold")
-# in `split.json` beside the parts: who has none, such as copies of images that judge
-LEFT_OUT = "left_out"
-
-
 def read_folds(path: Path, samples: Sequence[Sample]) -> dict[str, int]:
     """Read each group's fold."""
-    if path.suffix.lower() == ".json":
+    if _is_json(path):
         listed = _read_json(path).get("folds")
         if not isinstance(listed, dict):
             raise TrainingError(f'{path} has no folds; it should be {{"folds": {{group: fold}}}}')
@@ -126,32 +123,30 @@ def read_folds(path: Path, samples: Sequence[Sample]) -> dict[str, int]:
 
 def read_parts(path: Path, samples: Sequence[Sample]) -> dict[Part, list[Sample]]:
     """Read who trains, validates and tests."""
-    is_json = path.suffix.lower() == ".json"
-    listed = _read_lists(path) if is_json else _read_column(path, samples, ("part",))
+    listed = _read_words(path, samples)
     parts: dict[Part, list[Sample]] = {part: [] for part in PARTS}
     for sample in samples:
         name = f"{sample.dataset}/{sample.name}"
         word = listed.get(name)
         if word is None:
             raise TrainingError(f"{name} is not in {path.name}; say whether it is for {', '.join(PARTS)}")
-        if word == LEFT_OUT and is_json:
+        if word == LEFT_OUT and _is_json(path):
             continue
         if word not in PARTS:
             raise TrainingError(f"{name} is for {word!r} in {path.name}; use one of {', '.join(PARTS)}")
         parts[PARTS[PARTS.index(word)]].append(sample)
-    return check_filled_and_apart(parts)
+    return check_apart(parts)
 
 
 def read_earlier(path: Path, samples: Sequence[Sample]) -> dict[str, Part]:
     """Read who was in which part, by "dataset/name"; a sample may be missing."""
-    is_json = path.suffix.lower() == ".json"
-    listed = _read_lists(path) if is_json else _read_column(path, samples, ("part",))
-    return {name: PARTS[PARTS.index(word)] for name, word in listed.items() if word in PARTS}
+    words = _read_words(path, samples)
+    return {name: PARTS[PARTS.index(word)] for name, word in words.items() if word in PARTS}
 
 
 def has_folds(path: Path) -> bool:
     """Whether the file lists folds; else it lists parts."""
-    if path.suffix.lower() == ".json":
+    if _is_json(path):
         return "folds" in _read_json(path)
     return any(name in read_table(path)[0] for name in _FOLD)
 
@@ -164,6 +159,14 @@ def _read_json(path: Path) -> Mapping[str, object]:
     if not isinstance(content, dict):
         raise TrainingError(f"{path} lists no folds and no parts; see docs/datasets.md")
     return content
+
+
+def _read_words(path: Path, samples: Sequence[Sample]) -> dict[str, str]:
+    return _read_lists(path) if _is_json(path) else _read_column(path, samples, ("part",))
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
 
 
 def _read_lists(path: Path) -> dict[str, str]:

@@ -20,13 +20,7 @@ _LOSS, _DICE = "#E69F00", "#56B4E9"
 
 
 class Curves(QWidget):
-    """Two small plots side by side; they only show, and take no mouse.
-
-    Parameters
-    ----------
-    parent : QWidget, optional
-        The panel.
-    """
+    """Two small plots side by side; they only show, and take no mouse."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)

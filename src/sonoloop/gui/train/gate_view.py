@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QIcon, QImage, QPixmap
@@ -18,9 +17,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from sonoloop.gui.train.progress import GateResult
 from sonoloop.gui.widgets import WhyBox, show_problem
 from sonoloop.gui.workers import JobQueue
+from sonoloop.jobs.events import Gate
 
 # a shape each: colour alone tells nobody apart
 _VERDICTS = {
@@ -33,20 +32,14 @@ _THUMBNAIL = 88
 
 
 class GateBox(QFrame):
-    """Shows a comparison; hidden while there is none.
-
-    Parameters
-    ----------
-    parent : QWidget, optional
-        The panel.
-    """
+    """Shows a comparison; hidden while there is none."""
 
     used = Signal(object)  # why, where a person decides against the gate's word; None on its word
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setFrameShape(QFrame.Shape.StyledPanel)
-        self._gate: GateResult | None = None
+        self._gate: Gate | None = None
         self._verdict = QLabel()
         font = self._verdict.font()
         font.setBold(True)
@@ -75,7 +68,7 @@ class GateBox(QFrame):
         self._anyway.clicked.connect(self._ask_why)
         self.hide()
 
-    def set_gate(self, gate: GateResult | None, *, model: str, in_use: bool) -> None:
+    def set_gate(self, gate: Gate | None, *, model: str, in_use: bool) -> None:
         """Show how a comparison ended."""
         self.setVisible(gate is not None)
         if gate is not self._gate:
@@ -101,7 +94,7 @@ class GateBox(QFrame):
         self._why.ask("Use it against the comparison: why?", self.used.emit)
 
 
-def describe_figures(gate: GateResult) -> str:
+def describe_figures(gate: Gate) -> str:
     """Write the differences, candidate less incumbent."""
     parts = []
     if gate.difference is not None:
@@ -117,7 +110,7 @@ def describe_figures(gate: GateResult) -> str:
     return ", ".join(parts)
 
 
-def describe_reason(gate: GateResult) -> str:
+def describe_reason(gate: Gate) -> str:
     """Say the reason without the Dice and its interval, which the figures have."""
     reason = gate.reason
     if gate.difference is None:
@@ -128,12 +121,9 @@ def describe_reason(gate: GateResult) -> str:
     return reason.replace(f"mean Dice{told}", "mean Dice", 1)
 
 
-def describe_set(gate: GateResult, model: str) -> str:
+def describe_set(gate: Gate, model: str) -> str:
     """Say on what was compared, and how often it was looked at."""
-    text = f"{model} on {gate.groups or 0} test groups"
-    if gate.test_set is not None:
-        text += f" (set {gate.test_set}, look {gate.looks})"
-    return text
+    return f"{model} on {gate.groups} test groups (set {gate.test_set}, look {gate.looks})"
 
 
 def _sign(value: float) -> str:
@@ -160,7 +150,7 @@ class _Pictures(QWidget):
         self._thumbnails: list[_Thumbnail] = []
         self._jobs = JobQueue(latest_only=True, parent=self)
 
-    def set_files(self, files: Mapping[str, Path]) -> None:
+    def set_files(self, files: Mapping[str, str]) -> None:
         """Show the pictures of some files, by name."""
         for thumbnail in self._thumbnails:
             self._row.removeWidget(thumbnail)
@@ -177,9 +167,9 @@ class _Pictures(QWidget):
             self._row.addWidget(thumbnail, 1)
 
 
-def _read(files: Mapping[str, Path]) -> dict[str, QImage]:
+def _read(files: Mapping[str, str]) -> dict[str, QImage]:
     # a QImage belongs to no thread; what cannot be read is left out
-    images = {name: QImage(str(path)) for name, path in files.items()}
+    images = {name: QImage(path) for name, path in files.items()}
     return {name: image for name, image in images.items() if not image.isNull()}
 
 

@@ -5,32 +5,32 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_info
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
-from qtpy.QtGui import QShowEvent
+from qtpy.QtGui import QIcon, QShowEvent
 from qtpy.QtWidgets import (
     QApplication,
-    QComboBox,
     QLabel,
     QPushButton,
-    QSizePolicy,
-    QSpinBox,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
+from superqt import QCollapsible
 
 from sonoloop.gui.launch import annotate_panel, tell_model_moved, viewer_preferences
 from sonoloop.gui.preferences import Preferences
+from sonoloop.gui.train.form import RequestForm
 from sonoloop.gui.train.gate_view import GateBox
 from sonoloop.gui.train.progress import (
     JobProgress,
     Stage,
-    describe_error,
+    describe_failure,
     describe_left_out,
     describe_progress,
 )
@@ -38,7 +38,8 @@ from sonoloop.gui.train.watcher import TrainWatch
 from sonoloop.gui.widgets import Panel, row, show_problem
 from sonoloop.gui.workers import JobQueue, Projects, ignore
 from sonoloop.jobs.folder import Job
-from sonoloop.jobs.process import Request, start_job, what_is_missing
+from sonoloop.jobs.process import start_job, what_is_missing
+from sonoloop.jobs.request import FinetuneRequest
 
 if TYPE_CHECKING:
     import napari
@@ -47,17 +48,13 @@ if TYPE_CHECKING:
     from sonoloop.project import Outlook
 
 
+_FOLDED, _UNFOLDED = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}", "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
+_ANY_HEIGHT = 16_777_215  # Qt's own, which not every binding tells
 _FEWEST = 5  # the training refuses fewer
 
 
 class NewsText(QWidget):
-    """Says what is new since the model in use, by class and by annotator.
-
-    Parameters
-    ----------
-    parent : QWidget, optional
-        The panel.
-    """
+    """Says what is new since the model in use, by class and by annotator."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -97,46 +94,47 @@ def _brackets(counts: Mapping[str, int]) -> str:
 
 
 class Notes(QWidget):
-    """Shows the newest note; unfolded, all of them. Hidden while there is none.
-
-    Parameters
-    ----------
-    parent : QWidget, optional
-        The panel.
-    """
+    """Shows the newest note, below the earlier ones, which are folded. Hidden while there is none."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._notes: tuple[str, ...] = ()
-        self._fold = QToolButton()
-        self._fold.setCheckable(True)
-        self._fold.setAutoRaise(True)
-        self._fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self._fold.setToolTip("Show all that the training told")
-        self._fold.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-        self._text = QLabel()
-        self._text.setWordWrap(True)
-        self._text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        layout.addWidget(self._fold, 0, Qt.AlignmentFlag.AlignLeft)
-        layout.addWidget(self._text)
+        self._notes: Sequence[str] = ()
+        self._earlier, self._newest = _text(), _text()
+        # its own arrows keep the colour of another theme
+        self._fold = QCollapsible(expandedIcon=QIcon(), collapsedIcon=QIcon())
+        self._fold.setDuration(0)
+        self._fold.setContent(self._earlier)
         self._fold.toggled.connect(self._render)
+        button = self._fold.toggleButton()
+        button.setToolTip("Show all that the training told")
+        button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        button.setStyleSheet("text-align: left; background: transparent; border: none; padding: 0 4px")
+        layout = QVBoxLayout(self)
+        for each in (layout, self._fold.layout()):
+            if each is not None:
+                each.setContentsMargins(0, 0, 0, 0)
+                each.setSpacing(2)
+        for part in (self._fold, self._newest):
+            layout.addWidget(part)
+        for label in (self._earlier, self._newest):
+            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.hide()
 
     def set_notes(self, notes: Sequence[str]) -> None:
         """Show notes, the oldest first."""
-        self._notes = tuple(notes)
-        self.setVisible(bool(self._notes))
+        self._notes = notes
+        self.setVisible(bool(notes))
         self._render()
 
     def _render(self) -> None:
-        unfolded = self._fold.isChecked()
-        self._fold.setArrowType(Qt.ArrowType.DownArrow if unfolded else Qt.ArrowType.RightArrow)
-        self._fold.setText(f"Notes ({len(self._notes)})")
+        unfolded = self._fold.isExpanded()
+        self._fold.setText(f"{_UNFOLDED if unfolded else _FOLDED} Notes ({len(self._notes)})")
         self._fold.setVisible(len(self._notes) > 1)
-        self._text.setText("\n".join(self._notes if unfolded else self._notes[-1:]))
+        self._earlier.setText("\n".join(self._notes[:-1]))
+        self._earlier.setVisible(unfolded)
+        # the height that it is given unfolded is too small for text that is wrapped
+        self._earlier.setMaximumHeight(_ANY_HEIGHT)
+        self._newest.setText("".join(self._notes[-1:]))
 
 
 # as a training's own words abbreviate them
@@ -146,12 +144,7 @@ _SHORT = re.compile(r"\b[0-9a-f]{12}\b")
 class FrameNames(QObject):
     """Looks names of frames up in a worker, each once.
 
-    Parameters
-    ----------
-    find : callable
-        Gives the names of frames in the store of a URL, as far as they are known; called in the worker.
-    parent : QObject, optional
-        The owner.
+    `find` gives the names of frames in the store of a URL, as far as they are known; called in the worker.
     """
 
     changed = Signal()
@@ -191,8 +184,6 @@ class FrameNames(QObject):
             self.changed.emit()
 
 
-_ALL = "All accepted"
-_MINUTES = 5
 _STORE_MS = 1_000  # napari does not say when a plugin's preference changes
 _START = "Make a new model from the model in use and the corrections"
 
@@ -301,17 +292,7 @@ class TrainPanel(Panel):
 
     def _build(self) -> None:
         self._news = NewsText()
-        self._snapshot = QComboBox()
-        self._snapshot.addItem(_ALL)
-        self._snapshot.setToolTip("What to learn from: all corrections as they stand, or a snapshot of them")
-        self._snapshot.setAccessibleName("Snapshot")
-        self._snapshot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self._budget = QSpinBox()
-        self._budget.setRange(1, 24 * 60)
-        self._budget.setValue(_MINUTES)
-        self._budget.setSuffix(" min")
-        self._budget.setToolTip("Time to read and to learn; fewer epochs are made where it does not suffice")
-        self._budget.setAccessibleName("Budget")
+        self._form = RequestForm(FinetuneRequest, parent=self)
         self._start = QPushButton("Fine-tune")
         self._without = QPushButton("Go on without them")
         self._without.setToolTip("Fine-tune without the images whose files are gone")
@@ -329,8 +310,9 @@ class TrainPanel(Panel):
         column = self.column
         column.addWidget(self._news)
         column.addSpacing(4)
-        column.addLayout(row((QLabel("Snapshot"), 0), (self._snapshot, 1)))
-        column.addLayout(row((QLabel("Budget"), 0), (self._budget, 1), (self._start, 1)))
+        *rows, last = ([(label, 0), (widget, 1)] for label, widget in self._form.rows())
+        for parts in (*rows, [*last, (self._start, 1)]):
+            column.addLayout(row(*parts))
         column.addWidget(self._few)
         self._place = QVBoxLayout()
         column.addLayout(self._place)
@@ -350,27 +332,26 @@ class TrainPanel(Panel):
             (self._without, self.watch.start_without_missing),
         ):
             button.clicked.connect(partial(self._ask, act))
-        self._snapshot.activated.connect(lambda _index: self._render())
+        self._form.changed.connect(self._render)
         self._stop.clicked.connect(self.watch.stop)
         self._gate.used.connect(self._use)
         self._viewer.events.theme.connect(self._on_theme)
         self.destroyed.connect(self.close_session)
 
-    def _ask(self, act: Callable[[Request], None], _checked: bool = False) -> None:
+    def _ask(self, act: Callable[[FinetuneRequest], None], _checked: bool = False) -> None:
         # what is shown is of one store; of another one it is shown first
         if not self.follow_store():
             act(self._request())
 
-    def _request(self) -> Request:
+    def _request(self) -> FinetuneRequest:
         preferences = self._preferences()
-        chosen = self._snapshot.currentText() if self._snapshot.currentIndex() else None
-        return Request(
+        data = preferences.base_data
+        return FinetuneRequest(
             store=self._store,
             who=preferences.annotator,
             device=preferences.device,
-            snapshot=chosen,
-            minutes=self._budget.value(),
-            base_data=preferences.base_data,
+            base_data=None if data is None else Path(data),
+            **self._form.values(),
         )
 
     def _use(self, why: str | None) -> None:
@@ -393,10 +374,7 @@ class TrainPanel(Panel):
             return  # of a store that another one followed
         moved = self._outlook is not None and self._outlook.model != outlook.model
         self._outlook = outlook
-        chosen = self._snapshot.currentText()
-        self._snapshot.clear()
-        self._snapshot.addItems([_ALL, *outlook.snapshots])
-        self._snapshot.setCurrentIndex(max(0, self._snapshot.findText(chosen)))
+        self._form.set_choices("snapshot", outlook.snapshots)
         self._render()
         if moved:
             tell_model_moved(self._viewer)
@@ -407,7 +385,7 @@ class TrainPanel(Panel):
         alive = progress.stage.alive
         learn = 0 if self._outlook is None else self._outlook.news.learn
         # a snapshot holds what it holds
-        too_few = describe_too_few(self._outlook) if self._snapshot.currentIndex() < 1 else None
+        too_few = describe_too_few(self._outlook) if self._form.values()["snapshot"] is None else None
         why_not = "It runs already" if alive else self._missing or too_few
         self._start.setEnabled(why_not is None and self._outlook is not None)
         self._start.setToolTip(why_not or _START)
@@ -431,17 +409,18 @@ class TrainPanel(Panel):
             self._curves.hide()
 
     def _render_words(self, progress: JobProgress) -> None:
-        names, told = self._names, (*progress.notices, progress.error or "")
-        names.ask(self._store, (frame for frame, _ in progress.left_out), told)
-        error = self._missing
-        if progress.error is not None:
-            error = describe_error(names.put_into(progress.error), self.watch.details)
+        names, failed, error = self._names, progress.failed, self._missing
+        told = (*progress.notices, *([] if failed is None else [failed.error]))
+        names.ask(self._store, (one.frame for one in progress.left_out), told)
+        if failed is not None:
+            named = replace(failed, error=names.put_into(failed.error))
+            error = describe_failure(named, self.watch.details)
         # a path has no blank to break the line at
         self._error.setText((error or "").replace(os.sep, f"{os.sep}\N{ZERO WIDTH SPACE}"))
         self._error.setToolTip(error or "")
         self._error.setVisible(error is not None)
         self._notes.set_notes([names.put_into(notice) for notice in progress.notices])
-        rows = [f"{names.of(frame)}: {names.put_into(why)}" for frame, why in progress.left_out]
+        rows = [f"{names.of(one.frame)}: {names.put_into(one.why)}" for one in progress.left_out]
         self._left_out.setText(describe_left_out(rows))
         self._left_out.setToolTip("\n".join(rows))
         self._left_out.setVisible(bool(rows))

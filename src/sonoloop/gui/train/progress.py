@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from sonoloop.gui.widgets import device_name
+from sonoloop.jobs import events
 
 _NAMED = 3  # of those that do not train
 _INTERRUPTED = 130  # the exit code of a process that was told to stop
-
-# Python's own way to write an exception: Sonoloop's are sentences
-_UNFORESEEN = re.compile(r"[A-Za-z_][\w.]*(Error|Exception)(:|$)")
 
 Points = tuple[tuple[float, float], ...]
 
@@ -43,80 +40,14 @@ class Stage(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GateResult:
-    """The comparison of a candidate with the model in use; see the event `Gate` of the training package.
-
-    Parameters
-    ----------
-    verdict : str
-        "promote", "refuse" or "inconclusive".
-    reason : str
-        In words.
-    difference, interval : float and pair of float, optional
-        Of mean Dice, candidate less incumbent, with the paired 95 % interval.
-    missed_malignant, false_alarms, auc : float, optional
-        Changes of the share of missed malignant lesions, of false alarms on normals, and of the AUC.
-    groups, groups_needed : int, optional
-        Test groups with a lesion that were compared, and how many more would tell.
-    test_set, looks : int, optional
-        Number of the test set, and how often it was looked at.
-    look : int, optional
-        Number of the comparison in the store.
-    candidate, incumbent : str
-        Versions.
-    pictures : mapping
-        Their files by name.
-    """
-
-    verdict: str
-    reason: str
-    difference: float | None = None
-    interval: tuple[float, float] | None = None
-    missed_malignant: float | None = None
-    false_alarms: float | None = None
-    auc: float | None = None
-    groups: int | None = None
-    groups_needed: int | None = None
-    test_set: int | None = None
-    looks: int | None = None
-    look: int | None = None
-    candidate: str = ""
-    incumbent: str = ""
-    pictures: Mapping[str, Path] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JobProgress:
     """A job as the panel shows it.
 
-    Parameters
-    ----------
-    stage : Stage
-        How far it is.
-    doing : str
-        What it does at present, where it does not learn yet.
-    epoch, epochs : int
-        The epoch it is in, and how many there are to be.
-    seconds_left : float, optional
-        By its own estimate.
-    device : str, optional
-        As torch writes it.
-    losses, dices : tuple of pairs
-        Training loss and validation Dice over epochs; at epoch 0 of the model that it starts from.
-    unwatched : bool
-        Whether no image is kept apart to measure that Dice on.
-    left_out : tuple of pairs
-        Ids of the frames that do not train, each with the reason.
-    notices : tuple of str
-        What else the process told, each once.
-    model : str, optional
-        What the model it made is called.
-    promoted : str, optional
-        The version that it brought into use itself.
-    gate : GateResult, optional
-        How the comparison ended.
-    error : str, optional
-        The process's own words.
+    `doing` is what it does at present, where it does not learn yet; `seconds_left` its own estimate. `losses`
+    and `dices` are the training loss and the validation Dice over epochs, at epoch 0 of the model that it
+    starts from; `unwatched`: no image is kept apart to measure that Dice on. `left_out` are the frames that
+    do not train; `notices`, each once, what else the process told. `promoted` is the version that it brought
+    into use itself.
     """
 
     stage: Stage = Stage.NONE
@@ -128,32 +59,33 @@ class JobProgress:
     losses: Points = ()
     dices: Points = ()
     unwatched: bool = False
-    left_out: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[events.LeftOut, ...] = ()
     notices: tuple[str, ...] = ()
     model: str | None = None
     promoted: str | None = None
-    gate: GateResult | None = None
-    error: str | None = None
+    gate: events.Gate | None = None
+    failed: events.Failed | None = None
 
     @property
     def misses_files(self) -> bool:
         """Whether it failed since files of corrected images are gone, and can do without them."""
-        return self.stage is Stage.FAILED and "--skip-missing" in (self.error or "")
+        return self.failed is not None and self.failed.kind == "missing_files"
 
 
-def advance(progress: JobProgress, events: Iterable[Mapping[str, Any]]) -> JobProgress:
-    """Add what came; an event that is not known, or lacks what it should hold, changes nothing."""
+def advance(progress: JobProgress, told: Iterable[events.Event]) -> JobProgress:
+    """Add what came."""
     losses, dices = list(progress.losses), list(progress.dices)
-    for event in events:
-        try:
-            progress = replace(progress, **_read(progress, event, losses, dices))
-        except (KeyError, TypeError, ValueError):
-            continue
+    for event in told:
+        progress = replace(progress, **{"stage": Stage.RUNNING, **_read(progress, event, losses, dices)})
     return replace(progress, losses=tuple(losses), dices=tuple(dices))
 
 
 def end(
-    progress: JobProgress, last_words: str | None, *, stopped: bool = False, exit_code: int | None = None
+    progress: JobProgress,
+    last_words: events.Failed | None,
+    *,
+    stopped: bool = False,
+    exit_code: int | None = None,
 ) -> JobProgress:
     """Take note that the process is gone."""
     failed_now = exit_code not in (None, 0, _INTERRUPTED)
@@ -162,67 +94,55 @@ def end(
     if progress.stage in (Stage.FAILED, Stage.STOPPED) and (stopped or not (failed_now and last_words)):
         return progress
     if stopped or exit_code == _INTERRUPTED:
-        return replace(progress, stage=Stage.STOPPED, error=None)
-    words = last_words or "it ended without a word; the computer may have been out of memory"
-    return replace(progress, stage=Stage.FAILED, error=words)
+        return replace(progress, stage=Stage.STOPPED, failed=None)
+    silent = events.Failed(error="it ended without a word; the computer may have been out of memory")
+    return replace(progress, stage=Stage.FAILED, failed=last_words or silent)
 
 
-def _read(
+def _read(  # noqa: PLR0911, PLR0912 - a case an event
     progress: JobProgress,
-    event: Mapping[str, Any],
+    event: events.Event,
     losses: list[tuple[float, float]],
     dices: list[tuple[float, float]],
 ) -> dict[str, Any]:
     """Turn an event into what it changes."""
-    changes: dict[str, Any] = {}
-    match event["event"]:
-        case "progress":
-            changes["doing"] = f"{event['stage']}: {event['done']} of {event['total']}"
-        case "selected":
-            rows = event["left_out"]
-            changes["left_out"] = tuple((str(row["frame"]), str(row["why"])) for row in rows)
-        case "started":
+    match event:
+        case events.Progress():
+            return {"doing": f"{event.stage}: {event.done} of {event.total}"}
+        case events.Selected():
+            return {"left_out": tuple(event.left_out)}
+        case events.Started():
             # after a resumption the epochs from here on come again
-            epoch = int(event["epoch"])
-            losses[:] = [point for point in losses if point[0] <= epoch]
-            dices[:] = [point for point in dices if point[0] <= epoch]
-            changes.update(epoch=epoch, epochs=int(event["epochs"]), device=str(event["device"]))
-            changes.update(doing="", error=None)
-        case "step":
-            losses.append((event["epoch"] - 1 + event["step"] / event["steps"], float(event["loss"])))
-            changes.update(epoch=int(event["epoch"]), epochs=int(event["epochs"]), doing="")
-            changes["seconds_left"] = float(event["seconds_left"])
-        case "start_watched":
+            losses[:] = [point for point in losses if point[0] <= event.epoch]
+            dices[:] = [point for point in dices if point[0] <= event.epoch]
+            began = {"epoch": event.epoch, "epochs": event.epochs, "device": event.device}
+            return {**began, "doing": "", "failed": None}
+        case events.Step():
+            losses.append((event.epoch - 1 + event.step / event.steps, event.loss))
+            place = {"epoch": event.epoch, "epochs": event.epochs, "doing": ""}
+            return {**place, "seconds_left": event.seconds_left}
+        case events.StartWatched():
             # once, unless it broke off before its first epoch began
-            dices[:] = [] if event["dice"] is None else [(0, float(event["dice"]))]
-        case "epoch_done":
-            changes.update(epoch=int(event["epoch"]), epochs=int(event["epochs"]), doing="")
-            changes["unwatched"] = event["dice"] is None
-            if event["dice"] is not None:
-                dices.append((int(event["epoch"]), float(event["dice"])))
-        case "notice":
+            dices[:] = [] if event.dice is None else [(0, event.dice)]
+        case events.EpochDone():
+            if event.dice is not None:
+                dices.append((event.epoch, event.dice))
+            place = {"epoch": event.epoch, "epochs": event.epochs, "doing": ""}
+            return {**place, "unwatched": event.dice is None}
+        case events.Notice():
             # after a resumption some come again
-            changes["notices"] = tuple(dict.fromkeys((*progress.notices, str(event["message"]))))
-        case "finished":
-            changes.update(model=str(event["model"]), doing="", stage=Stage.DONE)
-        case "gate":
-            changes.update(gate=_read_gate(event), doing="")
-        case "promoted":
-            changes["promoted"] = str(event["version"])
-        case "failed":
-            stopped = event["error"] == "interrupted"
-            changes["stage"] = Stage.STOPPED if stopped else Stage.FAILED
-            changes["error"] = None if stopped else str(event["error"])
-    return {"stage": Stage.RUNNING, **changes}
-
-
-def _read_gate(event: Mapping[str, Any]) -> GateResult:
-    known = {name: event[name] for name in GateResult.__dataclass_fields__ if name in event}
-    if known.get("interval") is not None:
-        low, high = known["interval"]
-        known["interval"] = (float(low), float(high))
-    known["pictures"] = {name: Path(path) for name, path in event.get("pictures", {}).items()}
-    return GateResult(**known)
+            return {"notices": tuple(dict.fromkeys((*progress.notices, event.message)))}
+        case events.Finished():
+            return {"model": event.model, "doing": "", "stage": Stage.DONE}
+        case events.Gate():
+            return {"gate": event, "doing": ""}
+        case events.Promoted():
+            return {"promoted": event.version}
+        case events.Failed(kind="interrupted"):
+            return {"stage": Stage.STOPPED, "failed": None}
+        case events.Failed():
+            return {"stage": Stage.FAILED, "failed": event}
+    return {}
 
 
 def describe_progress(progress: JobProgress) -> str:
@@ -245,12 +165,12 @@ def describe_progress(progress: JobProgress) -> str:
     return " · ".join(parts)
 
 
-def describe_error(error: str, details: Path | None) -> str:
+def describe_failure(failed: events.Failed, details: Path | None) -> str:
     """Say what went wrong: of an error that Sonoloop did not foresee, where its details are."""
-    if _UNFORESEEN.match(error) is None:
-        return f"It failed: {error}"
+    if failed.kind != "unforeseen":
+        return f"It failed: {failed.error}"
     if details is None:
-        return f"It failed: an error in Sonoloop ({error})"
+        return f"It failed: an error in Sonoloop ({failed.error})"
     return f"It failed: an error in Sonoloop; details in {details}"
 
 

@@ -22,7 +22,8 @@ from sonoloop.jobs.folder import (
     planned_snapshot,
     terminate,
 )
-from sonoloop.jobs.process import Request, start_job
+from sonoloop.jobs.process import start_job
+from sonoloop.jobs.request import FinetuneRequest
 
 _POLL_MS = 500
 _PATIENCE_MS = 10_000
@@ -33,14 +34,8 @@ _IDLE_MS = 3_000
 class TrainWatch(QObject):
     """The job of one store, running or the last one.
 
-    Parameters
-    ----------
-    find_jobs : callable
-        Gives the folder of a store's jobs; called in the worker.
-    start : callable
-        Starts a job in that folder, or goes on with one; see `sonoloop.jobs.process.start_job`.
-    parent : QObject, optional
-        The owner.
+    `find_jobs` gives the folder of a store's jobs, and is called in the worker; `start` starts a job there,
+    or goes on with one (see `sonoloop.jobs.process.start_job`).
     """
 
     changed = Signal()
@@ -92,19 +87,19 @@ class TrainWatch(QObject):
         )
         self._idle.start()
 
-    def start(self, request: Request) -> None:
+    def start(self, request: FinetuneRequest) -> None:
         """Start a fine-tuning."""
-        self._begin(request, None)
+        self._begin(request)
 
-    def go_on(self, request: Request) -> None:
-        """Go on with the job that broke off; on another store than its own it is not."""
+    def go_on(self, request: FinetuneRequest) -> None:
+        """Go on with the job that broke off, as it began; on another store than its own it is not."""
         if self.can_go_on:
-            self._begin(request, self._folder)
+            self._begin(FinetuneRequest(store=request.store, who=request.who, job=self._folder))
 
-    def start_without_missing(self, request: Request) -> None:
+    def start_without_missing(self, request: FinetuneRequest) -> None:
         """Start anew on the same snapshot, without the images whose files are gone."""
         # not the same job: its checkpoint, if there is one, learned from other images
-        self._begin(replace(request, skip_missing=True), None, as_before=self._folder)
+        self._begin(replace(request, skip_missing=True), as_before=self._folder)
 
     def stop(self) -> None:
         """Ask the job to end; it is ended if it has not after ten seconds."""
@@ -126,7 +121,7 @@ class TrainWatch(QObject):
     def _folder(self) -> Path | None:
         return None if self._reader is None else self._reader.job.folder
 
-    def _begin(self, request: Request, folder: Path | None, *, as_before: Path | None = None) -> None:
+    def _begin(self, request: FinetuneRequest, *, as_before: Path | None = None) -> None:
         earlier, reader, store = self.progress, self._reader, request.store
         if earlier.stage.alive:
             return
@@ -142,7 +137,7 @@ class TrainWatch(QObject):
             asked = request
             if as_before is not None:
                 asked = replace(request, snapshot=planned_snapshot(as_before) or request.snapshot)
-            return self._start(find(store), asked, folder=folder)
+            return self._start(find(store), asked)
 
         def failed(error: Exception) -> None:
             show_problem(error)

@@ -1,0 +1,69 @@
+"""Files and folders are written whole, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from sonoloop.atomic import remove_whole, sweep, whole, write_together, write_whole
+
+
+def full(_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_file_is_replaced(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    write_whole(path, "größer")
+    assert path.read_text(encoding="utf-8") == "größer"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_on_a_full_disk_the_old_file_stays_and_nothing_is_left_of_the_new(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_files_that_belong_together_none_is_written_alone(tmp_path):
+    page, table = tmp_path / "page.html", tmp_path / "gone" / "table.csv"
+    with pytest.raises(FileNotFoundError):
+        write_together({page: "new", table: "new"})
+    assert list(tmp_path.iterdir()) == []
+    table.parent.mkdir()
+    write_together({page: "a\nb\n", table: "new"})
+    assert (page.read_bytes(), table.read_text()) == (b"a\nb\n", "new")
+
+
+def test_a_folder_that_is_not_finished_is_not_there(tmp_path):
+    folder = tmp_path / "model"
+    with pytest.raises(RuntimeError), whole(folder) as temporary:
+        temporary.mkdir()
+        (temporary / "half").touch()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with whole(folder) as temporary:
+        temporary.mkdir()
+        (temporary / "card.json").write_text("{}")
+        assert not folder.exists()
+    assert [path.name for path in folder.iterdir()] == ["card.json"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
+    folder = tmp_path / "model"
+    (tmp_path / ".model.1.tmp").mkdir()
+    (tmp_path / ".model.2.tmp").touch()
+    (tmp_path / ".other.1.tmp").touch()
+    folder.mkdir()
+    sweep(folder)
+    assert {path.name for path in tmp_path.iterdir()} == {"model", ".other.1.tmp"}
+    remove_whole(folder)
+    assert {path.name for path in tmp_path.iterdir()} == {".other.1.tmp"}
