@@ -102,6 +102,9 @@ class BatchPanel(Panel):
         self._closed = False
         self.form = make_form(BatchRequest)
         self.form["threshold"].native.setSpecialValueText(_OWN)
+        self.form["model"].native.setPlaceholderText("the one in use")
+        for folder in ("images", "out"):
+            self.form[folder].choose_btn.text = "\N{HORIZONTAL ELLIPSIS}"
         self._start = QPushButton("Predict")
         self._cancel = QPushButton("Cancel")
         self._cancel.setToolTip("Stop; what is done is kept")
