@@ -50,6 +50,7 @@ def test_the_wheel_holds_what_is_read_at_run_time(wheel):
         "sonoloop_training/py.typed",
     ):
         assert needed in names, f"{needed} is not in the wheel"
+    assert "sonoloop/store/migrations/env.py" in names
     assert any(name.startswith("sonoloop/store/migrations/versions/r0001") for name in names)
 
 

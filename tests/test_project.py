@@ -25,7 +25,7 @@ from sonoloop.store.groups import placement
 from sonoloop.store.promotions import history, incumbent
 from sonoloop.store.revisions import HeadMovedError
 from sonoloop.store.settings import change_settings
-from sonoloop.store.snapshots import count_news
+from sonoloop.store.snapshots import LearnableCounter
 from sonoloop.store.test_sets import freeze_test_set
 from sonoloop.values import Prediction
 
@@ -143,7 +143,7 @@ def test_a_test_frame_stays_one_whatever_is_accepted_after_the_first_time(make_p
         project.accept(frame, lesion(frame), label, seen=True)
     (judge,) = freeze_test_set(project.store).members
     assert judge.revision_id == first.id
-    assert count_news(project.store).judge == 1
+    assert LearnableCounter(project.store).count().test_frames == 1
 
 
 def test_what_was_once_seen_stays_seen(project, frame):
@@ -204,7 +204,7 @@ def test_samples_are_what_may_train(make_project, tmp_path):
         case = sonoloop.read(write_case(tmp_path, f"{number}.png", number))[0]
         project.accept(case, np.zeros(case.shape, np.uint8), "normal", seen=False)
     outlook = project.outlook()
-    assert (outlook.samples, outlook.news.judge, outlook.model) == (2, 1, shipped_card().model)
+    assert (outlook.samples, outlook.news.test_frames, outlook.model) == (2, 1, shipped_card().model)
 
 
 def test_beginning_with_the_shipped_model_copies_it(project, tmp_path):
@@ -260,11 +260,11 @@ def candidate(project, tmp_path):
 
 def judged(project, candidate, verdict):
     """Put a look on record, and return the gate's event of it."""
-    from sonoloop.store.test_sets import record_look
+    from sonoloop.store.test_sets import record_evaluation
 
     test_set = freeze_test_set(project.store)
     now = incumbent(project.store).version
-    look = record_look(
+    look = record_evaluation(
         project.store,
         test_set=test_set.number,
         candidate=candidate.version,

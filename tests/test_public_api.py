@@ -65,7 +65,7 @@ def test_the_code_of_the_documentation_runs_as_it_stands(root, tmp_path, monkeyp
                 row = project.import_model(tmp_path / "made")
                 yield Finished(model=row.model, path="", minutes=1.0)
             else:
-                (row,) = (line.row for line in project.models().overview.lines if not line.in_use)
+                (row,) = (line.row for line in project.models().overview.models if not line.in_use)
                 yield judged(project, row, "promote")
 
     monkeypatch.setattr(project_module, "training_events", events)

@@ -31,8 +31,8 @@ from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.database import is_file
 from sonoloop.store.file_index import Places, known_frames, work_folder
 from sonoloop.store.groups import place_frame, placement, set_aside
-from sonoloop.store.metrics import Overview, compare_models
 from sonoloop.store.model_registry import DELETED, ModelRow, find_model, mark, register
+from sonoloop.store.near_duplicates import SketchIndex
 from sonoloop.store.promotions import (
     Promotion,
     ensure_incumbent,
@@ -44,8 +44,9 @@ from sonoloop.store.promotions import (
     unlock,
 )
 from sonoloop.store.revisions import Revision
-from sonoloop.store.snapshots import News, count_news, list_snapshots
+from sonoloop.store.snapshots import Learnable, LearnableCounter, list_snapshots
 from sonoloop.store.tables import FRAMES, REVISIONS
+from sonoloop.store.test_sets import ModelComparison, compare_models
 from sonoloop.values import Correction, Frame, Label, Prediction
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Outlook:
     `samples` are the corrections that may train, those that the model has learned from among them.
     """
 
-    news: News
+    news: Learnable
     model: str
     snapshots: tuple[str, ...]
     samples: int
@@ -116,7 +117,7 @@ class ModelList:
     `back_to` names the one that `Project.roll_back` would put back into use.
     """
 
-    overview: Overview
+    overview: ModelComparison
     here: frozenset[str]
     back_to: str | None
 
@@ -226,7 +227,9 @@ class Project:
         self.library = library or Library()
         self._load = lru_cache(maxsize=1)(load_predictor or self._load_version)
         self._places = Places(store.url)
-        self._places_lock, self._load_lock = Lock(), Lock()
+        self._sketches = SketchIndex()
+        self._counter = LearnableCounter(store)
+        self._places_lock, self._load_lock, self._counter_lock = Lock(), Lock(), Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -508,7 +511,8 @@ class Project:
 
     def outlook(self) -> Outlook:
         """Count what is new since the model in use, and list the snapshots, the newest first."""
-        news = count_news(self.store)
+        with self._counter_lock:
+            news = self._counter.count()
         names = tuple(snapshot.name for snapshot in list_snapshots(self.store))
         return Outlook(news, news.model or shipped_card().model, names[::-1], news.samples)
 
@@ -571,7 +575,7 @@ class Project:
 
     def _place(self, frame: Frame) -> bool:
         """Place a frame for ever, remember its file, and tell whether it is drawn first."""
-        placed = place_frame(self.store, frame)
+        placed = place_frame(self.store, frame, index=self._sketches)
         if frame.path is not None:
             with self._places_lock:
                 self._places.remember(frame.id, frame.path, index=frame.index, pixels_hash=frame.pixels_hash)

@@ -19,6 +19,7 @@ from sonoloop.store import CorrectionStore
 from sonoloop.store import test_sets as judging
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import place_frame
+from sonoloop.store.metrics import FrameScore
 from sonoloop.store.model_registry import register
 from sonoloop.store.promotions import incumbent, lock, promote, unlock
 from sonoloop.store.settings import change_settings
@@ -57,15 +58,15 @@ def home(tmp_path_factory, model) -> Path:
         # known before, so that the verdict is certain
         for card, dice in ((shipped, 0.95), (tiny, 0.05)):
             scores = {
-                one.revision_id: {
-                    "frame": one.frame_id,
-                    "group": one.group_id,
-                    "label": "benign",
-                    "lesion": number < 12,
-                    "dice": dice if number < 12 else 1.0,
-                    "claimed": number < 12,
-                    "malignant": 0.5,
-                }
+                one.revision_id: FrameScore(
+                    frame=one.frame_id,
+                    group=one.group_id,
+                    label="benign",
+                    lesion=number < 12,
+                    dice=dice if number < 12 else 1.0,
+                    claimed=number < 12,
+                    malignant=0.5,
+                )
                 for number, one in enumerate(test_set.members)
             }
             judging.write_scores(store, card.version, scores)
@@ -178,9 +179,9 @@ def test_a_locked_project_is_told_before_the_look_is_taken(gate, home):
         used = incumbent(store).version
         other = next(v for v in Library(home / "sonoloop" / "models").versions() if v != used)
         lock(store, used, who="x", why="a study")
-        before = len(judging.looks(store))
+        before = len(judging.evaluations(store))
         told = gate(other[:8], "--promote", "--store", home / "c.sqlite")
         assert told.returncode == 2
         assert "the project is locked to" in told.stderr
-        assert len(judging.looks(store)) == before
+        assert len(judging.evaluations(store)) == before
         unlock(store, who="x", why="over")

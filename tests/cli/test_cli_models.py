@@ -18,7 +18,7 @@ from sonoloop.models.library import Library
 from sonoloop.store import CorrectionStore
 from sonoloop.store import promotions as pointer
 from sonoloop.store.model_registry import find_model, list_models, register
-from sonoloop.store.test_sets import freeze_test_set, record_look
+from sonoloop.store.test_sets import freeze_test_set, record_evaluation
 
 SHIPPED = shipped_card().model
 
@@ -243,7 +243,7 @@ def test_deleting_asks_first_on_a_terminal(models, store, tiny, folder, monkeypa
 def test_showing_a_model_tells_its_record(models, store, tiny):
     models("use", tiny, "--why", "it sees cysts", "--who", "berta")
     with CorrectionStore(store) as opened:
-        record_look(
+        record_evaluation(
             opened,
             test_set=freeze_test_set(opened).number,
             candidate=find_model(opened, tiny).version,

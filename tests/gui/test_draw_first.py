@@ -18,7 +18,7 @@ from sonoloop.imaging.grey import hash_pixels
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import placement
 from sonoloop.store.settings import change_settings
-from sonoloop.store.snapshots import count_news
+from sonoloop.store.snapshots import LearnableCounter
 from sonoloop.values import Prediction
 
 ALL_TEST = {"test_cap": 300, "first_test_share": 1.0, "test_share": 1.0, "draw_first_share": 0.0}
@@ -286,7 +286,7 @@ def test_a_sample_that_was_accepted_takes_no_part(all_test, desk, store):
     desk.accept()
     assert store.count() == 1
     assert placement(store, hash_pixels(data)).role == "neither"
-    assert (count_news(store).learn, count_news(store).judge) == (0, 0)
+    assert (LearnableCounter(store).count().new, LearnableCounter(store).count().test_frames) == (0, 0)
 
 
 def test_a_frames_file_is_remembered(desk, store, tmp_path):
@@ -307,7 +307,7 @@ def test_accepted_again_unchanged_it_stays_in_the_test_set(case, store):
     case.panel.run("accept")
     case.idle()
     assert store.count() == 1
-    assert count_news(store).judge == 1
+    assert LearnableCounter(store).count().test_frames == 1
     assert case.view.accepted
 
 

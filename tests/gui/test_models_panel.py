@@ -20,6 +20,7 @@ from sonoloop.models.library import Library
 from sonoloop.models.networks import build_network
 from sonoloop.project import Project
 from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.metrics import FrameScore
 from sonoloop.store.model_registry import list_models, mark
 from sonoloop.store.promotions import history, incumbent
 from sonoloop.store.test_sets import freeze_test_set, write_scores
@@ -229,15 +230,15 @@ def test_figures_are_those_on_the_newest_test_set(with_tuned, tuned, qtbot, stor
     scores = {}
     for judge in freeze_test_set(store).members:
         truth = store.newest(judge.frame_id).correction
-        scores[judge.revision_id] = {
-            "frame": judge.frame_id,
-            "group": judge.group_id,
-            "label": truth.label,
-            "lesion": truth.label != "normal",
-            "dice": 0.8,
-            "claimed": True,
-            "malignant": 0.2,
-        }
+        scores[judge.revision_id] = FrameScore(
+            frame=judge.frame_id,
+            group=judge.group_id,
+            label=truth.label,
+            lesion=truth.label != "normal",
+            dice=0.8,
+            claimed=True,
+            malignant=0.2,
+        )
     write_scores(store, tuned[0].version, scores)
     with_tuned.refresh()
     idle(with_tuned, qtbot)

@@ -76,5 +76,5 @@ def test_a_model_used_in_one_panel_is_that_of_the_others(panels, store_url, qtbo
     qtbot.waitUntil(lambda: "ft-b" in annotate.predicting.model_line, timeout=10_000)
     models.refresh()
     qtbot.waitUntil(
-        lambda: any(line.row.model == "ft-b" for line in models._models.overview.lines), timeout=10_000
+        lambda: any(line.row.model == "ft-b" for line in models._models.overview.models), timeout=10_000
     )

@@ -22,14 +22,15 @@ from sonoloop.gui.workers import Projects
 from sonoloop.jobs import process as train_start
 from sonoloop.jobs.events import failure
 from sonoloop.project import Outlook
-from sonoloop.store.snapshots import News
+from sonoloop.store.snapshots import Learnable
 
-NEWS = News(
+NEWS = Learnable(
     version="a" * 64,
     model="default-aaaaaaaa",
     by_class={"benign": 98, "malignant": 44, "normal": 15},
     by_annotator={"anna": 100, "bela": 57},
-    judge=41,
+    samples=157,
+    test_frames=41,
 )
 
 
@@ -53,12 +54,13 @@ class FakeProject:
 
     def outlook(self):
         self.asked.append(self.url)
-        news = News(
+        news = Learnable(
             version=self.version,
             model=f"model-{self.version[:8]}",
             by_class=NEWS.by_class,
             by_annotator=NEWS.by_annotator,
-            judge=NEWS.judge,
+            samples=self.samples,
+            test_frames=NEWS.test_frames,
         )
         return Outlook(news, news.model, ("second", "first"), self.samples)
 

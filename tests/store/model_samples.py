@@ -10,7 +10,6 @@ from store_writers import sha256
 
 from sonoloop.store import CorrectionStore
 from sonoloop.store import promotions as pointer
-from sonoloop.store import promotions as rolling_back
 from sonoloop.store.model_registry import ModelRow, register
 
 
@@ -54,7 +53,7 @@ def die_on_the_way(path: str, move: str, place: str) -> None:
             inner(*values, **more)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    pointer.move_pointer = rolling_back.move_pointer = kill
+    pointer.move_pointer = kill
     with CorrectionStore(path) as store:
         if move == "promote":
             use(store, sha256("tuned"))

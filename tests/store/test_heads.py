@@ -10,7 +10,7 @@ from store_writers import make_prediction
 
 from sonoloop.store.groups import place_frame
 from sonoloop.store.references import reference_of, set_reference
-from sonoloop.store.snapshots import count_news, take_snapshot
+from sonoloop.store.snapshots import LearnableCounter, take_snapshot
 from sonoloop.store.test_sets import freeze_test_set
 
 FRAME = make_frame(1)
@@ -31,7 +31,7 @@ def test_an_image_that_was_saved_anew_trains_once_by_what_was_said_last(store, o
     for frame in order:
         last = say(store, frame, role="train")
     assert [entry.revision_id for entry in take_snapshot(store, who="x").entries] == [last]
-    assert count_news(store).learn == 1
+    assert LearnableCounter(store).count().new == 1
     other = say(store, order[0], role="train", annotator="reader-2")
     assert [entry.revision_id for entry in take_snapshot(store, who="x").entries] == [other]
 
@@ -40,7 +40,7 @@ def test_an_image_that_was_saved_anew_judges_once(store):
     say(store, FRAME, role="test")
     last = say(store, ANEW, role="test", annotator="reader-2")
     assert [judge.revision_id for judge in freeze_test_set(store).members] == [last]
-    assert count_news(store).judge == 1
+    assert LearnableCounter(store).count().test_frames == 1
 
 
 @pytest.mark.parametrize("seen", [False, True])
@@ -50,7 +50,7 @@ def test_who_drew_it_once_does_not_judge_with_the_same_image_in_another_file(sto
     assert len(freeze_test_set(store).members) == 1
     say(store, ANEW, role="test", seen=seen)
     assert [judge.revision_id for judge in freeze_test_set(store).members] == [first]
-    assert count_news(store).judge == 1
+    assert LearnableCounter(store).count().test_frames == 1
     fresh = say(store, FRAME, role="test", annotator="reader-2")
     assert [judge.revision_id for judge in freeze_test_set(store).members] == [fresh]
 

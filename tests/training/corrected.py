@@ -25,7 +25,7 @@ from sonoloop.store import CorrectionStore
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import place_frame
 from sonoloop.store.promotions import ensure_incumbent
-from sonoloop.store.test_sets import freeze_test_set, record_look
+from sonoloop.store.test_sets import freeze_test_set, record_evaluation
 from sonoloop.values import CLASSES, Correction, Prediction
 from sonoloop_training.__main__ import main
 from sonoloop_training.finetune import run
@@ -71,7 +71,7 @@ def gate_that_says(verdict: str):
     """A gate whose look says what it is told to; how it comes to a verdict is another test's matter."""
 
     def judge(store, candidate, in_use, **options):
-        look = record_look(
+        look = record_evaluation(
             store,
             test_set=freeze_test_set(store).number,
             candidate=candidate,

@@ -24,7 +24,7 @@ from sonoloop.store import CorrectionStore
 from sonoloop.store.leases import LeaseError
 from sonoloop.store.model_registry import DELETED, find_model, list_models, mark
 from sonoloop.store.snapshots import list_snapshots, read_snapshot
-from sonoloop.store.test_sets import freeze_test_set, looks, read_scores
+from sonoloop.store.test_sets import evaluations, freeze_test_set, read_scores
 from sonoloop.store.withdrawal import withdraw
 from sonoloop_training.commands import finetune as finetune_command
 from sonoloop_training.finetune.run import finetune, renewed
@@ -138,12 +138,12 @@ def test_what_is_done_is_not_done_again(project, monkeypatch):
 def test_a_stop_after_the_verdict_costs_no_second_look(project):
     folder = break_off(project, after=Gate)
     with CorrectionStore(project.url) as store:
-        assert len(looks(store)) == 1
+        assert len(evaluations(store)) == 1
     events = list(finetune(FinetuneRequest(job=folder), library=project.library))
     assert not [event for event in events if isinstance(event, Gate)]
     made = only(events, Finished).model
     with CorrectionStore(project.url) as store:
-        assert len(looks(store)) == 1
+        assert len(evaluations(store)) == 1
         judged = len(freeze_test_set(store).members)
         assert len(read_scores(store, find_model(store, made).version)) == judged > 0
 

@@ -19,6 +19,7 @@ from sonoloop.store import CorrectionStore
 from sonoloop.store import test_sets as judging
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import place_frame
+from sonoloop.store.metrics import FrameScore
 from sonoloop.store.model_registry import find_model
 from sonoloop.store.promotions import incumbent
 from sonoloop.store.settings import change_settings
@@ -71,15 +72,15 @@ def pretend(project: Project, version: str, dices: list[float]) -> None:
         project.store,
         version,
         {
-            revision: {
-                "frame": "x",
-                "group": "x",
-                "label": labels[number % 3],
-                "lesion": number % 3 > 0,
-                "dice": dices[number],
-                "claimed": number % 3 > 0,
-                "malignant": 0.9 if number % 3 == 2 else 0.1,
-            }
+            revision: FrameScore(
+                frame="x",
+                group="x",
+                label=labels[number % 3],
+                lesion=number % 3 > 0,
+                dice=dices[number],
+                claimed=number % 3 > 0,
+                malignant=0.9 if number % 3 == 2 else 0.1,
+            )
             for number, revision in enumerate(project.revisions)
         },
     )
@@ -94,9 +95,9 @@ def test_both_models_are_scored_on_every_frame_that_judges(project, tmp_path):
         one = read_judged(project.store, Places(project.store.url), member)
         predicted = predictor.predict(one.frame).mask > 0
         kept = judging.read_scores(project.store, project.candidate)[member.revision_id]
-        assert kept["dice"] == pytest.approx(dice(predicted, one.mask), abs=1e-3)
-        assert (kept["lesion"], kept["claimed"]) == (bool(one.mask.any()), bool(predicted.any()))
-        assert kept["frame"] == member.frame_id
+        assert kept.dice == pytest.approx(dice(predicted, one.mask), abs=1e-3)
+        assert (kept.lesion, kept.claimed) == (bool(one.mask.any()), bool(predicted.any()))
+        assert kept.frame == member.frame_id
     event = told[-1]
     assert isinstance(event, Gate)
     assert json.loads(event.to_json())["event"] == "gate"
@@ -121,7 +122,7 @@ def test_every_look_is_counted_and_predicts_nothing_anew(project, tmp_path, monk
     monkeypatch.setattr("sonoloop_training.gate.scoring._score", None)
     _, found = run(project, tmp_path / "gate")
     assert found.looks == 2
-    recorded = judging.looks(project.store, found.test_set.number)
+    recorded = judging.evaluations(project.store, found.test_set.number)
     assert [look.candidate for look in recorded] == [project.candidate] * 2
     assert recorded[0].figures["difference"] == recorded[1].figures["difference"]
     assert recorded[1].figures["auc"]["frames"] == 4
@@ -152,7 +153,7 @@ def test_what_was_scored_before_a_crash_is_not_lost(project, tmp_path):
             break
     events.close()
     assert len(judging.read_scores(project.store, project.candidate)) == 6
-    assert judging.looks(project.store) == ()
+    assert judging.evaluations(project.store) == ()
     assert incumbent(project.store).version == project.incumbent
 
 
@@ -297,7 +298,7 @@ def test_old_models_are_scored_again_when_the_set_has_grown(store, tmp_path):
     assert score() == []
     assert all(len(judging.read_scores(store, version)) == 5 for version in versions)
     # nobody was compared with anybody
-    assert judging.looks(store) == ()
+    assert judging.evaluations(store) == ()
 
 
 def test_what_cannot_be_judged_is_refused(project, tmp_path):
@@ -308,7 +309,7 @@ def test_what_cannot_be_judged_is_refused(project, tmp_path):
     project.library.delete(project.candidate)
     with pytest.raises(ModelError, match="not on this machine"):
         run(project, tmp_path)
-    assert judging.looks(project.store) == ()
+    assert judging.evaluations(project.store) == ()
 
 
 def test_a_folder_that_cannot_be_written_costs_the_pictures_alone(project, tmp_path):
@@ -316,4 +317,4 @@ def test_a_folder_that_cannot_be_written_costs_the_pictures_alone(project, tmp_p
     told, found = run(project, tmp_path / "gate")
     assert found.pictures == {}
     assert any(isinstance(event, Notice) and "no pictures" in event.message for event in told)
-    assert judging.looks(project.store) == (found.look,)
+    assert judging.evaluations(project.store) == (found.look,)

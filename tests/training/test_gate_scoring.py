@@ -11,7 +11,6 @@ from sonoloop.imaging.phantom import phantom
 from sonoloop.store import CorrectionStore
 from sonoloop.store import test_sets as judging
 from sonoloop.store.groups import place_frame
-from sonoloop.store.metrics import compare_models
 from sonoloop_training.gate.scoring import score_models
 
 
@@ -25,9 +24,9 @@ def test_a_frame_that_trained_the_model_is_in_none_of_its_figures(tmp_path):
         versions = [project.candidate, project.incumbent]
         list(score_models(store, test_set, versions, device="cpu", library=project.library))
         scores = judging.read_scores(store, project.candidate)
-        assert {key for key, score in scores.items() if score["known"]} == {known.revision_id}
-        assert not any(score["known"] for score in judging.read_scores(store, project.incumbent).values())
-        frames = {line.row.version: line.figures.frames for line in compare_models(store).lines}
+        assert {key for key, score in scores.items() if score.known} == {known.revision_id}
+        assert not any(score.known for score in judging.read_scores(store, project.incumbent).values())
+        frames = {line.row.version: line.figures.frames for line in judging.compare_models(store).models}
         assert frames == {project.candidate: 5, project.incumbent: 6}
 
 
@@ -38,7 +37,7 @@ def test_what_turns_out_to_be_known_after_it_was_scored_is_in_no_figure(tmp_path
 
         def score() -> int:
             list(score_models(store, test_set, [version], device="cpu", library=project.library))
-            lines = {line.row.version: line for line in compare_models(store).lines}
+            lines = {line.row.version: line for line in judging.compare_models(store).models}
             return lines[version].figures.frames
 
         made = phantom("benign", seed=900, shape=(96, 128))

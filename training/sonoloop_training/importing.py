@@ -16,6 +16,7 @@ from sonoloop.jobs.events import Event, Imported, Progress, Unreadable
 from sonoloop.store import CorrectionStore
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import place_frame, was_withdrawn
+from sonoloop.store.near_duplicates import SketchIndex
 from sonoloop.store.references import offer_reference
 from sonoloop.store.revisions import hash_pixels
 from sonoloop.values import CLASSES, Correction, Frame
@@ -58,7 +59,7 @@ def import_dataset(
     groups: dict[str, str] = {}
     stage = f"Importing {form}"
     with CorrectionStore(store) as opened:
-        places = Places(opened.url)
+        places, index = Places(opened.url), SketchIndex()
         for done, sample in enumerate(samples):
             if done % _EVERY == 0:
                 yield Progress(stage=stage, done=done, total=len(samples))
@@ -71,7 +72,7 @@ def import_dataset(
             patient = patient_number(sample) or None
             gone = was_withdrawn(opened, frame, patient=patient)
             # also where it is gone: its pixels may be here without the patient's number
-            placed = place_frame(opened, frame, patient=patient, role=role)
+            placed = place_frame(opened, frame, patient=patient, role=role, index=index)
             if gone:
                 outcomes["unreadable"] += 1
                 yield Unreadable(image=sample.image.name, error="it was withdrawn from the store")

@@ -18,7 +18,7 @@ from sonoloop.models.bundle import read_bundle
 from sonoloop.models.library import Library, bundle_folder
 from sonoloop.store import CorrectionStore
 from sonoloop.store.groups import hash_patient
-from sonoloop.store.near_duplicates import find_near
+from sonoloop.store.near_duplicates import SketchIndex, match_copies
 from sonoloop.store.revisions import is_withdrawn
 from sonoloop.store.settings import store_secret
 from sonoloop.store.snapshots import Snapshot
@@ -80,6 +80,7 @@ class TestSide:
     unseen: frozenset[str] = frozenset()
     _patients: frozenset[str] = field(default_factory=frozenset)
     _secret: bytes = b""
+    _index: SketchIndex = field(default_factory=SketchIndex)
 
     def has_patient(self, patient: str) -> bool:
         """Tell whether a patient's frames are among them; as imported, "dataset/number"."""
@@ -99,11 +100,10 @@ class TestSide:
             seen = sketch(check_frame(frame).pixels)
         except UnsupportedImageError:
             return False
-        index = self.store.sketches
-        with index.lock, self.store.reading() as connection:
-            index.refresh(connection)
-            homes = find_near(connection, index, seen, frame.id, known={"train"})
-        return any(home.role == "test" or home.bridges for home in homes)
+        with self._index.lock, self.store.reading() as connection:
+            self._index.refresh(connection)
+            matches = match_copies(connection, self._index, seen, frame.id, known={"train"})
+        return any(match.role == "test" or match.crosses_split for match in matches)
 
 
 def read_test_side(store: CorrectionStore) -> TestSide:

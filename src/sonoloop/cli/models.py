@@ -31,24 +31,24 @@ if TYPE_CHECKING:
     from sonoloop.models.card import Card
     from sonoloop.project import Project
     from sonoloop.store.corrections import CorrectionStore
-    from sonoloop.store.metrics import Figure, Line, Overview
+    from sonoloop.store.metrics import Figure
     from sonoloop.store.model_registry import ModelRow
-    from sonoloop.store.test_sets import Look
+    from sonoloop.store.test_sets import ComparedModel, Evaluation, ModelComparison
 
 # what of a card's metrics is shown, as the training called it
 _CARD_FIGURES = {"lesion_dice": "Dice", "false_alarms": "normals with a mask", "auc": "AUC"}
 
 
-def print_list(overview: Overview, *, as_json: bool) -> None:
+def print_list(overview: ModelComparison, *, as_json: bool) -> None:
     """Print the models table."""
     if as_json:
         _print_json(
             {
                 "test_set": None if overview.test_set is None else overview.test_set.number,
                 "groups": 0 if overview.test_set is None else overview.test_set.groups,
-                "looks": overview.looks,
+                "looks": overview.evaluations,
                 "locked": overview.locked,
-                "models": [_line_to_dict(line) for line in overview.lines],
+                "models": [_line_to_dict(line) for line in overview.models],
             }
         )
         return
@@ -57,7 +57,7 @@ def print_list(overview: Overview, *, as_json: bool) -> None:
     )
     for column in table.columns[3:7]:
         column.justify = "right"
-    for line in overview.lines:
+    for line in overview.models:
         table.add_row(*(Text(cell) for cell in _cells(line, overview)))
     console = result_console(140)
     console.print(table)
@@ -68,14 +68,13 @@ def print_model(
     store: CorrectionStore, row: ModelRow, *, folder: Path | None, card: Card | None, as_json: bool
 ) -> None:
     """Print what is on record of one model."""
-    from sonoloop.store.metrics import compare_models  # noqa: PLC0415
     from sonoloop.store.promotions import history  # noqa: PLC0415
-    from sonoloop.store.test_sets import looks  # noqa: PLC0415 - `--help` loads none of these
+    from sonoloop.store.test_sets import compare_models, evaluations  # noqa: PLC0415 - `--help` loads none
 
     overview = compare_models(store)
-    line = next(line for line in overview.lines if line.row.version == row.version)
+    line = next(line for line in overview.models if line.row.version == row.version)
     moves = [move for move in history(store) if move.version == row.version]
-    judged = [look for look in looks(store) if row.version in (look.candidate, look.incumbent)]
+    judged = [look for look in evaluations(store) if row.version in (look.candidate, look.incumbent)]
     if as_json:
         values = _line_to_dict(line) | {
             "folder": None if folder is None else str(folder),
@@ -90,14 +89,14 @@ def print_model(
         console.print(f"{name + ':':<22}{value}", soft_wrap=True)
     for move in moves:
         console.print(f"{'put into use:':<22}{_day(move.created)} ({move.kind}) by {move.who}: {move.why}")
-    names = {other.row.version: other.row.model for other in overview.lines}
+    names = {other.row.version: other.row.model for other in overview.models}
     for look in judged:
         console.print(f"{'judged:':<22}{_tell_look(look, names)}", soft_wrap=True)
     for mark in row.marks:
         console.print(f"{'marked:':<22}{_day(mark.created)} {mark.mark} by {mark.who}: {mark.why}")
 
 
-def _cells(line: Line, overview: Overview) -> list[str]:
+def _cells(line: ComparedModel, overview: ModelComparison) -> list[str]:
     figures = line.figures
     dice, normals, missed, auc = (
         ("-", "-", "-", "-")
@@ -124,7 +123,7 @@ def _cells(line: Line, overview: Overview) -> list[str]:
     ]
 
 
-def _foot(overview: Overview) -> str:
+def _foot(overview: ModelComparison) -> str:
     words = ["* in use"]
     if overview.test_set is None:
         words.append("nothing was judged yet")
@@ -132,14 +131,16 @@ def _foot(overview: Overview) -> str:
         frames, groups = len(overview.test_set.members), overview.test_set.groups
         words.append(
             f"judged on test set {overview.test_set.number}: {frames} frames of {groups} groups, looked at "
-            f"{overview.looks} times"
+            f"{overview.evaluations} times"
         )
     if overview.locked is not None:
         words.append("the project is locked")
     return "; ".join(words)
 
 
-def _facts(line: Line, overview: Overview, folder: Path | None, card: Card | None) -> list[tuple[str, str]]:
+def _facts(
+    line: ComparedModel, overview: ModelComparison, folder: Path | None, card: Card | None
+) -> list[tuple[str, str]]:
     row, figures = line.row, line.figures
     facts = [
         ("model", row.model + (" (in use)" if line.in_use else "")),
@@ -175,7 +176,7 @@ def _facts(line: Line, overview: Overview, folder: Path | None, card: Card | Non
     return facts
 
 
-def _tell_look(look: Look, names: dict[str, str]) -> str:
+def _tell_look(look: Evaluation, names: dict[str, str]) -> str:
     candidate, other = names.get(look.candidate, look.candidate[:8]), names.get(look.incumbent, "?")
     return (
         f"{_day(look.created)} {candidate} against {other} on test set {look.test_set}: {look.verdict}. "
@@ -204,7 +205,7 @@ def _day(when: datetime) -> str:
     return when.date().isoformat()
 
 
-def _line_to_dict(line: Line) -> dict[str, Any]:
+def _line_to_dict(line: ComparedModel) -> dict[str, Any]:
     values = asdict(line.row)
     figures = None if line.figures is None else asdict(line.figures)
     return values | {

@@ -126,17 +126,25 @@ def correlate(one: Sketch, other: Sketch) -> tuple[float, bool]:
     best = int(forth[0].argmin())
     mirrored = bool(forth[1][best])
     image = _flatten(other.thumbnail, _WINDOWS[:1])[0]
-    target = _Target.of(image[:, ::-1] if mirrored else image)
+    target = image[:, ::-1] if mirrored else image
+    spectrum = _spectrum(target).conj()
+    energies = _shifts(_spectrum(np.ones_like(target)) * _spectrum(target**2).conj())
     start = _WINDOWS[best]
 
-    def fit(across: float, down: float) -> float:
-        return target.correlation(_flatten(one.thumbnail, [_scale(start, across, down)])[0])
+    def fit(*scales: tuple[float, float]) -> list[float]:
+        """Return the highest correlation over shifts, of what then overlaps, for each scale of the window."""
+        some = _flatten(one.thumbnail, [_scale(start, *scale) for scale in scales])
+        theirs = _shifts(_spectrum(some**2) * _spectrum(np.ones_like(some)).conj())
+        # at least the energy of one pixel, for images that are flat where they overlap
+        both = np.sqrt(np.maximum(theirs, 1) * np.maximum(energies, 1))
+        return [float(highest) for highest in (_shifts(_spectrum(some) * spectrum) / both).max(axis=(1, 2))]
 
-    found = fit(1, 1)
+    (found,) = fit((1, 1))
     if found >= _ENOUGH:
         return found, mirrored
-    highest, across = max([(found, 1.0), *((fit(scale, 1), scale) for scale in _SCALES)])
-    return max(highest, *(fit(across, scale) for scale in _SCALES)), mirrored
+    wider = fit(*((scale, 1) for scale in _SCALES))
+    highest, across = max([(found, 1.0), *zip(wider, _SCALES, strict=True)])
+    return max(highest, *fit(*((across, scale) for scale in _SCALES))), mirrored
 
 
 def _squash(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -184,33 +192,14 @@ def _scale(window: Box, across: float, down: float) -> Box:
     return max(0.0, x - wide), max(0.0, y - high), min(1.0, x + wide), min(1.0, y + high)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Target:
-    """The image that another is shifted over: its spectrum, and its energy in what overlaps at each shift."""
-
-    spectrum: NDArray[np.complex64]
-    energies: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, image: NDArray[np.float32]) -> _Target:
-        inside = np.ones_like(image)
-        return cls(_spectrum(image).conj(), _shifts(_spectrum(inside) * _spectrum(image**2).conj()))
-
-    def correlation(self, one: NDArray[np.float32]) -> float:
-        """Return the highest normalised correlation over shifts, of what then overlaps."""
-        energies = _shifts(_spectrum(one**2) * _spectrum(np.ones_like(one)).conj())
-        # at least the energy of one pixel, for images that are flat where they overlap
-        scale = np.sqrt(np.maximum(energies, 1) * np.maximum(self.energies, 1))
-        return float((_shifts(_spectrum(one) * self.spectrum) / scale).max())
-
-
 def _spectrum(image: NDArray[np.float32]) -> NDArray[np.complex64]:
     spectrum: NDArray[np.complex64] = fft.rfft2(image, _PADDED)
     return spectrum
 
 
 def _shifts(product_: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """Turn a product of spectra back, the shifts tried alone."""
+    """Turn products of spectra back, the shifts tried alone."""
     middle = slice(_PADDED[0] // 2 - _MAX_SHIFT, _PADDED[0] // 2 + _MAX_SHIFT + 1)
-    shifts: NDArray[np.float32] = fft.fftshift(fft.irfft2(product_, _PADDED))[middle, middle]
+    every = fft.fftshift(fft.irfft2(product_, _PADDED), axes=(-2, -1))
+    shifts: NDArray[np.float32] = every[..., middle, middle]
     return shifts

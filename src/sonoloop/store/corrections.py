@@ -19,7 +19,6 @@ from sqlalchemy import Connection, Select, func, insert, not_, or_, select, upda
 from sonoloop.errors import StoreError
 from sonoloop.store.database import Database, add_if_new
 from sonoloop.store.integrity import find_problems
-from sonoloop.store.near_duplicates import SketchIndex
 from sonoloop.store.revisions import (
     HeadMovedError,
     Revision,
@@ -45,8 +44,6 @@ class CorrectionStore(Database):
 
     def __init__(self, url: str | os.PathLike[str] | None = None) -> None:
         super().__init__(url)
-        # what `sonoloop.store.groups` keeps in memory of this store's frames
-        self.sketches = SketchIndex()
         # the pixels of new frames of withdrawn patients, with the date: nothing of them is in the store
         self.turned_away: dict[str, str] = {}
 
@@ -114,7 +111,7 @@ class CorrectionStore(Database):
     def verify(self) -> list[str]:
         """Check the database, its guards, and that every mask is still what was accepted."""
         self._open()
-        return find_problems(self.reading)
+        return find_problems(self)
 
     def _read_last(self, query: Select[Any]) -> Revision | None:
         last = query.order_by(None).order_by(REVISIONS.c.number.desc()).limit(1)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     NullPool,
+    Row,
     Table,
     create_engine,
     event,
@@ -125,6 +126,11 @@ def in_batches(ids: Iterable[str]) -> Iterator[list[str]]:
 def now() -> str:
     """Return the time as the store keeps it."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def values_of(row: Row[Any]) -> dict[str, Any]:
+    """Give a row's values by column, with the time that `now` wrote read back."""
+    return {**row._mapping, "created": datetime.fromisoformat(row.created)}
 
 
 def check_who(who: str) -> None:

@@ -13,21 +13,17 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import URL, not_, select
 
 from sonoloop.atomic import whole
 from sonoloop.errors import ImageError, StoreError, TrainingError
 from sonoloop.imaging.io import find_images, read_study
-from sonoloop.store.database import data_folder, is_file
+from sonoloop.store.database import Database, data_folder, is_file
 from sonoloop.store.revisions import is_withdrawn
 from sonoloop.store.tables import FRAMES
 from sonoloop.values import Frame
-
-if TYPE_CHECKING:
-    from sonoloop.store.corrections import CorrectionStore
-
 
 _log = logging.getLogger(__name__)
 
@@ -40,19 +36,10 @@ _BINARY = getattr(os, "O_BINARY", 0)  # Windows would write other line ends
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a frame's file was last seen.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file, absolute; it may be gone by now.
-    index : int
-        Number of the frame in it, from 0.
-    pixels_hash : str, optional
-        Hash of the frame's decoded pixels.
-    """
+    """Where a frame's file was last seen: absolute, and it may be gone by now."""
 
     path: Path
+    # number of the frame in the file, from 0
     index: int
     pixels_hash: str | None
 
@@ -119,13 +106,7 @@ def _store_name(job: Path) -> str | None:
 
 
 class Places:
-    """The key file of a store.
-
-    Parameters
-    ----------
-    url : sqlalchemy.URL
-        See `sonoloop.store.CorrectionStore.url`.
-    """
+    """The key file of a store, by the store's URL."""
 
     def __init__(self, url: URL) -> None:
         self._path = work_folder(url) / "places.jsonl"
@@ -281,28 +262,19 @@ class Searching:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relinked:
-    """What a search came to.
-
-    Parameters
-    ----------
-    images, unreadable : int
-        Files looked at, and how many of them could not be read.
-    found : tuple of str
-        Ids of the frames whose files are known now and were not before.
-    resaved : tuple of str
-        Those among them whose file has other bytes and the same pixels.
-    missing : tuple of str
-        Ids of the frames that were asked for and have no file, neither where it was nor where was searched.
-    """
+    """What a search came to: files looked at, those that could not be read, and ids of frames."""
 
     images: int
     unreadable: int
+    # whose files are known now and were not before
     found: tuple[str, ...]
+    # those among them whose file has other bytes and the same pixels
     resaved: tuple[str, ...]
+    # who have no file, neither where it was nor where was searched
     missing: tuple[str, ...]
 
 
-def known_frames(store: CorrectionStore) -> dict[str, str]:
+def known_frames(store: Database) -> dict[str, str]:
     """Name the frames of a store that a search may look for: all but those that were withdrawn."""
     with store.reading() as connection:
         query = select(FRAMES.c.id, FRAMES.c.pixels_hash).where(not_(is_withdrawn(FRAMES.c.id)))
@@ -357,14 +329,11 @@ def _is_file(place: Place | None) -> bool:
 
 
 def _is_there(place: Place | None, pixels_hash: str) -> bool:
-    """Whether a frame's file is where it was, with the pixels that it had."""
-    if place is None or not place.path.is_file():
-        return False
     try:
-        frames = read_study(place.path).frames
-    except ImageError:
+        reread(place, pixels_hash)
+    except TrainingError:
         return False
-    return place.index < len(frames) and frames[place.index].pixels_hash == pixels_hash
+    return True
 
 
 def reread(place: Place | None, pixels_hash: str) -> Frame:

@@ -1,8 +1,8 @@
-"""Which frames train and which judge: decided once, by group, when a frame enters the store.
+"""Which frames train and which test: decided once, by group, when a frame enters the store.
 
 A group is a patient, or else the near copies of a frame. Its role is drawn by a keyed hash, so that it
 follows from nothing that can be seen, and stored; whoever joins inherits it. A frame that has something in
-common with groups on both sides trains nowhere and judges nothing.
+common with groups on both sides crosses the split: it trains nowhere and tests nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -20,17 +19,17 @@ from sonoloop.errors import StoreError, UnsupportedImageError
 from sonoloop.imaging.fingerprints import Sketch, sketch
 from sonoloop.imaging.grey import check_frame
 from sonoloop.store.corrections import add_frame
-from sonoloop.store.database import hold, now
+from sonoloop.store.database import in_batches, now
 from sonoloop.store.model_registry import LEAKED, add_mark, models_from, snapshots_with
 from sonoloop.store.near_duplicates import (
-    Home,
+    Match,
     SketchIndex,
-    count_change,
-    find_near,
-    find_near_ids,
-    find_patient,
-    find_twin_ids,
-    find_twins,
+    find_copies,
+    hold_sketches,
+    match_copies,
+    match_patient,
+    match_pixels,
+    note_sketches,
     write_sketch,
 )
 from sonoloop.store.revisions import (
@@ -40,251 +39,122 @@ from sonoloop.store.revisions import (
     is_withdrawn,
     set_apart,
 )
-from sonoloop.store.settings import StoreSettings, secret_in, settings_in, store_secret
+from sonoloop.store.settings import (
+    StoreSettings,
+    read_value,
+    secret_in,
+    settings_in,
+    store_secret,
+    write_value,
+)
 from sonoloop.store.tables import FRAMES, GROUPS, HEADS, MEMBERS, REVISIONS, GroupRole, Role
 from sonoloop.values import Frame
 
 if TYPE_CHECKING:
     from sonoloop.store.corrections import CorrectionStore
 
-
-def hash_patient(secret: bytes, patient: str) -> str:
-    """Hash a patient's number with the store's secret; 64 hex digits."""
-    return _hash(secret, "patient", patient.strip())
-
-
-def hash_alone(secret: bytes, frame_id: str) -> str:
-    """Name the group of a frame that begins one of its own; 64 hex digits."""
-    return _hash(secret, "frame", frame_id)
-
-
-def draw_role(connection: Connection, settings: StoreSettings, *, secret: bytes, group_id: str) -> GroupRole:
-    """Draw what a new group is for."""
-    tests = select(func.count()).select_from(GROUPS).where(GROUPS.c.role == "test")
-    if (connection.scalar(tests) or 0) >= settings.test_cap:
-        return "train"
-    wanted = settings.first_lesion_groups
-    first = len(connection.execute(_select_lesion_tests().limit(wanted)).all()) < wanted
-    share = settings.first_test_share if first else settings.test_share
-    return "test" if _fraction(secret, "role", group_id) < share else "train"
-
-
-def draws_first(settings: StoreSettings, *, secret: bytes, frame_id: str, role: Role) -> bool:
-    """Say whether a frame is drawn before its prediction is shown."""
-    return role == "test" or _fraction(secret, "draw first", frame_id) < settings.draw_first_share
-
-
-def count_lesion_tests(connection: Connection) -> int:
-    """Count the groups kept for testing in which somebody marked a lesion."""
-    return len(connection.execute(_select_lesion_tests()).all())
-
-
-def _select_lesion_tests() -> Select[tuple[str]]:
-    has_lesion = or_(
-        REVISIONS.c.mask_decision != "none",  # that is what an empty mask is called
-        REVISIONS.c.label.in_(("benign", "malignant")),
-    )
-    marked = (
-        exists()
-        .where(
-            MEMBERS.c.group_id == GROUPS.c.id,
-            not_(MEMBERS.c.bridges),
-            HEADS.c.frame_id == MEMBERS.c.frame_id,
-            REVISIONS.c.id == HEADS.c.revision_id,
-            has_lesion,
-            not_(is_withdrawn(MEMBERS.c.frame_id)),
-        )
-        .correlate(GROUPS)
-    )
-    return select(GROUPS.c.id).where(GROUPS.c.role == "test", marked)
-
-
-def _fraction(secret: bytes, what: str, value: str) -> float:
-    return int(_hash(secret, what, value)[:16], 16) / 2**64
-
-
-def _hash(secret: bytes, what: str, value: str) -> str:
-    return hmac.new(secret, f"{what}\0{value}".encode(), hashlib.sha256).hexdigest()
-
-
 _log = logging.getLogger(__name__)
-_BATCH = 500
+_ROLES = "roles"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Homes:
-    """The groups that a frame has something in common with.
+class Placement:
+    """Where a frame belongs."""
 
-    Parameters
-    ----------
-    patient : list of Home
-        Where its patient's frames are.
-    copies : list of Home
-        Where its near copies are, the same pixels first.
-    """
+    frame_id: str
+    group_id: str
+    # "neither" for a frame that crosses the split, or that was withdrawn or its patient
+    role: Role
+    # keyed hash of the patient's number, where that is known
+    patient: str | None
+    # before the prediction is shown: every test frame, and some others so that those cannot be told
+    draw_first: bool
 
-    patient: list[Home]
-    copies: list[Home]
 
-    @classmethod
-    def of(
-        cls,
-        connection: Connection,
-        index: SketchIndex,
-        frame: Frame,
-        *,
-        seen: Sketch | None,
-        hashed: str | None,
-        member: Row[Any] | None,
-    ) -> Homes:
-        """Look in a writing transaction, with an index that was refreshed in it."""
-        patient = [] if hashed is None else find_patient(connection, hashed)
-        twins = find_twins(connection, frame.id, frame.pixels_hash)
-        known = {home.role for home in (*patient, *twins)} | ({member.role} if member else set())
-        near = [] if seen is None else find_near(connection, index, seen, frame.id, known=known)
-        return cls(patient=patient, copies=[*twins, *near])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Arrival:
+    """A frame that is placed, how it looks, and the hash of its patient, as far as these are known."""
+
+    frame: Frame
+    seen: Sketch | None
+    patient: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Matches:
+    """Where a frame's patient is, and where its near copies are, those of the same pixels first."""
+
+    patient: list[Match]
+    copies: list[Match]
 
     @property
     def roles(self) -> set[GroupRole]:
-        """What those groups are for."""
-        return {home.role for home in (*self.patient, *self.copies)}
+        return {match.role for match in (*self.patient, *self.copies)}
 
-    def bridges(self, own: GroupRole) -> bool:
-        """Whether a frame in a group with this role would belong to both sides."""
-        return len({own, *self.roles}) > 1 or any(home.bridges for home in self.copies)
+    def cross_split(self, own: GroupRole) -> bool:
+        """Tell whether a frame in a group with this role would belong to both sides."""
+        return len({own, *self.roles}) > 1 or any(match.crosses_split for match in self.copies)
 
 
-def add_member(
-    connection: Connection,
-    index: SketchIndex,
+def place_frame(
+    store: CorrectionStore,
     frame: Frame,
-    homes: Homes,
-    hashed: str | None,
     *,
-    forced: GroupRole | None,
-    seen: Sketch | None,
-) -> None:
-    """Place a frame that has no group yet, and draw what the group is for if that is new too.
+    patient: str | None = None,
+    role: GroupRole | None = None,
+    index: SketchIndex | None = None,
+) -> Placement:
+    """Give a frame its group, and with it its role; asked again, the answer is the same.
 
-    An image that an earlier Sonoloop stored may have trained: it never comes to judge.
+    Only news changes it: a patient that was not known before, or pixels that were not seen, may show that
+    the frame belongs to both sides, and its near copies with it; models that had trained on them are then
+    marked. Who places many frames keeps one index for all; without one every sketch is read each time.
     """
-    _enter(connection, frame)
-    corrected = bool(connection.scalar(select(exists().where(REVISIONS.c.frame_id == frame.id))))
-    secret = secret_in(connection)
-    if homes.patient:
-        group_id = homes.patient[0].group_id
-    elif hashed is not None:
-        group_id = hashed
-    else:
-        group_id = homes.copies[0].group_id if homes.copies else hash_alone(secret, frame.id)
-    role: GroupRole | None = connection.scalar(select(GROUPS.c.role).where(GROUPS.c.id == group_id))
-    if role is None:
-        # a patient's new group inherits from its near copies too
-        inherited = next(iter(homes.roles)) if len(homes.roles) == 1 else None
-        drawn = draw_role(connection, settings_in(connection), secret=secret, group_id=group_id)
-        role = "train" if corrected else forced or inherited or drawn
-        _found(connection, group_id, role)
-    bridges = homes.bridges("train" if corrected else role)
-    _insert(connection, frame.id, group_id, hashed, bridges=bridges, seen=seen)
-    if bridges:
-        spread_bridge(connection, index, frame, group_id, seen=seen)
+    if role is not None and role not in get_args(GroupRole):
+        raise ValueError(f"a new group's role must be train or test, got {role!r}")
+    patient = (patient or "").strip() or None
+    with store.reading() as connection:
+        member = read_member(connection, frame.id)
+        if member is not None and (member.withdrawn or _knows_all(connection, member, patient)):
+            return _read_placement(connection, member)
+        if member is None and _is_gone(store, connection, frame):
+            return _refuse(connection, frame)
+    seen = _try_sketch(frame)
+    index = index or SketchIndex()
+    with index.lock:
+        with store.writing() as connection:
+            hold_sketches(connection)
+            index.refresh(connection)
+            member = read_member(connection, frame.id)
+            hashed = None if patient is None else hash_patient(secret_in(connection), patient)
+            if is_refused(connection, member, frame.pixels_hash, hashed):
+                return _turn_away(store, connection, frame, hashed)
+            arrival = _Arrival(frame=frame, seen=seen, patient=hashed)
+            is_news = seen is not None and (member is None or not member.seen)
+            matches = _find_matches(connection, index, arrival, member)
+            if member is None:
+                _enter(connection, index, arrival, matches, forced=role)
+            else:
+                _revise(connection, index, arrival, matches, member)
+            changes = note_sketches(connection, [frame.id]) if is_news else None
+            placed = _read_placement(connection, _known_member(connection, frame.id))
+        if seen is not None and changes is not None:
+            index.add(frame.id, write_sketch(seen)[1], changes)
+    return placed
 
 
-def add_outsider(connection: Connection, frame: Frame) -> None:
-    """Place a frame that is new to the store in a group of its own, to take no part."""
-    _enter(connection, frame)
-    group_id = hash_alone(secret_in(connection), frame.id)
-    _found(connection, group_id, "train")
-    _insert(connection, frame.id, group_id, None, bridges=True, seen=None)
+def set_aside(store: CorrectionStore, frame: Frame) -> None:
+    """Place a frame so that it takes no part: it trains nothing and tests nothing.
 
-
-def revise_member(
-    connection: Connection,
-    index: SketchIndex,
-    frame: Frame,
-    member: Row[Any],
-    homes: Homes,
-    *,
-    hashed: str | None,
-    seen: Sketch | None,
-) -> None:
-    """Take up what was not known of a frame when it was placed."""
-    changes: dict[str, Any] = {}
-    if hashed is not None and member.patient is None:
-        changes["patient"] = hashed
-    elif hashed not in (None, member.patient):
-        _log.warning("image %s was given under two patient numbers; the first is kept", member.frame_id[:12])
-    if seen is not None and not member.seen:
-        changes["thumbnail"], changes["bits"] = write_sketch(seen)
-    if homes.bridges(member.role) and not member.bridges:
-        changes["bridges"] = True
-    if changes:
-        own = MEMBERS.c.frame_id == member.frame_id
-        connection.execute(update(MEMBERS).where(own).values(changes))
-    if "bridges" in changes:
-        spread_bridge(connection, index, frame, member.group_id, seen=seen)
-
-
-def spread_bridge(
-    connection: Connection, index: SketchIndex, frame: Frame, group_id: str, *, seen: Sketch | None
-) -> None:
-    """Have what looks like a frame that belongs to both sides take no part either, and mark its models.
-
-    Those are the frames of the same pixels, its near copies, and the groups that such make up. The other
-    frames of a patient stay where they are.
+    So it is with simulated samples, which people try the program on. A frame that was placed stays as it is.
     """
-    alike = {frame.id, *find_twin_ids(connection, frame.id, frame.pixels_hash)}
-    if seen is not None:
-        alike |= find_near_ids(connection, index, seen, frame.id)
-    theirs = select(MEMBERS.c.group_id).where(MEMBERS.c.frame_id.in_(alike))
-    groups = {group_id, *connection.scalars(theirs)}
-    # the group of a patient is called by the patient's hash
-    patients = select(MEMBERS.c.patient).where(MEMBERS.c.patient.in_(groups))
-    groups -= set(connection.scalars(patients))
-    members = select(MEMBERS.c.frame_id).where(
-        or_(MEMBERS.c.frame_id.in_(alike), MEMBERS.c.group_id.in_(groups)),
-        or_(MEMBERS.c.bridges.is_(False), MEMBERS.c.frame_id == frame.id),
-    )
-    changed = sorted(connection.scalars(members))
-    for start in range(0, len(changed), _BATCH):
-        some = MEMBERS.c.frame_id.in_(changed[start : start + _BATCH])
-        connection.execute(update(MEMBERS).where(some).values(bridges=True))
-    _mark_models(connection, changed)
-
-
-def _mark_models(connection: Connection, frame_ids: Sequence[str]) -> None:
-    """Mark the models that trained on frames which turned out to belong to the test side too."""
-    marked: set[str] = set()
-    for frame_id in frame_ids:
-        for version in models_from(connection, snapshots_with(connection, [frame_id], role="train")):
-            if version not in marked:
-                marked.add(version)
-                why = f"it trained on image {frame_id[:12]}, which belongs to the test side too"
-                add_mark(connection, version, LEAKED, why=why, who="sonoloop")
-
-
-def _enter(connection: Connection, frame: Frame) -> None:
-    height, width = frame.shape
-    row = {"id": frame.id, "pixels_hash": frame.pixels_hash, "height": height, "width": width}
-    add_frame(connection, row)
-
-
-def _found(connection: Connection, group_id: str, role: GroupRole) -> None:
-    connection.execute(insert(GROUPS).values(id=group_id, role=role, created=now()))
-
-
-def _insert(
-    connection: Connection,
-    frame_id: str,
-    group_id: str,
-    patient: str | None,
-    *,
-    bridges: bool,
-    seen: Sketch | None,
-) -> None:
-    thumbnail, bits = (b"", b"") if seen is None else write_sketch(seen)
-    row = {"frame_id": frame_id, "group_id": group_id, "patient": patient, "bridges": bridges}
-    connection.execute(insert(MEMBERS).values(**row, thumbnail=thumbnail, bits=bits))
+    with store.writing() as connection:
+        hold_sketches(connection)
+        if read_member(connection, frame.id) is None and not _is_gone(store, connection, frame):
+            _add_frame(connection, frame)
+            group_id = _hash_alone(secret_in(connection), frame.id)
+            _add_group(connection, group_id, "train")
+            _add_member(connection, frame.id, group_id, crosses_split=True)
 
 
 def place_unseen(connection: Connection, frame_id: str) -> None:
@@ -293,11 +163,27 @@ def place_unseen(connection: Connection, frame_id: str) -> None:
     It joins the group of the frames of the same pixels, or trains in one of its own.
     """
     pixels_hash = connection.scalar(select(FRAMES.c.pixels_hash).where(FRAMES.c.id == frame_id))
-    twins = find_twins(connection, frame_id, str(pixels_hash))
-    group_id = twins[0].group_id if twins else hash_alone(secret_in(connection), frame_id)
+    twins = match_pixels(connection, frame_id, str(pixels_hash))
+    group_id = twins[0].group_id if twins else _hash_alone(secret_in(connection), frame_id)
     if not twins:
-        _found(connection, group_id, "train")
-    _insert(connection, frame_id, group_id, None, bridges=len({twin.role for twin in twins}) > 1, seen=None)
+        _add_group(connection, group_id, "train")
+    _add_member(connection, frame_id, group_id, crosses_split=len({twin.role for twin in twins}) > 1)
+
+
+def placement(store: CorrectionStore, frame_id: str) -> Placement | None:
+    """Give where a frame belongs, if it was placed."""
+    with store.reading() as connection:
+        member = read_member(connection, frame_id)
+        return None if member is None else _read_placement(connection, member)
+
+
+def was_withdrawn(store: CorrectionStore, frame: Frame, *, patient: str | None = None) -> bool:
+    """Tell whether nothing is stored of a frame, since it was withdrawn or its patient was."""
+    secret = store_secret(store)
+    with store.reading() as connection:
+        hashed = hash_patient(secret, patient) if patient else None
+        member = read_member(connection, frame.id)
+        return _is_gone(store, connection, frame, member=member, hashed=hashed)
 
 
 def read_member(connection: Connection, frame_id: str) -> Row[Any] | None:
@@ -319,101 +205,147 @@ def read_member(connection: Connection, frame_id: str) -> Row[Any] | None:
     return connection.execute(query).one_or_none()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
-    """Where a frame belongs.
+def hash_patient(secret: bytes, patient: str) -> str:
+    """Hash a patient's number with the store's secret; 64 hex digits."""
+    return _hash(secret, "patient", patient.strip())
 
-    Parameters
-    ----------
-    frame_id : str
-        See `sonoloop.values.Frame`.
-    group_id : str
-        64 hex digits.
-    role : str
-        "train", "test", or "neither" for a frame that belongs to both sides, or that was withdrawn or its
-        patient.
-    patient : str, optional
-        Keyed hash of the patient's number, where that is known.
-    draw_first : bool
-        Whether the annotator draws before the prediction is shown: every test frame, and some others so
-        that those cannot be told.
+
+def read_role_changes(connection: Connection) -> int:
+    """Count how often the role of a frame that has a correction may have changed."""
+    return int(read_value(connection, _ROLES) or 0)
+
+
+def _find_matches(
+    connection: Connection, index: SketchIndex, arrival: _Arrival, member: Row[Any] | None
+) -> _Matches:
+    frame, seen = arrival.frame, arrival.seen
+    patient = [] if arrival.patient is None else match_patient(connection, arrival.patient)
+    twins = match_pixels(connection, frame.id, frame.pixels_hash)
+    known = {match.role for match in (*patient, *twins)} | ({member.role} if member else set())
+    near = [] if seen is None else match_copies(connection, index, seen, frame.id, known=known)
+    return _Matches(patient=patient, copies=[*twins, *near])
+
+
+def _enter(
+    connection: Connection,
+    index: SketchIndex,
+    arrival: _Arrival,
+    matches: _Matches,
+    *,
+    forced: GroupRole | None,
+) -> None:
+    """Place a frame that has no group yet, and draw what the group is for if that is new too.
+
+    An image that an earlier Sonoloop stored may have trained: it never comes to test.
     """
+    frame = arrival.frame
+    _add_frame(connection, frame)
+    corrected = _is_corrected(connection, frame.id)
+    secret = secret_in(connection)
+    if matches.patient:
+        group_id = matches.patient[0].group_id
+    elif arrival.patient is not None:
+        group_id = arrival.patient
+    else:
+        group_id = matches.copies[0].group_id if matches.copies else _hash_alone(secret, frame.id)
+    role: GroupRole | None = connection.scalar(select(GROUPS.c.role).where(GROUPS.c.id == group_id))
+    if role is None:
+        # a patient's new group inherits from its near copies too
+        inherited = next(iter(matches.roles)) if len(matches.roles) == 1 else None
+        role = "train" if corrected else forced or inherited
+        role = role or draw_role(connection, settings_in(connection), secret=secret, group_id=group_id)
+        _add_group(connection, group_id, role)
+    crosses = matches.cross_split("train" if corrected else role)
+    _add_member(connection, frame.id, group_id, arrival.patient, crosses_split=crosses, seen=arrival.seen)
+    if crosses:
+        _spread_crossing(connection, index, arrival, group_id)
 
-    frame_id: str
-    group_id: str
-    role: Role
-    patient: str | None
-    draw_first: bool
+
+def _revise(
+    connection: Connection, index: SketchIndex, arrival: _Arrival, matches: _Matches, member: Row[Any]
+) -> None:
+    """Take up what was not known of a frame when it was placed."""
+    changes: dict[str, Any] = {}
+    if arrival.patient is not None and member.patient is None:
+        changes["patient"] = arrival.patient
+    elif arrival.patient not in (None, member.patient):
+        _log.warning("image %s was given under two patient numbers; the first is kept", member.frame_id[:12])
+    if arrival.seen is not None and not member.seen:
+        changes["thumbnail"], changes["bits"] = write_sketch(arrival.seen)
+    if matches.cross_split(member.role) and not member.bridges:
+        changes["bridges"] = True
+    if changes:
+        own = MEMBERS.c.frame_id == member.frame_id
+        connection.execute(update(MEMBERS).where(own).values(changes))
+    if "bridges" in changes:
+        _spread_crossing(connection, index, arrival, member.group_id)
 
 
-def place_frame(
-    store: CorrectionStore, frame: Frame, *, patient: str | None = None, role: GroupRole | None = None
-) -> Placement:
-    """Give a frame its group, and with it its role; asked again, the answer is the same.
+def _spread_crossing(connection: Connection, index: SketchIndex, arrival: _Arrival, group_id: str) -> None:
+    """Have what looks like a frame that belongs to both sides take no part either, and mark its models.
 
-    Only news changes it: a patient that was not known before, or pixels that were not seen, may show that
-    the frame belongs to both sides, and its near copies with it; models that had trained on them are then
-    marked.
+    Those are the frames of the same pixels, its near copies, and the groups that such make up. The other
+    frames of a patient stay where they are.
     """
-    if role is not None and role not in get_args(GroupRole):
-        raise ValueError(f"a new group's role must be train or test, got {role!r}")
-    patient = (patient or "").strip() or None
-    with store.reading() as connection:
-        member = read_member(connection, frame.id)
-        if member is not None and (member.withdrawn or _knows_all(connection, member, patient)):
-            return _read_placement(connection, member)
-        if member is None and _is_gone(store, connection, frame):
-            return _refuse(connection, frame)
-    seen = _try_sketch(frame)
-    index = store.sketches
-    with index.lock:
-        with store.writing() as connection:
-            hold(connection, GROUPS)
-            index.refresh(connection)
-            member = read_member(connection, frame.id)
-            hashed = None if patient is None else hash_patient(secret_in(connection), patient)
-            if is_refused(connection, member, frame.pixels_hash, hashed):
-                return _turn_away(store, connection, frame, hashed)
-            news = seen is not None and (member is None or not member.seen)
-            homes = Homes.of(connection, index, frame, seen=seen, hashed=hashed, member=member)
-            if member is None:
-                add_member(connection, index, frame, homes, hashed, forced=role, seen=seen)
-            else:
-                revise_member(connection, index, frame, member, homes, hashed=hashed, seen=seen)
-            changes = count_change(connection) if news else None
-            placed = _read_placement(connection, _known_member(connection, frame.id))
-        if seen is not None and changes is not None:
-            index.add(frame.id, write_sketch(seen)[1], changes)
-    return placed
+    frame = arrival.frame
+    same = select(FRAMES.c.id).where(FRAMES.c.pixels_hash == frame.pixels_hash)
+    alike = {frame.id, *connection.scalars(same)}
+    if arrival.seen is not None:
+        alike |= find_copies(connection, index, arrival.seen, frame.id)
+    theirs = select(MEMBERS.c.group_id).where(MEMBERS.c.frame_id.in_(alike))
+    groups = {group_id, *connection.scalars(theirs)}
+    # the group of a patient is called by the patient's hash
+    patients = select(MEMBERS.c.patient).where(MEMBERS.c.patient.in_(groups))
+    groups -= set(connection.scalars(patients))
+    members = select(MEMBERS.c.frame_id).where(
+        or_(MEMBERS.c.frame_id.in_(alike), MEMBERS.c.group_id.in_(groups)),
+        or_(MEMBERS.c.bridges.is_(False), MEMBERS.c.frame_id == frame.id),
+    )
+    changed = sorted(connection.scalars(members))
+    for batch in in_batches(changed):
+        connection.execute(update(MEMBERS).where(MEMBERS.c.frame_id.in_(batch)).values(bridges=True))
+    _note_roles(connection)
+    marked: set[str] = set()
+    for frame_id in changed:
+        why = f"it trained on image {frame_id[:12]}, which belongs to the test side too"
+        for version in models_from(connection, snapshots_with(connection, [frame_id], role="train")):
+            if version not in marked:
+                marked.add(version)
+                add_mark(connection, version, LEAKED, why=why, who="sonoloop")
 
 
-def was_withdrawn(store: CorrectionStore, frame: Frame, *, patient: str | None = None) -> bool:
-    """Tell whether nothing is stored of a frame, since it was withdrawn or its patient was."""
-    secret = store_secret(store)
-    with store.reading() as connection:
-        member = read_member(connection, frame.id)
-        hashed = hash_patient(secret, patient) if patient else None
-        return frame.pixels_hash in store.turned_away or is_refused(
-            connection, member, frame.pixels_hash, hashed
-        )
+def _add_frame(connection: Connection, frame: Frame) -> None:
+    height, width = frame.shape
+    row = {"id": frame.id, "pixels_hash": frame.pixels_hash, "height": height, "width": width}
+    add_frame(connection, row)
 
 
-def set_aside(store: CorrectionStore, frame: Frame) -> None:
-    """Place a frame so that it takes no part: it trains nothing and judges nothing.
-
-    So it is with simulated samples, which people try the program on. A frame that was placed stays as it is.
-    """
-    with store.writing() as connection:
-        hold(connection, GROUPS)
-        if read_member(connection, frame.id) is None and not _is_gone(store, connection, frame):
-            add_outsider(connection, frame)
+def _add_group(connection: Connection, group_id: str, role: GroupRole) -> None:
+    connection.execute(insert(GROUPS).values(id=group_id, role=role, created=now()))
 
 
-def placement(store: CorrectionStore, frame_id: str) -> Placement | None:
-    """Give where a frame belongs, if it was placed."""
-    with store.reading() as connection:
-        member = read_member(connection, frame_id)
-        return None if member is None else _read_placement(connection, member)
+def _add_member(
+    connection: Connection,
+    frame_id: str,
+    group_id: str,
+    patient: str | None = None,
+    *,
+    crosses_split: bool,
+    seen: Sketch | None = None,
+) -> None:
+    thumbnail, bits = (b"", b"") if seen is None else write_sketch(seen)
+    row = {"frame_id": frame_id, "group_id": group_id, "patient": patient, "bridges": crosses_split}
+    connection.execute(insert(MEMBERS).values(**row, thumbnail=thumbnail, bits=bits))
+    if _is_corrected(connection, frame_id):
+        _note_roles(connection)
+
+
+def _is_corrected(connection: Connection, frame_id: str) -> bool:
+    return bool(connection.scalar(select(exists().where(REVISIONS.c.frame_id == frame_id))))
+
+
+def _note_roles(connection: Connection) -> None:
+    write_value(connection, _ROLES, read_role_changes(connection) + 1)
 
 
 def _try_sketch(frame: Frame) -> Sketch | None:
@@ -423,8 +355,16 @@ def _try_sketch(frame: Frame) -> Sketch | None:
         return None
 
 
-def _is_gone(store: CorrectionStore, connection: Connection, frame: Frame) -> bool:
-    return frame.pixels_hash in store.turned_away or is_refused(connection, None, frame.pixels_hash, None)
+def _is_gone(
+    store: CorrectionStore,
+    connection: Connection,
+    frame: Frame,
+    *,
+    member: Row[Any] | None = None,
+    hashed: str | None = None,
+) -> bool:
+    pixels = frame.pixels_hash
+    return pixels in store.turned_away or is_refused(connection, member, pixels, hashed)
 
 
 def _turn_away(store: CorrectionStore, connection: Connection, frame: Frame, hashed: str | None) -> Placement:
@@ -432,21 +372,15 @@ def _turn_away(store: CorrectionStore, connection: Connection, frame: Frame, has
     created = None if hashed is None else find_withdrawal(connection, hashed)
     if hashed is not None and created is not None:
         set_apart(connection, frame.pixels_hash, hashed)
+        _note_roles(connection)
         store.turned_away[frame.pixels_hash] = created
     member = read_member(connection, frame.id)
     return _refuse(connection, frame) if member is None else _read_placement(connection, member)
 
 
 def _refuse(connection: Connection, frame: Frame) -> Placement:
-    secret = secret_in(connection)
-    first = draws_first(settings_in(connection), secret=secret, frame_id=frame.id, role="neither")
-    return Placement(
-        frame_id=frame.id,
-        group_id=hash_alone(secret, frame.id),
-        role="neither",
-        patient=None,
-        draw_first=first,
-    )
+    group_id = _hash_alone(secret_in(connection), frame.id)
+    return _describe(connection, frame.id, group_id, role="neither", patient=None)
 
 
 def _knows_all(connection: Connection, member: Row[Any], patient: str | None) -> bool:
@@ -464,73 +398,103 @@ def _known_member(connection: Connection, frame_id: str) -> Row[Any]:
 
 def _read_placement(connection: Connection, member: Row[Any]) -> Placement:
     role: Role = "neither" if member.bridges or member.withdrawn else member.role
-    return Placement(
-        frame_id=member.frame_id,
-        group_id=member.group_id,
-        role=role,
-        patient=member.patient,
-        draw_first=draws_first(
-            settings_in(connection), secret=secret_in(connection), frame_id=member.frame_id, role=role
-        ),
+    return _describe(connection, member.frame_id, member.group_id, role=role, patient=member.patient)
+
+
+def _describe(
+    connection: Connection, frame_id: str, group_id: str, *, role: Role, patient: str | None
+) -> Placement:
+    share, secret = settings_in(connection).draw_first_share, secret_in(connection)
+    first = role == "test" or _fraction(secret, "draw first", frame_id) < share
+    return Placement(frame_id=frame_id, group_id=group_id, role=role, patient=patient, draw_first=first)
+
+
+def draw_role(connection: Connection, settings: StoreSettings, *, secret: bytes, group_id: str) -> GroupRole:
+    """Draw what a new group is for."""
+    drawn = _fraction(secret, "role", group_id)
+    if drawn >= max(settings.test_share, settings.first_test_share):
+        return "train"
+    # no more are read than the cap: in a large store they are among its first
+    tests = select(GROUPS.c.id).where(GROUPS.c.role == "test").limit(settings.test_cap)
+    if len(connection.execute(tests).all()) >= settings.test_cap:
+        return "train"
+    wanted = settings.first_lesion_groups
+    first = len(connection.execute(_select_lesion_tests().limit(wanted)).all()) < wanted
+    return "test" if drawn < (settings.first_test_share if first else settings.test_share) else "train"
+
+
+def _select_lesion_tests() -> Select[tuple[str]]:
+    """Select the groups kept for testing in which somebody marked a lesion."""
+    has_lesion = or_(
+        REVISIONS.c.mask_decision != "none",  # that is what an empty mask is called
+        REVISIONS.c.label.in_(("benign", "malignant")),
     )
+    marked = (
+        exists()
+        .where(
+            MEMBERS.c.group_id == GROUPS.c.id,
+            not_(MEMBERS.c.bridges),
+            HEADS.c.frame_id == MEMBERS.c.frame_id,
+            REVISIONS.c.id == HEADS.c.revision_id,
+            has_lesion,
+            not_(is_withdrawn(MEMBERS.c.frame_id)),
+        )
+        .correlate(GROUPS)
+    )
+    return select(GROUPS.c.id).where(GROUPS.c.role == "test", marked)
+
+
+def _hash_alone(secret: bytes, frame_id: str) -> str:
+    """Name the group of a frame that begins one of its own; 64 hex digits."""
+    return _hash(secret, "frame", frame_id)
+
+
+def _fraction(secret: bytes, what: str, value: str) -> float:
+    return int(_hash(secret, what, value)[:16], 16) / 2**64
+
+
+def _hash(secret: bytes, what: str, value: str) -> str:
+    return hmac.new(secret, f"{what}\0{value}".encode(), hashlib.sha256).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupCounts:
-    """How the frames of a store are divided.
-
-    Parameters
-    ----------
-    train_groups, test_groups : int
-        Groups by role.
-    test_groups_with_lesion : int
-        Those kept for testing in which somebody marked a lesion.
-    train_frames, test_frames, neither_frames : int
-        Frames by role, without those that were withdrawn.
-    withdrawn_frames : int
-        Those.
-    unplaced_frames : int
-        Frames that an earlier Sonoloop stored; the next snapshot places them.
-    """
+    """How the frames of a store are divided."""
 
     train_groups: int
     test_groups: int
     test_groups_with_lesion: int
+    # without those that were withdrawn
     train_frames: int
     test_frames: int
     neither_frames: int
     withdrawn_frames: int
+    # an earlier Sonoloop stored them; the next snapshot places them
     unplaced_frames: int
 
 
 def count_groups(store: CorrectionStore) -> GroupCounts:
     """Count groups and frames by what they are for."""
+    groups_by_role = select(GROUPS.c.role, func.count().label("number")).group_by(GROUPS.c.role)
+    frames_by_role = (
+        select(GROUPS.c.role, MEMBERS.c.bridges, func.count())
+        .join(MEMBERS, MEMBERS.c.group_id == GROUPS.c.id)
+        .where(not_(is_withdrawn(MEMBERS.c.frame_id)))
+        .group_by(GROUPS.c.role, MEMBERS.c.bridges)
+    )
+    frames = select(func.count()).select_from(FRAMES.outerjoin(MEMBERS, MEMBERS.c.frame_id == FRAMES.c.id))
+    withdrawn = is_withdrawn(FRAMES.c.id)
     with store.reading() as connection:
-        by_role = select(GROUPS.c.role, func.count().label("number")).group_by(GROUPS.c.role)
-        groups = {row.role: row.number for row in connection.execute(by_role)}
-        withdrawn = is_withdrawn(MEMBERS.c.frame_id)
-        frames = {
-            (row.role, row.bridges): row.number
-            for row in connection.execute(
-                select(GROUPS.c.role, MEMBERS.c.bridges, func.count().label("number"))
-                .join(MEMBERS, MEMBERS.c.group_id == GROUPS.c.id)
-                .where(not_(withdrawn))
-                .group_by(GROUPS.c.role, MEMBERS.c.bridges)
-            )
-        }
-        unplaced = FRAMES.outerjoin(MEMBERS, MEMBERS.c.frame_id == FRAMES.c.id)
-        counts = {
-            "withdrawn_frames": select(func.count()).select_from(FRAMES).where(is_withdrawn(FRAMES.c.id)),
-            "unplaced_frames": select(func.count())
-            .select_from(unplaced)
-            .where(MEMBERS.c.frame_id.is_(None), not_(is_withdrawn(FRAMES.c.id))),
-        }
+        groups = {row.role: row.number for row in connection.execute(groups_by_role)}
+        placed = {(role, crosses): n for role, crosses, n in connection.execute(frames_by_role)}
         return GroupCounts(
             train_groups=groups.get("train", 0),
             test_groups=groups.get("test", 0),
-            test_groups_with_lesion=count_lesion_tests(connection),
-            train_frames=frames.get(("train", False), 0),
-            test_frames=frames.get(("test", False), 0),
-            neither_frames=frames.get(("train", True), 0) + frames.get(("test", True), 0),
-            **{name: connection.scalar(query) or 0 for name, query in counts.items()},
+            test_groups_with_lesion=len(connection.execute(_select_lesion_tests()).all()),
+            train_frames=placed.get(("train", False), 0),
+            test_frames=placed.get(("test", False), 0),
+            neither_frames=placed.get(("train", True), 0) + placed.get(("test", True), 0),
+            withdrawn_frames=connection.scalar(frames.where(withdrawn)) or 0,
+            unplaced_frames=connection.scalar(frames.where(MEMBERS.c.frame_id.is_(None), not_(withdrawn)))
+            or 0,
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, or_, select, text
+from sqlalchemy import Row, Select, func, or_, select, text
 
 from sonoloop.errors import StoreError
+from sonoloop.store.database import Database
 from sonoloop.store.revisions import (
     hash_prediction,
     is_withdrawn,
@@ -28,10 +28,8 @@ _GUARDS = {
     ),
 }
 
-Read = Callable[[], AbstractContextManager[Connection]]
 
-
-def find_problems(read: Read) -> list[str]:
+def find_problems(database: Database) -> list[str]:
     """Check a whole store."""
     problems: list[str] = []
     for check in (
@@ -43,14 +41,14 @@ def find_problems(read: Read) -> list[str]:
         _check_heads,
     ):
         try:
-            problems.extend(check(read))
+            problems.extend(check(database))
         except StoreError as error:  # damage that the database itself trips over
             problems.append(str(error))
     return problems
 
 
-def _check_database(read: Read) -> Iterator[str]:
-    with read() as connection:
+def _check_database(database: Database) -> Iterator[str]:
+    with database.reading() as connection:
         if connection.dialect.name != "sqlite":
             return  # PostgreSQL checks its own pages; constraints cannot be bypassed there
         for row in connection.execute(text("PRAGMA integrity_check")):
@@ -60,8 +58,8 @@ def _check_database(read: Read) -> Iterator[str]:
             yield f"row {row[1]} of {row[0]} belongs to a row of {row[2]} that is missing"
 
 
-def _check_guards(read: Read) -> Iterator[str]:
-    with read() as connection:
+def _check_guards(database: Database) -> Iterator[str]:
+    with database.reading() as connection:
         query, events = _GUARDS[connection.dialect.name]
         present = set(connection.scalars(text(query)))
     for table in APPEND_ONLY:
@@ -70,14 +68,14 @@ def _check_guards(read: Read) -> Iterator[str]:
                 yield f"the guard against changing {table} ({event}) was removed"
 
 
-def _check_predictions(read: Read) -> Iterator[str]:
+def _check_predictions(database: Database) -> Iterator[str]:
     query = (
         select(PREDICTIONS, is_withdrawn(PREDICTIONS.c.frame_id).label("withdrawn"))
         .order_by(PREDICTIONS.c.id)
         .limit(_BATCH)
     )
     last = ""
-    while rows := _fetch(read, query.where(PREDICTIONS.c.id > last)):
+    while rows := _fetch(database, query.where(PREDICTIONS.c.id > last)):
         last = rows[-1].id
         for row in rows:
             if row.withdrawn:
@@ -93,10 +91,10 @@ def _check_predictions(read: Read) -> Iterator[str]:
                 yield f"prediction {row.id}: its content is not the one that was stored"
 
 
-def _check_revisions(read: Read) -> Iterator[str]:
+def _check_revisions(database: Database) -> Iterator[str]:
     query = select_revisions().limit(_BATCH)
     last = 0
-    while rows := _fetch(read, query.where(REVISIONS.c.number > last)):
+    while rows := _fetch(database, query.where(REVISIONS.c.number > last)):
         last = rows[-1].number
         for row in rows:
             try:
@@ -111,14 +109,14 @@ def _check_revisions(read: Read) -> Iterator[str]:
                 yield f"revision {row.id}: its decisions do not follow from its mask and class"
 
 
-def _check_members(read: Read) -> Iterator[str]:
+def _check_members(database: Database) -> Iterator[str]:
     """Look for what is kept of frames that were withdrawn."""
     kept = or_(func.length(MEMBERS.c.thumbnail) > 0, func.length(MEMBERS.c.bits) > 0)
-    for row in _fetch(read, select(MEMBERS.c.frame_id).where(is_withdrawn(MEMBERS.c.frame_id), kept)):
+    for row in _fetch(database, select(MEMBERS.c.frame_id).where(is_withdrawn(MEMBERS.c.frame_id), kept)):
         yield f"image {row.frame_id}: it was withdrawn, what knows it again is still there"
 
 
-def _check_heads(read: Read) -> Iterator[str]:
+def _check_heads(database: Database) -> Iterator[str]:
     """Look for histories that lost their head."""
     own = (HEADS.c.frame_id == REVISIONS.c.frame_id) & (HEADS.c.annotator == REVISIONS.c.annotator)
     orphans = (
@@ -126,10 +124,10 @@ def _check_heads(read: Read) -> Iterator[str]:
         .outerjoin(HEADS, own)
         .where(REVISIONS.c.parent.is_(None), HEADS.c.revision_id.is_(None))
     )
-    for row in _fetch(read, orphans):
+    for row in _fetch(database, orphans):
         yield f"revision {row.id} began a history that has no head"
 
 
-def _fetch(read: Read, query: Select[Any]) -> list[Row[Any]]:
-    with read() as connection:
+def _fetch(database: Database, query: Select[Any]) -> list[Row[Any]]:
+    with database.reading() as connection:
         return list(connection.execute(query))

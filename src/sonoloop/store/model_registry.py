@@ -6,44 +6,28 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Literal, get_args
 
 from sqlalchemy import Connection, insert, select
 
 from sonoloop.errors import StoreError
-from sonoloop.store.database import check_who, hold, now
+from sonoloop.store.database import Database, check_who, hold, in_batches, now, values_of
 from sonoloop.store.tables import MARKS, MODELS, PROMOTIONS, REVISIONS, SNAPSHOT_MEMBERS
 
-if TYPE_CHECKING:
-    from sonoloop.store.corrections import CorrectionStore
-
-
 Origin = Literal["shipped", "tuned", "trained", "imported"]
-ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
 REFUSED, PASSED = "refused", "passed"  # by the gate; the second only after the first
-LEAKED = "leaked"  # it trained on a frame that judges
+LEAKED = "leaked"  # it trained on a frame that tests
 DELETED, RESTORED = "deleted", "restored"  # its bundle, on purpose
 LOCKED, UNLOCKED = "locked", "unlocked"  # the project, to it
 
 _MARK = re.compile(r"[a-z][a-z -]{0,15}")
+_VERSION = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """Something that became of a model.
-
-    Parameters
-    ----------
-    version : str
-        Of the model.
-    mark : str
-        One of this module's words, such as "refused" or "deleted", or another.
-    why, who : str
-        The reason, and the pseudonym of the person.
-    created : datetime.datetime
-        When, in UTC.
-    """
+    """Something that became of a model: one of this module's words or another, why, who and when (UTC)."""
 
     version: str
     mark: str
@@ -54,30 +38,13 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRow:
-    """A model as the store knows it; the bundle itself lies in `sonoloop.models.library.Library`.
+    """A model as the store knows it; the bundle itself lies in `sonoloop.models.library.Library`."""
 
-    Parameters
-    ----------
-    version : str
-        64 hex digits; see `sonoloop.models.card.Card.version`.
-    model : str
-        The id that users see: the name and the version's first digits.
-    parent : str, optional
-        Version of the model it was tuned from.
-    snapshot : str, optional
-        Name of the snapshot it learned from.
-    origin : str
-        One of `ORIGINS`.
-    who : str
-        Pseudonym of the person who made or brought it.
-    created : datetime.datetime
-        When it was registered, in UTC.
-    marks : tuple of Mark
-        In their order.
-    """
-
+    # 64 hex digits
     version: str
+    # the id that users see: the name and the version's first digits
     model: str
+    # the version it was tuned from, and the snapshot it learned from
     parent: str | None
     snapshot: str | None
     origin: Origin
@@ -107,66 +74,8 @@ class ModelRow:
         return next((mark.mark for mark in reversed(self.marks) if mark.mark in words), None)
 
 
-def add_mark(connection: Connection, version: str, word: str, *, why: str, who: str) -> None:
-    """Add a mark, inside a writing transaction."""
-    if not _MARK.fullmatch(word):
-        raise ValueError(f"a mark is a word of at most 16 small letters, got {word!r}")
-    check_who(who)
-    connection.execute(insert(MARKS).values(version=version, mark=word, why=why, who=who, created=now()))
-
-
-def select_model(connection: Connection, version: str) -> ModelRow | None:
-    """Read a model, inside a transaction; None if it is not known."""
-    row = connection.execute(select(MODELS).where(MODELS.c.version == version)).one_or_none()
-    if row is None:
-        return None
-    marks = connection.execute(select(MARKS).where(MARKS.c.version == version).order_by(MARKS.c.number))
-    return _read(dict(row._mapping), [_read_mark(mark) for mark in marks])
-
-
-def select_models(connection: Connection) -> tuple[ModelRow, ...]:
-    """Read all models, inside a transaction."""
-    marks: dict[str, list[Mark]] = {}
-    for row in connection.execute(select(MARKS).order_by(MARKS.c.number)):
-        marks.setdefault(row.version, []).append(_read_mark(row))
-    rows = connection.execute(select(MODELS).order_by(MODELS.c.created, MODELS.c.version))
-    return tuple(_read(dict(row._mapping), marks.get(row.version, ())) for row in rows)
-
-
-def known_model(connection: Connection, version: str) -> ModelRow:
-    """Read a model, inside a transaction."""
-    row = select_model(connection, version)
-    if row is None:
-        raise StoreError(f"the project knows no model of version {version[:8]}: register it first")
-    return row
-
-
-def read_in_use(connection: Connection) -> str | None:
-    """Read the version in use, inside a transaction; None before the first promotion."""
-    last = select(PROMOTIONS.c.version).order_by(PROMOTIONS.c.number.desc()).limit(1)
-    version: str | None = connection.scalar(last)
-    return version
-
-
-def _read(row: dict[str, Any], marks: Sequence[Mark]) -> ModelRow:
-    return ModelRow(**{**row, "created": datetime.fromisoformat(row["created"])}, marks=tuple(marks))
-
-
-def _read_mark(row: Any) -> Mark:  # noqa: ANN401 - a database's row
-    return Mark(
-        version=row.version,
-        mark=row.mark,
-        why=row.why,
-        who=row.who,
-        created=datetime.fromisoformat(row.created),
-    )
-
-
-_VERSION = re.compile(r"[0-9a-f]{64}")
-
-
 def register(
-    store: CorrectionStore,
+    store: Database,
     *,
     version: str,
     model: str,
@@ -181,60 +90,17 @@ def register(
     """
     with store.writing() as connection:
         return add_model(
-            connection,
-            version=version,
-            model=model,
-            origin=origin,
-            who=who,
-            parent=parent,
-            snapshot=snapshot,
+            connection, version=version, model=model, origin=origin, who=who, parent=parent, snapshot=snapshot
         )
 
 
-def add_model(
-    connection: Connection,
-    *,
-    version: str,
-    model: str,
-    origin: Origin,
-    who: str,
-    parent: str | None = None,
-    snapshot: str | None = None,
-) -> ModelRow:
-    """Do what `register` does, inside a writing transaction."""
-    for digits in (version, parent):
-        if digits is not None and not _VERSION.fullmatch(digits):
-            raise ValueError(f"a version has 64 hex digits, got {digits!r}")
-    if origin not in ORIGINS:
-        raise ValueError(f"origin must be one of {', '.join(ORIGINS)}, got {origin!r}")
-    check_who(who)
-    hold(connection, MODELS)
-    known = select_model(connection, version)
-    if known is None:
-        row = {
-            "version": version,
-            "model": model,
-            "parent": parent,
-            "snapshot": snapshot,
-            "origin": origin,
-            "who": who,
-            "created": now(),
-        }
-        connection.execute(insert(MODELS).values(row))
-        return known_model(connection, version)
-    if known.is_deleted:
-        add_mark(connection, version, RESTORED, why="added again", who=who)
-        return known_model(connection, version)
-    return known
-
-
-def list_models(store: CorrectionStore) -> tuple[ModelRow, ...]:
+def list_models(store: Database) -> tuple[ModelRow, ...]:
     """List all models that the project ever knew, in the order in which they came."""
     with store.reading() as connection:
         return select_models(connection)
 
 
-def find_model(store: CorrectionStore, name: str) -> ModelRow:
+def find_model(store: Database, name: str) -> ModelRow:
     """Find a model by what a person calls it."""
     rows = list_models(store)
     exact = [row for row in rows if name in (row.version, row.model)]
@@ -251,7 +117,7 @@ def find_model(store: CorrectionStore, name: str) -> ModelRow:
     )
 
 
-def mark(store: CorrectionStore, version: str, word: str, *, why: str, who: str) -> ModelRow:
+def mark(store: Database, version: str, word: str, *, why: str, who: str) -> ModelRow:
     """Put on record what became of a model; marks are never taken away."""
     with store.writing() as connection:
         known = known_model(connection, version)
@@ -268,21 +134,85 @@ def _name_all(rows: Sequence[ModelRow]) -> str:
     return ", ".join(row.model for row in rows) or "none"
 
 
-_BATCH = 500
+# What follows works inside a transaction.
+
+
+def add_model(
+    connection: Connection,
+    *,
+    version: str,
+    model: str,
+    origin: Origin,
+    who: str,
+    parent: str | None = None,
+    snapshot: str | None = None,
+) -> ModelRow:
+    """Do what `register` does."""
+    for digits in (version, parent):
+        if digits is not None and not _VERSION.fullmatch(digits):
+            raise ValueError(f"a version has 64 hex digits, got {digits!r}")
+    if origin not in get_args(Origin):
+        raise ValueError(f"origin must be one of {', '.join(get_args(Origin))}, got {origin!r}")
+    check_who(who)
+    hold(connection, MODELS)
+    known = select_models(connection, version)
+    if not known:
+        row = {"version": version, "model": model, "parent": parent, "snapshot": snapshot}
+        connection.execute(insert(MODELS).values(**row, origin=origin, who=who, created=now()))
+    elif known[0].is_deleted:
+        add_mark(connection, version, RESTORED, why="added again", who=who)
+    return known_model(connection, version)
+
+
+def add_mark(connection: Connection, version: str, word: str, *, why: str, who: str) -> None:
+    """Add a mark."""
+    if not _MARK.fullmatch(word):
+        raise ValueError(f"a mark is a word of at most 16 small letters, got {word!r}")
+    check_who(who)
+    connection.execute(insert(MARKS).values(version=version, mark=word, why=why, who=who, created=now()))
+
+
+def known_model(connection: Connection, version: str) -> ModelRow:
+    """Read a model that must be there."""
+    rows = select_models(connection, version)
+    if not rows:
+        raise StoreError(f"the project knows no model of version {version[:8]}: register it first")
+    return rows[0]
+
+
+def select_models(connection: Connection, version: str | None = None) -> tuple[ModelRow, ...]:
+    """Read all models in the order in which they came, or the one of a version."""
+    models = select(MODELS).order_by(MODELS.c.created, MODELS.c.version)
+    words = select(*(MARKS.c[name] for name in Mark.__slots__)).order_by(MARKS.c.number)
+    if version is not None:
+        models, words = models.where(MODELS.c.version == version), words.where(MARKS.c.version == version)
+    marks: dict[str, list[Mark]] = {}
+    for row in connection.execute(words):
+        marks.setdefault(row.version, []).append(Mark(**values_of(row)))
+    return tuple(
+        ModelRow(**values_of(row), marks=tuple(marks.get(row.version, ())))
+        for row in connection.execute(models)
+    )
+
+
+def read_in_use(connection: Connection) -> str | None:
+    """Read the version in use; None before the first promotion."""
+    last = select(PROMOTIONS.c.version).order_by(PROMOTIONS.c.number.desc()).limit(1)
+    version: str | None = connection.scalar(last)
+    return version
 
 
 def snapshots_with(
     connection: Connection, frame_ids: Iterable[str], *, role: Literal["train", "test"] | None = None
 ) -> list[str]:
     """Name the snapshots that hold a revision of any of these frames."""
-    ids = list(frame_ids)
     found: set[str] = set()
-    for start in range(0, len(ids), _BATCH):
+    for batch in in_batches(frame_ids):
         query = (
             select(SNAPSHOT_MEMBERS.c.snapshot)
             .distinct()
             .join(REVISIONS, REVISIONS.c.id == SNAPSHOT_MEMBERS.c.revision_id)
-            .where(REVISIONS.c.frame_id.in_(ids[start : start + _BATCH]))
+            .where(REVISIONS.c.frame_id.in_(batch))
         )
         if role is not None:
             query = query.where(SNAPSHOT_MEMBERS.c.role == role)
@@ -292,12 +222,7 @@ def snapshots_with(
 
 def models_from(connection: Connection, snapshots: Iterable[str]) -> list[str]:
     """Name the models that learned from any of these snapshots, and those tuned from such a model."""
-    wanted = set(snapshots)
-    rows = connection.execute(
-        select(MODELS.c.version, MODELS.c.parent, MODELS.c.snapshot).order_by(
-            MODELS.c.created, MODELS.c.version
-        )
-    ).all()
+    rows, wanted = select_models(connection), set(snapshots)
     found = {row.version for row in rows if row.snapshot in wanted}
     # a clock set back may put a child before its parent
     while grown := {row.version for row in rows if row.parent in found} - found:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Literal
 
 from sqlalchemy import Connection, delete, insert, select
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import ConflictError, StoreError
-from sonoloop.store.database import check_who, check_why, hold, now
+from sonoloop.store.database import Database, check_who, check_why, hold, now, values_of
 from sonoloop.store.model_registry import (
     LOCKED,
     UNLOCKED,
@@ -23,163 +22,51 @@ from sonoloop.store.model_registry import (
     read_in_use,
     select_models,
 )
+from sonoloop.store.settings import read_value, write_value
 from sonoloop.store.tables import LOOKS, PROMOTIONS, SETTINGS
 
-if TYPE_CHECKING:
-    from sonoloop.store.corrections import CorrectionStore
-
-
 Kind = Literal["first", "gate", "use", "rollback"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_LAST = select(PROMOTIONS).order_by(PROMOTIONS.c.number.desc()).limit(1)
+_LOCK = "locked_model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promotion:
-    """One move of the pointer.
-
-    Parameters
-    ----------
-    number : int
-        Their order.
-    version : str
-        The model in use from then on.
-    previous : str, optional
-        The one that was in use before.
-    kind : str
-        "first", "gate" (it was found better), "use" (a person decided) or "rollback".
-    look : int, optional
-        The look at a test set that decided; see `sonoloop.store.test_sets.Look`.
-    why, who : str
-        The reason, and the pseudonym of the person.
-    created : datetime.datetime
-        When, in UTC.
-    """
+    """One move of the pointer."""
 
     number: int
+    # in use from then on
     version: str
     previous: str | None
+    # "gate": it was found better, "use": a person decided
     kind: Kind
+    # the number of the evaluation that decided
     look: int | None
     why: str
     who: str
     created: datetime
 
 
-def move_pointer(
-    connection: Connection, version: str, *, kind: Kind, look: int | None, why: str, who: str
-) -> Promotion:
-    """Put a version into use, inside a writing transaction that holds the moves."""
-    row = {
-        "version": version,
-        "previous": read_in_use(connection),
-        "kind": kind,
-        "look": look,
-        "why": why,
-        "who": who,
-        "created": now(),
-    }
-    connection.execute(insert(PROMOTIONS).values(row))
-    return _read(connection.execute(_LAST).one())
-
-
-def last_move(connection: Connection) -> Promotion | None:
-    """Read the last move; None before the first."""
-    row = connection.execute(_LAST).one_or_none()
-    return None if row is None else _read(row)
-
-
-def all_moves(connection: Connection) -> tuple[Promotion, ...]:
-    """Read every move, the first one first."""
-    return tuple(_read(row) for row in connection.execute(select(PROMOTIONS).order_by(PROMOTIONS.c.number)))
-
-
-def _read(row: Any) -> Promotion:  # noqa: ANN401 - a database's row
-    values = dict(row._mapping)
-    return Promotion(**{**values, "created": datetime.fromisoformat(values["created"])})
-
-
-_LOCK = "locked_model"
-
-
-def locked_version(store: CorrectionStore) -> str | None:
-    """Tell to which version the project is locked; None if it is not."""
-    with store.reading() as connection:
-        return read_lock(connection)
-
-
-def lock(store: CorrectionStore, version: str, *, who: str, why: str) -> ModelRow:
-    """Keep the model in use for a study: until `unlock`, nothing else is promoted, by nobody."""
-    check_who(who)
-    check_why(why)
-    with store.writing() as connection:
-        hold(connection, PROMOTIONS)
-        known = known_model(connection, version)
-        if read_in_use(connection) != version:
-            raise StoreError(f"{known.model} is not in use: use it first, then lock the project to it")
-        locked = read_lock(connection)
-        if locked is not None:
-            raise StoreError(f"the project is locked to {known_model(connection, locked).model} already")
-        # a row of null may stand there, where settings were written as a whole
-        connection.execute(delete(SETTINGS).where(SETTINGS.c.key == _LOCK))
-        connection.execute(insert(SETTINGS).values(key=_LOCK, value=json.dumps(version)))
-        add_mark(connection, version, LOCKED, why=why, who=who)
-        return known_model(connection, version)
-
-
-def unlock(store: CorrectionStore, *, who: str, why: str) -> ModelRow:
-    """Let models be promoted again."""
-    check_who(who)
-    check_why(why)
-    with store.writing() as connection:
-        hold(connection, PROMOTIONS)
-        locked = read_lock(connection)
-        if locked is None:
-            raise StoreError("the project is not locked to a model")
-        connection.execute(delete(SETTINGS).where(SETTINGS.c.key == _LOCK))
-        add_mark(connection, locked, UNLOCKED, why=why, who=who)
-        return known_model(connection, locked)
-
-
-def read_lock(connection: Connection) -> str | None:
-    """Read to which version the project is locked, inside a transaction."""
-    value = connection.scalar(select(SETTINGS.c.value).where(SETTINGS.c.key == _LOCK))
-    version: str | None = None if value is None else json.loads(value)
-    return version
-
-
-def check_lock(connection: Connection, wanted: ModelRow) -> None:
-    """Refuse another model than the one that the project is locked to."""
-    locked = read_lock(connection)
-    if locked is not None and locked != wanted.version:
-        name = known_model(connection, locked).model
-        raise StoreError(
-            f"the project is locked to {name}: {wanted.model} cannot be used until it is unlocked, as with: "
-            "sonoloop models unlock --why REASON"
-        )
-
-
-def incumbent(store: CorrectionStore) -> Promotion | None:
+def incumbent(store: Database) -> Promotion | None:
     """Tell which model is in use, and since when."""
     with store.reading() as connection:
-        return last_move(connection)
+        return _last_move(connection)
 
 
-def history(store: CorrectionStore) -> tuple[Promotion, ...]:
+def history(store: Database) -> tuple[Promotion, ...]:
     """List every move of the pointer, the first one first."""
     with store.reading() as connection:
-        return all_moves(connection)
+        return _all_moves(connection)
 
 
-def ensure_incumbent(store: CorrectionStore, *, version: str, model: str, who: str) -> Promotion:
+def ensure_incumbent(store: Database, *, version: str, model: str, who: str) -> Promotion:
     """Tell which model is in use; in a project that has none, that is the shipped one from now on."""
     last = incumbent(store)
     if last is not None:
         return last
     with store.writing() as connection:
         hold(connection, PROMOTIONS)
-        last = last_move(connection)
+        last = _last_move(connection)
         if last is not None:
             return last
         add_model(connection, version=version, model=model, origin="shipped", who=who)
@@ -187,7 +74,7 @@ def ensure_incumbent(store: CorrectionStore, *, version: str, model: str, who: s
 
 
 def promote(
-    store: CorrectionStore,
+    store: Database,
     version: str,
     *,
     kind: Kind,
@@ -251,13 +138,13 @@ def _check_look(
         raise StoreError(f"the two were compared again since look {look}: go by look {last.number}")
 
 
-def rollback_target(store: CorrectionStore) -> ModelRow | None:
+def rollback_target(store: Database) -> ModelRow | None:
     """Tell which model `rollback` would put back into use; None where there is none before."""
     with store.reading() as connection:
         return _before(connection)
 
 
-def rollback(store: CorrectionStore, *, who: str, why: str, to: str | None = None) -> Promotion:
+def rollback(store: Database, *, who: str, why: str, to: str | None = None) -> Promotion:
     """Put the model back into use that was before the present one; again for the one before that.
 
     Verify its bundle first, as for `promote`.
@@ -277,7 +164,7 @@ def rollback(store: CorrectionStore, *, who: str, why: str, to: str | None = Non
 
 def _before(connection: Connection) -> ModelRow | None:
     models = {row.version: row for row in select_models(connection)}
-    way = _unwind(all_moves(connection))
+    way = _unwind(_all_moves(connection))
     for version in reversed(way[:-1]):
         if version != way[-1] and not models[version].is_deleted:
             return models[version]
@@ -295,3 +182,76 @@ def _unwind(moves: Sequence[Promotion]) -> list[str]:
         else:
             way.append(move.version)
     return way
+
+
+def locked_version(store: Database) -> str | None:
+    """Tell to which version the project is locked; None if it is not."""
+    with store.reading() as connection:
+        return _read_lock(connection)
+
+
+def lock(store: Database, version: str, *, who: str, why: str) -> ModelRow:
+    """Keep the model in use for a study: until `unlock`, nothing else is promoted, by nobody."""
+    check_who(who)
+    check_why(why)
+    with store.writing() as connection:
+        hold(connection, PROMOTIONS)
+        known = known_model(connection, version)
+        if read_in_use(connection) != version:
+            raise StoreError(f"{known.model} is not in use: use it first, then lock the project to it")
+        locked = _read_lock(connection)
+        if locked is not None:
+            raise StoreError(f"the project is locked to {known_model(connection, locked).model} already")
+        write_value(connection, _LOCK, version)
+        add_mark(connection, version, LOCKED, why=why, who=who)
+        return known_model(connection, version)
+
+
+def unlock(store: Database, *, who: str, why: str) -> ModelRow:
+    """Let models be promoted again."""
+    check_who(who)
+    check_why(why)
+    with store.writing() as connection:
+        hold(connection, PROMOTIONS)
+        locked = _read_lock(connection)
+        if locked is None:
+            raise StoreError("the project is not locked to a model")
+        connection.execute(delete(SETTINGS).where(SETTINGS.c.key == _LOCK))
+        add_mark(connection, locked, UNLOCKED, why=why, who=who)
+        return known_model(connection, locked)
+
+
+def check_lock(connection: Connection, wanted: ModelRow) -> None:
+    """Refuse another model than the one that the project is locked to."""
+    locked = _read_lock(connection)
+    if locked is not None and locked != wanted.version:
+        name = known_model(connection, locked).model
+        raise StoreError(
+            f"the project is locked to {name}: {wanted.model} cannot be used until it is unlocked, as with: "
+            "sonoloop models unlock --why REASON"
+        )
+
+
+def _read_lock(connection: Connection) -> str | None:
+    version: str | None = read_value(connection, _LOCK)
+    return version
+
+
+def move_pointer(
+    connection: Connection, version: str, *, kind: Kind, look: int | None, why: str, who: str
+) -> Promotion:
+    """Put a version into use, inside a writing transaction that holds the moves."""
+    row = {"version": version, "previous": read_in_use(connection), "kind": kind, "look": look}
+    query = insert(PROMOTIONS).values(**row, why=why, who=who, created=now()).returning(*PROMOTIONS.c)
+    return Promotion(**values_of(connection.execute(query).one()))
+
+
+def _last_move(connection: Connection) -> Promotion | None:
+    query = select(PROMOTIONS).order_by(PROMOTIONS.c.number.desc()).limit(1)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else Promotion(**values_of(row))
+
+
+def _all_moves(connection: Connection) -> tuple[Promotion, ...]:
+    rows = connection.execute(select(PROMOTIONS).order_by(PROMOTIONS.c.number))
+    return tuple(Promotion(**values_of(row)) for row in rows)

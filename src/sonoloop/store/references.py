@@ -6,41 +6,35 @@ Frames of the same pixels, as from a file that was saved anew, have one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, Select, insert, select
 
 from sonoloop.errors import StoreError
+from sonoloop.store.database import Database, in_batches, now
 from sonoloop.store.revisions import check_not_withdrawn
 from sonoloop.store.tables import FRAMES, REFERENCES
 from sonoloop.values import CLASSES, ClassName
 
-if TYPE_CHECKING:
-    from sonoloop.store.corrections import CorrectionStore
 
-# SQLite takes 999 parameters a statement in its older versions
-_BATCH = 500
-
-
-def set_reference(store: CorrectionStore, frame_id: str, label: ClassName, *, source: str) -> None:
+def set_reference(database: Database, frame_id: str, label: ClassName, *, source: str) -> None:
     """Record what is known of a frame; what was known before is kept, and the last one holds."""
-    with store.writing() as connection:
+    with database.writing() as connection:
         add_reference(connection, frame_id, label, source=source)
 
 
-def reference_of(store: CorrectionStore, frame_id: str) -> ClassName | None:
+def reference_of(database: Database, frame_id: str) -> ClassName | None:
     """Give the reference standard of a frame."""
-    with store.reading() as connection:
+    with database.reading() as connection:
         return references_in(connection, [frame_id]).get(frame_id)
 
 
-def offer_reference(store: CorrectionStore, frame_id: str, label: ClassName, *, source: str) -> bool:
+def offer_reference(database: Database, frame_id: str, label: ClassName, *, source: str) -> bool:
     """Do what `set_reference` does, unless another source has said something of the frame already.
 
     So that what comes with a dataset never takes the place of, say, a histology.
     """
-    with store.writing() as connection:
+    with database.writing() as connection:
         _lock_frame(connection, frame_id)
         said = _select_said([frame_id]).where(REFERENCES.c.source != source).limit(1)
         if connection.execute(said).first() is not None:
@@ -60,19 +54,16 @@ def add_reference(connection: Connection, frame_id: str, label: ClassName, *, so
         _select_said([frame_id]).order_by(None).order_by(REFERENCES.c.number.desc()).limit(1)
     ).one_or_none()
     if last is None or (last.label, last.source) != (label, source):
-        created = datetime.now(UTC).isoformat(timespec="microseconds")
-        values = {"frame_id": frame_id, "label": label, "source": source, "created": created}
+        values = {"frame_id": frame_id, "label": label, "source": source, "created": now()}
         connection.execute(insert(REFERENCES).values(values))
 
 
 def references_in(connection: Connection, frame_ids: Iterable[str]) -> dict[str, ClassName]:
     """Read the references of many frames inside a transaction."""
-    ids = list(frame_ids)
     found: dict[str, ClassName] = {}
-    for start in range(0, len(ids), _BATCH):
-        rows = connection.execute(_select_said(ids[start : start + _BATCH]))
+    for ids in in_batches(frame_ids):
         # the last one holds
-        found.update((row.asked, row.label) for row in rows)
+        found.update((row.asked, row.label) for row in connection.execute(_select_said(ids)))
     return found
 
 

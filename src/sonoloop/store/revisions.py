@@ -13,7 +13,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -28,11 +28,13 @@ from sqlalchemy import (
     Exists,
     Row,
     Select,
+    and_,
     exists,
     func,
     not_,
     or_,
     select,
+    true,
     update,
 )
 
@@ -51,52 +53,29 @@ _GREY_8_BIT = (8, 0, 0, 0, 0)  # depth, colour type, compression, filter, interl
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Revision:
-    """What a person said of a frame, as it was stored.
-
-    Parameters
-    ----------
-    id : str
-        32 hex digits, drawn at random.
-    parent : str, optional
-        The revision that the same annotator had replaced with this one.
-    created : datetime.datetime
-        When it was accepted, with its timezone (UTC), by the clock of the machine it was accepted on.
-    correction : Correction
-        The mask as it was, uint8 (H, W); the prediction with its probabilities in steps of 1/255;
-        ``pixels_hash`` as it was when the frame was first stored.
-    model : str, optional
-        Id of the model whose prediction they started from.
-    mask_sha256 : str
-        SHA-256 (64 hex digits) of the mask's shape and pixels.
-    software : str
-        The version of Sonoloop that stored it.
-    withdrawn : bool
-        Whether the frame was withdrawn: the mask is erased and all zero here, there is no prediction, and
-        ``mask_sha256`` is still that of what was accepted.
-    """
+    """What a person said of a frame, as it was stored."""
 
     id: str
+    # the revision that the same annotator had replaced with this one
     parent: str | None
+    # in UTC, by the clock of the machine it was accepted on
     created: datetime
+    # its prediction with probabilities in steps of 1/255; `pixels_hash` as when the frame was first stored
     correction: Correction
+    # whose prediction they started from
     model: str | None
+    # of the mask's shape and pixels
     mask_sha256: str
+    # the version of Sonoloop that stored it
     software: str
+    # then the mask is all zero here, there is no prediction, and the hash is still that of what was accepted
     withdrawn: bool = False
 
 
 class HeadMovedError(ConflictError):
     """The annotator's head on the frame is another than the one they opened; both sides are kept.
 
-    Parameters
-    ----------
-    message : str
-        What happened and what to do.
-    theirs : Revision
-        The head, which stays the head.
-    mine : Revision
-        What was to be accepted: stored, and not the head. Accept it again with ``parent=theirs.id`` to
-        prefer it.
+    `theirs` stays the head; `mine` is stored beside it: accept it with ``parent=theirs.id`` to prefer it.
     """
 
     def __init__(self, message: str, *, theirs: Revision, mine: Revision) -> None:
@@ -166,7 +145,7 @@ def join_rows(
 
 def read_revision(row: Row[Any] | Mapping[str, Any]) -> Revision:
     """Turn a row back into a revision, and check that its mask is what was stored."""
-    values = dict(row) if isinstance(row, Mapping) else dict(row._mapping)
+    values = dict(row if isinstance(row, Mapping) else row._mapping)
     withdrawn = bool(values["withdrawn"])
     mask = _read_erased(values) if withdrawn else _read_mask(values)
     prediction = None
@@ -219,20 +198,32 @@ def _read_erased(values: Mapping[str, Any]) -> NDArray[np.uint8]:
     return np.zeros((values["height"], values["width"]), np.uint8)
 
 
-def select_newest(*columns: ColumnElement[Any]) -> Select[Any]:
-    """Select the newest head of each image that was not withdrawn, whichever of its files it is about."""
+def select_newest(*columns: ColumnElement[Any], pixels: Collection[str] | None = None) -> Select[Any]:
+    """Select the newest head of each image that was not withdrawn, whichever of its files it is about.
+
+    Of all images, or of those with these pixel hashes.
+    """
     said, of = REVISIONS.alias("said"), FRAMES.alias("of")
     newest = (
         select(func.max(said.c.number))
-        .join(HEADS, HEADS.c.revision_id == said.c.id)
+        .join(
+            HEADS,
+            # by its key, where one image is asked about
+            and_(
+                HEADS.c.frame_id == said.c.frame_id,
+                HEADS.c.annotator == said.c.annotator,
+                HEADS.c.revision_id == said.c.id,
+            ),
+        )
         .join(of, of.c.id == said.c.frame_id)
         .where(not_(is_withdrawn(said.c.frame_id)))
+        .where(true() if pixels is None else of.c.pixels_hash.in_(pixels))
         .group_by(of.c.pixels_hash)
     )
     return _select_placed(newest, *columns)
 
 
-def select_judging(*columns: ColumnElement[Any]) -> Select[Any]:
+def select_judging(*columns: ColumnElement[Any], pixels: Collection[str] | None = None) -> Select[Any]:
     """Select the revision that models are judged by, of each image that is kept for testing.
 
     It was made without having seen what a model says, and is its annotator's first of these pixels: once they
@@ -244,6 +235,7 @@ def select_judging(*columns: ColumnElement[Any]) -> Select[Any]:
         select(func.min(said.c.number).label("number"), of.c.pixels_hash)
         .join(of, of.c.id == said.c.frame_id)
         .where(not_(is_withdrawn(said.c.frame_id)))
+        .where(true() if pixels is None else of.c.pixels_hash.in_(pixels))
         .group_by(of.c.pixels_hash, said.c.annotator)
         .subquery()
     )

@@ -7,17 +7,13 @@ import math
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, delete, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, delete, insert, select, update
 
 from sonoloop.errors import StoreError
-from sonoloop.store.database import hold
+from sonoloop.store.database import Database, add_if_new, hold
 from sonoloop.store.tables import SETTINGS
-
-if TYPE_CHECKING:
-    from sonoloop.store.corrections import CorrectionStore
 
 Promote = Literal["ask", "automatic"]
 
@@ -30,37 +26,24 @@ _MARGINS = ("missed_malignant_margin", "false_alarm_margin", "auc_margin")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSettings:
-    """A project's settings; they hold for everyone who opens its store.
+    """A project's settings, for everyone who opens its store; shares and margins are from 0 to 1."""
 
-    Parameters
-    ----------
-    test_cap : int
-        Groups kept for testing at most.
-    first_lesion_groups : int
-        Until so many groups kept for testing have a lesion, `first_test_share` holds.
-    test_share, first_test_share : float
-        Share of new groups that is kept for testing, in [0, 1]; the first once the test set has its first
-        lesions, the second until then.
-    draw_first_share : float
-        Share of the training frames that are drawn before the prediction is shown, in [0, 1], as every test
-        frame is: so that those cannot be told.
-    missed_malignant_margin, false_alarm_margin, auc_margin : float
-        By how much a model may be worse in these and still take over, in [0, 1].
-    promote : str
-        "ask" or "automatic": whether a model that passed the gate takes over by itself.
-    locked_model : str, optional
-        The version that a project is locked to; see `sonoloop.store.promotions`.
-    """
-
+    # groups kept for testing at most
     test_cap: int = 300
+    # share of new groups that is kept for testing, and the share until so many of those have a lesion
     first_lesion_groups: int = 20
     test_share: float = 0.2
     first_test_share: float = 0.5
+    # share of the training frames that are drawn before the prediction is shown, as every test frame is: so
+    # that those cannot be told
     draw_first_share: float = 0.1
+    # by how much a model may be worse in these and still take over
     missed_malignant_margin: float = 0.05
     false_alarm_margin: float = 0.05
     auc_margin: float = 0.02
+    # whether a model that passed the gate takes over by itself
     promote: Promote = "ask"
+    # the version that the project is locked to; see `sonoloop.store.promotions`
     locked_model: str | None = None
 
     def __post_init__(self) -> None:
@@ -82,18 +65,18 @@ class StoreSettings:
 SETTING_NAMES = tuple(field.name for field in fields(StoreSettings))
 
 
-def read_settings(store: CorrectionStore) -> StoreSettings:
+def read_settings(database: Database) -> StoreSettings:
     """Read the settings of a store; what was never set has its default."""
-    with store.reading() as connection:
+    with database.reading() as connection:
         return settings_in(connection)
 
 
-def change_settings(store: CorrectionStore, **changes: object) -> StoreSettings:
+def change_settings(database: Database, **changes: object) -> StoreSettings:
     """Change some settings, all of them or none."""
     unknown = sorted(set(changes) - set(SETTING_NAMES))
     if unknown:
         raise StoreError(f"there is no setting {unknown[0]!r}; there are {', '.join(SETTING_NAMES)}")
-    with store.writing() as connection:
+    with database.writing() as connection:
         hold(connection, SETTINGS)
         settings = _build({**_stored(connection), **changes})
         for key in changes:
@@ -117,12 +100,12 @@ def parse_changes(pairs: Iterable[str]) -> dict[str, object]:
     return changes
 
 
-def store_secret(store: CorrectionStore) -> bytes:
+def store_secret(database: Database) -> bytes:
     """Give the secret by which a store hashes patients and draws roles; it is made at its first use."""
-    with store.reading() as connection:
+    with database.reading() as connection:
         value = _read(connection, _SECRET)
     if value is None:
-        with store.writing() as connection:
+        with database.writing() as connection:
             return secret_in(connection)
     return bytes.fromhex(json.loads(value))
 
@@ -137,17 +120,27 @@ def secret_in(connection: Connection) -> bytes:
     value = _read(connection, _SECRET)
     if value is not None:
         return bytes.fromhex(json.loads(value))
-    values = {"key": _SECRET, "value": json.dumps(secrets.token_hex(_SECRET_BYTES))}
-    if connection.dialect.name == "postgresql":
-        connection.execute(postgresql.insert(SETTINGS).values(values).on_conflict_do_nothing())
-    else:
-        connection.execute(sqlite.insert(SETTINGS).values(values).on_conflict_do_nothing())
+    drawn = {"key": _SECRET, "value": json.dumps(secrets.token_hex(_SECRET_BYTES))}
+    add_if_new(connection, SETTINGS, drawn)
     return bytes.fromhex(json.loads(str(_read(connection, _SECRET))))
 
 
 def _read(connection: Connection, key: str) -> str | None:
     value: str | None = connection.scalar(select(SETTINGS.c.value).where(SETTINGS.c.key == key))
     return value
+
+
+def read_value(connection: Connection, key: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Read what is kept under a key, inside a transaction; None if nothing is."""
+    value = _read(connection, key)
+    return None if value is None else json.loads(value)
+
+
+def write_value(connection: Connection, key: str, value: object) -> None:
+    """Keep a value under a key instead of the one before, inside a writing transaction."""
+    row = {"key": key, "value": json.dumps(value)}
+    if connection.execute(update(SETTINGS).where(SETTINGS.c.key == key).values(row)).rowcount == 0:
+        connection.execute(insert(SETTINGS).values(row))
 
 
 def _stored(connection: Connection) -> dict[str, Any]:

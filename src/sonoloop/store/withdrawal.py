@@ -7,67 +7,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import URL, Connection, Row, insert, select, text, update
 
 from sonoloop.errors import StoreError
-from sonoloop.store.database import check_who, check_why, hold, now
+from sonoloop.store.database import Database, check_who, check_why, in_batches, now
 from sonoloop.store.file_index import Places, shared_folder, work_folder
 from sonoloop.store.groups import hash_patient, place_unseen, read_member
 from sonoloop.store.model_registry import ModelRow, known_model, models_from, snapshots_with
-from sonoloop.store.near_duplicates import count_change
+from sonoloop.store.near_duplicates import hold_sketches, note_sketches
 from sonoloop.store.revisions import is_withdrawn
 from sonoloop.store.settings import secret_in, store_secret
-from sonoloop.store.tables import FRAMES, GROUPS, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
-
-if TYPE_CHECKING:
-    from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.tables import FRAMES, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
-_BATCH = 500
 # datasets whose patients are known as DATASET/NUMBER
 IMPORTED = ("busbra", "busi")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawn:
-    """What a withdrawal came to.
-
-    Parameters
-    ----------
-    frames : tuple of str
-        Ids of the frames that were erased now.
-    before : tuple of str
-        Ids of those that answer to it too, and were erased before.
-    snapshots : tuple of str
-        Names of the snapshots that hold revisions of any of them.
-    models : tuple of ModelRow
-        The models that learned from those snapshots, and those tuned from such a model.
-    keys : frozenset of str
-        Ids and pixel hashes of all of these frames: a model's own list of who trained it has them.
-    """
+    """What a withdrawal came to: ids of the frames erased now and `before`, and who had used any of them."""
 
     frames: tuple[str, ...]
     before: tuple[str, ...]
     snapshots: tuple[str, ...]
+    # those that learned from the snapshots, and those tuned from such a model
     models: tuple[ModelRow, ...]
+    # ids and pixel hashes of all of these frames: a model's own list of who trained it has them
     keys: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tombstone:
-    """The fact that a frame was withdrawn.
-
-    Parameters
-    ----------
-    frame_id : str
-        The frame.
-    why, who : str
-        The reason, and the pseudonym of who withdrew it.
-    created : datetime.datetime
-        When, in UTC.
-    """
+    """The fact that a frame was withdrawn, when (UTC), and the pseudonym of who did it."""
 
     frame_id: str
     why: str
@@ -75,7 +49,7 @@ class Tombstone:
     created: datetime
 
 
-def withdraw(store: CorrectionStore, frame_or_patient: str, *, why: str, who: str) -> Withdrawn:
+def withdraw(database: Database, frame_or_patient: str, *, why: str, who: str) -> Withdrawn:
     """Erase what the store holds of a frame, or of all frames of a patient, for ever.
 
     Masks, predictions' maps and what knows the frames again become empty in one transaction; rows, hashes and
@@ -86,26 +60,26 @@ def withdraw(store: CorrectionStore, frame_or_patient: str, *, why: str, who: st
     """
     check_why(why)
     check_who(who)
-    with store.writing() as connection:
+    with database.writing() as connection:
         if connection.dialect.name == "sqlite":
             # else the old bytes stay in the file's free pages
             connection.execute(text("PRAGMA secure_delete=ON"))
-        hold(connection, GROUPS)
+        hold_sketches(connection)
         found = _find(connection, frame_or_patient.strip(), secret_in(connection))
         rows = _read_found(connection, found)
         frames = sorted(row.id for row in rows if not row.withdrawn)
-        for start in range(0, len(frames), _BATCH):
-            _erase(connection, frames[start : start + _BATCH], why=why, who=who)
+        for some in in_batches(frames):
+            _erase(connection, some, why=why, who=who)
         if frames:
-            count_change(connection)
+            note_sketches(connection, frames)
         snapshots = snapshots_with(connection, found)
         # where it only judged, nothing was learned of it
         learned = models_from(connection, snapshots_with(connection, found, role="train"))
         models = tuple(known_model(connection, version) for version in learned)
     try:
         # once more where an earlier withdrawal was cut short here
-        Places(store.url).forget(found)
-        _remove_pictures(store.url)
+        Places(database.url).forget(found)
+        _remove_pictures(database.url)
     except StoreError as error:
         raise StoreError(f"it is erased from the store; but {error}; then withdraw it again") from error
     return Withdrawn(
@@ -117,25 +91,23 @@ def withdraw(store: CorrectionStore, frame_or_patient: str, *, why: str, who: st
     )
 
 
-def frames_of(store: CorrectionStore, frame_or_patient: str) -> list[str]:
+def frames_of(database: Database, frame_or_patient: str) -> list[str]:
     """Name the frames that `withdraw` would erase, and those of them that were erased before."""
-    secret = store_secret(store)
-    with store.reading() as connection:
+    secret = store_secret(database)
+    with database.reading() as connection:
         return _find(connection, frame_or_patient.strip(), secret)
 
 
-def list_withdrawn(store: CorrectionStore) -> list[Tombstone]:
+def list_withdrawn(database: Database) -> list[Tombstone]:
     """List what was withdrawn, the oldest first."""
-    with store.reading() as connection:
-        return [
-            Tombstone(
-                frame_id=row.frame_id,
-                why=row.why,
-                who=row.who,
-                created=datetime.fromisoformat(row.created),
-            )
-            for row in connection.execute(select(TOMBSTONES).order_by(TOMBSTONES.c.number))
-        ]
+    with database.reading() as connection:
+        rows = connection.execute(select(TOMBSTONES).order_by(TOMBSTONES.c.number)).all()
+    return [_read_tombstone(row) for row in rows]
+
+
+def _read_tombstone(row: Row[Any]) -> Tombstone:
+    created = datetime.fromisoformat(row.created)
+    return Tombstone(frame_id=row.frame_id, why=row.why, who=row.who, created=created)
 
 
 def _remove_pictures(url: URL) -> None:
@@ -159,10 +131,8 @@ def _find_pictures(folder: Path) -> list[Path]:
 
 def _read_found(connection: Connection, found: Sequence[str]) -> list[Row[Any]]:
     columns = (FRAMES.c.id, FRAMES.c.pixels_hash, is_withdrawn(FRAMES.c.id).label("withdrawn"))
-    batches = (found[start : start + _BATCH] for start in range(0, len(found), _BATCH))
-    return [
-        row for batch in batches for row in connection.execute(select(*columns).where(FRAMES.c.id.in_(batch)))
-    ]
+    query = select(*columns)
+    return [row for ids in in_batches(found) for row in connection.execute(query.where(FRAMES.c.id.in_(ids)))]
 
 
 def _find(connection: Connection, wanted: str, secret: bytes) -> list[str]:
@@ -202,8 +172,8 @@ def _find_patient(connection: Connection, number: str, secret: bytes) -> set[str
 
 def _find_same_pixels(connection: Connection, frames: Sequence[str]) -> set[str]:
     same: set[str] = set()
-    for start in range(0, len(frames), _BATCH):
-        hashes = select(FRAMES.c.pixels_hash).where(FRAMES.c.id.in_(frames[start : start + _BATCH]))
+    for ids in in_batches(frames):
+        hashes = select(FRAMES.c.pixels_hash).where(FRAMES.c.id.in_(ids))
         same.update(connection.scalars(select(FRAMES.c.id).where(FRAMES.c.pixels_hash.in_(hashes))))
     return same
 

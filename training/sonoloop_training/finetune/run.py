@@ -32,7 +32,7 @@ from sonoloop.store.model_registry import find_model, list_models, register
 from sonoloop.store.promotions import incumbent
 from sonoloop.store.settings import read_settings
 from sonoloop.store.snapshots import read_snapshot, take_snapshot
-from sonoloop.store.test_sets import Look, looks, read_test_set
+from sonoloop.store.test_sets import Evaluation, evaluations, read_test_set
 from sonoloop_training.finetune.learn import HISTORY, learn
 from sonoloop_training.fit.checkpoint import OtherTrainingError
 from sonoloop_training.fit.devices import device_watched, settle_precision
@@ -323,12 +323,12 @@ def _judge(
         yield from score_every(store, test_set, device=device, library=library, judged=judged)
 
 
-def _find_look(job: JobFolder, store: CorrectionStore, candidate: str, against: str) -> Look | None:
+def _find_look(job: JobFolder, store: CorrectionStore, candidate: str, against: str) -> Evaluation | None:
     """Find the look of an earlier run that broke off after it; a second one would count."""
     told = job.last(Gate)
     if told is None or (told.candidate, told.incumbent) != (candidate, against):
         return None
-    return next((one for one in looks(store, told.test_set) if one.number == told.look), None)
+    return next((one for one in evaluations(store, told.test_set) if one.number == told.look), None)
 
 
 def _heed(job: JobFolder, check_lease: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.model_registry import LEAKED, find_model, mark
 from sonoloop.store.promotions import promote
 from sonoloop.store.settings import read_settings
-from sonoloop.store.test_sets import Look, TestSet, freeze_test_set, looks, record_look
+from sonoloop.store.test_sets import Evaluation, TestSet, evaluations, freeze_test_set, record_evaluation
 from sonoloop_training.gate.decision import Margins, Verdict, decide
 from sonoloop_training.gate.pictures import Show
 from sonoloop_training.gate.scoring import score_models, short
@@ -29,7 +29,7 @@ class Judgement:
     ----------
     verdict : Verdict
         The decision; its reason tells of frames that were left out too.
-    look : Look
+    look : Evaluation
         As it is on record.
     looks : int
         How often this test set was looked at, this time counted.
@@ -40,7 +40,7 @@ class Judgement:
     """
 
     verdict: Verdict
-    look: Look
+    look: Evaluation
     looks: int
     test_set: TestSet
     pictures: dict[str, str]
@@ -88,7 +88,7 @@ def judge(
         yield Notice(message=text)
     verdict = replace(verdict, reason=" ".join([verdict.reason, *missing]))
     crash_here("before-look")
-    look = record_look(
+    look = record_evaluation(
         store,
         test_set=test_set.number,
         candidate=candidate,
@@ -105,7 +105,7 @@ def judge(
     judgement = Judgement(
         verdict=verdict,
         look=look,
-        looks=len(looks(store, test_set.number)),
+        looks=len(evaluations(store, test_set.number)),
         test_set=test_set,
         pictures=pictures,
     )
@@ -180,7 +180,7 @@ def _tell(found: Judgement) -> Gate:
     )
 
 
-def promote_found(store: CorrectionStore, library: Library, look: Look, *, who: str) -> Promoted:
+def promote_found(store: CorrectionStore, library: Library, look: Evaluation, *, who: str) -> Promoted:
     """Put the candidate of a look into use, its bundle verified."""
     bundle = library.load(look.candidate)
     promote(
@@ -195,7 +195,9 @@ def promote_found(store: CorrectionStore, library: Library, look: Look, *, who: 
     return Promoted(model=bundle.model, version=bundle.version)
 
 
-def promote_if_free(store: CorrectionStore, library: Library, look: Look, *, who: str, called: str) -> Event:
+def promote_if_free(
+    store: CorrectionStore, library: Library, look: Evaluation, *, who: str, called: str
+) -> Event:
     """Do what `promote_found` does; where the project keeps its model, tell why, calling the new one so."""
     try:
         return promote_found(store, library, look, who=who)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +15,11 @@ from sonoloop.models.library import Library
 from sonoloop.models.predictor import Predictor
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.file_index import Places, reread
+from sonoloop.store.metrics import FrameScore
 from sonoloop.store.model_registry import find_model, list_models
 from sonoloop.store.revisions import read_revision, select_revisions
 from sonoloop.store.tables import REVISIONS
-from sonoloop.store.test_sets import Judge, TestSet, note_known, read_scores, true_labels, write_scores
+from sonoloop.store.test_sets import TestFrame, TestSet, note_known, read_scores, scores_on, write_scores
 from sonoloop.values import Frame, Prediction
 from sonoloop_training.evaluation.scores import dice
 from sonoloop_training.gate.decision import Outcome
@@ -35,7 +35,7 @@ class Judged:
 
     Parameters
     ----------
-    judge : Judge
+    judge : TestFrame
         Which, and the correction that counts as true.
     frame : Frame
         What a model sees.
@@ -45,13 +45,13 @@ class Judged:
         Its class.
     """
 
-    judge: Judge
+    judge: TestFrame
     frame: Frame
     mask: NDArray[np.bool_]
     label: str
 
 
-def read_judged(store: CorrectionStore, places: Places, judge: Judge) -> Judged:
+def read_judged(store: CorrectionStore, places: Places, judge: TestFrame) -> Judged:
     """Read a frame that judges, and make sure that it is the one that was corrected."""
     with store.reading() as connection:
         row = connection.execute(select_revisions().where(REVISIONS.c.id == judge.revision_id)).one()
@@ -72,16 +72,16 @@ def read_judged(store: CorrectionStore, places: Places, judge: Judge) -> Judged:
     )
 
 
-def as_outcome(judge: Judge, label: str, score: Mapping[str, Any]) -> Outcome:
-    """Turn a stored score into an outcome; the class and the group are those of the test set."""
+def as_outcome(score: FrameScore) -> Outcome:
+    """Keep of a stored score what the gate asks."""
     return Outcome(
-        frame=judge.frame_id,
-        group=judge.group_id,
-        label=label,
-        lesion=bool(score["lesion"]),
-        dice=float(score["dice"]),
-        claimed=bool(score["claimed"]),
-        malignant=float(score["malignant"]),
+        frame=score.frame,
+        group=score.group,
+        label=score.label,
+        lesion=score.lesion,
+        dice=score.dice,
+        claimed=score.claimed,
+        malignant=score.malignant,
     )
 
 
@@ -137,7 +137,6 @@ def score_models(
     Each batch is kept as soon as it is there, so that little is lost if the process ends.
     """
     library, places = library or Library(), Places(store.url)
-    labels = true_labels(store, test_set)
     told: set[str] = set()
     found = []
     for version in versions:
@@ -170,13 +169,14 @@ def score_models(
             taught = _find_again(store, test_set, version, library, known)
         note_known(store, version, {one.revision_id: one.group_id in taught for one in test_set.members})
         # read back: another process may have been quicker, and all looks are at the same figures
-        known = read_scores(store, version)
-        found.append(Scored(version=version, outcomes=_outcomes(test_set.members, labels, known)))
+        scored = scores_on(store, test_set, [version])[version]
+        outcomes = {frame: as_outcome(score) for frame, score in scored.items()}
+        found.append(Scored(version=version, outcomes=outcomes))
     return found
 
 
 def _read_some(
-    store: CorrectionStore, places: Places, judges: Iterable[Judge]
+    store: CorrectionStore, places: Places, judges: Iterable[TestFrame]
 ) -> tuple[list[Judged], list[Unreadable]]:
     read: list[Judged] = []
     refused: list[Unreadable] = []
@@ -208,10 +208,10 @@ def _find_again(
     test_set: TestSet,
     version: str,
     library: Library,
-    scores: Mapping[str, Mapping[str, Any]],
+    scores: Mapping[str, FrameScore],
 ) -> set[str]:
     """Find again the groups that trained a model; its list says the same, and who is whose may be news."""
-    noted = {one.group_id for one in test_set.members if scores[one.revision_id].get("known")}
+    noted = {one.group_id for one in test_set.members if scores[one.revision_id].known}
     folder = library.versions().get(version)
     if folder is None or not (folder / SPLIT).is_file():
         return noted
@@ -220,31 +220,21 @@ def _find_again(
     return noted | {group_of[leak.image] for leak in leaks}
 
 
-def _score(one: Judged, prediction: Prediction, *, known: bool) -> dict[str, Any]:
+def _score(one: Judged, prediction: Prediction, *, known: bool) -> FrameScore:
     predicted = np.asarray(prediction.mask > 0)
     _, benign, malignant = (float(p) for p in prediction.classes)
-    return {
-        "frame": one.judge.frame_id,
-        "group": one.judge.group_id,
-        "label": one.label,
-        "lesion": bool(one.mask.any()),
-        "dice": dice(predicted, one.mask),
-        "claimed": bool(predicted.any()),
-        "malignant": malignant / max(malignant + benign, 1e-9),
-        "predicted": prediction.label,
-        "expected_dice": float(prediction.expected_dice),
-        "known": known,
-    }
-
-
-def _outcomes(
-    judges: Iterable[Judge], labels: dict[str, str], known: dict[str, dict[str, Any]]
-) -> dict[str, Outcome]:
-    return {
-        judge.frame_id: as_outcome(judge, labels[judge.frame_id], known[judge.revision_id])
-        for judge in judges
-        if judge.revision_id in known
-    }
+    return FrameScore(
+        frame=one.judge.frame_id,
+        group=one.judge.group_id,
+        label=one.label,
+        lesion=bool(one.mask.any()),
+        dice=dice(predicted, one.mask),
+        claimed=bool(predicted.any()),
+        malignant=malignant / max(malignant + benign, 1e-9),
+        predicted=prediction.label,
+        expected_dice=float(prediction.expected_dice),
+        known=known,
+    )
 
 
 def score_every(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sonoloop.models.library import Library
     from sonoloop.project import Project
     from sonoloop.store.corrections import CorrectionStore
-    from sonoloop.store.metrics import Overview
+    from sonoloop.store.test_sets import ModelComparison
 
 Facts = tuple[tuple[str, str], ...]
 
@@ -25,13 +25,13 @@ _OWN = (
 )
 
 
-def describe_list(overview: Overview) -> str:
+def describe_list(overview: ModelComparison) -> str:
     """Say on what the models were tested."""
     test_set = overview.test_set
     if test_set is None or not test_set.members:
         return "No test set yet: figures come with the first comparison"
     groups = f"{test_set.groups} group{'' if test_set.groups == 1 else 's'}"
-    looks = f"{overview.looks} look{'' if overview.looks == 1 else 's'}"
+    looks = f"{overview.evaluations} look{'' if overview.evaluations == 1 else 's'}"
     return f"Figures on test set {test_set.number}, {groups}, {looks}"
 
 

@@ -194,7 +194,7 @@ class ModelsPanel(Panel):
         self._why.ask(f"{'Lock the project to' if lock else 'Unlock'} {used.model}: why?", set_locked)
 
     def _in_use(self) -> ModelRow | None:
-        lines = () if self._models is None else self._models.overview.lines
+        lines = () if self._models is None else self._models.overview.models
         return next((line.row for line in lines if line.in_use), None)
 
     def _on_delete(self) -> None:

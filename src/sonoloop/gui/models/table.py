@@ -11,7 +11,8 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableW
 
 if TYPE_CHECKING:
     from sonoloop.project import ModelList
-    from sonoloop.store.metrics import Figure, Line
+    from sonoloop.store.metrics import Figure
+    from sonoloop.store.test_sets import ComparedModel
 
 _HEADINGS = ("Version", "Made", "Dice (test)", "Normals", "From")
 _HINTS = (
@@ -42,7 +43,7 @@ class ModelsTable(QTableWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, len(_HEADINGS), parent)
         self._models: ModelList | None = None
-        self._lines: tuple[Line, ...] = ()
+        self._lines: tuple[ComparedModel, ...] = ()
         self._wide = False
         self.setHorizontalHeaderLabels(_HEADINGS)
         for column, hint in enumerate(_HINTS):
@@ -66,7 +67,7 @@ class ModelsTable(QTableWidget):
         self.setAccessibleName("Models")
         self.itemSelectionChanged.connect(self.chosen)
 
-    def value(self) -> Line | None:
+    def value(self) -> ComparedModel | None:
         """Return the model that is chosen."""
         rows = {index.row() for index in self.selectedIndexes()}
         return self._lines[rows.pop()] if len(rows) == 1 else None
@@ -74,7 +75,7 @@ class ModelsTable(QTableWidget):
     def set_models(self, models: ModelList) -> None:
         """Show all that were not deleted; what was chosen stays chosen, else the one in use is."""
         before = self.value()
-        lines = tuple(line for line in models.overview.lines if not line.row.is_deleted)
+        lines = tuple(line for line in models.overview.models if not line.row.is_deleted)
         self.blockSignals(True)
         self._models, self._lines = models, lines
         self.setRowCount(len(lines))
@@ -121,7 +122,7 @@ class ModelsTable(QTableWidget):
         self.setFixedHeight(min(height, _MOST_HEIGHT))
 
 
-def describe_line(line: Line, models: ModelList, *, wide: bool) -> tuple[str, str, str, str, str]:
+def describe_line(line: ComparedModel, models: ModelList, *, wide: bool) -> tuple[str, str, str, str, str]:
     """Write a model's cells."""
     row, figures, test_set = line.row, line.figures, models.overview.test_set
     made = "shipped" if row.origin == "shipped" else _day(row.created)

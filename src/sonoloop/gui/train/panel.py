@@ -77,7 +77,9 @@ class NewsText(QWidget):
             return
         news = outlook.news
         self._news.setText(f"New since {outlook.model}")
-        self._learn.setText(f"{news.learn} to learn from{_brackets(news.by_class)}, {news.judge} to judge")
+        self._learn.setText(
+            f"{news.new} to learn from{_brackets(news.by_class)}, {news.test_frames} to judge"
+        )
         self._by_annotator.setText("By " + ", ".join(f"{who} {n}" for who, n in news.by_annotator.items()))
         self._by_annotator.setVisible(bool(news.by_annotator))
 
@@ -383,7 +385,7 @@ class TrainPanel(Panel):
         progress = self.watch.progress
         self._news.set_outlook(self._outlook)
         alive = progress.stage.alive
-        learn = 0 if self._outlook is None else self._outlook.news.learn
+        learn = 0 if self._outlook is None else self._outlook.news.new
         # a snapshot holds what it holds
         too_few = describe_too_few(self._outlook) if self._form.values()["snapshot"] is None else None
         why_not = "It runs already" if alive else self._missing or too_few

@@ -10,18 +10,19 @@ from store_writers import make_correction, make_prediction, sha256
 
 from sonoloop.errors import StoreError
 from sonoloop.store import CorrectionStore
-from sonoloop.store.metrics import compare_models
+from sonoloop.store.metrics import FrameScore
 from sonoloop.store.model_registry import find_model
-from sonoloop.store.snapshots import count_news
+from sonoloop.store.snapshots import LearnableCounter
 from sonoloop.store.tables import GROUPS, MEMBERS, REFERENCES, TEST_SET_MEMBERS, TOMBSTONES
 from sonoloop.store.test_sets import (
+    compare_models,
+    evaluations,
     freeze_test_set,
-    looks,
     newest_test_set,
     note_known,
     read_scores,
     read_test_set,
-    record_look,
+    record_evaluation,
     write_scores,
 )
 
@@ -49,6 +50,12 @@ def draw(store, frame, *, role="test", group=None, bridges=False, seen=False, an
                 )
             )
     return revision.id
+
+
+def score(dice, *, frame="frame", group="group", label="benign", claimed=True, known=False):
+    """How a model did on a frame with a lesion."""
+    values = {"frame": frame, "group": group, "label": label, "claimed": claimed, "known": known}
+    return FrameScore(**values, lesion=True, dice=dice, malignant=0.1)
 
 
 def refer(store, frame, label):
@@ -89,14 +96,14 @@ def test_the_first_unseen_revision_judges_whatever_is_accepted_after_seeing(stor
     draw(store, "one", seen=True, seed=1)
     draw(store, "one", seen=True, seed=2, annotator="reader-2")
     assert freeze_test_set(store) == frozen
-    assert count_news(store).judge == 1
+    assert LearnableCounter(store).count().test_frames == 1
 
 
 def test_who_saw_the_prediction_once_never_judges(store):
     draw(store, "one", seen=True)
     draw(store, "one", seed=1)
     assert freeze_test_set(store).members == ()
-    assert count_news(store).judge == 0
+    assert LearnableCounter(store).count().test_frames == 0
 
 
 def test_a_mask_drawn_again_by_the_same_person_does_not_judge(store):
@@ -106,7 +113,7 @@ def test_a_mask_drawn_again_by_the_same_person_does_not_judge(store):
     assert judges(freeze_test_set(store)) == {first}
     newer = draw(store, "one", seed=2, annotator="reader-2")
     assert judges(freeze_test_set(store)) == {newer}
-    assert count_news(store).judge == 1
+    assert LearnableCounter(store).count().test_frames == 1
 
 
 def test_the_newest_head_judges(store):
@@ -194,7 +201,7 @@ def test_a_refused_candidate_is_marked_with_the_look_and_cleared_by_a_better_one
     test_set = freeze_test_set(store).number
 
     def look(verdict):
-        record_look(store, test_set=test_set, verdict=verdict, reason=f"it is {verdict}", **values)
+        record_evaluation(store, test_set=test_set, verdict=verdict, reason=f"it is {verdict}", **values)
         return find_model(store, tuned).standing
 
     assert [look(verdict) for verdict in ("promote", "refuse", "inconclusive", "promote", "refuse")] == [
@@ -220,12 +227,12 @@ def test_a_look_and_its_mark_are_there_both_or_not_at_all(store, monkeypatch):
     def fail(*_values, **_more):
         raise OSError("the power is gone")
 
-    for step in ("add_mark", "_read_look"):
+    for step in ("add_mark", "_read_evaluation"):
         with monkeypatch.context() as patch:
             patch.setattr(f"sonoloop.store.test_sets.{step}", fail)
             with pytest.raises(OSError, match="power"):
-                record_look(store, test_set=test_set, figures={}, who="x", **values)
-        assert (looks(store), find_model(store, tuned).marks) == ((), ())
+                record_evaluation(store, test_set=test_set, figures={}, who="x", **values)
+        assert (evaluations(store), find_model(store, tuned).marks) == ((), ())
 
 
 def test_a_look_that_was_taken_before_an_interruption_is_not_counted_twice(store):
@@ -240,13 +247,13 @@ def test_a_look_that_was_taken_before_an_interruption_is_not_counted_twice(store
         "figures": {"difference": -0.2, "interval": [-0.3, -0.1]},
         "who": "reader-1",
     }
-    first = record_look(store, resumed=True, **values)
-    assert record_look(store, resumed=True, **values) == first
+    first = record_evaluation(store, resumed=True, **values)
+    assert record_evaluation(store, resumed=True, **values) == first
     assert len(find_model(store, tuned).marks) == 1
     # who asks again looks again, and so does who finds something else
-    record_look(store, **values)
-    record_look(store, resumed=True, **(values | {"figures": {"difference": -0.1}}))
-    assert len(looks(store)) == 3
+    record_evaluation(store, **values)
+    record_evaluation(store, resumed=True, **(values | {"figures": {"difference": -0.1}}))
+    assert len(evaluations(store)) == 3
 
 
 def test_every_look_is_counted(store):
@@ -261,12 +268,12 @@ def test_every_look_is_counted(store):
         "figures": {"difference": 0.01, "interval": [-0.01, 0.03]},
         "who": "reader-1",
     }
-    look = record_look(store, test_set=first, **values)
-    again = record_look(store, test_set=first, **values)
+    look = record_evaluation(store, test_set=first, **values)
+    again = record_evaluation(store, test_set=first, **values)
     draw(store, "two")
-    other = record_look(store, test_set=freeze_test_set(store).number, **values)
-    assert looks(store) == (look, again, other)
-    assert looks(store, first) == (look, again)
+    other = record_evaluation(store, test_set=freeze_test_set(store).number, **values)
+    assert evaluations(store) == (look, again, other)
+    assert evaluations(store, first) == (look, again)
     assert look.figures == {"difference": 0.01, "interval": [-0.01, 0.03]}
     assert (look.candidate, look.incumbent, look.reason) == (tuned, shipped, "few frames")
 
@@ -292,16 +299,16 @@ def test_a_wrong_look_is_not_recorded(store, changes, error, message):
         "who": "reader-1",
     }
     with pytest.raises(error, match=message):
-        record_look(store, **(values | changes))
-    assert looks(store) == ()
+        record_evaluation(store, **(values | changes))
+    assert evaluations(store) == ()
 
 
 def test_scores_are_computed_once(store):
     version, revision = add(store, "tuned"), draw(store, "one")
     other = draw(store, "two")
-    write_scores(store, version, {revision: {"dice": 0.7}})
-    write_scores(store, version, {revision: {"dice": 0.1}, other: {"dice": 0.5}})
-    assert read_scores(store, version) == {revision: {"dice": 0.7}, other: {"dice": 0.5}}
+    write_scores(store, version, {revision: score(0.7)})
+    write_scores(store, version, {revision: score(0.1), other: score(0.5)})
+    assert read_scores(store, version) == {revision: score(0.7), other: score(0.5)}
     assert read_scores(store, begin(store)) == {}
 
 
@@ -310,28 +317,28 @@ def test_scores_that_two_programs_computed_at_once_are_kept_once(url, store):
     revisions = [draw(store, f"frame {number}") for number in range(5)]
     start = threading.Barrier(4)
 
-    def score(number: int) -> None:
+    def keep(number: int) -> None:
         with CorrectionStore(url) as own:
             for version in versions:
                 start.wait(60)
-                write_scores(own, version, {revision: {"dice": number / 10} for revision in revisions})
+                write_scores(own, version, {revision: score(number / 10) for revision in revisions})
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(score, range(4)))
+        list(pool.map(keep, range(4)))
     for version in versions:
         scores = read_scores(store, version)
         assert sorted(scores) == sorted(revisions)
-        assert len({score["dice"] for score in scores.values()}) == 1
+        assert len({score.dice for score in scores.values()}) == 1
 
 
 def test_scores_of_unknown_models_or_revisions_are_not_kept(store):
     version, revision = add(store, "tuned"), draw(store, "one")
     with pytest.raises(StoreError, match="knows no model"):
-        write_scores(store, sha256("nowhere"), {revision: {"dice": 0.7}})
+        write_scores(store, sha256("nowhere"), {revision: score(0.7)})
     with pytest.raises(StoreError):
-        write_scores(store, version, {revision: {"dice": 0.7}, "0" * 32: {"dice": 0.7}})
+        write_scores(store, version, {revision: score(0.7), "0" * 32: score(0.7)})
     with pytest.raises(ValueError, match="JSON"):
-        write_scores(store, version, {revision: {"dice": float("inf")}})
+        write_scores(store, version, {revision: score(float("inf"))})
     assert read_scores(store, version) == {}
 
 
@@ -342,40 +349,42 @@ def test_all_models_are_compared_on_the_newest_set(store):
     one, two = draw(store, "one"), draw(store, "two")
     freeze_test_set(store)
 
-    def score(frame, dice):
-        values = {"label": "benign", "lesion": True, "claimed": True, "malignant": 0.1}
-        return {"frame": sha256(frame), "group": frame, "dice": dice, **values}
-
-    write_scores(store, shipped, {one: score("one", 0.6), two: score("two", 0.8)})
-    write_scores(store, tuned, {one: score("one", 0.9)})
+    write_scores(
+        store,
+        shipped,
+        {
+            one: score(0.6, frame=sha256("one"), group="one"),
+            two: score(0.8, frame=sha256("two"), group="two"),
+        },
+    )
+    write_scores(store, tuned, {one: score(0.9, frame=sha256("one"), group="one")})
     found = compare_models(store)
-    assert [line.row.version for line in found.lines] == [orphan, tuned, shipped]
-    assert [line.in_use for line in found.lines] == [False, False, True]
-    assert [line.parent for line in found.lines] == [
+    assert [line.row.version for line in found.models] == [orphan, tuned, shipped]
+    assert [line.in_use for line in found.models] == [False, False, True]
+    assert [line.parent for line in found.models] == [
         sha256("elsewhere")[:8],
         f"default-{shipped[:8]}",
         None,
     ]
-    unscored, partly, whole = (line.figures for line in found.lines)
+    unscored, partly, whole = (line.figures for line in found.models)
     assert unscored is None
     assert (partly.frames, partly.dice.value) == (1, pytest.approx(0.9))
     assert (whole.frames, whole.dice.value) == (2, pytest.approx(0.7))
     # the set has moved on: old scores of frames that judge no more do not count
     draw(store, "two", seed=3, annotator="reader-2")
     freeze_test_set(store)
-    assert compare_models(store).lines[2].figures.frames == 1
+    assert compare_models(store).models[2].figures.frames == 1
 
 
 def test_the_truth_of_today_counts_whatever_it_was_when_a_model_was_scored(store):
     shipped = begin(store)
     one, two = draw(store, "one"), draw(store, "two")
-    values = {"group": "then", "label": "malignant", "lesion": True, "claimed": False, "malignant": 0.1}
-    scores = {one: {"frame": "one", "dice": 0.0, **values}, two: {"frame": "two", "dice": 0.5, **values}}
-    write_scores(store, shipped, scores)
+    then = {"group": "then", "label": "malignant", "claimed": False}
+    write_scores(store, shipped, {one: score(0.0, frame="one", **then), two: score(0.5, frame="two", **then)})
 
     def figures():
         freeze_test_set(store)
-        return compare_models(store).lines[0].figures
+        return compare_models(store).models[0].figures
 
     # the reader called both benign
     assert (figures().missed_malignant, figures().groups) == (None, 2)
@@ -388,9 +397,9 @@ def test_the_truth_of_today_counts_whatever_it_was_when_a_model_was_scored(store
 def test_what_a_model_knows_is_noted_again(store):
     version, revision = add(store, "tuned"), draw(store, "one")
     other = draw(store, "two")
-    write_scores(store, version, {revision: {"dice": 0.7, "known": False}, other: {"dice": 0.5}})
+    write_scores(store, version, {revision: score(0.7), other: score(0.5)})
     note_known(store, version, {revision: True, other: False, "0" * 32: True})
-    assert read_scores(store, version) == {revision: {"dice": 0.7, "known": True}, other: {"dice": 0.5}}
+    assert read_scores(store, version) == {revision: score(0.7, known=True), other: score(0.5)}
 
 
 def test_frames_that_a_model_knows_are_in_none_of_its_figures(store):
@@ -398,11 +407,10 @@ def test_frames_that_a_model_knows_are_in_none_of_its_figures(store):
     tuned = add(store, "tuned", parent=shipped)
     one, two = draw(store, "one"), draw(store, "two")
     freeze_test_set(store)
-    values = {"label": "benign", "lesion": True, "claimed": True, "malignant": 0.1}
-    own = {"frame": sha256("one"), "group": "one", "dice": 1.0, "known": True, **values}
-    other = {"frame": sha256("two"), "group": "two", "dice": 0.5, "known": False, **values}
+    own = score(1.0, frame=sha256("one"), known=True)
+    other = score(0.5, frame=sha256("two"))
     write_scores(store, tuned, {one: own, two: other})
     write_scores(store, shipped, {one: own})
-    tuned_line, shipped_line = compare_models(store).lines
+    tuned_line, shipped_line = compare_models(store).models
     assert (tuned_line.figures.frames, tuned_line.figures.dice.value) == (1, pytest.approx(0.5))
     assert shipped_line.figures is None

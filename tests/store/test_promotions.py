@@ -16,7 +16,7 @@ from sonoloop.errors import ConflictError, StoreError
 from sonoloop.store import CorrectionStore
 from sonoloop.store import promotions as pointer
 from sonoloop.store.model_registry import DELETED, ModelRow, find_model, list_models, mark, register
-from sonoloop.store.test_sets import freeze_test_set, record_look
+from sonoloop.store.test_sets import freeze_test_set, record_evaluation
 
 
 def in_use(store: CorrectionStore) -> str:
@@ -24,7 +24,7 @@ def in_use(store: CorrectionStore) -> str:
 
 
 def look_at(store: CorrectionStore, candidate: str, incumbent: str, verdict: str) -> int:
-    return record_look(
+    return record_evaluation(
         store,
         test_set=freeze_test_set(store).number,
         candidate=candidate,

@@ -7,19 +7,26 @@ import itertools
 import numpy as np
 import pytest
 
-from sonoloop.store.metrics import auc, draw_groups, summarise_scores
+from sonoloop.store.metrics import (
+    FrameScore,
+    auc,
+    draw_groups,
+    percentile_interval,
+    resampled_mean,
+    summarise_scores,
+)
 
 
 def score(frame: str, group: str, label: str, dice: float, *, claimed: bool = True, malignant: float = 0.5):
-    return {
-        "frame": frame,
-        "group": group,
-        "label": label,
-        "lesion": label != "normal",
-        "dice": dice,
-        "claimed": claimed,
-        "malignant": malignant,
-    }
+    return FrameScore(
+        frame=frame,
+        group=group,
+        label=label,
+        lesion=label != "normal",
+        dice=dice,
+        claimed=claimed,
+        malignant=malignant,
+    )
 
 
 SCORES = [
@@ -71,7 +78,7 @@ def test_the_order_of_the_frames_does_not_matter():
 def test_what_no_frame_is_about_is_none():
     nothing = summarise_scores([])
     assert (nothing.frames, nothing.groups, nothing.dice, nothing.auc) == (0, 0, None, None)
-    benign = summarise_scores([s for s in SCORES if s["label"] == "benign"])
+    benign = summarise_scores([s for s in SCORES if s.label == "benign"])
     assert benign.auc is None
     assert benign.false_alarms is None
     assert benign.missed_malignant is None
@@ -92,3 +99,25 @@ def test_auc_of_resamples_is_that_of_the_drawn_frames():
             assert value == pytest.approx(np.mean(pairs))
         else:
             assert np.isnan(value)
+
+
+def test_the_mean_of_resamples_is_that_of_the_drawn_frames():
+    values = np.array([0.0, 0.5, 1.0])
+    counts = np.array([[1, 1, 1], [0, 2, 1], [0, 0, 0]], np.float32)
+    assert resampled_mean(values, counts) == pytest.approx([0.5, 2 / 3, np.nan], nan_ok=True)
+
+
+def test_an_interval_leaves_out_resamples_without_the_figure_unless_they_are_most():
+    values = np.append(np.arange(101) / 100, [np.nan] * 101)
+    assert percentile_interval(values) == [0.025, 0.975]
+    assert percentile_interval(np.append(values, np.nan)) is None
+
+
+def test_auc_of_many_frames_is_that_of_their_mean_rank():
+    # Mann and Whitney's U, from ranks with ties by half
+    rng = np.random.default_rng(1)
+    scores, positive = rng.integers(0, 50, 400) / 50, rng.random(400) < 0.3
+    below = (scores[:, None] > scores).sum(1) + ((scores[:, None] == scores).sum(1) + 1) / 2
+    hits, others = positive.sum(), (~positive).sum()
+    expected = (below[positive].sum() - hits * (hits + 1) / 2) / (hits * others)
+    assert auc(scores, positive, np.ones((1, 400)))[0] == pytest.approx(expected)
