@@ -1,17 +1,25 @@
-"""Many images through a predictor: read ahead, predicted in batches, one outcome each."""
+"""Many images through a predictor: read ahead, predicted in batches, one outcome each, into a folder."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
-from sonoloop.errors import ImageError, ModelError
-from sonoloop.imaging.io import FoundImage
+from sonoloop.errors import ImageError, ModelError, SonoloopError
+from sonoloop.formats.prediction_folder import (
+    PredictionFolder,
+    PredictionRow,
+    describe,
+    plan_stems,
+    tell_apart,
+)
+from sonoloop.imaging.io import FoundImage, find_images, read_frame
 from sonoloop.values import Frame, Prediction
 
 # the maps of a prediction take nine bytes a pixel, and all of a batch are held at once
@@ -44,6 +52,62 @@ class Failed:
 
 
 Outcome = Predicted | Failed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """An image whose prediction is in the folder: its row, and its pictures relative to the folder."""
+
+    row: PredictionRow
+    files: list[str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Images, and the folder that their predictions go to; checked before a model is loaded."""
+
+    images: Sequence[FoundImage]
+    stems: Mapping[FoundImage, Path]
+    folder: PredictionFolder
+
+    @classmethod
+    def plan(cls, paths: Iterable[Path], out: Path, *, overlay: bool = False) -> Self:
+        """Find the images below files and folders, and see that the folder can be written to."""
+        paths = list(paths)
+        found = find_images(paths)
+        if not found:
+            raise SonoloopError(
+                f"there is no image in {', '.join(map(str, paths))}; PNG, JPEG, TIFF and BMP files are "
+                "predicted, masks (..._mask.png) are not"
+            )
+        images = tell_apart(found)
+        stems, folder = plan_stems(images), PredictionFolder(out, overlay=overlay)
+        folder.check()
+        return cls(images, stems, folder)
+
+    def run(
+        self,
+        predictor: PredictsBatches,
+        *,
+        batch: int = 8,
+        guard: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Generator[Written | Failed]:
+        """Predict and write; closed early, it keeps what is done. `guard` holds until an outcome is taken in.
+
+        A mask without its row, or a row without its mask, would mislead.
+        """
+        outcomes = predict_images(self.images, predictor, batch=batch, read=read_frame)
+        with self.folder, closing(outcomes):
+            for outcome in outcomes:
+                if isinstance(outcome, Failed):
+                    yield outcome
+                    continue
+                row = describe(
+                    outcome.prediction, image=outcome.image.relative.as_posix(), seconds=outcome.seconds
+                )
+                with guard():
+                    stem = self.stems[outcome.image]
+                    yield Written(row, self.folder.write(outcome.frame, outcome.prediction, row, stem))
 
 
 def predict_images(

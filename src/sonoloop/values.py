@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -35,6 +36,12 @@ class Frame:
         What to call the frame before a user, usually the file's name.
     spacing : tuple of float, optional
         Row and column spacing in mm, only where a calibration is known.
+    path : pathlib.Path, optional
+        The file it came from, absolute, so that it is found again.
+    index : int
+        Its number in that file, from 0.
+    simulated : bool
+        Whether it is nobody's: it trains nothing, and judges nothing.
     """
 
     pixels: NDArray[Any]
@@ -42,6 +49,9 @@ class Frame:
     pixels_hash: str
     name: str
     spacing: tuple[float, float] | None = None
+    path: Path | None = None
+    index: int = 0
+    simulated: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -33,8 +33,7 @@ class Said(NamedTuple):
 def folder(tmp_path, monkeypatch) -> Path:
     """An own, empty place for models."""
     place = tmp_path / "data" / "models"
-    for module in ("library", "registry"):
-        monkeypatch.setattr(f"sonoloop.models.{module}.models_folder", lambda: place)
+    monkeypatch.setattr("sonoloop.models.library.models_folder", lambda: place)
     return place
 
 

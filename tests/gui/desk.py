@@ -12,6 +12,9 @@ from qtpy.QtWidgets import QApplication
 
 from sonoloop.gui.annotate.panel import AnnotatePanel
 from sonoloop.gui.preferences import Preferences
+from sonoloop.gui.workers import Projects
+from sonoloop.project import Project
+from sonoloop.store.corrections import CorrectionStore
 from sonoloop.values import Frame, Prediction
 
 SHAPE = (40, 60)
@@ -65,7 +68,9 @@ class Desk:
         self.viewer = viewer
         self.preferences = Preferences(store=store_url, annotator=annotator)
         self.panel = AnnotatePanel(
-            viewer, load_predictor=load_predictor, preferences=lambda: self.preferences
+            viewer,
+            projects=Projects(lambda url: Project(CorrectionStore(url), load_predictor=load_predictor)),
+            preferences=lambda: self.preferences,
         )
         qtbot.addWidget(self.panel)
 

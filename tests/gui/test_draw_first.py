@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from desk import box, picture
@@ -17,6 +19,7 @@ from sonoloop.store.file_index import Places
 from sonoloop.store.groups import placement
 from sonoloop.store.settings import change_settings
 from sonoloop.store.snapshots import LearnableCounter
+from sonoloop.values import Prediction
 
 ALL_TEST = {"test_cap": 300, "first_test_share": 1.0, "test_share": 1.0, "draw_first_share": 0.0}
 ALL_DRAWN_FIRST = {"test_cap": 0, "draw_first_share": 1.0}
@@ -294,3 +297,31 @@ def test_a_frames_file_is_remembered(desk, store, tmp_path):
     place = Places(store.url).find(frame_id)
     assert (place.path, place.index) == (tmp_path / "case.png", 0)
     assert placement(store, frame_id).role == "train"
+
+
+def test_accepted_again_unchanged_it_stays_in_the_test_set(case, store):
+    draw(case)
+    case.panel.run("choose_benign")
+    case.accept()
+    case.idle()
+    case.panel.run("accept")
+    case.idle()
+    assert store.count() == 1
+    assert LearnableCounter(store).count().test_frames == 1
+    assert case.view.accepted
+
+
+def test_the_uncertainty_of_what_was_held_back_is_computed_in_the_worker(asked_early, monkeypatch):
+    case, threads = asked_early, []
+    compute = Prediction.uncertainty.fget
+    spied = property(lambda self: threads.append(threading.current_thread()) or compute(self))
+    monkeypatch.setattr(Prediction, "uncertainty", spied)
+    draw(case)
+    case.panel.run("choose_malignant")
+    case.accept()
+    case.idle()
+    assert (
+        case.viewer.layers["case uncertainty"].data.any()
+        == compute(case.panel.session.state(case.panel.session.target).prediction).any()
+    )
+    assert threading.main_thread() not in threads

@@ -62,7 +62,7 @@ def test_the_header_shows_the_model_in_use_as_soon_as_it_is_known(desk, store):
 
 
 def test_another_panel_can_tell_that_the_model_moved(desk, store):
-    from sonoloop.gui.widgets import tell_model_moved
+    from sonoloop.gui.launch import tell_model_moved
 
     use_tuned(store)
     tell_model_moved(desk.viewer)

@@ -12,12 +12,13 @@ from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication, QLabel, QLineEdit, QPushButton
 
 from sonoloop.gui.models.panel import ModelsPanel
-from sonoloop.gui.models_shelf import ModelsDesk
 from sonoloop.gui.preferences import Preferences
+from sonoloop.gui.workers import Projects
 from sonoloop.models.bundle import Bundle, save_bundle
 from sonoloop.models.card import Card, ModelSpec, shipped_card
 from sonoloop.models.library import Library
 from sonoloop.models.networks import build_network
+from sonoloop.project import Project
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.metrics import FrameScore
 from sonoloop.store.model_registry import list_models, mark
@@ -42,10 +43,10 @@ def tuned(tmp_path_factory) -> tuple[Bundle, Path]:
 def panel(qtbot, tmp_path, store_url):
     preferences = Preferences(store=store_url, annotator="anna")
 
-    def make_desk():
-        return ModelsDesk(CorrectionStore, Library(tmp_path / "models"))
+    def open_one(url):
+        return Project(CorrectionStore(url), library=Library(tmp_path / "models"))
 
-    panel = ModelsPanel(ViewerModel(), make_desk=make_desk, preferences=lambda: preferences)
+    panel = ModelsPanel(ViewerModel(), projects=Projects(open_one), preferences=lambda: preferences)
     qtbot.addWidget(panel)
     qtbot.waitUntil(lambda: panel._table.rowCount() > 0, timeout=20_000)
     yield panel

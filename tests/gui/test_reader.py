@@ -153,3 +153,15 @@ def test_the_sample_study_shows_the_benign_phantom_on_top():
         "benign phantom",
     ]
     assert [options.get("visible", True) for _, options, _ in layers] == [False, False, True]
+
+
+def test_files_of_different_types_are_no_stack(tmp_path):
+    save(tmp_path / "eight.png", picture())
+    save(tmp_path / "sixteen.png", picture(20).astype(np.uint16) * 200)
+    paths = [str(tmp_path / name) for name in ("eight.png", "sixteen.png")]
+    with pytest.raises(ImageError, match=r"eight.png holds uint8 and sixteen.png uint16 .* without stacking"):
+        get_reader(paths)(paths)
+    pages = [Image.open(path) for path in paths]
+    pages[0].save(tmp_path / "mixed.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ImageError, match=r"pages of mixed\.tif differ in type"):
+        read(tmp_path / "mixed.tif")

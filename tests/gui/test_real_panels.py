@@ -12,7 +12,7 @@ import sonoloop
 from sonoloop.gui.launch import dock_panel
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.model_registry import register
-from sonoloop.store.promotions import ensure_incumbent, incumbent, promote
+from sonoloop.store.promotions import incumbent, promote
 
 pytestmark = pytest.mark.gui
 
@@ -39,7 +39,7 @@ def panels(viewer, qtbot):
         qtbot.waitUntil(lambda panel=panel: panel._stacked and not panel._stack.isActive())
         opened.append(panel)
     annotate, train, models = opened
-    qtbot.waitUntil(lambda: train._outlook is not None and models._shelf is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: train._outlook is not None and models._models is not None, timeout=20_000)
     yield annotate, train, models
     for panel in opened:
         panel.close_session()
@@ -69,10 +69,12 @@ def test_they_work_on_the_store_that_the_annotate_panel_was_opened_on(panels, st
 def test_a_model_used_in_one_panel_is_that_of_the_others(panels, store_url, qtbot):
     annotate, train, models = panels
     with CorrectionStore(store_url) as store:
-        ensure_incumbent(store, version="a" * 64, model="default-a", who="anna")
-        register(store, version="b" * 64, model="ft-b", origin="tuned", who="anna", parent="a" * 64)
-        promote(store, "b" * 64, kind="use", who="anna", why="a test", expected=incumbent(store).version)
+        shipped = incumbent(store).version
+        register(store, version="b" * 64, model="ft-b", origin="tuned", who="anna", parent=shipped)
+        promote(store, "b" * 64, kind="use", who="anna", why="a test", expected=shipped)
     train.refresh()
     qtbot.waitUntil(lambda: "ft-b" in annotate.predicting.model_line, timeout=10_000)
     models.refresh()
-    qtbot.waitUntil(lambda: any(line.model == "ft-b" for line in models._shelf.lines), timeout=10_000)
+    qtbot.waitUntil(
+        lambda: any(line.row.model == "ft-b" for line in models._models.overview.models), timeout=10_000
+    )

@@ -15,7 +15,7 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication, QPushButton, QScrollArea, QToolButton
 
 import sonoloop
-import sonoloop.models
+import sonoloop.project
 from sonoloop.gui.annotate.deciding import Question
 from sonoloop.gui.launch import dock_panel, prepare_viewer
 from sonoloop.imaging.phantom import sample_study
@@ -44,7 +44,7 @@ def plugin(plugin_settings, npe2pm, monkeypatch, store_url):
     settings.store = store_url
     settings.annotator = "anna"
     model = PhantomPredictor()
-    monkeypatch.setattr(sonoloop.models, "default_predictor", lambda *_, **__: model)
+    monkeypatch.setattr(sonoloop.project, "load_model", lambda *_, **__: model)
     return model
 
 
@@ -208,7 +208,10 @@ import napari
 from qtpy.QtCore import QTimer
 from sonoloop.gui.annotate.panel import AnnotatePanel
 from sonoloop.gui.preferences import Preferences
+from sonoloop.gui.workers import Projects
 from sonoloop.imaging.phantom import sample_study
+from sonoloop.project import Project
+from sonoloop.store.corrections import CorrectionStore
 
 class Slow:
     model, device = "slow", "cpu"
@@ -220,7 +223,9 @@ viewer = napari.Viewer()
 viewer.add_image(sample_study()[0].image)
 url = "sqlite:///{(tmp_path / "corrections.db").as_posix()}"
 panel = AnnotatePanel(
-    viewer, load_predictor=lambda *_: Slow(), preferences=lambda: Preferences(store=url)
+    viewer,
+    projects=Projects(lambda url: Project(CorrectionStore(url), load_predictor=lambda *_: Slow())),
+    preferences=lambda: Preferences(store=url),
 )
 viewer.window.add_dock_widget(panel)
 QTimer.singleShot(500, panel.predicting.predict)

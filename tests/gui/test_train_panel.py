@@ -15,12 +15,13 @@ from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication, QComboBox, QLabel, QLineEdit, QPushButton
 
 from sonoloop.errors import ConflictError
-from sonoloop.gui.desks import Outlook
 from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.train.panel import TrainPanel
 from sonoloop.gui.train.progress import Stage
+from sonoloop.gui.workers import Projects
 from sonoloop.jobs import process as train_start
 from sonoloop.jobs.events import failure
+from sonoloop.project import Outlook
 from sonoloop.store.snapshots import Learnable
 
 NEWS = Learnable(
@@ -33,7 +34,7 @@ NEWS = Learnable(
 )
 
 
-class FakeDesk:
+class FakeProject:
     """Counts what it is told to, and keeps what was brought into use."""
 
     def __init__(self, jobs: Path) -> None:
@@ -41,30 +42,38 @@ class FakeDesk:
         self.used: list[tuple[str, str, str | None]] = []
         self.version, self.problem = "a" * 64, None
         self.asked: list[str | None] = []
-        self.lessons = 157
+        self.samples = 157
 
-    def outlook(self, url):
-        self.asked.append(url)
+    def at(self, url):
+        self.url = url
+        return self
+
+    def by(self, who):
+        self.who = who
+        return self
+
+    def outlook(self):
+        self.asked.append(self.url)
         news = Learnable(
             version=self.version,
             model=f"model-{self.version[:8]}",
             by_class=NEWS.by_class,
             by_annotator=NEWS.by_annotator,
-            samples=self.lessons,
+            samples=self.samples,
             test_frames=NEWS.test_frames,
         )
-        return Outlook(news, news.model, ("second", "first"), self.lessons)
+        return Outlook(news, news.model, ("second", "first"), self.samples)
 
-    def name_frames(self, _url, frames):
+    def name_frames(self, frames):
         return dict.fromkeys(frames, "case 12.png")
 
-    def jobs_folder(self, url):
-        return self.jobs if url is None else self.jobs.parent / url
+    def jobs_folder(self):
+        return self.jobs if self.url is None else self.jobs.parent / self.url
 
-    def use(self, _url, gate, *, who, why):
+    def promote(self, gate, *, why):
         if self.problem is not None:
             raise self.problem
-        self.used.append((gate.candidate, who, why))
+        self.used.append((gate.candidate, self.who, why))
         self.version = gate.candidate
 
     def close(self):
@@ -72,8 +81,8 @@ class FakeDesk:
 
 
 @pytest.fixture
-def fake(tmp_path) -> FakeDesk:
-    return FakeDesk(tmp_path / "jobs")
+def fake(tmp_path) -> FakeProject:
+    return FakeProject(tmp_path / "jobs")
 
 
 @pytest.fixture
@@ -102,7 +111,7 @@ def make_panel(qtbot, fake, mode, preferences):
     panels = []
 
     def make() -> TrainPanel:
-        panel = TrainPanel(ViewerModel(), make_desk=lambda: fake, preferences=lambda: preferences[-1])
+        panel = TrainPanel(ViewerModel(), projects=Projects(fake.at), preferences=lambda: preferences[-1])
         qtbot.addWidget(panel)
         panel.watch._poll.setInterval(20)
         qtbot.waitUntil(lambda: not label(panel, "Counting"))
@@ -396,7 +405,7 @@ def test_where_training_is_not_installed_it_says_so_before_it_is_asked_to(make_p
 
 
 def test_too_little_to_learn_from_is_said_before_it_is_asked(make_panel, fake, qtbot):
-    fake.lessons = 3
+    fake.samples = 3
     panel = make_panel()
     told = "Accept at least 5 images first; 3 so far"
     assert label(panel, "Accept at least") == told
@@ -405,7 +414,7 @@ def test_too_little_to_learn_from_is_said_before_it_is_asked(make_panel, fake, q
     choice.setCurrentIndex(1)
     assert button(panel, "Fine-tune").isEnabled(), "of a snapshot the panel does not know"
     choice.setCurrentIndex(0)
-    fake.lessons = 5
+    fake.samples = 5
     panel.refresh()
     qtbot.waitUntil(button(panel, "Fine-tune").isEnabled)
     assert label(panel, "Accept at least") is None
@@ -413,7 +422,9 @@ def test_too_little_to_learn_from_is_said_before_it_is_asked(make_panel, fake, q
 
 def test_what_is_accepted_beside_it_is_counted_at_once(make_panel, make_desk, fake, qtbot):
     desk = make_desk()
-    panel = TrainPanel(desk.viewer, make_desk=lambda: fake, preferences=lambda: Preferences(annotator="anna"))
+    panel = TrainPanel(
+        desk.viewer, projects=Projects(fake.at), preferences=lambda: Preferences(annotator="anna")
+    )
     qtbot.addWidget(panel)
     panel._store_timer.setInterval(20)
     panel.show()
@@ -421,13 +432,13 @@ def test_what_is_accepted_beside_it_is_counted_at_once(make_panel, make_desk, fa
     qtbot.waitUntil(lambda: not panel._jobs.busy)
     qtbot.wait(100)
     before = len(fake.asked)
-    fake.lessons = 4
+    fake.samples = 4
     desk.panel.run("choose_normal")
     desk.accept()
     qtbot.waitUntil(lambda: label(panel, "Accept at least") == "Accept at least 5 images first; 4 so far")
     assert len(fake.asked) == before + 1, "once"
     panel.hide()
-    fake.lessons = 9
+    fake.samples = 9
     panel.show()
     qtbot.waitUntil(lambda: label(panel, "Accept at least") is None)
     panel.close_session()

@@ -90,11 +90,12 @@ def gate(request: GateRequest) -> Iterator[Event]:
     """Judge; see `sonoloop_training.gate.comparison.judge`."""
     from sonoloop.models.devices import choose_device
     from sonoloop.models.library import Library
+    from sonoloop.project import begin_with_shipped
     from sonoloop.store import CorrectionStore
     from sonoloop.store.database import read_existing
     from sonoloop.store.file_index import work_folder
     from sonoloop.store.model_registry import find_model
-    from sonoloop.store.promotions import check_lock, ensure_incumbent
+    from sonoloop.store.promotions import check_lock
     from sonoloop.store.settings import read_settings
     from sonoloop.store.test_sets import freeze_test_set
     from sonoloop_training.fit.devices import device_watched
@@ -105,8 +106,7 @@ def gate(request: GateRequest) -> Iterator[Event]:
     library, device, who = Library(), request.device, request.who
     read_existing(request.store)
     with CorrectionStore(request.store) as store:
-        shipped = library.keep_shipped()
-        in_use = ensure_incumbent(store, version=shipped.version, model=shipped.model, who=who)
+        in_use = begin_with_shipped(store, library, who=who)
         if request.model is None:
             with device_watched(choose_device(device), kept="what was scored is kept"):
                 test_set = freeze_test_set(store)

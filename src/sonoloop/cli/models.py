@@ -15,25 +15,25 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from sonoloop.cli.console import DEFAULT_WHO, AsJson, Store, Who, Why, open_store, result_console
-from sonoloop.errors import BundleError, ModelError
-from sonoloop.store import promotions as pointer
-from sonoloop.store.corrections import CorrectionStore
-from sonoloop.store.metrics import Figure
-from sonoloop.store.model_registry import ModelRow
-from sonoloop.store.test_sets import (
-    ComparedModel,
-    Evaluation,
-    ModelComparison,
-    compare_models,
-    evaluations,
+from sonoloop.cli.console import (
+    DEFAULT_WHO,
+    AsJson,
+    ProgressConsole,
+    Store,
+    Who,
+    Why,
+    open_store,
+    result_console,
 )
+from sonoloop.errors import ModelError
 
 if TYPE_CHECKING:
     from sonoloop.models.card import Card
-    from sonoloop.models.library import Library
-    from sonoloop.store.promotions import Promotion
-
+    from sonoloop.project import Project
+    from sonoloop.store.corrections import CorrectionStore
+    from sonoloop.store.metrics import Figure
+    from sonoloop.store.model_registry import ModelRow
+    from sonoloop.store.test_sets import ComparedModel, Evaluation, ModelComparison
 
 # what of a card's metrics is shown, as the training called it
 _CARD_FIGURES = {"lesion_dice": "Dice", "false_alarms": "normals with a mask", "auc": "AUC"}
@@ -68,9 +68,12 @@ def print_model(
     store: CorrectionStore, row: ModelRow, *, folder: Path | None, card: Card | None, as_json: bool
 ) -> None:
     """Print what is on record of one model."""
+    from sonoloop.store.promotions import history  # noqa: PLC0415
+    from sonoloop.store.test_sets import compare_models, evaluations  # noqa: PLC0415 - `--help` loads none
+
     overview = compare_models(store)
     line = next(line for line in overview.models if line.row.version == row.version)
-    moves = [move for move in pointer.history(store) if move.version == row.version]
+    moves = [move for move in history(store) if move.version == row.version]
     judged = [look for look in evaluations(store) if row.version in (look.candidate, look.incumbent)]
     if as_json:
         values = _line_to_dict(line) | {
@@ -229,44 +232,36 @@ Model = Annotated[
 @models.command("list")
 def list_models(*, store: Store = None, as_json: AsJson = False) -> None:
     """List every model of a project with its figures on the newest test set; * is in use."""
-    with open_store(store) as opened:
-        _ensure_in_use(opened, DEFAULT_WHO)
-        print_list(compare_models(opened), as_json=as_json)
+    with _open(store) as project:
+        print_list(project.models().overview, as_json=as_json)
 
 
 @models.command()
 def show(*, model: Model, store: Store = None, as_json: AsJson = False) -> None:
     """Show one model: where it comes from, how it did, who put it into use and why."""
-    from sonoloop.models.card import read_card  # noqa: PLC0415
-    from sonoloop.models.library import Library  # noqa: PLC0415
-    from sonoloop.store.model_registry import find_model  # noqa: PLC0415
+    from sonoloop.models.card import read_card  # noqa: PLC0415 - `--help` loads none of these
 
-    with open_store(store) as opened:
-        _ensure_in_use(opened, DEFAULT_WHO)
-        row = find_model(opened, model)
+    with _open(store) as project:
+        project.begin()
+        row = project.find_model(model)
         try:
-            folder = Library().find(row.version)
+            folder = project.library.find(row.version)
             card = read_card(folder)
         except ModelError:  # not on this machine, or damaged
             folder, card = None, None
-        print_model(opened, row, folder=folder, card=card, as_json=as_json)
+        print_model(project.store, row, folder=folder, card=card, as_json=as_json)
 
 
 @models.command()
 def use(*, model: Model, why: Why, store: Store = None, who: Who = DEFAULT_WHO) -> None:
     """Use a model, whatever the gate said of it; who and why are kept."""
-    from sonoloop.models.library import Library  # noqa: PLC0415
-    from sonoloop.store.model_registry import find_model  # noqa: PLC0415
-    from sonoloop.store.promotions import promote  # noqa: PLC0415 - `--help` loads none of these
-
-    with open_store(store) as opened:
-        before = _ensure_in_use(opened, who)
-        row = find_model(opened, model)
-        if not row.is_deleted:
-            _verify(Library(), row.version, row.model)
-        promote(opened, row.version, kind="use", who=who, why=why, expected=before.version)
+    with _open(store, who) as project:
+        before = project.begin()
+        row = project.find_model(model)
+        with _busy(f"Checking {row.model}"):
+            project.promote(row.version, why=why, expected=before.version)
         typer.echo(
-            f"{row.model} is in use, in place of {_name(opened, before.version)}; to go back: "
+            f"{row.model} is in use, in place of {_name(project, before.version)}; to go back: "
             "sonoloop models rollback --why REASON"
         )
 
@@ -274,17 +269,12 @@ def use(*, model: Model, why: Why, store: Store = None, who: Who = DEFAULT_WHO) 
 @models.command()
 def rollback(*, why: Why, store: Store = None, who: Who = DEFAULT_WHO) -> None:
     """Go back to the model that was in use before; again for the one before that."""
-    from sonoloop.models.library import Library  # noqa: PLC0415
-    from sonoloop.store import promotions as pointer  # noqa: PLC0415 - `--help` loads none of these
-
-    with open_store(store) as opened:
-        before = _ensure_in_use(opened, who)
-        target = pointer.rollback_target(opened)
-        if target is not None:
-            _verify(Library(), target.version, target.model)
-        moved = pointer.rollback(opened, who=who, why=why, to=None if target is None else target.version)
+    with _open(store, who) as project:
+        before = project.begin()
+        with _busy("Checking the model"):
+            moved = project.roll_back(why=why)
         typer.echo(
-            f"{_name(opened, moved.version)} is in use again, in place of {_name(opened, before.version)}"
+            f"{_name(project, moved.version)} is in use again, in place of {_name(project, before.version)}"
         )
 
 
@@ -300,23 +290,17 @@ def lock(
     who: Who = DEFAULT_WHO,
 ) -> None:
     """Keep the model in use for a study: nothing else is promoted until `unlock`."""
-    from sonoloop.store import promotions as pointer  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.store.model_registry import find_model  # noqa: PLC0415
-
-    with open_store(store) as opened:
-        used = _ensure_in_use(opened, who).version
-        version = used if model is None else find_model(opened, model).version
-        row = pointer.lock(opened, version, who=who, why=why)
+    with _open(store, who) as project:
+        project.begin()
+        row = project.lock_model(None if model is None else project.find_model(model).version, why=why)
         typer.echo(f"the project is locked to {row.model}; to unlock it: sonoloop models unlock --why REASON")
 
 
 @models.command()
 def unlock(*, why: Why, store: Store = None, who: Who = DEFAULT_WHO) -> None:
     """Let other models be promoted again."""
-    from sonoloop.store import promotions as pointer  # noqa: PLC0415 - `--help` loads none of these
-
-    with open_store(store) as opened:
-        row = pointer.unlock(opened, who=who, why=why)
+    with _open(store, who) as project:
+        row = project.unlock_model(why=why)
         typer.echo(f"the project is no longer locked to {row.model}")
 
 
@@ -330,18 +314,10 @@ def import_(
     who: Who = DEFAULT_WHO,
 ) -> None:
     """Bring a model in from elsewhere; it is checked, and not used until you say so."""
-    from sonoloop.models.card import read_card  # noqa: PLC0415
-    from sonoloop.models.library import Library  # noqa: PLC0415
-    from sonoloop.store.model_registry import register  # noqa: PLC0415 - `--help` loads none of these
-
-    with open_store(store) as opened:
-        _ensure_in_use(opened, who)
+    with _open(store, who) as project:
         with _busy("Checking the model"):
-            card = read_card(Library().import_(source))
-        register(
-            opened, version=card.version, model=card.model, origin="imported", who=who, parent=card.parent
-        )
-        typer.echo(f"{card.model} is here; to use it: sonoloop models use {card.model} --why REASON")
+            row = project.import_model(source)
+        typer.echo(f"{row.model} is here; to use it: sonoloop models use {row.model} --why REASON")
 
 
 @models.command()
@@ -354,15 +330,12 @@ def export(
     store: Store = None,
 ) -> None:
     """Write a model to a zip file, for another machine or project; it holds no names of images."""
-    from sonoloop.models.library import Library  # noqa: PLC0415
-    from sonoloop.store.model_registry import find_model  # noqa: PLC0415 - `--help` loads none of these
-
-    with open_store(store) as opened:
-        _ensure_in_use(opened, DEFAULT_WHO)
-        row = find_model(opened, model)
-    with _busy("Writing"):
-        path = Library().export(row.version, out or Path(f"{row.model}.zip"))
-    typer.echo(f"{row.model} is in {path}")
+    with _open(store) as project:
+        project.begin()
+        row = project.find_model(model)
+        with _busy("Writing"):
+            path = project.export_model(row.version, out or Path(f"{row.model}.zip"))
+        typer.echo(f"{row.model} is in {path}")
 
 
 @models.command()
@@ -379,20 +352,14 @@ def delete(
     The projects on this machine share their models: another one that uses it loses it too. On a terminal you
     are asked first.
     """
-    from sonoloop.models.library import Library  # noqa: PLC0415
-    from sonoloop.store.model_registry import DELETED, find_model, mark  # noqa: PLC0415 - `--help` loads none
-
-    with open_store(store) as opened:
-        _ensure_in_use(opened, who)
-        row = find_model(opened, model)
+    with _open(store, who) as project:
+        project.begin()
+        row = project.find_model(model)
         if not yes and sys.stdin.isatty():
             question = f"Delete {row.model} from this machine, for all projects on it?"
             if not typer.confirm(question, err=True):
                 raise typer.Exit(130)
-        # first on the record: the pointer must never lead to what is gone
-        if not row.is_deleted:
-            mark(opened, row.version, DELETED, why=why, who=who)
-        Library().delete(row.version)
+        project.delete_model(row.version, why=why)
         typer.echo(
             f"{row.model} is deleted from this machine, for all projects on it; an exported file brings it "
             "back: sonoloop models import FILE"
@@ -401,42 +368,25 @@ def delete(
 
 def version_in_use(store: str | None, *, who: str = DEFAULT_WHO) -> str:
     """Tell which model a project uses; the shipped one in a project that has none yet."""
-    with open_store(store) as opened:
-        return _ensure_in_use(opened, who).version
+    with _open(store, who) as project:
+        return project.begin().version
 
 
-def _ensure_in_use(store: CorrectionStore, who: str) -> Promotion:
-    from sonoloop.models.card import shipped_card  # noqa: PLC0415
-    from sonoloop.models.library import Library  # noqa: PLC0415
-    from sonoloop.store.promotions import ensure_incumbent  # noqa: PLC0415 - `--help` loads none of these
+def _open(store: str | None, who: str = DEFAULT_WHO) -> Project:
+    from sonoloop.project import Project  # noqa: PLC0415 - `--help` loads none of these
 
-    try:
-        card = Library().keep_shipped()
-    except BundleError as error:
-        # the copy is for the day of an upgrade; the model inside the package is there today
-        typer.echo(f"sonoloop: {error}", err=True)
-        card = shipped_card()
-    return ensure_incumbent(store, version=card.version, model=card.model, who=who)
+    return Project(
+        open_store(store), annotator=who, on_notice=lambda notice: typer.echo(f"sonoloop: {notice}", err=True)
+    )
 
 
-def _verify(library: Library, version: str, model: str) -> None:
-    with _busy(f"Checking {model}"):
-        card = library.load(version).card
-    if "lesion" not in card.spec.heads:
-        raise ModelError(f"{model} predicts classes and no mask: it cannot be used here")
-
-
-def _name(store: CorrectionStore, version: str) -> str:
-    from sonoloop.store.model_registry import find_model  # noqa: PLC0415 - `--help` loads none of these
-
-    return find_model(store, version).model
+def _name(project: Project, version: str) -> str:
+    return project.find_model(version).model
 
 
 @contextmanager
 def _busy(stage: str) -> Iterator[None]:
     """Show that something is done that may take seconds."""
-    from sonoloop.cli.console import ProgressConsole  # noqa: PLC0415 - `--help` loads none of these
-
     with ProgressConsole(quiet=False) as console:
         console.show(stage, 0, 1)
         yield

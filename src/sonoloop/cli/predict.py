@@ -19,7 +19,6 @@ from sonoloop.errors import SonoloopError
 
 if TYPE_CHECKING:
     from sonoloop.formats.prediction_folder import PredictionRow
-    from sonoloop.imaging.io import FoundImage
 
 
 MAX_TABLE_ROWS = 30
@@ -181,23 +180,14 @@ def predict(
     Writes OUT/masks/..._mask.png (value = number of the lesion) and OUT/predictions.csv. Masks beside the
     images (..._mask.png) are not predicted. Exit code 1: an image could not be predicted; 2: none was tried.
     """
-    from sonoloop.batch import Failed, predict_images  # noqa: PLC0415 - `--help` loads none of these
+    from sonoloop.batch import Batch, Failed  # noqa: PLC0415 - `--help` loads none of these
     from sonoloop.cli.models import version_in_use  # noqa: PLC0415
-    from sonoloop.formats.prediction_folder import (  # noqa: PLC0415
-        PredictionFolder,
-        describe,
-        plan_stems,
-    )
-    from sonoloop.imaging.io import read_frame  # noqa: PLC0415
 
     start = time.perf_counter()
     if model is not None and store is not None:
         raise SonoloopError("give --model or --store, not both: the store says which model is in use")
-    images = _find(paths)
-    stems = plan_stems(images)
-    folder = PredictionFolder(out, overlay=overlay)
-    folder.check()
-    report = Report(len(images), as_json=as_json)
+    images = Batch.plan(paths, out, overlay=overlay)
+    report = Report(len(images.images), as_json=as_json)
     try:
         with report:
             from sonoloop.models.library import load_bundle, load_version  # noqa: PLC0415
@@ -214,18 +204,12 @@ def predict(
                 on_notice=report.notice,
             )
             report.begin()
-            outcomes = predict_images(images, predictor, batch=batch, read=read_frame)
-            with folder, closing(outcomes):
+            with closing(images.run(predictor, batch=batch, guard=interrupts_held)) as outcomes:
                 for outcome in outcomes:
-                    name = outcome.image.relative.as_posix()
                     if isinstance(outcome, Failed):
-                        report.failed(name, outcome.error)
-                        continue
-                    row = describe(outcome.prediction, image=name, seconds=outcome.seconds)
-                    # a mask without its row, or a row without its mask, would mislead
-                    with interrupts_held():
-                        files = folder.write(outcome.frame, outcome.prediction, row, stems[outcome.image])
-                    report.predicted(row, files)
+                        report.failed(outcome.image.relative.as_posix(), outcome.error)
+                    else:
+                        report.predicted(outcome.row, outcome.files)
     except KeyboardInterrupt:
         report.name_failures()
         report.notice(
@@ -237,16 +221,3 @@ def predict(
     )
     if report.failures:
         raise typer.Exit(1)
-
-
-def _find(paths: list[Path]) -> list[FoundImage]:
-    from sonoloop.formats.prediction_folder import tell_apart  # noqa: PLC0415
-    from sonoloop.imaging.io import find_images  # noqa: PLC0415 - `--help` loads none of these
-
-    images = find_images(paths)
-    if not images:
-        raise SonoloopError(
-            f"there is no image in {', '.join(map(str, paths))}; PNG, JPEG, TIFF and BMP files are "
-            "predicted, masks (..._mask.png) are not"
-        )
-    return tell_apart(images)

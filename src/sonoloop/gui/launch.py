@@ -1,16 +1,19 @@
-"""Open napari ready to annotate: images, panel, first prediction."""
+"""The Annotate panel of a viewer: docked with images and a first prediction, found by the other panels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from napari.viewer import Viewer
 
-from sonoloop.gui.preferences import PLUGIN
+from sonoloop.gui.annotate.keys import attached
+from sonoloop.gui.preferences import PLUGIN, Preferences, read_preferences
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
     from sonoloop.gui.annotate.panel import AnnotatePanel
 
 
@@ -57,3 +60,26 @@ def dock_panel(viewer: Viewer, *, store: str | None = None) -> AnnotatePanel:
 def predict(viewer: Viewer) -> None:
     """Predict the current frame, and dock the panel if it is not there yet."""
     dock_panel(viewer).run("predict")
+
+
+def annotate_panel(viewer: ViewerModel) -> AnnotatePanel | None:
+    """Return the viewer's Annotate panel, if it is open."""
+    panel = attached(viewer)
+    return panel if panel is not None and hasattr(panel, "session") else None  # type: ignore[return-value]
+
+
+def viewer_preferences(viewer: ViewerModel) -> Callable[[], Preferences]:
+    """Give the preferences as the viewer's Annotate panel has them: it may work on a store of its own."""
+
+    def read() -> Preferences:
+        panel = annotate_panel(viewer)
+        return read_preferences() if panel is None else panel.session.preferences()
+
+    return read
+
+
+def tell_model_moved(viewer: ViewerModel) -> None:
+    """Let the viewer's Annotate panel ask which model is in use by now."""
+    panel = annotate_panel(viewer)
+    if panel is not None:
+        panel.deciding.refresh_model()

@@ -49,14 +49,9 @@ def read(path: Paths) -> list[LayerData]:
     return [_read_image(one)]
 
 
-def layer_data(
-    name: str,
-    frames: Sequence[Frame],
-    colour: NDArray[Any] | None,
-    *,
-    files: Sequence[tuple[Path, int]] | None = None,
-) -> LayerData:
-    """Make an image layer of frames of one size, with what finds them again in its metadata."""
+def layer_data(name: str, frames: Sequence[Frame], colour: NDArray[Any] | None) -> LayerData:
+    """Make an image layer of frames of one size and type, with what finds them again in its metadata."""
+    files = tuple((frame.path, frame.index) for frame in frames if frame.path is not None)
     pixels = np.stack([frame.pixels for frame in frames]) if colour is None else colour
     single = len(frames) == 1
     options: dict[str, Any] = {
@@ -67,7 +62,7 @@ def layer_data(
                 "frame_ids": tuple(frame.id for frame in frames),
                 "pixels_hashes": tuple(frame.pixels_hash for frame in frames),
                 "names": tuple(frame.name for frame in frames),
-                **({} if files is None else {"files": tuple(files)}),
+                **({"files": files} if len(files) == len(frames) else {}),
             }
         },
     }
@@ -86,11 +81,16 @@ def _read_image(path: Path) -> LayerData:
     shapes = {frame.shape for frame in study.frames}
     if len(shapes) > 1:
         raise NotAnImageError(f"the pages of {study.name} differ in size; save each as a file of its own")
-    return layer_data(path.stem, study.frames, study.colour, files=_files(path, study))
+    if len(types := _types(study.frames)) > 1:
+        raise NotAnImageError(
+            f"the pages of {study.name} differ in type ({', '.join(types)}); save each as a file of its own"
+        )
+    return layer_data(path.stem, study.frames, study.colour)
 
 
-def _files(path: Path, study: Study) -> list[tuple[Path, int]]:
-    return [(path.absolute(), page) for page in range(len(study.frames))]
+def _types(frames: Sequence[Frame]) -> list[str]:
+    # stacked, they would all become of one type: other pixels than those of the files
+    return sorted({str(frame.pixels.dtype) for frame in frames})
 
 
 def _read_folder(folder: Path) -> list[LayerData]:
@@ -134,8 +134,14 @@ def _read_stack(paths: list[Path]) -> LayerData:
     if len(shapes) > 1:
         sizes = " and ".join(f"{width} x {height}" for height, width in sorted(shapes)[:2])
         raise NotAnImageError(f"images of {sizes} pixels do not make a stack; open them without stacking")
-    files = [file for image, study in zip(found, studies, strict=True) for file in _files(image.path, study)]
-    return layer_data(found[0].path.parent.name, frames, _stack_colour(studies), files=files)
+    if len(_types(frames)) > 1:
+        one = frames[0]
+        other = next(frame for frame in frames if frame.pixels.dtype != one.pixels.dtype)
+        raise NotAnImageError(
+            f"{one.name} holds {one.pixels.dtype} and {other.name} {other.pixels.dtype} grey levels, which "
+            "do not make a stack; open them without stacking"
+        )
+    return layer_data(found[0].path.parent.name, frames, _stack_colour(studies))
 
 
 def _stack_colour(studies: list[Study]) -> NDArray[Any] | None:
@@ -190,5 +196,5 @@ def _sample(phantom: Phantom) -> LayerData:
     frame = frame_from_array(phantom.image, name=f"{phantom.label} phantom")
     data, options, kind = layer_data(frame.name, (frame,), None)
     # nobody's data: it is neither drawn into a part nor hidden from the annotator
-    options["metadata"]["sonoloop"]["sample"] = True
+    options["metadata"]["sonoloop"]["simulated"] = True
     return data, options, kind

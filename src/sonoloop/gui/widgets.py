@@ -1,10 +1,9 @@
-"""What the panels of a window share: their frame, their place, and what one must know of another."""
+"""What the panels of a window share: their frame, their place, questions, icons, errors."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from napari.resources import get_colorized_svg, get_icon_path
 from napari.utils.notifications import (
@@ -14,7 +13,7 @@ from napari.utils.notifications import (
     show_warning,
 )
 from napari.utils.theme import get_theme
-from qtpy.QtCore import QObject, Qt
+from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtGui import QCloseEvent, QIcon, QPixmap, QShowEvent
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import (
@@ -31,15 +30,6 @@ from qtpy.QtWidgets import (
 )
 
 from sonoloop.errors import SonoloopError, UnsupportedImageError
-from sonoloop.gui.annotate.keys import attached
-from sonoloop.gui.annotate.session import single_shot
-from sonoloop.gui.preferences import Preferences, read_preferences
-
-if TYPE_CHECKING:
-    from napari.components import ViewerModel
-
-    from sonoloop.gui.annotate.panel import AnnotatePanel
-
 
 _WIDTH = 300
 
@@ -109,27 +99,13 @@ def row(*widgets: tuple[QWidget, int]) -> QHBoxLayout:
     return layout
 
 
-def annotate_panel(viewer: ViewerModel) -> AnnotatePanel | None:
-    """Return the viewer's Annotate panel, if it is open."""
-    panel = attached(viewer)
-    return panel if panel is not None and hasattr(panel, "session") else None  # type: ignore[return-value]
-
-
-def desk_preferences(viewer: ViewerModel) -> Callable[[], Preferences]:
-    """Give the preferences as the viewer's Annotate panel has them: it may work on a store of its own."""
-
-    def read() -> Preferences:
-        panel = annotate_panel(viewer)
-        return read_preferences() if panel is None else panel.session.preferences()
-
-    return read
-
-
-def tell_model_moved(viewer: ViewerModel) -> None:
-    """Let the viewer's Annotate panel ask which model is in use by now."""
-    panel = annotate_panel(viewer)
-    if panel is not None:
-        panel.deciding.refresh_model()
+def single_shot(parent: QObject, milliseconds: int, action: Callable[[], object]) -> QTimer:
+    """Make a timer that acts once, that long after its last start."""
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(milliseconds)
+    timer.timeout.connect(action)
+    return timer
 
 
 def _dock_of(widget: QWidget) -> QDockWidget | None:

@@ -1,19 +1,88 @@
-"""Jobs in a worker thread, one after another, their answers back on the GUI thread."""
+"""Jobs in a worker thread, one after another, their answers on the GUI thread; and the projects they ask."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, QRunnable, QThreadPool, Signal
 
+from sonoloop.errors import StoreError
+
+if TYPE_CHECKING:
+    from sonoloop.project import Project
+
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
+
+
+def open_project(store: str | None) -> Project:
+    """Open a project whose notices are shown; called in a worker."""
+    from sonoloop.project import open_project  # noqa: PLC0415 - loads the database
+
+    # safe to call in a worker
+    return open_project(store, on_notice=show_warning)
+
+
+class Projects:
+    """The projects that a panel's workers ask, one a store.
+
+    Each is opened by the worker that asks first, and closed when another one is asked and no worker uses it.
+
+    Parameters
+    ----------
+    open_one : callable
+        Opens the project of a store's URL, None for the default one.
+    """
+
+    def __init__(self, open_one: Callable[[str | None], Project] = open_project) -> None:
+        self._open = open_one
+        self._projects: dict[str | None, Project] = {}
+        self._users: Counter[str | None] = Counter()
+        self._last: str | None = None
+        self._closed = False
+        self._lock = Lock()
+
+    @contextmanager
+    def use(self, store: str | None, annotator: str | None = None) -> Iterator[Project]:
+        """Give the project of a store, in which the annotator works; it stays open for the context."""
+        with self._lock:
+            if self._closed:
+                raise StoreError("the panel was closed: open it again from Plugins > Sonoloop")
+            if store not in self._projects:
+                self._projects[store] = self._open(store)
+            project, self._last = self._projects[store], store
+            self._users[store] += 1
+        try:
+            yield project if annotator is None else project.by(annotator)
+        finally:
+            with self._lock:
+                self._users[store] -= 1
+                self._close_unused()
+
+    def ask(self, store: str | None, question: Callable[[Project], T], *, annotator: str | None = None) -> T:
+        """Give the answer of a project to a question."""
+        with self.use(store, annotator) as project:
+            return question(project)
+
+    def close(self) -> None:
+        """Close every project, for good, as soon as no worker uses it."""
+        with self._lock:
+            self._closed = True
+            self._close_unused()
+
+    def _close_unused(self) -> None:
+        for store in list(self._projects):
+            if not self._users[store] and (self._closed or store != self._last):
+                self._projects.pop(store).close()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +123,6 @@ class _Reports(QObject):
     """Carries what the worker says to the GUI thread."""
 
     answered = Signal(object, object, object)  # the job, its answer, its error
-    warned = Signal(object)  # the arguments of `warnings.showwarning`
 
 
 class _Worker(QRunnable):
@@ -67,9 +135,9 @@ class _Worker(QRunnable):
 
     def run(self) -> None:
         """Run jobs until none waits."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("always")
-            warnings.showwarning = lambda *warning: self._reports.warned.emit(warning)
+        _hook.install()
+        _hook.thread.works = True
+        try:
             while (job := self._backlog.take()) is not None:
                 try:
                     answer = job.body()
@@ -77,6 +145,8 @@ class _Worker(QRunnable):
                     self._reports.answered.emit(job, None, error)
                 else:
                     self._reports.answered.emit(job, answer, None)
+        finally:
+            _hook.thread.works = False
 
 
 class JobQueue(QObject):
@@ -103,7 +173,6 @@ class JobQueue(QObject):
         self._busy = False
         self._reports = _Reports()
         self._reports.answered.connect(self._on_answered)
-        self._reports.warned.connect(_on_warned)
 
     @property
     def busy(self) -> bool:
@@ -159,11 +228,38 @@ class JobQueue(QObject):
             self.busy_changed.emit(busy)
 
 
-def _on_warned(warning: tuple[Any, ...]) -> None:
-    """Show what our own code warns of; leave the libraries' warnings to the log."""
-    message, category, filename, line = warning[:4]
-    if issubclass(category, UserWarning) and "sonoloop" in str(filename):
-        show_warning(str(message))
-    else:
-        # warned of again it would come back here while another worker listens
-        logger.info("%s:%s: %s: %s", filename, line, category.__name__, message)
+def ignore(_answer: object) -> None:
+    """Take an answer of which nobody is left to be told."""
+
+
+class _WarningHook:
+    """Logs what libraries warn of in our workers; the rest goes on to the hook that was there, napari's.
+
+    `warnings.catch_warnings` would not do: it is not made for threads.
+    """
+
+    def __init__(self) -> None:
+        self.thread = threading.local()
+        self._before = warnings.showwarning
+
+    def install(self) -> None:
+        """Stand before whatever hook there is; napari sets its own when it starts."""
+        if warnings.showwarning != self._show:
+            self._before, warnings.showwarning = warnings.showwarning, self._show
+
+    def _show(  # noqa: PLR0917 - as `warnings.showwarning`
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if getattr(self.thread, "works", False):
+            logger.info("%s:%s: %s: %s", filename, lineno, category.__name__, message)
+        else:
+            self._before(message, category, filename, lineno, file, line)
+
+
+_hook = _WarningHook()

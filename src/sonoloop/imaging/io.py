@@ -6,12 +6,13 @@ import hashlib
 import io
 import logging
 import math
+import os
 import re
 import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -140,11 +141,37 @@ def read_study(path: Path, *, max_pixels: int = MAX_PIXELS) -> Study:
             frame_digest = digest.copy()
             frame_digest.update(f"#{number}".encode())
         name = path.name if len(pages) == 1 else f"{path.name} [{number + 1}]"
-        frames.append(frame_from_array(page, name=name, id=frame_digest.hexdigest()))
+        frame = frame_from_array(page, name=name, id=frame_digest.hexdigest())
+        frames.append(replace(frame, path=path.absolute(), index=number))
     coloured = [page for page in pages if page.ndim == 3 and page.shape[2] >= 3 and not channels_agree(page)]
     same_shape = len({page.shape for page in pages}) == 1
     colour = np.stack([page[..., :3] for page in pages]) if coloured and same_shape else None
     return Study(path=path, name=path.name, frames=tuple(frames), colour=colour)
+
+
+def read(path: str | os.PathLike[str]) -> list[Frame]:
+    """Read all frames of an image file, or of the images below a folder.
+
+    Parameters
+    ----------
+    path : str or path
+        A PNG, JPEG, TIFF or BMP file, or a folder; masks in a folder (``..._mask.png``) are left out.
+
+    Returns
+    -------
+    list of Frame
+        In natural order of the files, then in their order in a file.
+
+    Raises
+    ------
+    ImageError
+        If there is none, or one cannot be read; the message names the file and what to do.
+    """
+    place = Path(path)
+    files = [image.path for image in find_images([place])] if place.is_dir() else [place]
+    if not files:
+        raise NotAnImageError(f"{place.name} holds no PNG, JPEG, TIFF or BMP image; choose another folder")
+    return [frame for file in files for frame in read_study(file).frames]
 
 
 def read_frame(path: Path, *, max_pixels: int = MAX_PIXELS) -> Frame:

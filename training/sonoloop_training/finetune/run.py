@@ -23,12 +23,13 @@ from sonoloop.models.bundle import Bundle
 from sonoloop.models.card import DEFAULT, read_card, shipped_card
 from sonoloop.models.devices import choose_device
 from sonoloop.models.library import Library, bundle_folder
+from sonoloop.project import begin_with_shipped
 from sonoloop.store import CorrectionStore
 from sonoloop.store.database import describe, is_file, read_existing, read_location
 from sonoloop.store.file_index import work_folder
 from sonoloop.store.leases import LeaseError, lease
 from sonoloop.store.model_registry import find_model, list_models, register
-from sonoloop.store.promotions import ensure_incumbent, incumbent
+from sonoloop.store.promotions import incumbent
 from sonoloop.store.settings import read_settings
 from sonoloop.store.snapshots import read_snapshot, take_snapshot
 from sonoloop.store.test_sets import Evaluation, evaluations, read_test_set
@@ -161,12 +162,11 @@ def _absolute(folder: Path | None) -> Path | None:
 
 def _find_base(start: str | None, store: CorrectionStore, library: Library, who: str) -> str:
     """Give the version to start from; what the store does not know yet is added to it."""
-    shipped = shipped_card()
-    in_use = ensure_incumbent(store, version=shipped.version, model=shipped.model, who=who)
+    in_use = begin_with_shipped(store, library, who=who)
     if start is None:
         return in_use.version
     if start == DEFAULT:
-        start = shipped.version
+        start = shipped_card().version
     if any(row.version.startswith(start) or row.model.startswith(start) for row in list_models(store)):
         return find_model(store, start).version
     card = read_card(library.import_(bundle_folder(start)))

@@ -14,15 +14,15 @@ from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from sonoloop.errors import ConflictError, SonoloopError
-from sonoloop.gui.annotate.layers import Target, read_mask
-from sonoloop.gui.annotate.session import NO_IMAGE, Session, count_lesions, single_shot
+from sonoloop.gui.annotate.layers import Source, Target, read_mask
+from sonoloop.gui.annotate.session import NO_IMAGE, Session, count_lesions
 from sonoloop.gui.preferences import Desk
-from sonoloop.gui.widgets import show_problem
-from sonoloop.gui.work import Decision, OpenStore, Stored, StoreKeeper
-from sonoloop.gui.workers import JobQueue
+from sonoloop.gui.widgets import show_problem, single_shot
+from sonoloop.gui.workers import JobQueue, Projects, ignore
 from sonoloop.values import Correction, Label, Prediction
 
 if TYPE_CHECKING:
+    from sonoloop.project import FrameStatus, Project
     from sonoloop.store.revisions import HeadMovedError, Revision
 
 
@@ -44,8 +44,8 @@ class Deciding(QObject):
     ----------
     session : Session
         Where the frames are.
-    open_store : callable
-        Gives the correction store for a URL; called in a worker, which alone uses it.
+    projects : Projects
+        What the worker asks.
     """
 
     asked = Signal(object)  # a Question; None when it is settled
@@ -54,11 +54,10 @@ class Deciding(QObject):
     accepted = Signal(object)  # a Target
     model_seen = Signal(object)  # the InUse that the store names by now
 
-    def __init__(self, session: Session, *, open_store: OpenStore) -> None:
+    def __init__(self, session: Session, *, projects: Projects) -> None:
         super().__init__(session)
         self._session = session
-        self._keeper = StoreKeeper(open_store)
-        self.find_model = self._keeper.model_in_use
+        self._projects = projects
         self._jobs = JobQueue(parent=self)
         self._told: set[str] = set()
         self.stored = 0  # corrections, since the panel was opened
@@ -141,16 +140,16 @@ class Deciding(QObject):
     def refresh_model(self) -> None:
         """Ask the store which model is in use by now."""
         self._jobs.submit(
-            partial(self._keeper.model_in_use, self._session.preferences().store),
+            partial(self._projects.ask, self._session.preferences().store, lambda project: project.in_use()),
             done=self.model_seen.emit,
-            failed=_ignore,  # said at the next look-up
+            failed=ignore,  # said at the next look-up
         )
 
     def close(self) -> None:
         """Close the store once what is under way is stored."""
         self._settle.stop()
         self._jobs.mute()
-        self._jobs.submit(self._keeper.close, done=_ignore, failed=_ignore)
+        self._jobs.submit(self._projects.close, done=ignore, failed=ignore)
 
     def _mask(self, target: Target) -> NDArray[np.uint8] | None:
         try:
@@ -165,18 +164,19 @@ class Deciding(QObject):
         if state.looked_up != preferences.desk:
             # whom or what was looked up before is no parent here; a head that nobody saw is a conflict
             state.looked_up, state.parent = preferences.desk, None
-        decision = Decision(
+        question = partial(
+            _accept,
+            target.capture(),
             mask,
             state.label,
-            preferences.annotator,
             prediction=state.prediction or state.held,
             seen=state.prediction is not None,
-            parent=state.parent,
             shown=frozenset(self._session.shown),
+            parent=state.parent,
         )
         state.saving = True
         self._jobs.submit(
-            partial(self._keeper.accept, target.capture(), decision, preferences.store),
+            partial(self._projects.ask, preferences.store, question, annotator=preferences.annotator),
             done=partial(self._on_accepted, target),
             failed=partial(self._on_refused, target),
         )
@@ -209,12 +209,17 @@ class Deciding(QObject):
         if target is None or self._session.state(target).looked_up == preferences.desk:
             return
         self._jobs.submit(
-            partial(self._keeper.look_up, target.capture(), preferences.annotator, preferences.store),
+            partial(
+                self._projects.ask,
+                preferences.store,
+                partial(_look_up, target.capture()),
+                annotator=preferences.annotator,
+            ),
             done=partial(self._on_found, target, preferences.desk),
             failed=partial(self._on_not_found, target, preferences.desk),
         )
 
-    def _on_found(self, target: Target, desk: Desk, stored: Stored) -> None:
+    def _on_found(self, target: Target, desk: Desk, stored: FrameStatus) -> None:
         session = self._session
         if not session.is_open(target):
             return
@@ -259,8 +264,27 @@ class Deciding(QObject):
         self.looked_up.emit(target, False)
 
 
-def _ignore(_answer: object) -> None:
-    """Nobody is left to be told."""
+def _look_up(source: Source, project: Project) -> FrameStatus:
+    return project.look_up(source.frame())
+
+
+def _accept(
+    source: Source,
+    mask: NDArray[np.uint8],
+    label: Label,
+    project: Project,
+    *,
+    prediction: Prediction | None,
+    seen: bool,
+    shown: frozenset[str],
+    parent: str | None,
+) -> Revision:
+    """Store a decision; `shown` are the frames of which a prediction was shown since the panel was opened."""
+    frame = source.frame()
+    if prediction is not None and prediction.frame_id != frame.id:
+        prediction = None  # the layer's pixels were changed since: it is not of this frame
+    seen = seen or frame.id in shown
+    return project.accept(frame, mask, label, prediction=prediction, seen=seen, parent=parent)
 
 
 def ask_which(

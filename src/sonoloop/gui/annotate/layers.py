@@ -78,7 +78,7 @@ class Target:
             pixels_hash=self._recorded("pixels_hashes"),
             spacing=self.spacing,
             file=self._recorded("files"),
-            sample=bool(self.image.metadata.get("sonoloop", {}).get("sample")),
+            simulated=bool(self.image.metadata.get("sonoloop", {}).get("simulated")),
         )
 
     def _recorded(self, what: str) -> Any:  # noqa: ANN401 - a text, or the file with its page
@@ -99,14 +99,16 @@ class Source:
     pixels_hash: str | None
     spacing: tuple[float, float] | None
     file: tuple[Path, int] | None = None
-    sample: bool = False
+    simulated: bool = False
 
     def frame(self) -> Frame:
         """Make the frame; the file's id holds only while the pixels are still those of the file."""
         frame = frame_from_array(np.asarray(self.plane), name=self.name, spacing=self.spacing)
+        frame = replace(frame, simulated=self.simulated)
         if self.id is None or frame.pixels_hash != self.pixels_hash:
             return frame
-        return replace(frame, id=self.id)
+        path, index = self.file or (None, 0)
+        return replace(frame, id=self.id, path=path, index=index)
 
 
 @dataclass(slots=True, eq=False)
@@ -119,8 +121,8 @@ class FrameState:
         As whom and where an earlier correction was looked for; `parent` holds for these alone.
     prediction : Prediction, optional
         The model's, as it is shown; the stored correction's after reopening.
-    held : Prediction, optional
-        The model's, as long as it may not be shown.
+    held, held_uncertainty : Prediction and numpy.ndarray, optional
+        The model's, as long as it may not be shown; the map was computed in the worker.
     draw_first : bool, optional
         Whether the annotator draws before the prediction is shown; None until the store has said.
     label : str, optional
@@ -140,6 +142,7 @@ class FrameState:
     looked_up: Desk | None = None
     prediction: Prediction | None = None
     held: Prediction | None = None
+    held_uncertainty: NDArray[np.float32] | None = None
     draw_first: bool | None = None
     label: Label | None = None
     written: NDArray[np.uint8] | None = None

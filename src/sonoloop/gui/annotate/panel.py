@@ -19,7 +19,7 @@ from sonoloop.gui.annotate.predicting import ModelLine, Predicting
 from sonoloop.gui.annotate.session import Session, lay_out_canvas, offer_canvas, take_up_brush
 from sonoloop.gui.preferences import Preferences, read_preferences
 from sonoloop.gui.widgets import Panel, QuestionBox, focus_canvas, row, themed_icon
-from sonoloop.gui.work import LoadPredictor, OpenStore, load_default_predictor, open_default_store
+from sonoloop.gui.workers import Projects
 from sonoloop.values import Label
 
 if TYPE_CHECKING:
@@ -35,11 +35,8 @@ class AnnotatePanel(Panel):
     ----------
     viewer : napari.viewer.Viewer
         The viewer it is docked in.
-    load_predictor : callable
-        Gives the predictor for a device ("auto", "cpu", ...) and a version, None for the shipped one; called
-        in a worker, at the first prediction.
-    open_store : callable
-        Gives the correction store for a URL, None for the default; called in a worker.
+    projects : Projects, optional
+        What its workers ask; the user's own unless given.
     preferences : callable
         Gives the user's preferences as they are now.
     parent : QWidget, optional
@@ -50,18 +47,16 @@ class AnnotatePanel(Panel):
         self,
         viewer: napari.viewer.Viewer,
         *,
-        load_predictor: LoadPredictor = load_default_predictor,
-        open_store: OpenStore = open_default_store,
+        projects: Projects | None = None,
         preferences: Callable[[], Preferences] = read_preferences,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self.session = Session(viewer, preferences=preferences, parent=self)
-        self.deciding = Deciding(self.session, open_store=open_store)
-        self.predicting = Predicting(
-            self.session, load_predictor=load_predictor, find_model=self.deciding.find_model
-        )
+        projects = projects or Projects()
+        self.deciding = Deciding(self.session, projects=projects)
+        self.predicting = Predicting(self.session, projects=projects)
         self._carry_over = CarryOver(viewer)
         self._closed = False
         self._predict_first = False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.utils.notifications import show_info, show_warning
@@ -14,6 +15,7 @@ from superqt import QElidingLabel
 
 from sonoloop.errors import SonoloopError
 from sonoloop.gui.annotate.layers import (
+    Source,
     Target,
     find_layer,
     read_mask,
@@ -21,11 +23,23 @@ from sonoloop.gui.annotate.layers import (
     write_proposal,
     write_uncertainty,
 )
-from sonoloop.gui.annotate.session import NO_IMAGE, Session, single_shot
-from sonoloop.gui.widgets import device_name, show_problem
-from sonoloop.gui.work import InUse, LoadPredictor, PredictorKeeper
-from sonoloop.gui.workers import JobQueue
+from sonoloop.gui.annotate.session import NO_IMAGE, Session
+from sonoloop.gui.widgets import device_name, show_problem, single_shot
+from sonoloop.gui.workers import JobQueue, Projects
+from sonoloop.imaging.grey import check_frame
 from sonoloop.values import Prediction
+
+if TYPE_CHECKING:
+    from sonoloop.project import InUse, Project
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """Which model is loaded, and where; written by the worker."""
+
+    version: str | None = None
+    model: str | None = None
+    device: str = ""
 
 
 class Predicting(QObject):
@@ -35,38 +49,31 @@ class Predicting(QObject):
     ----------
     session : Session
         Where the frames are.
-    load_predictor : callable
-        Gives the predictor for a device and a version; called in the worker, at the first prediction.
-    find_model : callable
-        Gives the model in use at a store's URL; called in the worker, at every prediction.
+    projects : Projects
+        What the worker asks for the model in use.
     """
 
     busy_changed = Signal(bool)
 
-    def __init__(
-        self,
-        session: Session,
-        *,
-        load_predictor: LoadPredictor,
-        find_model: Callable[[str | None], InUse],
-    ) -> None:
+    def __init__(self, session: Session, *, projects: Projects) -> None:
         super().__init__(session)
         self._session = session
-        self._keeper = PredictorKeeper(load_predictor, find_model)
-        self._in_use = InUse()
+        self._projects = projects
+        self._loaded = _Loaded()
+        self._in_use: InUse | None = None
         self._jobs = JobQueue(latest_only=True, parent=self)
         self._jobs.busy_changed.connect(self.busy_changed)
 
     @property
     def model_line(self) -> str:
         """Which model, and where it runs."""
-        predictor = self._keeper.loaded
-        if predictor is not None and self._keeper.is_of(self._in_use.version):
-            return f"Model {predictor.model} · {device_name(predictor.device)}"
+        version, name = (None, None) if self._in_use is None else (self._in_use.version, self._in_use.model)
+        if self._loaded.model is not None and self._loaded.version == version:
+            return f"Model {self._loaded.model} · {device_name(self._loaded.device)}"
         if self._jobs.busy:
             return "Loading the model…"
-        if self._in_use.model is not None:
-            return f"Model {self._in_use.model} · loads at the next prediction"
+        if name is not None:
+            return f"Model {name} · loads at the next prediction"
         return "The model loads at the next prediction"
 
     def set_in_use(self, in_use: InUse) -> None:
@@ -83,13 +90,10 @@ class Predicting(QObject):
         if session.target is None or why_not is not None:
             show_warning(why_not or NO_IMAGE)
             return
+        source, preferences = session.target.capture(), session.preferences()
+        question = partial(_predict, source, preferences.device, self._loaded)
         self._jobs.submit(
-            partial(
-                self._keeper.predict,
-                session.target.capture(),
-                session.preferences().device,
-                session.preferences().store,
-            ),
+            partial(self._projects.ask, preferences.store, question),
             done=partial(self._on_prediction, session.target),
             failed=show_problem,
         )
@@ -104,8 +108,10 @@ class Predicting(QObject):
         state = session.state(target)
         if state.held is None or state.withheld or not session.is_open(target):
             return
-        prediction, state.held = state.held, None
-        self._show(target, prediction, prediction.uncertainty)
+        prediction, uncertainty = state.held, state.held_uncertainty
+        state.held = state.held_uncertainty = None
+        assert uncertainty is not None
+        self._show(target, prediction, uncertainty)
 
     def _on_prediction(self, target: Target, answer: tuple[Prediction, NDArray[np.float32], InUse]) -> None:
         session, (prediction, uncertainty, in_use) = self._session, answer
@@ -115,7 +121,7 @@ class Predicting(QObject):
         session.follow()
         state = session.state(target)
         if state.withheld:
-            state.held = prediction
+            state.held, state.held_uncertainty = prediction, uncertainty
             session.changed.emit()
         else:
             self._show(target, prediction, uncertainty)
@@ -155,6 +161,18 @@ class Predicting(QObject):
         untouched = state.written is not None and np.array_equal(mask, state.written)
         accepted = state.revision is not None and np.array_equal(mask, state.revision.correction.mask)
         return accepted or not untouched
+
+
+def _predict(
+    source: Source, device: str, loaded: _Loaded, project: Project
+) -> tuple[Prediction, NDArray[np.float32], InUse]:
+    """Predict with the model in use, in the worker; the uncertainty, too, takes long."""
+    frame = check_frame(source.frame())
+    in_use = project.in_use()
+    predictor = project.model(in_use.version, device)
+    loaded.version, loaded.model, loaded.device = in_use.version, predictor.model, predictor.device
+    prediction = predictor.predict(frame)
+    return prediction, prediction.uncertainty, in_use
 
 
 _CANCEL_AFTER_MS = 1000

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
 
 from sonoloop.errors import SonoloopError
 from sonoloop.gui.annotate.layers import (
@@ -26,6 +26,7 @@ from sonoloop.gui.annotate.layers import (
     write_mask,
 )
 from sonoloop.gui.preferences import Preferences, read_preferences
+from sonoloop.gui.widgets import single_shot
 from sonoloop.values import CLASSES, ClassName, Label
 
 if TYPE_CHECKING:
@@ -271,15 +272,6 @@ class Session(QObject):
     def _forget_removed(self) -> None:
         alive = {str(layer.unique_id) for layer in self.viewer.layers}
         self._states = {key: state for key, state in self._states.items() if key[0] in alive}
-
-
-def single_shot(parent: QObject, milliseconds: int, action: Callable[[], object]) -> QTimer:
-    """Make a timer that acts once, that long after its last start."""
-    timer = QTimer(parent)
-    timer.setSingleShot(True)
-    timer.setInterval(milliseconds)
-    timer.timeout.connect(action)
-    return timer
 
 
 _BRUSH, _NO_TOOL = "paint", "pan_zoom"

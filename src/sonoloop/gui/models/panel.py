@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QWidget
 
-from sonoloop.gui.desks import LazyDesk, ModelDesk
+from sonoloop.gui.launch import tell_model_moved, viewer_preferences
+from sonoloop.gui.models.facts import describe_list, describe_model
 from sonoloop.gui.models.table import ModelsTable
 from sonoloop.gui.preferences import Preferences
-from sonoloop.gui.widgets import Panel, QuestionBox, WhyBox, desk_preferences, show_problem, tell_model_moved
-from sonoloop.gui.work import OpenStore, open_default_store
-from sonoloop.gui.workers import JobQueue
+from sonoloop.gui.widgets import Panel, QuestionBox, WhyBox, show_problem
+from sonoloop.gui.workers import JobQueue, Projects, ignore
 
 if TYPE_CHECKING:
     import napari
 
-    from sonoloop.gui.models_shelf import Shelf
+    from sonoloop.project import ModelList, Project
+    from sonoloop.store.model_registry import ModelRow
 
 _COLUMNS = 3
 _FILES = "Models (*.zip card.json)"
+_ROLLBACK, _DELETED = "rolled back in the Models panel", "deleted in the Models panel"
 
 
 class ModelsPanel(Panel):
@@ -34,10 +36,8 @@ class ModelsPanel(Panel):
     ----------
     viewer : napari.viewer.Viewer
         The viewer it is docked in.
-    open_store : callable
-        Gives the correction store for a URL, None for the default; called in a worker.
-    make_desk : callable, optional
-        Gives what asks the store and the library; called in a worker.
+    projects : Projects, optional
+        What its worker asks; the user's own unless given.
     preferences : callable, optional
         Gives the user's preferences as they are now; those of the viewer's Annotate panel unless given.
     parent : QWidget, optional
@@ -48,17 +48,16 @@ class ModelsPanel(Panel):
         self,
         viewer: napari.viewer.Viewer,
         *,
-        open_store: OpenStore = open_default_store,
-        make_desk: Callable[[], ModelDesk] | None = None,
+        projects: Projects | None = None,
         preferences: Callable[[], Preferences] | None = None,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._preferences = preferences or desk_preferences(viewer)
-        self._desk = LazyDesk(make_desk or partial(_make_desk, open_store))
+        self._preferences = preferences or viewer_preferences(viewer)
+        self._projects = projects or Projects()
         self._jobs = JobQueue(parent=self)
-        self._shelf: Shelf | None = None
+        self._models: ModelList | None = None
         self._closed = False
         self._build()
         self._lay_out()
@@ -68,18 +67,17 @@ class ModelsPanel(Panel):
 
     def refresh(self) -> None:
         """Read the models again."""
-        desk, url = self._desk, self._preferences().store
-        self._jobs.submit(lambda: desk.get().read(url), done=self._on_shelf, failed=show_problem)
+        self._submit(lambda project: project.models(), self._on_models, show_problem)
 
     def import_file(self, source: Path) -> None:
         """Bring in a model from a zip file or a card."""
-        self._ask(lambda desk, url, who: desk.import_model(url, source, who=who))
+        self._ask(lambda project: project.import_model(source))
 
     def export_file(self, target: Path) -> None:
         """Write the model that is chosen to a zip file."""
         line = self._table.value()
         if line is not None:
-            self._ask(lambda desk, _url, _who: desk.export(line.version, target))
+            self._ask(lambda project: project.export_model(line.row.version, target))
 
     def close_session(self) -> None:
         """Close the store once what is under way is done."""
@@ -87,7 +85,7 @@ class ModelsPanel(Panel):
             return
         self._closed = True
         self._jobs.mute()
-        self._jobs.submit(self._desk.close, done=_ignore, failed=_ignore)
+        self._jobs.submit(self._projects.close, done=ignore, failed=ignore)
 
     def _build(self) -> None:
         self._table = ModelsTable()
@@ -135,7 +133,7 @@ class ModelsPanel(Panel):
         self._table.chosen.connect(self._on_chosen)
         self._use.clicked.connect(self._on_use)
         self._back.clicked.connect(
-            lambda: self._ask(lambda desk, url, who: desk.roll_back(url, who=who), moves=True)
+            lambda: self._ask(lambda project: project.roll_back(why=_ROLLBACK), moves=True)
         )
         self._import.clicked.connect(self._on_import)
         self._export.clicked.connect(self._on_export)
@@ -144,9 +142,18 @@ class ModelsPanel(Panel):
         self._delete.clicked.connect(self._on_delete)
         self.destroyed.connect(self.close_session)
 
-    def _ask(self, action: Callable[[ModelDesk, str | None, str], Any], *, moves: bool = False) -> None:
+    def _submit(
+        self,
+        question: Callable[[Project], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        preferences = self._preferences()
+        ask = partial(self._projects.ask, preferences.store, question, annotator=preferences.annotator)
+        self._jobs.submit(ask, done=done, failed=failed)
+
+    def _ask(self, action: Callable[[Project], Any], *, moves: bool = False) -> None:
         """Do something in the worker; `moves` where another model may be in use after it."""
-        desk, preferences = self._desk, self._preferences()
 
         def done(_answer: object) -> None:
             if moves:
@@ -158,48 +165,50 @@ class ModelsPanel(Panel):
             self.refresh()
 
         self._question.clear()
-        self._jobs.submit(
-            lambda: action(desk.get(), preferences.store, preferences.annotator),
-            done=done,
-            failed=failed,
-        )
+        self._submit(action, done, failed)
 
     def _on_use(self) -> None:
-        line = self._table.value()
-        in_use = next((each.version for each in self._shelf.lines if each.in_use), "") if self._shelf else ""
-        if line is None:
+        line, used = self._table.value(), self._in_use()
+        if line is None or used is None:
             return
 
         def use(why: str) -> None:
             self._ask(
-                lambda desk, url, who: desk.use(url, line.version, expected=in_use, who=who, why=why),
-                moves=True,
+                lambda project: project.promote(line.row.version, why=why, expected=used.version), moves=True
             )
 
-        self._why.ask(f"Use {line.model}: why?", use)
+        self._why.ask(f"Use {line.row.model}: why?", use)
 
     def _on_lock(self) -> None:
-        shelf = self._shelf
-        line = next((line for line in shelf.lines if line.in_use), None) if shelf else None
-        if shelf is None or line is None:
+        used = self._in_use()
+        if used is None or self._models is None:
             return
-        lock = shelf.locked is None
+        lock = self._models.overview.locked is None
 
         def set_locked(why: str) -> None:
-            self._ask(lambda desk, url, who: desk.set_locked(url, line.version, lock, who=who, why=why))
+            if lock:
+                self._ask(lambda project: project.lock_model(used.version, why=why))
+            else:
+                self._ask(lambda project: project.unlock_model(why=why))
 
-        self._why.ask(f"{'Lock the project to' if lock else 'Unlock'} {line.model}: why?", set_locked)
+        self._why.ask(f"{'Lock the project to' if lock else 'Unlock'} {used.model}: why?", set_locked)
+
+    def _in_use(self) -> ModelRow | None:
+        lines = () if self._models is None else self._models.overview.models
+        return next((line.row for line in lines if line.in_use), None)
 
     def _on_delete(self) -> None:
         line = self._table.value()
         if line is not None:
             self._question.ask(
-                f"Delete {line.model} from this computer, for all projects on it? What was said of it stays "
-                "on record.",
+                f"Delete {line.row.model} from this computer, for all projects on it? What was said of it "
+                "stays on record.",
                 [
                     (
                         "Delete",
-                        lambda: self._ask(lambda desk, url, who: desk.delete(url, line.version, who=who)),
+                        lambda: self._ask(
+                            lambda project: project.delete_model(line.row.version, why=_DELETED)
+                        ),
                     ),
                     ("Keep", self._question.clear),
                 ],
@@ -216,17 +225,17 @@ class ModelsPanel(Panel):
         line = self._table.value()
         if line is None:
             return
-        dialog = QFileDialog(self, "Export a model", f"{line.model}.zip", "Models (*.zip)")
+        dialog = QFileDialog(self, "Export a model", f"{line.row.model}.zip", "Models (*.zip)")
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
         dialog.setDefaultSuffix("zip")
         dialog.fileSelected.connect(lambda path: self.export_file(Path(path)))
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()
 
-    def _on_shelf(self, shelf: Shelf) -> None:
-        self._shelf = shelf
-        self._table.set_lines(shelf.lines)
-        self._test_set.setText(f"* in use. {shelf.test_set}")
+    def _on_models(self, models: ModelList) -> None:
+        self._models = models
+        self._table.set_models(models)
+        self._test_set.setText(f"* in use. {describe_list(models.overview)}")
         self._render()
 
     def _on_chosen(self) -> None:
@@ -236,17 +245,18 @@ class ModelsPanel(Panel):
         self._show_card()
 
     def _render(self) -> None:
-        shelf, line = self._shelf, self._table.value()
-        locked = shelf is not None and shelf.locked is not None
-        self._use.setEnabled(line is not None and line.here and not line.in_use and not locked)
-        self._back.setEnabled(shelf is not None and shelf.back_to is not None and not locked)
-        if shelf is not None and shelf.back_to is not None:
-            self._back.setToolTip(f"Put {shelf.back_to} back into use")
-        self._export.setEnabled(line is not None and line.here)
+        models, line = self._models, self._table.value()
+        locked = models is not None and models.overview.locked is not None
+        here = models is not None and line is not None and line.row.version in models.here
+        self._use.setEnabled(line is not None and here and not line.in_use and not locked)
+        self._back.setEnabled(models is not None and models.back_to is not None and not locked)
+        if models is not None and models.back_to is not None:
+            self._back.setToolTip(f"Put {models.back_to} back into use")
+        self._export.setEnabled(here)
         self._card.setEnabled(line is not None)
-        self._lock.setEnabled(shelf is not None)
+        self._lock.setEnabled(models is not None)
         self._lock.setText("Unlock" if locked else "Lock")
-        deletable = line is not None and not line.in_use and line.made is not None
+        deletable = line is not None and not line.in_use and line.row.origin != "shipped"
         self._delete.setEnabled(deletable)
 
     def _show_card(self) -> None:
@@ -255,20 +265,14 @@ class ModelsPanel(Panel):
         self._facts.setVisible(wanted)
         if not wanted or line is None:
             return
-        desk, url, version = self._desk, self._preferences().store, line.version
+        version = line.row.version
 
         def done(facts: tuple[tuple[str, str], ...]) -> None:
             chosen = self._table.value()
-            if chosen is not None and chosen.version == version:
+            if chosen is not None and chosen.row.version == version:
                 self._facts.setText(_write_facts(facts))
 
-        self._jobs.submit(lambda: desk.get().card(url, version), done=done, failed=show_problem)
-
-
-def _make_desk(open_store: OpenStore) -> ModelDesk:
-    from sonoloop.gui.models_shelf import ModelsDesk  # noqa: PLC0415 - imports the store
-
-    return ModelsDesk(open_store)
+        self._submit(lambda project: describe_model(project, version), done, show_problem)
 
 
 def _write_facts(facts: tuple[tuple[str, str], ...]) -> str:
@@ -285,7 +289,3 @@ def _breakable(text: str) -> str:
         if (len(text) > 30 and " " not in text)
         else escape(text)
     )
-
-
-def _ignore(_answer: object) -> None:
-    """Nobody is left to be told."""

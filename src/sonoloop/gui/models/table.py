@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -11,8 +10,9 @@ from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
 if TYPE_CHECKING:
-    from sonoloop.gui.models_shelf import ModelLine
+    from sonoloop.project import ModelList
     from sonoloop.store.metrics import Figure
+    from sonoloop.store.test_sets import ComparedModel
 
 _HEADINGS = ("Version", "Made", "Dice (test)", "Normals", "From")
 _HINTS = (
@@ -42,7 +42,8 @@ class ModelsTable(QTableWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, len(_HEADINGS), parent)
-        self._lines: tuple[ModelLine, ...] = ()
+        self._models: ModelList | None = None
+        self._lines: tuple[ComparedModel, ...] = ()
         self._wide = False
         self.setHorizontalHeaderLabels(_HEADINGS)
         for column, hint in enumerate(_HINTS):
@@ -66,19 +67,21 @@ class ModelsTable(QTableWidget):
         self.setAccessibleName("Models")
         self.itemSelectionChanged.connect(self.chosen)
 
-    def value(self) -> ModelLine | None:
+    def value(self) -> ComparedModel | None:
         """Return the model that is chosen."""
         rows = {index.row() for index in self.selectedIndexes()}
         return self._lines[rows.pop()] if len(rows) == 1 else None
 
-    def set_lines(self, lines: Sequence[ModelLine]) -> None:
-        """Show models; what was chosen stays chosen, else the one in use is."""
+    def set_models(self, models: ModelList) -> None:
+        """Show all that were not deleted; what was chosen stays chosen, else the one in use is."""
         before = self.value()
+        lines = tuple(line for line in models.overview.models if not line.row.is_deleted)
         self.blockSignals(True)
-        self._lines = tuple(lines)
+        self._models, self._lines = models, lines
         self.setRowCount(len(lines))
         self._write()
-        keep = next((i for i, line in enumerate(lines) if before and line.version == before.version), None)
+        chosen = None if before is None else before.row.version
+        keep = next((i for i, line in enumerate(lines) if line.row.version == chosen), None)
         in_use = next((i for i, line in enumerate(lines) if line.in_use), 0)
         if lines:
             self.selectRow(in_use if keep is None else keep)
@@ -98,9 +101,10 @@ class ModelsTable(QTableWidget):
         for column in (_MADE, _FROM):
             self.setColumnHidden(column, not self._wide)
         for row, line in enumerate(self._lines):
-            for column, text in enumerate(describe_line(line, wide=self._wide)):
+            assert self._models is not None
+            for column, text in enumerate(describe_line(line, self._models, wide=self._wide)):
                 item = QTableWidgetItem(text)
-                item.setToolTip(f"{line.model}\n{_HINTS[column]}")
+                item.setToolTip(f"{line.row.model}\n{_HINTS[column]}")
                 if line.in_use:
                     font = item.font()
                     font.setBold(True)
@@ -118,18 +122,21 @@ class ModelsTable(QTableWidget):
         self.setFixedHeight(min(height, _MOST_HEIGHT))
 
 
-def describe_line(line: ModelLine, *, wide: bool) -> tuple[str, str, str, str, str]:
+def describe_line(line: ComparedModel, models: ModelList, *, wide: bool) -> tuple[str, str, str, str, str]:
     """Write a model's cells."""
-    made = "shipped" if line.made is None else _day(line.made)
-    marks = [*line.marks, *([] if line.here else ["not on this machine"])]
+    row, figures, test_set = line.row, line.figures, models.overview.test_set
+    made = "shipped" if row.origin == "shipped" else _day(row.created)
+    marks = [*row.standing, *([] if row.version in models.here else ["not on this machine"])]
     origin = f"from {line.parent}" if line.parent else ""
     below = marks if wide else [", ".join(filter(None, (made, origin))), *marks]
-    name = f"* {line.model}" if line.in_use else line.model
+    name = f"* {row.model}" if line.in_use else row.model
+    partly = figures is not None and test_set is not None and figures.frames < len(test_set.members)
+    alarms = None if figures is None else figures.false_alarms
     return (
         "\n".join((name, *below)),
         made,
-        _dice(line.dice, line.scored_on),
-        _NO_FIGURE if line.false_alarms is None else f"{100 * line.false_alarms.value:.0f} %",
+        _dice(None if figures is None else figures.dice, figures.frames if figures and partly else None),
+        _NO_FIGURE if alarms is None else f"{100 * alarms.value:.0f} %",
         line.parent or _NO_FIGURE,
     )
 

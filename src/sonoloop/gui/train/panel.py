@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from sonoloop.gui.desks import LazyDesk, Outlook, TrainingDesk
+from sonoloop.gui.launch import annotate_panel, tell_model_moved, viewer_preferences
 from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.train.form import RequestForm
 from sonoloop.gui.train.gate_view import GateBox
@@ -35,9 +35,8 @@ from sonoloop.gui.train.progress import (
     describe_progress,
 )
 from sonoloop.gui.train.watcher import TrainWatch
-from sonoloop.gui.widgets import Panel, annotate_panel, desk_preferences, row, show_problem, tell_model_moved
-from sonoloop.gui.work import OpenStore, open_default_store
-from sonoloop.gui.workers import JobQueue
+from sonoloop.gui.widgets import Panel, row, show_problem
+from sonoloop.gui.workers import JobQueue, Projects, ignore
 from sonoloop.jobs.folder import Job
 from sonoloop.jobs.process import start_job, what_is_missing
 from sonoloop.jobs.request import FinetuneRequest
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     import napari
 
     from sonoloop.gui.train.curves import Curves
+    from sonoloop.project import Outlook
 
 
 _FOLDED, _UNFOLDED = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}", "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
@@ -86,9 +86,9 @@ class NewsText(QWidget):
 
 def describe_too_few(outlook: Outlook | None) -> str | None:
     """Say that more must be accepted before anything can be learned; None where that is not so."""
-    if outlook is None or outlook.lessons >= _FEWEST:
+    if outlook is None or outlook.samples >= _FEWEST:
         return None
-    return f"Accept at least {_FEWEST} images first; {outlook.lessons} so far"
+    return f"Accept at least {_FEWEST} images first; {outlook.samples} so far"
 
 
 def _brackets(counts: Mapping[str, int]) -> str:
@@ -197,10 +197,8 @@ class TrainPanel(Panel):
     ----------
     viewer : napari.viewer.Viewer
         The viewer it is docked in.
-    open_store : callable
-        Gives the correction store for a URL, None for the default; called in a worker.
-    make_desk : callable, optional
-        Gives what asks the store; called in a worker.
+    projects : Projects, optional
+        What its workers ask; the user's own unless given.
     start : callable
         Starts a job; see `sonoloop.jobs.process.start_job`.
     preferences : callable, optional
@@ -213,22 +211,25 @@ class TrainPanel(Panel):
         self,
         viewer: napari.viewer.Viewer,
         *,
-        open_store: OpenStore = open_default_store,
-        make_desk: Callable[[], TrainingDesk] | None = None,
+        projects: Projects | None = None,
         start: Callable[..., Job] = start_job,
         preferences: Callable[[], Preferences] | None = None,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._preferences = preferences or desk_preferences(viewer)
-        self._desk = LazyDesk(make_desk or partial(_make_desk, open_store))
-        desk = self._desk
+        self._preferences = preferences or viewer_preferences(viewer)
+        self._projects = projects or Projects()
+        ask = self._projects.ask
         self._jobs = JobQueue(parent=self)
-        self.watch = TrainWatch(lambda url: desk.get().jobs_folder(url), start=start, parent=self)
+        self.watch = TrainWatch(
+            lambda url: ask(url, lambda project: project.jobs_folder()), start=start, parent=self
+        )
         self._outlook: Outlook | None = None
         self._curves: Curves | None = None
-        self._names = FrameNames(lambda url, frames: desk.get().name_frames(url, frames), parent=self)
+        self._names = FrameNames(
+            lambda url, frames: ask(url, lambda project: project.name_frames(frames)), parent=self
+        )
         self._closed = False
         self._missing = what_is_missing()
         self._build()
@@ -246,9 +247,11 @@ class TrainPanel(Panel):
 
     def refresh(self) -> None:
         """Count again what is new since the model in use."""
-        desk, url = self._desk, self._store
+        ask, url = self._projects.ask, self._store
         self._jobs.submit(
-            lambda: desk.get().outlook(url), done=partial(self._on_outlook, url), failed=show_problem
+            lambda: ask(url, lambda project: project.outlook()),
+            done=partial(self._on_outlook, url),
+            failed=show_problem,
         )
 
     def _look_at_store(self) -> None:
@@ -287,7 +290,7 @@ class TrainPanel(Panel):
         self.watch.close()
         self._names.close()
         self._jobs.mute()
-        self._jobs.submit(self._desk.close, done=_ignore, failed=_ignore)
+        self._jobs.submit(self._projects.close, done=ignore, failed=ignore)
 
     def _build(self) -> None:
         self._news = NewsText()
@@ -354,11 +357,11 @@ class TrainPanel(Panel):
         )
 
     def _use(self, why: str | None) -> None:
-        desk, who, url = self._desk, self._preferences().annotator, self._store
+        ask, who, url = self._projects.ask, self._preferences().annotator, self._store
         gate = None if self.follow_store() else self.watch.progress.gate
         if gate is not None:
             self._jobs.submit(
-                lambda: desk.get().use(url, gate, who=who, why=why),
+                lambda: ask(url, lambda project: project.promote(gate, why=why), annotator=who),
                 done=self._on_used,
                 failed=show_problem,
             )
@@ -440,17 +443,7 @@ class TrainPanel(Panel):
             self._curves.set_colours(theme.text.as_hex(), theme.secondary.as_hex())
 
 
-def _make_desk(open_store: OpenStore) -> TrainingDesk:
-    from sonoloop.gui.train_desk import TrainDesk  # noqa: PLC0415 - imports the store
-
-    return TrainDesk(open_store)
-
-
 def _text() -> QLabel:
     label = QLabel()
     label.setWordWrap(True)
     return label
-
-
-def _ignore(_answer: object) -> None:
-    """Nobody is left to be told."""

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from sonoloop.gui.annotate.session import single_shot
 from sonoloop.gui.train.progress import JobProgress, Stage, advance, end
-from sonoloop.gui.widgets import show_problem
+from sonoloop.gui.widgets import show_problem, single_shot
 from sonoloop.gui.workers import JobQueue
 from sonoloop.jobs.folder import (
     Job,

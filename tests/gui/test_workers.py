@@ -1,4 +1,4 @@
-"""The queue of jobs: order, dropping, errors."""
+"""The queue of jobs: order, dropping, errors, warnings; and the projects that jobs ask."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import threading
 import time
 import warnings
 
+import pytest
 from qtpy.QtCore import QEventLoop, QThreadPool, QTimer
 
-from sonoloop.gui.workers import JobQueue
+from sonoloop.errors import StoreError
+from sonoloop.gui.workers import JobQueue, Projects
 
 
 class Answers(list):
@@ -107,14 +109,71 @@ def test_what_was_queued_runs_though_the_event_loop_ends(qtbot):
     assert done == [0, 1, 2]
 
 
-def test_a_warning_of_a_library_is_logged_while_a_worker_runs(qtbot, caplog):
+def warn(text):
+    warnings.warn_explicit(text, RuntimeWarning, "library.py", 12)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What napari's own hook is told."""
+    texts = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: texts.append(str(message)))
+    monkeypatch.setattr(warnings, "filters", [("always", None, Warning, None, 0)])
+    return texts
+
+
+def test_what_libraries_warn_of_in_a_worker_is_logged_and_in_the_gui_thread_shown(qtbot, caplog, shown):
     queue, answers = JobQueue(), Answers()
     gate, begun = threading.Event(), threading.Event()
-    answers.ask(queue, lambda: begun.set() or gate.wait(10))
-    assert begun.wait(10)
     with caplog.at_level("INFO", logger="sonoloop.gui.workers"):
-        # in the GUI thread: it would be told, and warned of, without end
-        warnings.warn_explicit("a socket was left open", ResourceWarning, "library.py", 12)
-    gate.set()
-    qtbot.waitUntil(lambda: not queue.busy)
-    assert "library.py:12: ResourceWarning: a socket was left open" in caplog.text
+        answers.ask(queue, lambda: warn("in the worker") or begun.set() or gate.wait(10))
+        assert begun.wait(10)
+        warn("in the GUI thread")
+        gate.set()
+        qtbot.waitUntil(lambda: not queue.busy)
+    assert "library.py:12: RuntimeWarning: in the worker" in caplog.text
+    assert shown == ["in the GUI thread"]
+
+
+def test_workers_that_overlap_leave_filters_and_hook_as_they_were(qtbot, shown):
+    filters = list(warnings.filters)
+    queues = JobQueue(), JobQueue()
+    gates, answers = (threading.Event(), threading.Event()), Answers()
+    for queue, gate in zip(queues, gates, strict=True):
+        answers.ask(queue, lambda gate=gate: gate.wait(10))
+        qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() > 0)
+    for gate, queue in zip(gates, queues, strict=True):  # the first one to come is the first to go
+        gate.set()
+        qtbot.waitUntil(lambda queue=queue: not queue.busy)
+    assert QThreadPool.globalInstance().waitForDone(10_000)
+    assert warnings.filters == filters
+    warn("afterwards")
+    assert shown == ["afterwards"]
+
+
+class FakeProject:
+    def __init__(self, url):
+        self.url, self.closed = url, False
+
+    def by(self, _annotator):
+        return self
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_project_is_not_closed_under_a_worker_that_uses_it():
+    projects = Projects(FakeProject)
+    with projects.use("a", "anna") as first:
+        with projects.use("b") as second:
+            assert not first.closed, "another URL was set while something is stored here"
+        assert not first.closed
+    assert first.closed
+    assert not second.closed
+    assert projects.ask("b", lambda project: project) is second
+    with projects.use("b"):
+        projects.close()
+        assert not second.closed
+    assert second.closed
+    with pytest.raises(StoreError, match="panel was closed"):
+        projects.ask("b", lambda project: project)

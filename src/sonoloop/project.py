@@ -1,0 +1,660 @@
+"""Project: a store, the files of its frames and its models; what GUI, command line and scripts call."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import or_, select
+
+from sonoloop.errors import BundleError, ConflictError, ModelError, StoreError, TrainingError
+from sonoloop.jobs.events import Event, Gate
+from sonoloop.jobs.folder import JOBS
+from sonoloop.jobs.process import training_events
+from sonoloop.jobs.request import FinetuneRequest, GateRequest
+from sonoloop.models.card import read_card, shipped_card
+from sonoloop.models.library import Library, load_bundle, load_version
+from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.database import is_file
+from sonoloop.store.file_index import Places, known_frames, work_folder
+from sonoloop.store.groups import place_frame, placement, set_aside
+from sonoloop.store.model_registry import DELETED, ModelRow, find_model, mark, register
+from sonoloop.store.near_duplicates import SketchIndex
+from sonoloop.store.promotions import (
+    Promotion,
+    ensure_incumbent,
+    incumbent,
+    lock,
+    promote,
+    rollback,
+    rollback_target,
+    unlock,
+)
+from sonoloop.store.revisions import Revision
+from sonoloop.store.snapshots import Learnable, LearnableCounter, list_snapshots
+from sonoloop.store.tables import FRAMES, REVISIONS
+from sonoloop.store.test_sets import ModelComparison, compare_models
+from sonoloop.values import Correction, Frame, Label, Prediction
+
+if TYPE_CHECKING:
+    from sonoloop.models.predictor import Predictor
+
+_log = logging.getLogger(__name__)
+
+ANNOTATOR = "annotator"
+# `Project.accept` builds on whatever the annotator said last
+HEAD = "head"
+_ID = 64  # digits
+
+# of a device, and of a version; None is the shipped one
+LoadPredictor = Callable[[str, "str | None"], "Predictor"]
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """The model in use, by version and name; None for the shipped one that nobody promoted."""
+
+    version: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FrameStatus:
+    """What the store holds of a frame.
+
+    Parameters
+    ----------
+    newest : Revision, optional
+        What was last said of it, or of the same pixels in another file.
+    prediction : Prediction, optional
+        The one that revision started from, as one of this frame.
+    own_head : str, optional
+        Id of what the project's annotator last said of it.
+    draw_first : bool
+        Whether it is drawn before its prediction is shown.
+    in_use : InUse
+        The model that is in use by now.
+    """
+
+    newest: Revision | None
+    prediction: Prediction | None
+    own_head: str | None
+    draw_first: bool
+    in_use: InUse
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the next training would have: what is new since `model`, in use by now, and the newest snapshots.
+
+    `samples` are the corrections that may train, those that the model has learned from among them.
+    """
+
+    news: Learnable
+    model: str
+    snapshots: tuple[str, ...]
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelList:
+    """The models of a project with their figures, and which of them are on this machine.
+
+    `back_to` names the one that `Project.roll_back` would put back into use.
+    """
+
+    overview: ModelComparison
+    here: frozenset[str]
+    back_to: str | None
+
+
+def open_project(
+    store: str | os.PathLike[str] | None = None,
+    *,
+    annotator: str = ANNOTATOR,
+    on_notice: Notify | None = None,
+) -> Project:
+    """Open a project; its store is made where there is none.
+
+    Parameters
+    ----------
+    store : str or path, optional
+        A file, or a URL of SQLite or PostgreSQL; the store in your data folder unless given.
+    annotator : str
+        Pseudonym under which corrections and decisions are stored. No real name.
+    on_notice : callable, optional
+        Told what you should know and need not act on; it is logged unless given.
+
+    Returns
+    -------
+    Project
+        To be closed; it is a context manager too.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be opened; the message says what to do.
+    """
+    return Project(CorrectionStore(store), annotator=annotator, on_notice=on_notice)
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str] | None = None,
+    *,
+    device: str = "auto",
+    views: int | None = None,
+    threshold: float | None = None,
+    on_notice: Notify | None = None,
+) -> Predictor:
+    """Load a model, ready to predict; no project is needed.
+
+    Parameters
+    ----------
+    name_or_path : str or path, optional
+        A model's folder, or its name in the library; the shipped model unless given.
+    device : str
+        "auto", "cpu", "cuda" or "mps".
+    views : int, optional
+        Views of each image to average, 1, 2 or 4; as the model's card says unless given.
+    threshold : float, optional
+        Lesion probability from which a pixel counts; as the card says unless given.
+    on_notice : callable, optional
+        Told what you should know and need not act on; it is logged unless given.
+
+    Returns
+    -------
+    Predictor
+        Its `predict` takes a `Frame`.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or it is damaged.
+    """
+    _load_triton_apart()
+    from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - imports torch
+
+    place = None if name_or_path is None else os.fspath(name_or_path)
+    bundle = load_bundle(place)
+    return Predictor(bundle, device=device, views=views, threshold=threshold, on_notice=on_notice)
+
+
+class Project:
+    """A store of corrections, the files of its frames, and its models; see `open_project`.
+
+    May be used from several threads. Everything is stored under the pseudonym `annotator`.
+
+    Parameters
+    ----------
+    store : CorrectionStore
+        Open; it is closed with the project.
+    annotator : str
+        Pseudonym.
+    library : Library, optional
+        Where models lie; the user's own unless given.
+    load_predictor : callable, optional
+        Gives a predictor for a device and a version, None for the shipped one; from the library unless given.
+    on_notice : callable, optional
+        Told what the user should know and need not act on.
+    """
+
+    def __init__(
+        self,
+        store: CorrectionStore,
+        *,
+        annotator: str = ANNOTATOR,
+        library: Library | None = None,
+        load_predictor: LoadPredictor | None = None,
+        on_notice: Notify | None = None,
+    ) -> None:
+        self.store = store
+        self.annotator = _check_annotator(annotator)
+        self._notify = on_notice or _log.warning
+        self.library = library or Library()
+        self._load = lru_cache(maxsize=1)(load_predictor or self._load_version)
+        self._places = Places(store.url)
+        self._sketches = SketchIndex()
+        self._counter = LearnableCounter(store)
+        self._places_lock, self._load_lock, self._counter_lock = Lock(), Lock(), Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the store; closing twice is no error."""
+        self.store.close()
+
+    def by(self, annotator: str) -> Project:
+        """Return the same project, in which another person works; it is closed with this one."""
+        other = copy.copy(self)
+        other.annotator = _check_annotator(annotator)
+        return other
+
+    def look_up(self, frame: Frame) -> FrameStatus:
+        """Place a frame in its group, remember its file, and tell what is known of it.
+
+        Parameters
+        ----------
+        frame : Frame
+            As `sonoloop.read` gives it. A simulated one is not placed.
+
+        Returns
+        -------
+        FrameStatus
+            With the newest correction, and whether the frame is drawn before its prediction may be shown.
+        """
+        draw_first = False if frame.simulated else self._place(frame)
+        newest = self.store.newest(frame.id, pixels_hash=frame.pixels_hash)
+        head = self.store.head(frame.id, self.annotator)
+        prediction = newest.correction.prediction if newest is not None else None
+        if prediction is not None:
+            prediction = replace(prediction, frame_id=frame.id)  # the same pixels, perhaps saved anew
+        return FrameStatus(
+            newest=newest,
+            prediction=prediction,
+            own_head=None if head is None else head.id,
+            draw_first=draw_first,
+            in_use=self.in_use(),
+        )
+
+    def accept(
+        self,
+        frame: Frame,
+        mask: NDArray[Any],
+        label: Label,
+        *,
+        prediction: Prediction | None = None,
+        seen: bool,
+        parent: str | None = HEAD,
+    ) -> Revision:
+        """Store what the annotator says of a frame; when this returns it is on disk.
+
+        The frame is placed in its group, and its file remembered. Where nothing changed since the annotator's
+        last correction of the frame, that one is returned and nothing stored.
+
+        Parameters
+        ----------
+        frame : Frame
+            As `sonoloop.read` gives it.
+        mask : numpy.ndarray
+            The lesions, (H, W) on the frame's grid: 0 background, then a number from 1 to 255 for each;
+            boolean for one lesion. All zero is the statement that there is none.
+        label : str
+            "normal", "benign", "malignant" or "unsure".
+        prediction : Prediction, optional
+            The one that the annotator started from, or that was made for the frame.
+        seen : bool
+            Whether the annotator had seen what a model says of the frame. What was once seen stays seen.
+        parent : str, optional
+            Id of the correction this one builds on, None for the first one; whatever the annotator said last
+            unless given.
+
+        Returns
+        -------
+        Revision
+            What is stored.
+
+        Raises
+        ------
+        StoreError
+            If the mask has another size than the frame, the frame was withdrawn, or nothing can be written.
+        HeadMovedError
+            If the annotator's last correction is another one than `parent`; both are kept.
+        """
+        mask = np.asarray(mask)
+        if mask.dtype.kind in "bui" and mask.min(initial=0) >= 0 and mask.max(initial=0) <= 255:
+            mask = mask.astype(np.uint8, copy=False)
+        if mask.shape != frame.shape:
+            # the store would take it for the frame's size for ever
+            drawn, shown = (" x ".join(map(str, reversed(shape))) for shape in (mask.shape, frame.shape))
+            raise StoreError(
+                f"the mask of {frame.name} has {drawn} pixels, the image {shown}; remove its lesions layer "
+                "and draw on the image's own grid"
+            )
+        correction = Correction(
+            frame_id=frame.id,
+            pixels_hash=frame.pixels_hash,
+            mask=mask,
+            label=label,
+            annotator=self.annotator,
+            prediction=prediction,
+            prediction_seen=seen or may_have_seen(self.store, frame, self.annotator),
+        )
+        if frame.simulated:
+            set_aside(self.store, frame)
+        else:
+            self._place(frame)
+        if parent == HEAD:
+            head = self.store.head(frame.id, self.annotator)
+            parent = None if head is None else head.id
+        return self.store.accept(correction, parent=parent)
+
+    def name_frames(self, frames: Sequence[str]) -> dict[str, str]:
+        """Name the files of frames, by ids or their first digits, as far as this machine knows them."""
+        places, ids = Places(self.store.url), {frame: frame for frame in frames}
+        short = {frame for frame in frames if len(frame) < _ID}
+        if short:
+            known = known_frames(self.store)
+            ids |= {frame: whole for whole in known for frame in short if whole.startswith(frame)}
+        found = ((frame, places.find(whole)) for frame, whole in ids.items())
+        return {frame: place.path.name for frame, place in found if place is not None}
+
+    def in_use(self) -> InUse:
+        """Tell which model is in use."""
+        promotion = incumbent(self.store)
+        if promotion is None:
+            return InUse()
+        return InUse(promotion.version, find_model(self.store, promotion.version).model)
+
+    def model(self, version: str | None = None, device: str = "auto") -> Predictor:
+        """Give a model ready to predict; the one that was asked for last is kept loaded.
+
+        Parameters
+        ----------
+        version : str, optional
+            64 hex digits; the model in use unless given.
+        device : str
+            "auto", "cpu", "cuda" or "mps".
+
+        Returns
+        -------
+        Predictor
+            Its `predict` takes a `Frame`.
+
+        Raises
+        ------
+        ModelError
+            If the model is not on this machine, or damaged.
+        """
+        with self._load_lock:
+            return self._load(device, version or self.in_use().version)
+
+    def begin(self) -> Promotion:
+        """Tell which model is in use; in a project that has none, that is the shipped one from now on."""
+        return begin_with_shipped(self.store, self.library, who=self.annotator, on_notice=self._notify)
+
+    def models(self) -> ModelList:
+        """List the models of the project, the newest first, with their figures on the newest test set."""
+        self.begin()
+        back = rollback_target(self.store)
+        return ModelList(
+            overview=compare_models(self.store),
+            here=frozenset(self.library.versions()),
+            back_to=None if back is None else back.model,
+        )
+
+    def find_model(self, name: str) -> ModelRow:
+        """Find a model that the project knows by its version or name, or the beginning of either."""
+        return find_model(self.store, name)
+
+    def promote(self, model: Gate | str, *, why: str | None = None, expected: str | None = None) -> Promotion:
+        """Put a model into use: on the gate's word, or on yours, which takes a reason.
+
+        Parameters
+        ----------
+        model : Gate or str
+            What `gate` returned, or a model's version or name.
+        why : str, optional
+            The reason, for the record; needed unless the gate said "promote".
+        expected : str, optional
+            Version of the model that you take for the one in use, where you give a model.
+
+        Returns
+        -------
+        Promotion
+            What is on record of it.
+
+        Raises
+        ------
+        StoreError
+            If the gate did not say so and there is no reason, or the project is locked to another model.
+        ConflictError
+            If another model came into use since the comparison, or since you looked.
+        ModelError
+            If the model is not on this machine, or damaged.
+        """
+        if isinstance(model, str):
+            now = self.begin()
+            row = find_model(self.store, model)
+            if why is None:
+                raise StoreError(f"say why {row.model} is to be used, for the record: give why=...")
+            if not row.is_deleted:
+                self._verify(row)
+            expected = expected or now.version
+            return promote(
+                self.store, row.version, kind="use", who=self.annotator, why=why, expected=expected
+            )
+        if why is None and model.verdict != "promote":
+            raise StoreError(
+                f"the gate said {model.verdict}, not promote: {model.reason}; to use the model anyway, on "
+                "the record, give why=..."
+            )
+        self._verify(find_model(self.store, model.candidate))
+        last = incumbent(self.store)
+        if last is not None and last.version != model.incumbent:
+            raise ConflictError(
+                "another model came into use since this comparison: fine-tune again, or choose a model "
+                "in the Models panel"
+            )
+        return promote(
+            self.store,
+            model.candidate,
+            kind="gate" if why is None else "use",
+            who=self.annotator,
+            why=why or model.reason,
+            look=model.look,
+            expected=None if last is None else last.version,
+        )
+
+    def roll_back(self, *, why: str) -> Promotion:
+        """Put the model back into use that was before; again for the one before that."""
+        self.begin()
+        target = rollback_target(self.store)
+        if target is not None:
+            self._verify(target)
+        to = None if target is None else target.version
+        return rollback(self.store, who=self.annotator, why=why, to=to)
+
+    def lock_model(self, version: str | None = None, *, why: str) -> ModelRow:
+        """Keep the model in use for a study: nothing else gets in."""
+        used = self.begin().version
+        return lock(self.store, version or used, who=self.annotator, why=why)
+
+    def unlock_model(self, *, why: str) -> ModelRow:
+        """Let other models in again."""
+        return unlock(self.store, who=self.annotator, why=why)
+
+    def import_model(self, source: Path) -> ModelRow:
+        """Add a model from a zip file, a folder or a card; it is checked, and not used until you say so."""
+        self.begin()
+        _load_triton_apart()
+        card = read_card(self.library.import_(source))
+        return register(
+            self.store,
+            version=card.version,
+            model=card.model,
+            origin="imported",
+            who=self.annotator,
+            parent=card.parent,
+        )
+
+    def export_model(self, version: str, target: Path) -> Path:
+        """Write a model to a zip file; it holds no names of images."""
+        return self.library.export(version, target)
+
+    def delete_model(self, version: str, *, why: str) -> None:
+        """Delete a model from this machine, for all projects on it; what was said of it stays on record."""
+        row = find_model(self.store, version)
+        # the record first: it refuses the model in use, and the pointer must never lead to what is gone
+        if not row.is_deleted:
+            mark(self.store, row.version, DELETED, why=why, who=self.annotator)
+        self.library.delete(row.version)
+
+    def outlook(self) -> Outlook:
+        """Count what is new since the model in use, and list the snapshots, the newest first."""
+        with self._counter_lock:
+            news = self._counter.count()
+        names = tuple(snapshot.name for snapshot in list_snapshots(self.store))
+        return Outlook(news, news.model or shipped_card().model, names[::-1], news.samples)
+
+    def jobs_folder(self) -> Path:
+        """Return where the project's jobs lie."""
+        return work_folder(self.store.url) / JOBS
+
+    def finetune(self, **options: Any) -> Iterator[Event]:  # noqa: ANN401 - a request's fields
+        """Learn from the corrections in a process of its own, and have the new model judged.
+
+        The model in use stays, unless `promote=True` and the gate finds the new one better.
+
+        Parameters
+        ----------
+        **options
+            Fields of `sonoloop.jobs.request.FinetuneRequest`, such as ``max_minutes=10``, ``judged=False``.
+
+        Yields
+        ------
+        Event
+            As they come; see `sonoloop.jobs.events`.
+
+        Raises
+        ------
+        TrainingError
+            If it fails; the message says why.
+        """
+        yield from training_events(FinetuneRequest(store=self._location(), who=self.annotator, **options))
+
+    def gate(self, candidate: str, **options: Any) -> Gate:  # noqa: ANN401 - a request's fields
+        """Compare a model with the one in use on the frames that judge; the look is put on record.
+
+        Parameters
+        ----------
+        candidate : str
+            A model's version or name, or the beginning of either.
+        **options
+            Fields of `sonoloop.jobs.request.GateRequest`, such as ``device="cpu"``.
+
+        Returns
+        -------
+        Gate
+            The verdict; for `promote`.
+
+        Raises
+        ------
+        TrainingError
+            If the two cannot be compared; the message says why.
+        """
+        request = GateRequest(model=candidate, store=self._location(), who=self.annotator, **options)
+        told = [event for event in training_events(request) if isinstance(event, Gate)]
+        if not told:
+            raise TrainingError(f"{candidate} was not judged: the gate ended without a verdict")
+        return told[-1]
+
+    def _location(self) -> str:
+        """Say where the store is, to another process."""
+        url = self.store.url
+        return str(url.database) if is_file(url) else url.render_as_string(hide_password=False)
+
+    def _place(self, frame: Frame) -> bool:
+        """Place a frame for ever, remember its file, and tell whether it is drawn first."""
+        placed = place_frame(self.store, frame, index=self._sketches)
+        if frame.path is not None:
+            with self._places_lock:
+                self._places.remember(frame.id, frame.path, index=frame.index, pixels_hash=frame.pixels_hash)
+        return placed.draw_first
+
+    def _verify(self, row: ModelRow) -> None:
+        """Refuse a model that is not whole, or that marks no lesions."""
+        _load_triton_apart()
+        if "lesion" not in self.library.load(row.version).card.spec.heads:
+            raise ModelError(f"{row.model} predicts classes and no mask: it cannot be used here")
+
+    def _load_version(self, device: str, version: str | None) -> Predictor:
+        if version is None:
+            return load_model(device=device, on_notice=self._notify)
+        _load_triton_apart()
+        from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - imports torch
+
+        bundle = load_version(version, library=self.library, on_notice=self._notify)
+        return Predictor(bundle, device=device, on_notice=self._notify)
+
+
+def begin_with_shipped(
+    store: CorrectionStore, library: Library, *, who: str, on_notice: Notify | None = None
+) -> Promotion:
+    """Tell which model is in use; in a project that has none, that is the shipped one from now on.
+
+    The shipped one is copied into the library, so that an upgrade takes nothing away.
+    """
+    try:
+        card = library.keep_shipped()
+    except BundleError as error:
+        # the copy is for the day of an upgrade; the model inside the package is there today
+        (on_notice or _log.warning)(str(error))
+        card = shipped_card()
+    return ensure_incumbent(store, version=card.version, model=card.model, who=who)
+
+
+def may_have_seen(store: CorrectionStore, frame: Frame, annotator: str) -> bool:
+    """Tell whether an annotator's earlier corrections of a frame give away that a prediction was shown.
+
+    Where a frame is drawn first the proposal is shown after Accept, whether or not it was stored: whoever
+    accepted it once, or the same pixels in another file, may have seen it.
+    """
+    query = (
+        select(REVISIONS.c.prediction_seen)
+        .join(FRAMES, FRAMES.c.id == REVISIONS.c.frame_id)
+        .where(
+            REVISIONS.c.annotator == annotator,
+            or_(FRAMES.c.id == frame.id, FRAMES.c.pixels_hash == frame.pixels_hash),
+        )
+    )
+    with store.reading() as connection:
+        earlier = connection.scalars(query).all()
+    if not earlier:
+        return False
+    placed = placement(store, frame.id)
+    return any(earlier) or (placed is not None and placed.draw_first)
+
+
+def _check_annotator(annotator: str) -> str:
+    if not annotator.strip():
+        raise StoreError('the annotator is empty: give a pseudonym, as in open_project(annotator="r1")')
+    return annotator
+
+
+def _load_triton_apart() -> None:
+    """Load triton so that it takes its own LLVM; to be called before torch is imported.
+
+    On Linux, torch brings triton, whose library holds an LLVM of its own. Where Mesa has loaded another one
+    to draw napari's canvas (llvmpipe, radeonsi), triton's symbols bind to that, and importing torch ends the
+    process.
+    """
+    if sys.platform != "linux" or "torch" in sys.modules or find_spec("triton") is None:
+        return
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags | os.RTLD_DEEPBIND)
+    try:
+        importlib.import_module("triton._C.libtriton")
+    except ImportError:
+        return  # torch does without it too
+    finally:
+        sys.setdlopenflags(flags)

@@ -1,0 +1,161 @@
+"""Batch predict: the same folder as `sonoloop predict` writes, with progress, and what is done is kept."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from desk import FakePredictor, picture
+from napari.components import ViewerModel
+from PIL import Image
+from qtpy.QtCore import QThreadPool
+from qtpy.QtWidgets import QApplication, QScrollArea
+
+from sonoloop.batch import Batch
+from sonoloop.formats.prediction_folder import read_predictions
+from sonoloop.gui.batch import BatchPanel
+from sonoloop.gui.preferences import Preferences
+from sonoloop.gui.workers import Projects
+from sonoloop.models.card import shipped_card
+from sonoloop.models.library import Library
+from sonoloop.project import Project
+from sonoloop.store.corrections import CorrectionStore
+
+
+class BatchPredictor(FakePredictor):
+    """Counts the frames that it predicted, one at a time."""
+
+    def predict_batch(self, frames):
+        return [self.predict(frame) for frame in frames]
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(9):
+        Image.fromarray(picture(seed=number)).save(folder / f"case {number}.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG no more")
+    return folder
+
+
+@pytest.fixture
+def asked():
+    return []
+
+
+@pytest.fixture
+def predictor():
+    return BatchPredictor()
+
+
+@pytest.fixture
+def load(predictor, asked):
+    def load(place, **options):
+        asked.append((place, options))
+        return predictor
+
+    return load
+
+
+@pytest.fixture
+def panel(qtbot, tmp_path, images, store_url, load):
+    def open_one(url):
+        return Project(CorrectionStore(url), library=Library(tmp_path / "models"))
+
+    preferences = Preferences(store=store_url)
+    panel = BatchPanel(ViewerModel(), projects=Projects(open_one), load=load, preferences=lambda: preferences)
+    qtbot.addWidget(panel)
+    panel.form["images"].value, panel.form["out"].value = images, tmp_path / "out"
+    panel.form["model"].value = "default"
+    yield panel
+    load(None).gate.set()
+    panel.close_session()
+    QApplication.processEvents()
+    assert QThreadPool.globalInstance().waitForDone(20_000)
+
+
+def run(panel, qtbot) -> str:
+    panel._start.click()
+    assert not panel._start.isEnabled()
+    qtbot.waitUntil(lambda: not panel._jobs.busy, timeout=20_000)
+    return panel._result.text().replace("\N{ZERO WIDTH SPACE}", "")
+
+
+def test_it_writes_what_the_command_line_writes(panel, qtbot, images, load, asked):
+    tmp_path = images.parent
+    panel.form["overlay"].value = True
+    said = run(panel, qtbot).splitlines()
+    assert said[0] == f"9 of 10 images predicted; masks and predictions.csv are in {tmp_path / 'out'}"
+    assert said[1] == "1 could not be predicted:"
+    assert said[2].startswith("broken.png: ")
+    assert asked[0][0] == "default"
+    assert {k: asked[0][1][k] for k in ("device", "views", "threshold")} == {
+        "device": "auto",
+        "views": None,
+        "threshold": None,
+    }
+    for _ in Batch.plan([images], tmp_path / "cli", overlay=True).run(load(None)):
+        pass
+    ours, theirs = (sorted((tmp_path / name).rglob("*")) for name in ("out", "cli"))
+    assert [p.relative_to(tmp_path / "out") for p in ours] == [
+        p.relative_to(tmp_path / "cli") for p in theirs
+    ]
+    assert all(
+        a.read_bytes() == b.read_bytes() for a, b in zip(ours, theirs, strict=True) if a.suffix == ".png"
+    )
+
+
+def test_progress_names_the_image_and_cancel_keeps_what_is_done(panel, qtbot, tmp_path, predictor):
+    told = []
+    panel._reports.told.connect(lambda *args: told.append(args))
+    predictor.gate.clear()
+    panel._start.click()
+    qtbot.waitUntil(lambda: bool(predictor.frames))
+    predictor.gate.set()
+    panel._cancel.click()
+    qtbot.waitUntil(lambda: not panel._jobs.busy, timeout=20_000)
+    said = panel._result.text()
+    rows = read_predictions(tmp_path / "out")
+    assert said.startswith(f"Cancelled: {len(rows)} of 10 images")
+    assert told[-1][1] == 10
+    assert told[-1][2].endswith(".png")
+    assert len(rows) < 9
+    assert all(
+        (tmp_path / "out" / "masks" / row.image.replace(".png", "_mask.png")).is_file() for row in rows
+    )
+
+
+def test_options_are_those_of_the_form(panel, qtbot, asked, tmp_path):
+    values = {"model": "", "device": "cpu", "views": "2", "threshold": 0.4}
+    for name, value in values.items():
+        panel.form[name].value = value
+    run(panel, qtbot)
+    place, options = asked[0]
+    assert place == tmp_path / "models" / shipped_card().model, "the model in use"
+    assert (options["device"], options["views"], options["threshold"]) == ("cpu", 2, 0.4)
+
+
+def test_it_says_what_is_missing_and_what_failed(panel, qtbot, tmp_path, notices):
+    panel.form["images"].value = tmp_path / "nowhere"
+    run(panel, qtbot)
+    assert "there is no file or folder" in notices[-1]
+    panel.form["out"].line_edit.value = ""
+    panel._start.click()
+    assert notices[-1] == "choose a folder for the predictions first"
+
+
+def test_it_fits_300_pixels(panel, qtbot):
+    panel.resize(300, 500)
+    with qtbot.waitExposed(panel):
+        panel.show()
+    assert panel.findChild(QScrollArea).widget().minimumSizeHint().width() <= 300 - 16
+
+
+def test_the_gui_goes_on_while_it_runs(panel, qtbot, predictor):
+    predictor.gate.clear()
+    panel._start.click()
+    beats = threading.Event()
+    qtbot.waitUntil(lambda: bool(predictor.frames) and (beats.set() or beats.is_set()))
+    assert panel._jobs.busy
+    assert not panel.form.enabled
