@@ -20,9 +20,8 @@ from sonoloop_training.fit.batches import Batch, Cache, count_draws, draw_epoch,
 from sonoloop_training.fit.calibration import calibrate
 from sonoloop_training.fit.devices import device_watched
 from sonoloop_training.fit.fitting import begin, choose_layers, shallow_half
-from sonoloop_training.fit.losses import joint_loss
+from sonoloop_training.fit.loop import joint_loss, validate
 from sonoloop_training.fit.recipe import FitConfig
-from sonoloop_training.fit.validation import validate
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,8 @@ from sonoloop.models.bundle import Card, save_bundle
 from sonoloop.models.networks import build_network
 from sonoloop_training.fit.devices import make_fabric
 from sonoloop_training.fit.fitting import begin, set_rate, set_training
-from sonoloop_training.fit.loop import fit
-from sonoloop_training.fit.losses import joint_loss
+from sonoloop_training.fit.loop import ValidationScores, fit, joint_loss
 from sonoloop_training.fit.recipe import FitConfig
-from sonoloop_training.fit.validation import ValidationScores
 
 
 def epochs_of(events) -> list[EpochDone]:

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from sonoloop_training.fit.batches import Batch
-from sonoloop_training.fit.losses import joint_loss, segmentation_loss
+from sonoloop_training.fit.loop import joint_loss, segmentation_loss, validate
 from sonoloop_training.fit.recipe import FitConfig
-from sonoloop_training.fit.validation import validate
 
 
 def test_losses_prefer_what_is_right():

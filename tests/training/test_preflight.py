@@ -63,7 +63,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*_):
         raise AssertionError("an image was read")
 
-    monkeypatch.setattr("sonoloop_training.fit.pretrained._from_hub", unreachable)
+    monkeypatch.setattr("sonoloop_training.fit.fitting._from_hub", unreachable)
     monkeypatch.setattr("sonoloop_training.fit.train.list_members", read)
 
 

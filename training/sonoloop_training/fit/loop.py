@@ -8,14 +8,18 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from lightning.fabric import Fabric
 from torch import nn
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import EpochDone, Event, Notice, Started, StartWatched, Step
+from sonoloop.models.preprocess import normalise
+from sonoloop.values import CLASSES
 from sonoloop_training.augment import build_augmentation
 from sonoloop_training.fit.batches import (
     Batch,
@@ -30,9 +34,116 @@ from sonoloop_training.fit.batches import (
 from sonoloop_training.fit.checkpoint import Checkpoint, held_precision
 from sonoloop_training.fit.devices import device_watched, make_fabric
 from sonoloop_training.fit.fitting import TESTED, Fitting, Weights, begin, draw_back, set_rate, set_training
-from sonoloop_training.fit.losses import joint_loss
-from sonoloop_training.fit.recipe import FitConfig, Recipe
-from sonoloop_training.fit.validation import ValidationScores, validate
+from sonoloop_training.fit.recipe import FitConfig, Recipe, SegmentationLoss
+
+# of the focal Tversky loss, as Abraham and Khan (ISBI 2019) chose them on breast ultrasound: what a pixel
+# claimed and one missed cost, and how much images that are nearly right still count
+_CLAIMED, _MISSED, _FOCUS = 0.3, 0.7, 0.75
+
+
+def joint_loss(
+    lesion: torch.Tensor | None, classes: torch.Tensor, batch: Batch, config: FitConfig
+) -> torch.Tensor:
+    """Both heads' losses by their weights and each image's, (B,); `lesion` is None without that head."""
+    smoothing = config.label_smoothing
+    # cross-entropy, one an image
+    named = F.cross_entropy(classes.float(), batch.labels, label_smoothing=smoothing, reduction="none")
+    named = named * batch.weights[:, 1]
+    if lesion is None:
+        return named
+    drawn = segmentation_loss(lesion.float(), batch.masks, loss=config.loss, empty_weight=config.empty_weight)
+    return config.lesion_weight * (drawn * batch.weights[:, 0]) + config.class_weight * named
+
+
+def segmentation_loss(
+    logits: torch.Tensor, masks: torch.Tensor, *, loss: SegmentationLoss, empty_weight: float
+) -> torch.Tensor:
+    """Cross-entropy plus an overlap loss; on an image without a lesion a penalty on every pixel claimed.
+
+    The overlap with an empty mask is undefined. There, ``p / (p + s)`` with `p` the predicted area and `s` a
+    five-hundredth of the image rises steeply with the first false pixels and then levels off.
+    """
+    entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((1, 2, 3))
+    if loss == "cross-entropy":
+        return entropy
+    probability = logits.sigmoid()
+    area, truth = probability.sum((1, 2, 3)), masks.sum((1, 2, 3))
+    overlap = (probability * masks).sum((1, 2, 3))
+    if loss == "cross-entropy + dice":
+        apart = 1 - (2 * overlap + 1) / (area + truth + 1)
+    else:
+        # the floor: the root is infinitely steep at nothing
+        weighted = overlap + _CLAIMED * (area - overlap) + _MISSED * (truth - overlap)
+        apart = (1 - (overlap + 1) / (weighted + 1)).clamp_min(1e-6) ** _FOCUS
+    small = logits[0].numel() / 500
+    empty_loss = empty_weight * area / (area + small)
+    return entropy + torch.where(truth > 0, apart, empty_loss)
+
+
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationScores:
+    """Means over images; None where no image tells."""
+
+    # of the images with a lesion
+    dice: float | None = None
+    # the share of these whose lesion is not touched
+    missed: float | None = None
+    # the share of the others on which something is claimed
+    false_alarms: float | None = None
+    accuracy: float | None = None
+    # which epoch is best: Dice, an empty mask that stays empty being 1; of a classifier the mean recall
+    score: float | None = None
+
+
+@torch.inference_mode()
+def validate(
+    network: nn.Module,
+    cache: Cache,
+    device: torch.device,
+    autocast: Callable[[], Any],
+    on_batch: Callable[[], None] = lambda: None,
+) -> ValidationScores:
+    """Score a network: enough to follow a training, not to report a model."""
+    network.eval()
+    dices: list[float] = []
+    empties: list[float] = []
+    hits: dict[int, list[bool]] = {index: [] for index in range(len(CLASSES))}
+    segments = True
+    for start in range(0, len(cache), _BATCH):
+        on_batch()
+        some = slice(start, start + _BATCH)
+        images = normalise(cache.images[some, None].to(device).float() / 255)
+        with autocast():
+            lesion, classes = network(images.contiguous(memory_format=torch.channels_last))
+        guesses, known = classes.argmax(1).tolist(), (cache.weights[some, 1] > 0).tolist()
+        for truth, guess, is_known in zip(cache.labels[some].tolist(), guesses, known, strict=True):
+            if is_known:
+                hits[truth].append(truth == guess)
+        segments = lesion is not None
+        if not segments:
+            continue
+        got = (lesion[:, 0].float() > 0).cpu()
+        for mask, wanted in zip(got, cache.masks[some].bool(), strict=True):
+            if wanted.any():
+                dices.append(2 * (mask & wanted).sum().item() / (mask.sum() + wanted.sum()).item())
+            else:
+                empties.append(float(not mask.any()))
+    recalls = [sum(right) / len(right) for right in hits.values() if right]
+    return ValidationScores(
+        dice=_mean(dices),
+        missed=_mean([dice == 0 for dice in dices]),
+        false_alarms=None if not empties else 1 - sum(empties) / len(empties),
+        accuracy=_mean([hit for right in hits.values() for hit in right]),
+        score=_mean(dices + empties) if segments else _mean(recalls),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
 
 CHECKPOINT, HISTORY = "checkpoint.pt", "history.jsonl"
 # of the time allowed, this much is left for validating, calibrating and writing the model

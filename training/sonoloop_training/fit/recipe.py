@@ -78,7 +78,7 @@ class FitConfig:
     # of the two heads' losses
     lesion_weight: float = 1.0
     class_weight: float = 0.5
-    # see `sonoloop_training.fit.losses`
+    # see `sonoloop_training.fit.loop`
     empty_weight: float = 0.5
     label_smoothing: float = 0.05
     # epochs without a better validation score after which training stops; where it is set, the best epoch's

@@ -12,8 +12,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QWidget
 
 from sonoloop.gui.launch import tell_model_moved, viewer_preferences
-from sonoloop.gui.models.facts import describe_list, describe_model
-from sonoloop.gui.models.table import ModelsTable
+from sonoloop.gui.models.table import ModelsTable, describe_list, describe_model
 from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.widgets import Panel, QuestionBox, WhyBox, show_problem
 from sonoloop.gui.workers import JobQueue, Projects, ignore
