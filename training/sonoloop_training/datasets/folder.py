@@ -113,11 +113,16 @@ def _match_masks(folder: Path, images: Mapping[str, Path]) -> dict[str, tuple[Pa
 
 
 def _named_masks(names: list[str], folder: Path, table: Path) -> tuple[Path, ...]:
+    paths = []
     for name in names:
-        # a mask lies in the folder itself: a path would lead out of it
-        if Path(name).name != name or not (folder / name).is_file():
+        # a mask lies in the folder itself, which may stand before its name: another path would lead out of it
+        path = PurePosixPath(name.replace("\\", "/"))
+        if len(path.parts) == 2 and path.parts[0].casefold() == folder.name.casefold():
+            path = PurePosixPath(path.name)
+        if len(path.parts) != 1 or path.name == ".." or not (folder / path).is_file():
             raise TrainingError(f"{table.name} names the mask {name!r}, which is not in {folder}")
-    return tuple(folder / name for name in names)
+        paths.append(folder / path)
+    return tuple(paths)
 
 
 def _parse_overlay(row: Mapping[str, str], table: Path) -> bool | None:
