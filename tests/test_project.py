@@ -203,8 +203,8 @@ def test_samples_are_what_may_train(make_project, tmp_path):
         change_settings(project.store, test_cap=300, first_test_share=tests, test_share=tests)
         case = sonoloop.read(write_case(tmp_path, f"{number}.png", number))[0]
         project.accept(case, np.zeros(case.shape, np.uint8), "normal", seen=False)
-    outlook = project.outlook()
-    assert (outlook.samples, outlook.news.test_frames, outlook.model) == (2, 1, shipped_card().model)
+    status = project.learning_status()
+    assert (status.samples, status.learnable.test_frames, status.model) == (2, 1, shipped_card().model)
 
 
 def test_beginning_with_the_shipped_model_copies_it(project, tmp_path):

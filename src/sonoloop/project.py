@@ -98,13 +98,13 @@ class FrameStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class LearningStatus:
     """What the next training would have: what is new since `model`, in use by now, and the newest snapshots.
 
     `samples` are the corrections that may train, those that the model has learned from among them.
     """
 
-    news: Learnable
+    learnable: Learnable
     model: str
     snapshots: tuple[str, ...]
     samples: int
@@ -509,12 +509,14 @@ class Project:
             mark(self.store, row.version, DELETED, why=why, who=self.annotator)
         self.library.delete(row.version)
 
-    def outlook(self) -> Outlook:
+    def learning_status(self) -> LearningStatus:
         """Count what is new since the model in use, and list the snapshots, the newest first."""
         with self._counter_lock:
-            news = self._counter.count()
+            learnable = self._counter.count()
         names = tuple(snapshot.name for snapshot in list_snapshots(self.store))
-        return Outlook(news, news.model or shipped_card().model, names[::-1], news.samples)
+        return LearningStatus(
+            learnable, learnable.model or shipped_card().model, names[::-1], learnable.samples
+        )
 
     def jobs_folder(self) -> Path:
         """Return where the project's jobs lie."""

@@ -39,7 +39,7 @@ def panels(viewer, qtbot):
         qtbot.waitUntil(lambda panel=panel: panel._stacked and not panel._stack.isActive())
         opened.append(panel)
     annotate, train, models = opened
-    qtbot.waitUntil(lambda: train._outlook is not None and models._models is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: train._status is not None and models._models is not None, timeout=20_000)
     yield annotate, train, models
     for panel in opened:
         panel.close_session()

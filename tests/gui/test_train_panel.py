@@ -21,7 +21,7 @@ from sonoloop.gui.train.progress import Stage
 from sonoloop.gui.workers import Projects
 from sonoloop.jobs import process as train_start
 from sonoloop.jobs.events import failure
-from sonoloop.project import Outlook
+from sonoloop.project import LearningStatus
 from sonoloop.store.snapshots import Learnable
 
 NEWS = Learnable(
@@ -52,7 +52,7 @@ class FakeProject:
         self.who = who
         return self
 
-    def outlook(self):
+    def learning_status(self):
         self.asked.append(self.url)
         news = Learnable(
             version=self.version,
@@ -62,7 +62,7 @@ class FakeProject:
             samples=self.samples,
             test_frames=NEWS.test_frames,
         )
-        return Outlook(news, news.model, ("second", "first"), self.samples)
+        return LearningStatus(news, news.model, ("second", "first"), self.samples)
 
     def name_frames(self, frames):
         return dict.fromkeys(frames, "case 12.png")

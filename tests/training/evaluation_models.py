@@ -13,7 +13,7 @@ from sonoloop.models.bundle import Card, save_bundle
 from sonoloop.models.card import ModelSpec
 from sonoloop.models.networks import build_network
 from sonoloop_training.datasets import find_datasets
-from sonoloop_training.evaluation.evaluate import EvaluationRequest, evaluate
+from sonoloop_training.evaluation.evaluate import EvaluateRequest, evaluate
 from sonoloop_training.evaluation.scores import read_case
 
 SPEC = ModelSpec(encoder="tu-test_efficientnet", size=64, arguments={"decoder_channels": [32, 16, 8, 8, 4]})
@@ -46,4 +46,4 @@ def members(data: Path, names: set[str]) -> list[dict[str, str]]:
 
 
 def run(data: Path, out: Path | None, model: Path, **changes: object) -> list[Event]:
-    return list(evaluate(EvaluationRequest(data=data, model=str(model), out=out, device="cpu", **changes)))
+    return list(evaluate(EvaluateRequest(data=data, model=str(model), out=out, device="cpu", **changes)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 from sonoloop.errors import TrainingError
@@ -147,7 +146,7 @@ def evaluate(request: EvaluateRequest) -> Iterator[Event]:
     """Evaluate; see `sonoloop_training.evaluation.evaluate`."""
     from sonoloop_training.evaluation import evaluate as evaluation
 
-    yield from evaluation.evaluate(evaluation.EvaluationRequest(**asdict(request)))
+    yield from evaluation.evaluate(request)
 
 
 def import_masks(request: ImportRequest) -> Iterator[Event]:

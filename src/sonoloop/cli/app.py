@@ -4,42 +4,48 @@ from __future__ import annotations
 
 import io
 import sys
+from pkgutil import resolve_name
 from typing import Annotated
 
 import typer
 
 from sonoloop import __version__
-from sonoloop.cli.data import data
-from sonoloop.cli.evaluate import evaluate
-from sonoloop.cli.finetune import finetune
-from sonoloop.cli.gate import gate
-from sonoloop.cli.import_ import import_masks
-from sonoloop.cli.models import models
-from sonoloop.cli.open import open_images
-from sonoloop.cli.predict import predict
-from sonoloop.cli.samples import samples
-from sonoloop.cli.store import store
-from sonoloop.cli.train import train
 from sonoloop.errors import SonoloopError
 
-app = typer.Typer(
-    name="sonoloop",
-    help="Breast ultrasound: propose a lesion mask and a class. For research use only, not for diagnosis.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.command("predict")(predict)
-app.command("open")(open_images)
-app.command("samples")(samples)
-app.command("train")(train)
-app.command("evaluate")(evaluate)
-app.command("import")(import_masks)
-app.command("finetune")(finetune)
-app.command("gate")(gate)
-app.add_typer(data, name="data")
-app.add_typer(models, name="models")
-app.add_typer(store, name="store")
+# a new one is a file with its function (or a Typer of several), and a line here
+COMMANDS = {
+    "predict": "sonoloop.cli.predict:predict",
+    "open": "sonoloop.cli.open:open_images",
+    "samples": "sonoloop.cli.samples:samples",
+    "train": "sonoloop.cli.train:train",
+    "evaluate": "sonoloop.cli.evaluate:evaluate",
+    "import": "sonoloop.cli.import_:import_masks",
+    "finetune": "sonoloop.cli.finetune:finetune",
+    "gate": "sonoloop.cli.gate:gate",
+    "data": "sonoloop.cli.data:data",
+    "models": "sonoloop.cli.models:models",
+    "store": "sonoloop.cli.store:store",
+}
+
+
+def make_app() -> typer.Typer:
+    """Put the commands together."""
+    app = typer.Typer(
+        name="sonoloop",
+        help="Breast ultrasound: propose a lesion mask and a class. "
+        "For research use only, not for diagnosis.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    for name, place in COMMANDS.items():
+        command = resolve_name(place)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
 
 
 def main() -> int:
@@ -48,7 +54,7 @@ def main() -> int:
         # a file's name may hold what the terminal's encoding does not
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
+        make_app()()
     except SonoloopError as error:
         print(f"sonoloop: {error}", file=sys.stderr)  # noqa: T201 - the command's answer
         return 2
@@ -63,7 +69,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool,

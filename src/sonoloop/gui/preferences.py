@@ -9,7 +9,7 @@ from napari.settings import get_plugin_settings
 
 PLUGIN = "napari-sonoloop"
 
-Desk = tuple[str, str | None]  # the annotator and the store
+Identity = tuple[str, str | None]  # the annotator and the store
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -39,7 +39,7 @@ class Preferences:
             raise ValueError(f"device must be one of {', '.join(get_args(Device))}, got {self.device!r}")
 
     @property
-    def desk(self) -> Desk:
+    def identity(self) -> Identity:
         """Who works, and on which store."""
         return self.annotator, self.store
 

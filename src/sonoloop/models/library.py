@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING
 from sonoloop.atomic import remove_whole, whole
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.models.archive import copy_members, pack, unpack, verify_files
-from sonoloop.models.card import CARD, DEFAULT, Card, models_folder, read_card, shipped_folder
-from sonoloop.models.manifest import bundle_manifest
+from sonoloop.models.card import (
+    CARD,
+    DEFAULT,
+    MAX_BESIDE_BYTES,
+    Card,
+    models_folder,
+    read_bundle_file,
+    read_card,
+    shipped_folder,
+)
+from sonoloop.models.manifest import SPLIT, bundle_manifest
 
 if TYPE_CHECKING:
     from sonoloop.models.bundle import Bundle
@@ -246,13 +255,19 @@ def default_predictor(
 def find_models_trained_on(library: Library, keys: Collection[str]) -> dict[str, str]:
     """Find the models whose own list of who trained them holds any of these ids and pixel hashes.
 
-    A model that has no such list, or one that cannot be read, says nothing and is not found. Gives by version
-    the model's id, as users see it.
+    A model without such a list says nothing and is not found. Gives by version the model's id, as users see
+    it.
     """
     found: dict[str, str] = {}
     for version, folder in library.versions().items():
         with suppress(BundleError):
-            manifest = bundle_manifest(folder)
-            if manifest and any(key in keys for member in manifest.known for key in member.hashes):
+            try:
+                manifest = bundle_manifest(folder)
+                learned = manifest and any(key in keys for member in manifest.known for key in member.hashes)
+            except BundleError:
+                # a damaged list: whoever stands in it, in whatever part, may have trained the model
+                text = read_bundle_file(folder / SPLIT, MAX_BESIDE_BYTES)
+                learned = any(key.encode() in text for key in keys)
+            if learned:
                 found[version] = read_card(folder).model
     return found

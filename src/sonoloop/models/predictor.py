@@ -136,7 +136,7 @@ class Predictor:
             Letterbox(*frame.shape, self.card.spec.size).apply(self.engine.put(to_unit(frame.pixels)))
             for frame in frames
         ]
-        images = normalise(namespace(squares[0]).stack(squares)[:, None])
+        images = self.engine.upload(normalise(namespace(squares[0]).stack(squares)[:, None]))
         lesion, classes = self.engine.run(make_views(images, self.views))
         return undo_views(lesion, self.views), classes.reshape(self.views, len(frames), -1)
 

@@ -6,13 +6,14 @@ import csv
 import io
 import json
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sonoloop.atomic import write_together
 from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import EvaluationDone, Event, Notice, Progress
+from sonoloop.jobs.request import EvaluateRequest
 from sonoloop.models.card import Head
 from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
 from sonoloop.models.predictor import Predictor
@@ -49,28 +50,7 @@ FORMAT = 1
 _EVERY = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationRequest:
-    """What to evaluate, and on what."""
-
-    data: Path
-    # name or folder of a model; the shipped one unless given. With `versus` both are compared
-    model: str | None = None
-    versus: str | None = None
-    # all of the data, or a part of the split
-    part: Literal["all"] | Part = "all"
-    # says which images the parts are, in place of the first model's own; and who trained a model that does
-    # not say so itself
-    split: Path | None = None
-    # `evaluation/MODEL-PART` below the working folder unless given
-    out: Path | None = None
-    device: str = "auto"
-    views: int | None = None
-    # images at a time
-    batch: int = 8
-
-
-def evaluate(wanted: EvaluationRequest) -> Iterator[Event]:
+def evaluate(wanted: EvaluateRequest) -> Iterator[Event]:
     """Evaluate a model, or two and compare them; nothing is written before the end."""
     names = [wanted.model] if wanted.versus is None else [wanted.model, wanted.versus]
     given = read_manifest(wanted.split) if wanted.split else None

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QMessageBox, QWidget
 from sonoloop.errors import ConflictError, SonoloopError
 from sonoloop.gui.annotate.layers import Source, Target, read_mask
 from sonoloop.gui.annotate.session import NO_IMAGE, Session, count_lesions
-from sonoloop.gui.preferences import Desk
+from sonoloop.gui.preferences import Identity
 from sonoloop.gui.widgets import show_problem, single_shot
 from sonoloop.gui.workers import JobQueue, Projects, ignore
 from sonoloop.values import Correction, Label, Prediction
@@ -123,7 +123,7 @@ class Deciding(QObject):
         """Say which of two versions goes on; both stay in the store."""
         session = self._session
         state = session.state(target)
-        state.looked_up = session.preferences().desk
+        state.looked_up = session.preferences().identity
         state.parent = conflict.theirs.id
         chosen = (conflict.mine if keep_mine else conflict.theirs).correction
         state.label = chosen.label
@@ -161,9 +161,9 @@ class Deciding(QObject):
         state = self._session.state(target)
         preferences = self._session.preferences()
         assert state.label is not None
-        if state.looked_up != preferences.desk:
+        if state.looked_up != preferences.identity:
             # whom or what was looked up before is no parent here; a head that nobody saw is a conflict
-            state.looked_up, state.parent = preferences.desk, None
+            state.looked_up, state.parent = preferences.identity, None
         question = partial(
             _accept,
             target.capture(),
@@ -206,7 +206,7 @@ class Deciding(QObject):
 
     def _look_up(self) -> None:
         target, preferences = self._session.target, self._session.preferences()
-        if target is None or self._session.state(target).looked_up == preferences.desk:
+        if target is None or self._session.state(target).looked_up == preferences.identity:
             return
         self._jobs.submit(
             partial(
@@ -215,16 +215,16 @@ class Deciding(QObject):
                 partial(_look_up, target.capture()),
                 annotator=preferences.annotator,
             ),
-            done=partial(self._on_found, target, preferences.desk),
-            failed=partial(self._on_not_found, target, preferences.desk),
+            done=partial(self._on_found, target, preferences.identity),
+            failed=partial(self._on_not_found, target, preferences.identity),
         )
 
-    def _on_found(self, target: Target, desk: Desk, stored: FrameStatus) -> None:
+    def _on_found(self, target: Target, identity: Identity, stored: FrameStatus) -> None:
         session = self._session
         if not session.is_open(target):
             return
         state = session.state(target)
-        state.looked_up = desk
+        state.looked_up = identity
         state.parent, state.draw_first = stored.own_head, stored.draw_first
         # what others drew, and what they saw, is as little shown as the prediction
         shown = None if state.withheld else stored.newest
@@ -251,10 +251,10 @@ class Deciding(QObject):
         if correction.annotator == session.preferences().annotator:
             state.label = correction.label
 
-    def _on_not_found(self, target: Target, desk: Desk, error: Exception) -> None:
+    def _on_not_found(self, target: Target, identity: Identity, error: Exception) -> None:
         # Accept asks the store again, and says again what is wrong; looking says it once
         state = self._session.state(target)
-        state.looked_up, state.parent = desk, None
+        state.looked_up, state.parent = identity, None
         if state.draw_first is None:
             state.draw_first = False
         if str(error) not in self._told:

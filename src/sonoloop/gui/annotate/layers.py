@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sonoloop import __version__
 from sonoloop.errors import SonoloopError
-from sonoloop.gui.preferences import Desk
+from sonoloop.gui.preferences import Identity
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.overlay import lesion_colour
 from sonoloop.values import CLASSES, Frame, Label, Prediction
@@ -117,7 +117,7 @@ class FrameState:
 
     Parameters
     ----------
-    looked_up : Desk, optional
+    looked_up : Identity, optional
         As whom and where an earlier correction was looked for; `parent` holds for these alone.
     prediction : Prediction, optional
         The model's, as it is shown; the stored correction's after reopening.
@@ -139,7 +139,7 @@ class FrameState:
         Whether a correction is on its way to the store.
     """
 
-    looked_up: Desk | None = None
+    looked_up: Identity | None = None
     prediction: Prediction | None = None
     held: Prediction | None = None
     held_uncertainty: NDArray[np.float32] | None = None

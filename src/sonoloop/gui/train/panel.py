@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     import napari
 
     from sonoloop.gui.train.curves import Curves
-    from sonoloop.project import Outlook
+    from sonoloop.project import LearningStatus
 
 
 _FOLDED, _UNFOLDED = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}", "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
@@ -53,42 +53,44 @@ _ANY_HEIGHT = 16_777_215  # Qt's own, which not every binding tells
 _FEWEST = 5  # the training refuses fewer
 
 
-class NewsText(QWidget):
+class LearnableText(QWidget):
     """Says what is new since the model in use, by class and by annotator."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._news, self._learn, self._by_annotator = QLabel(), QLabel(), QLabel()
-        font = self._news.font()
+        self._learnable, self._learn, self._by_annotator = QLabel(), QLabel(), QLabel()
+        font = self._learnable.font()
         font.setBold(True)
-        self._news.setFont(font)
+        self._learnable.setFont(font)
         self._learn.setToolTip("What judges was drawn before the prediction was seen, and never trains")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(8)
-        for label in (self._news, self._learn, self._by_annotator):
+        for label in (self._learnable, self._learn, self._by_annotator):
             label.setWordWrap(True)
             layout.addWidget(label)
 
-    def set_outlook(self, outlook: Outlook | None) -> None:
+    def set_status(self, status: LearningStatus | None) -> None:
         """Show what was counted; None while it is being counted."""
-        if outlook is None:
-            self._news.setText("Counting what is new")
+        if status is None:
+            self._learnable.setText("Counting what is new")
             return
-        news = outlook.news
-        self._news.setText(f"New since {outlook.model}")
+        learnable = status.learnable
+        self._learnable.setText(f"New since {status.model}")
         self._learn.setText(
-            f"{news.new} to learn from{_brackets(news.by_class)}, {news.test_frames} to judge"
+            f"{learnable.new} to learn from{_brackets(learnable.by_class)}, {learnable.test_frames} to judge"
         )
-        self._by_annotator.setText("By " + ", ".join(f"{who} {n}" for who, n in news.by_annotator.items()))
-        self._by_annotator.setVisible(bool(news.by_annotator))
+        self._by_annotator.setText(
+            "By " + ", ".join(f"{who} {n}" for who, n in learnable.by_annotator.items())
+        )
+        self._by_annotator.setVisible(bool(learnable.by_annotator))
 
 
-def describe_too_few(outlook: Outlook | None) -> str | None:
+def describe_too_few(status: LearningStatus | None) -> str | None:
     """Say that more must be accepted before anything can be learned; None where that is not so."""
-    if outlook is None or outlook.samples >= _FEWEST:
+    if status is None or status.samples >= _FEWEST:
         return None
-    return f"Accept at least {_FEWEST} images first; {outlook.samples} so far"
+    return f"Accept at least {_FEWEST} images first; {status.samples} so far"
 
 
 def _brackets(counts: Mapping[str, int]) -> str:
@@ -225,7 +227,7 @@ class TrainPanel(Panel):
         self.watch = TrainWatch(
             lambda url: ask(url, lambda project: project.jobs_folder()), start=start, parent=self
         )
-        self._outlook: Outlook | None = None
+        self._status: LearningStatus | None = None
         self._curves: Curves | None = None
         self._names = FrameNames(
             lambda url, frames: ask(url, lambda project: project.name_frames(frames)), parent=self
@@ -249,7 +251,7 @@ class TrainPanel(Panel):
         """Count again what is new since the model in use."""
         ask, url = self._projects.ask, self._store
         self._jobs.submit(
-            lambda: ask(url, lambda project: project.outlook()),
+            lambda: ask(url, lambda project: project.learning_status()),
             done=partial(self._on_outlook, url),
             failed=show_problem,
         )
@@ -268,7 +270,7 @@ class TrainPanel(Panel):
         store = self._preferences().store
         if store == self._store:
             return False
-        self._store, self._outlook = store, None
+        self._store, self._status = store, None
         self.watch.look_for(store)
         self._render()
         self.refresh()
@@ -293,7 +295,7 @@ class TrainPanel(Panel):
         self._jobs.submit(self._projects.close, done=ignore, failed=ignore)
 
     def _build(self) -> None:
-        self._news = NewsText()
+        self._learnable = LearnableText()
         self._form = RequestForm(FinetuneRequest, parent=self)
         self._start = QPushButton("Fine-tune")
         self._without = QPushButton("Go on without them")
@@ -310,7 +312,7 @@ class TrainPanel(Panel):
 
     def _lay_out(self) -> None:
         column = self.column
-        column.addWidget(self._news)
+        column.addWidget(self._learnable)
         column.addSpacing(4)
         *rows, last = ([(label, 0), (widget, 1)] for label, widget in self._form.rows())
         for parts in (*rows, [*last, (self._start, 1)]):
@@ -371,25 +373,25 @@ class TrainPanel(Panel):
         tell_model_moved(self._viewer)
         self.refresh()
 
-    def _on_outlook(self, url: str | None, outlook: Outlook) -> None:
+    def _on_outlook(self, url: str | None, status: LearningStatus) -> None:
         if url != self._store:
             return  # of a store that another one followed
-        moved = self._outlook is not None and self._outlook.model != outlook.model
-        self._outlook = outlook
-        self._form.set_choices("snapshot", outlook.snapshots)
+        moved = self._status is not None and self._status.model != status.model
+        self._status = status
+        self._form.set_choices("snapshot", status.snapshots)
         self._render()
         if moved:
             tell_model_moved(self._viewer)
 
     def _render(self) -> None:
         progress = self.watch.progress
-        self._news.set_outlook(self._outlook)
+        self._learnable.set_status(self._status)
         alive = progress.stage.alive
-        learn = 0 if self._outlook is None else self._outlook.news.new
+        learn = 0 if self._status is None else self._status.learnable.new
         # a snapshot holds what it holds
-        too_few = describe_too_few(self._outlook) if self._form.values()["snapshot"] is None else None
+        too_few = describe_too_few(self._status) if self._form.values()["snapshot"] is None else None
         why_not = "It runs already" if alive else self._missing or too_few
-        self._start.setEnabled(why_not is None and self._outlook is not None)
+        self._start.setEnabled(why_not is None and self._status is not None)
         self._start.setToolTip(why_not or _START)
         self._few.setText(too_few or "")
         self._few.setVisible(too_few is not None and not alive and self._missing is None)
@@ -403,7 +405,7 @@ class TrainPanel(Panel):
         self._render_words(progress)
         gate = progress.gate
         model = progress.model or "The candidate"
-        now = None if self._outlook is None else self._outlook.news.version
+        now = None if self._status is None else self._status.learnable.version
         self._gate.set_gate(gate, model=model, in_use=gate is not None and gate.candidate == now)
         if progress.losses or progress.dices:
             self._draw(progress)

@@ -42,6 +42,10 @@ class Engine(ABC):
         """Turn an array on the CPU to the kind that is prepared for `run`."""
         return values
 
+    def upload(self, values: Array) -> Array:
+        """Bring a prepared batch to where it runs, so that its views are made there."""
+        return values
+
     def fetch(self, values: Array) -> NDArray[np.float32]:
         """Turn what `run` gave, or what was computed of it, to numpy's kind."""
         return np.asarray(values)

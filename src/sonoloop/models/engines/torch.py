@@ -34,7 +34,7 @@ class TorchEngine(Engine):
     @torch.inference_mode()
     def run(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the network; one that only classifies sees no lesion anywhere."""
-        images = images.to(self._device).contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
         dtype = self._dtype or torch.bfloat16
         with torch.autocast(self._device.type, dtype, enabled=self._dtype is not None):
             lesion, classes = self._network(images)
@@ -45,6 +45,10 @@ class TorchEngine(Engine):
     def put(self, values: NDArray[np.float32]) -> torch.Tensor:
         """Turn an array to a tensor: torch resizes faster than numpy, and as in training."""
         return torch.from_numpy(values)
+
+    def upload(self, values: torch.Tensor) -> torch.Tensor:
+        """Bring a batch to the device."""
+        return values.to(self._device)
 
     def fetch(self, values: torch.Tensor) -> NDArray[np.float32]:
         """Turn a tensor to an array."""
