@@ -26,7 +26,9 @@ def results(root: Path) -> dict[str, Any]:
 @pytest.mark.data
 def test_the_default_model_reaches_what_its_results_say(data, results):
     bundle = load_bundle()
-    parts = apply_split(read_recipe("default").split, find_datasets(data))
+    # the sets that it was made of: others may lie beside them
+    own = [sample for sample in find_datasets(data) if sample.dataset in ("busi", "busbra")]
+    parts = apply_split(read_recipe("default").split, own)
     assert hash_listing(describe_split(parts)) == bundle.card.snapshot["split_sha256"], (
         "other frames were judged"
     )
