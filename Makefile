@@ -16,7 +16,7 @@ help:
 	@echo 'make demo                 open napari with the sample study, predicted; without a display'
 	@echo '                          (or with HEADLESS=1) write masks and overlays to $(OUT)/'
 	@echo 'make demo IMAGES=folder   the same on your own images'
-	@echo 'make test                 the tests, about eleven minutes; `make test-all` adds the long ones'
+	@echo 'make test                 the tests, about ten minutes; `make test-all` adds the long ones'
 	@echo 'make check                lint, types, the import rule, the manifest'
 	@echo 'make benchmark            images per second'
 	@echo 'make screenshots          the pictures of the README'
