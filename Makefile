@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 IMAGES =
 OUT = demo-out
 # two processes; each takes one thread, all windows are in one of them
-PYTEST_ARGS = -n 2 --dist loadgroup
+PYTEST_ARGS = -n 2 --dist loadscope
 
 help:
 	@echo 'make demo                 open napari with the sample study, predicted; without a display'

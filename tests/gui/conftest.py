@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from desk import FakePredictor, Identity
+from desk import FakePredictor, Desk
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QThreadPool
@@ -50,11 +50,11 @@ def notices():
 @pytest.fixture
 def make_desk(qtbot, predictor, store_url):
     """Make a desk; the second one is a later session, or another person's."""
-    desks: list[Identity] = []
+    desks: list[Desk] = []
 
-    def make(viewer=None, **options) -> Identity:
+    def make(viewer=None, **options) -> Desk:
         options = {"load_predictor": lambda *_: predictor, "store_url": store_url, **options}
-        desks.append(Identity(qtbot, viewer or ViewerModel(), **options))
+        desks.append(Desk(qtbot, viewer or ViewerModel(), **options))
         return desks[-1]
 
     yield make
@@ -67,5 +67,5 @@ def make_desk(qtbot, predictor, store_url):
 
 
 @pytest.fixture
-def identity(make_desk) -> Identity:
+def desk(make_desk) -> Desk:
     return make_desk()

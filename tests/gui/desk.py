@@ -60,7 +60,7 @@ def box(row: int = 10) -> np.ndarray:
     return mask
 
 
-class Identity:
+class Desk:
     """A viewer with the panel, and what an annotator does there."""
 
     def __init__(self, qtbot, viewer, *, load_predictor, store_url: str, annotator: str = "anna") -> None:

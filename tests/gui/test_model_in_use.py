@@ -19,7 +19,7 @@ def loaded() -> list[tuple[str, str | None]]:
 
 
 @pytest.fixture
-def identity(make_desk, loaded):
+def desk(make_desk, loaded):
     def load(device, version):
         loaded.append((device, version))
         predictor = FakePredictor()
