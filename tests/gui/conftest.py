@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from desk import FakePredictor, Desk
+from desk import Desk, FakePredictor
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QThreadPool
