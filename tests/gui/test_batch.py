@@ -158,4 +158,4 @@ def test_the_gui_goes_on_while_it_runs(panel, qtbot, predictor):
     beats = threading.Event()
     qtbot.waitUntil(lambda: bool(predictor.frames) and (beats.set() or beats.is_set()))
     assert panel._jobs.busy
-    assert not panel.form.enabled
+    assert not any(asked.enabled for asked in panel.form)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 from magicgui.widgets import Container, create_widget
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, Qt, Signal
-from qtpy.QtWidgets import QLabel, QProgressBar, QPushButton, QWidget
+from qtpy.QtWidgets import QFormLayout, QLabel, QProgressBar, QPushButton, QWidget
 from superqt import QElidingLabel
 
 from sonoloop.gui.launch import viewer_preferences
@@ -112,7 +112,12 @@ class BatchPanel(Panel):
         self._current.setElideMode(Qt.TextElideMode.ElideMiddle)
         self._result.setWordWrap(True)
         self._result.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.column.addWidget(self.form.native)
+        # magicgui's own rows begin each where its label ends
+        rows = QFormLayout()
+        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for asked in self.form:
+            rows.addRow("" if asked.annotation is bool else asked.label, asked.native)
+        self.column.addLayout(rows)
         self.column.addLayout(row((self._start, 1), (self._cancel, 1)))
         for widget in (self._bar, self._current, self._result):
             self.column.addWidget(widget)
@@ -157,7 +162,8 @@ class BatchPanel(Panel):
         self._jobs.submit(self._projects.close, done=ignore, failed=ignore)
 
     def _on_busy(self, busy: bool) -> None:
-        self.form.enabled = not busy
+        for asked in self.form:
+            asked.enabled = not busy
         self._start.setEnabled(not busy)
         self._cancel.setEnabled(busy)
         self._bar.setVisible(busy)
