@@ -50,8 +50,9 @@ class CorrectionStore(Database):
     def accept(self, correction: Correction, *, parent: str | None) -> Revision:
         """Store a correction as its annotator's head on its frame; once this returns it is on disk.
 
-        One with the mask and the class of that head says nothing new: the head is returned, and stays as it
-        was made, with the prediction that was seen then or was not.
+        One with the mask and the class of that head says nothing new while that is also what was last said
+        of these pixels: the head is returned, and stays as it was made, with the prediction that was seen
+        then or was not.
         """
         prediction = None if correction.prediction is None else write_prediction(correction.prediction)
         row = write_revision(
@@ -63,14 +64,17 @@ class CorrectionStore(Database):
             _check_parent(connection, row)
             head = _select_head(connection, row)
             if head is not None and all(head[name] == row[name] for name in ("mask_sha256", "label")):
-                return read_revision(head)
+                if _is_newest(connection, head):
+                    return read_revision(head)
+                # somebody else spoke since: it is said again, which is no conflict with oneself
+                row["parent"] = head["id"]
             if prediction is not None:
                 _add_prediction(connection, prediction)
             # Read before it is committed: what was accepted is known to come back.
             mine = read_revision(join_rows(row, frame, prediction))
             connection.execute(insert(REVISIONS).values(row))
             theirs = None
-            if head is None or head["id"] == parent:
+            if head is None or head["id"] == row["parent"]:
                 _move_head(connection, row)
             else:
                 theirs = read_revision(head)
@@ -170,6 +174,14 @@ def _select_head(connection: Connection, row: dict[str, Any]) -> dict[str, Any] 
     query = select_revisions().join(HEADS, HEADS.c.revision_id == REVISIONS.c.id).where(*own)
     found = connection.execute(query).one_or_none()
     return None if found is None else dict(found._mapping)
+
+
+def _is_newest(connection: Connection, head: dict[str, Any]) -> bool:
+    """Tell whether nobody said anything of a head's pixels after it."""
+    later = _select_heads().where(
+        FRAMES.c.pixels_hash == head["pixels_hash"], REVISIONS.c.number > head["number"]
+    )
+    return connection.execute(later.limit(1)).one_or_none() is None
 
 
 def _add_prediction(connection: Connection, row: dict[str, Any]) -> None:
