@@ -80,6 +80,27 @@ def test_stores_beside_each_other_have_folders_of_their_own(tmp_path, names):
     ]
 
 
+def test_where_a_living_store_owns_the_shared_folder_each_notes_and_forgets_its_own(tmp_path):
+    frame, file = "a" * 64, Path("/Muster Anna/x.png")
+    for name in ("study.sqlite", "study.v1"):
+        CorrectionStore(tmp_path / name).close()
+    owner = Places(read_location(tmp_path / "study.sqlite"))
+    owner.remember(frame, file)
+    places = Places(read_location(tmp_path / "study.v1"))
+    places.remember(frame, file)
+    own = tmp_path / "study.v1-sonoloop" / "places.jsonl"
+    assert frame in own.read_text()
+    size = own.stat().st_size
+    places.remember(frame, file)
+    assert own.stat().st_size == size
+    places.forget([frame])
+    assert frame not in own.read_text()
+    assert owner.find(frame).path.name == "x.png"
+    places.remember(frame, file)
+    owner.forget([frame])
+    assert places.find(frame).path.name == "x.png"
+
+
 def test_the_folder_of_one_store_alone_is_moved(tmp_path):
     CorrectionStore(tmp_path / "study.v1").close()
     shared = tmp_path / "study.sonoloop"

@@ -72,6 +72,11 @@ def shared_folder(url: URL) -> Path | None:
     return shared if shared.is_dir() else None
 
 
+def is_owned(shared: Path) -> bool:
+    """Tell whether a store whose own folder this is lies beside it."""
+    return shared.with_suffix(".sqlite").exists()
+
+
 def _take_over(path: Path, own: Path) -> None:
     """Move the shared folder of one store that is left, else the jobs that name this store as theirs."""
     shared = path.with_suffix(".sonoloop")
@@ -119,10 +124,17 @@ class Places:
         self._roots: dict[str, Path] = {}
         self._frames: dict[str, dict[str, Any]] = {}
 
+    @property
+    def folder(self) -> Path:
+        """The folder that the key file is in."""
+        return self._path.parent
+
     def remember(self, frame_id: str, path: Path, *, index: int = 0, pixels_hash: str | None = None) -> None:
         """Note where a frame's file is; what is known already is not noted again."""
         path = Path(path).absolute()
-        known = self.find(frame_id)
+        self._catch_up()
+        # of its own lines: a folder that another store owns may go, or forget
+        known = self._locate(frame_id)
         same = known is not None and (known.path, known.index) == (path, index)
         if same and known is not None and pixels_hash in (None, known.pixels_hash):
             return
@@ -144,9 +156,12 @@ class Places:
         return self._shared.find(frame_id) if found is None and self._shared is not None else found
 
     def forget(self, frame_ids: Iterable[str]) -> None:
-        """Take every line about these frames out of the file, names and all."""
+        """Take every line about these frames out of the file, names and all.
+
+        Out of a folder that was shared as well, unless that is another store's own by now.
+        """
         wanted = set(frame_ids)
-        if self._shared is not None:
+        if self._shared is not None and not is_owned(self._shared.folder):
             self._shared.forget(wanted)
         self._catch_up()
         if not wanted.intersection(self._frames):
