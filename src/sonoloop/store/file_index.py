@@ -10,7 +10,9 @@ import hashlib
 import json
 import logging
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -78,14 +80,18 @@ def is_owned(shared: Path) -> bool:
 
 
 def _take_over(path: Path, own: Path) -> None:
-    """Move the shared folder of one store that is left, else the jobs that name this store as theirs."""
+    """Move the shared folder where only this store is left and knows it, else the jobs that name this store.
+
+    One that nothing in the folder tells of may be new, and the folder another's that is away for a moment.
+    """
     shared = path.with_suffix(".sonoloop")
     try:
         owners = [one for one in path.parent.iterdir() if one.with_suffix(".sonoloop") == shared]
-        if not own.exists() and [one for one in owners if _is_database(one)] == [path]:
+        jobs = [job.parent for job in shared.glob("jobs/*/job.json") if _store_name(job) == path.name]
+        alone = not own.exists() and [one for one in owners if _is_database(one)] == [path]
+        if alone and (jobs or _has_frame_of(path, shared / "places.jsonl")):
             shared.rename(own)
             return
-        jobs = [job.parent for job in shared.glob("jobs/*/job.json") if _store_name(job) == path.name]
         if jobs:
             own.mkdir(mode=0o700, exist_ok=True)
             (own / "jobs").mkdir(exist_ok=True)
@@ -100,6 +106,20 @@ def _is_database(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(len(_SQLITE)) == _SQLITE
+
+
+def _has_frame_of(store: Path, places: Path) -> bool:
+    """Tell whether a key file names a frame that is in a store; False where that cannot be read."""
+    try:
+        lines = [_parse(line) for line in places.read_bytes().splitlines()]
+        with closing(sqlite3.connect(f"{store.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            return any(
+                database.execute("SELECT 1 FROM frames WHERE id = ?", [line["frame"]]).fetchone()
+                for line in lines
+                if line is not None and "frame" in line
+            )
+    except (FileNotFoundError, sqlite3.Error):
+        return False
 
 
 def _store_name(job: Path) -> str | None:
