@@ -160,6 +160,42 @@ def test_who_accepted_a_frame_that_is_drawn_first_has_seen_its_proposal(make_pro
     assert project.accept(frame, lesion(frame, 20), "benign", seen=False).correction.prediction_seen
 
 
+def test_who_accepted_a_test_image_has_seen_its_proposal_in_another_file_too(make_project, frame):
+    project = make_project(**ALL_TEST)
+    assert not project.accept(frame, lesion(frame), "benign", seen=False).correction.prediction_seen
+    anew = replace(frame, id="e" * 64)
+    assert project.accept(anew, lesion(frame), "benign", seen=False).correction.prediction_seen
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"label": "cyst"},
+        {"parent": "0" * 32},
+        {"annotator": "a\0b"},
+        {"lesion": np.full((48, 64), np.nan, np.float32)},
+        {"lesion": np.zeros((48, 63), np.float32)},
+        {"mask": np.zeros((48, 63), np.uint8)},
+        {"threshold": np.nan},
+    ],
+)
+def test_what_is_refused_does_not_place_the_frame(project, frame, wrong):
+    prediction = project.model().predict(frame)
+    said = {name: value for name, value in wrong.items() if hasattr(prediction, name) and name != "label"}
+    with pytest.raises((StoreError, ValueError)):
+        project.by(wrong.get("annotator", "r1")).accept(
+            frame,
+            lesion(frame),
+            wrong.get("label", "benign"),
+            prediction=replace(prediction, **said),
+            seen=True,
+            parent=wrong.get("parent"),
+        )
+    assert placement(project.store, frame.id) is None
+    assert Places(project.store.url).find(frame.id) is None
+    assert project.store.count() == 0
+
+
 def test_a_mask_of_another_size_is_refused(project, frame):
     with pytest.raises(StoreError, match="20 x 10 pixels, the image 64 x 48"):
         project.accept(frame, np.zeros((10, 20), np.uint8), "normal", seen=False)

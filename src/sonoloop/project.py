@@ -337,16 +337,20 @@ class Project:
             label=label,
             annotator=self.annotator,
             prediction=prediction,
-            prediction_seen=seen or may_have_seen(self.store, frame, self.annotator),
+            prediction_seen=seen,
         )
+        if parent == HEAD:
+            head = self.store.head(frame.id, self.annotator)
+            parent = None if head is None else head.id
+        # before it is placed, which is for ever
+        self.store.check(correction, parent=parent)
         if frame.simulated:
             set_aside(self.store, frame)
         else:
             self._place(frame)
-        if parent == HEAD:
-            head = self.store.head(frame.id, self.annotator)
-            parent = None if head is None else head.id
-        return self.store.accept(correction, parent=parent)
+        # after it is placed: whether it is drawn first says what was shown
+        seen = seen or may_have_seen(self.store, frame, self.annotator)
+        return self.store.accept(replace(correction, prediction_seen=seen), parent=parent)
 
     def name_frames(self, frames: Sequence[str]) -> dict[str, str]:
         """Name the files of frames, by ids or their first digits, as far as this machine knows them."""

@@ -47,6 +47,12 @@ class CorrectionStore(Database):
         # the pixels of new frames of withdrawn patients, with the date: nothing of them is in the store
         self.turned_away: dict[str, str] = {}
 
+    def check(self, correction: Correction, *, parent: str | None) -> None:
+        """Refuse what `accept` would refuse of a frame that is not stored yet, and store nothing."""
+        row, _ = _write_rows(correction, parent)
+        with self.reading() as connection:
+            _check_parent(connection, row)
+
     def accept(self, correction: Correction, *, parent: str | None) -> Revision:
         """Store a correction as its annotator's head on its frame; once this returns it is on disk.
 
@@ -54,10 +60,7 @@ class CorrectionStore(Database):
         of these pixels: the head is returned, and stays as it was made, with the prediction that was seen
         then or was not.
         """
-        prediction = None if correction.prediction is None else write_prediction(correction.prediction)
-        row = write_revision(
-            correction, parent=parent, prediction_id=None if prediction is None else prediction["id"]
-        )
+        row, prediction = _write_rows(correction, parent)
         with self.writing() as connection:
             frame = _enter_frame(connection, correction)
             check_not_withdrawn(connection, frame, self.turned_away)
@@ -122,6 +125,13 @@ class CorrectionStore(Database):
         with self.reading() as connection:
             row = connection.execute(last).one_or_none()
         return None if row is None else read_revision(row)
+
+
+def _write_rows(correction: Correction, parent: str | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Write a new revision's row, and its prediction's."""
+    prediction = None if correction.prediction is None else write_prediction(correction.prediction)
+    prediction_id = None if prediction is None else prediction["id"]
+    return write_revision(correction, parent=parent, prediction_id=prediction_id), prediction
 
 
 def _select_heads() -> Select[Any]:
