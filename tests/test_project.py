@@ -27,6 +27,7 @@ from sonoloop.store.revisions import HeadMovedError
 from sonoloop.store.settings import change_settings
 from sonoloop.store.snapshots import LearnableCounter
 from sonoloop.store.test_sets import freeze_test_set
+from sonoloop.store.withdrawal import withdraw
 from sonoloop.values import Prediction
 
 ALL_TEST = {"test_cap": 300, "first_test_share": 1.0, "test_share": 1.0, "draw_first_share": 0.0}
@@ -200,6 +201,20 @@ def test_a_mask_of_another_size_is_refused(project, frame):
     with pytest.raises(StoreError, match="20 x 10 pixels, the image 64 x 48"):
         project.accept(frame, np.zeros((10, 20), np.uint8), "normal", seen=False)
     assert project.store.count() == 0
+
+
+@pytest.mark.parametrize("use", ["look_up", "accept"])
+def test_the_name_of_a_withdrawn_image_does_not_come_back(project, frame, tmp_path, use):
+    project.accept(frame, lesion(frame), "benign", seen=False)
+    withdraw(project.store, frame.id, why="asked to", who="r1")
+    anew = replace(frame, id="e" * 64, path=tmp_path / "Muster Anna.png")
+    for one in (frame, anew):
+        if use == "look_up":
+            project.look_up(one)
+        else:
+            with pytest.raises(StoreError, match="was withdrawn on"):
+                project.accept(one, lesion(one), "benign", seen=False)
+        assert Places(project.store.url).find(one.id) is None
 
 
 def test_masks_may_be_boolean_and_not_fractions(project, frame):

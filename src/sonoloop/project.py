@@ -30,7 +30,7 @@ from sonoloop.models.library import Library, load_bundle, load_version
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.database import is_file
 from sonoloop.store.file_index import Places, known_frames, work_folder
-from sonoloop.store.groups import place_frame, placement, set_aside
+from sonoloop.store.groups import place_frame, placement, set_aside, was_withdrawn
 from sonoloop.store.model_registry import DELETED, ModelRow, find_model, mark, register
 from sonoloop.store.near_duplicates import SketchIndex
 from sonoloop.store.promotions import (
@@ -580,9 +580,9 @@ class Project:
         return str(url.database) if is_file(url) else url.render_as_string(hide_password=False)
 
     def _place(self, frame: Frame) -> bool:
-        """Place a frame for ever, remember its file, and tell whether it is drawn first."""
+        """Place a frame for ever, remember the file of one not withdrawn, and tell whether it is drawn first."""
         placed = place_frame(self.store, frame, index=self._sketches)
-        if frame.path is not None:
+        if frame.path is not None and not was_withdrawn(self.store, frame):
             with self._places_lock:
                 self._places.remember(frame.id, frame.path, index=frame.index, pixels_hash=frame.pixels_hash)
         return placed.draw_first
