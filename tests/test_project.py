@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -123,6 +125,21 @@ def test_a_head_that_nobody_looked_at_is_a_conflict(project, frame):
     project.accept(frame, lesion(frame), "benign", seen=False)
     with pytest.raises(HeadMovedError):
         project.accept(frame, lesion(frame, 20), "benign", seen=False, parent=None)
+
+
+def test_who_gives_no_parent_builds_on_the_last_one_from_several_threads_too(project, frame):
+    ready = Barrier(4)
+
+    def accept(number):
+        ready.wait(30)
+        return project.accept(frame, lesion(frame, number), "benign", seen=False)
+
+    with ThreadPoolExecutor(4) as pool:
+        accepted = {revision.id for revision in pool.map(accept, range(4))}
+    history = project.store.history(frame.id)
+    assert {revision.id for revision in history} == accepted
+    assert [revision.parent for revision in history] == [None, *(one.id for one in history[:-1])]
+    assert project.look_up(frame).own_head == history[-1].id
 
 
 def test_accepted_again_unchanged_nothing_is_stored(project, frame):

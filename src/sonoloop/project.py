@@ -27,7 +27,7 @@ from sonoloop.jobs.process import training_events
 from sonoloop.jobs.request import FinetuneRequest, GateRequest
 from sonoloop.models.card import read_card, shipped_card
 from sonoloop.models.library import Library, load_bundle, load_version
-from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.corrections import HEAD, CorrectionStore
 from sonoloop.store.database import is_file
 from sonoloop.store.file_index import Places, known_frames, work_folder
 from sonoloop.store.groups import place_frame, placement, set_aside, was_withdrawn
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 ANNOTATOR = "annotator"
-# `Project.accept` builds on whatever the annotator said last
-HEAD = "head"
 _ID = 64  # digits
 
 # of a device, and of a version; None is the shipped one
@@ -339,9 +337,6 @@ class Project:
             prediction=prediction,
             prediction_seen=seen,
         )
-        if parent == HEAD:
-            head = self.store.head(frame.id, self.annotator)
-            parent = None if head is None else head.id
         # before it is placed, which is for ever
         self.store.check(correction, parent=parent)
         if frame.simulated:
@@ -580,7 +575,7 @@ class Project:
         return str(url.database) if is_file(url) else url.render_as_string(hide_password=False)
 
     def _place(self, frame: Frame) -> bool:
-        """Place a frame for ever, remember the file of one not withdrawn, and tell whether it is drawn first."""
+        """Place a frame for ever, remember its file unless withdrawn, and tell whether it is drawn first."""
         placed = place_frame(self.store, frame, index=self._sketches)
         if frame.path is not None and not was_withdrawn(self.store, frame):
             with self._places_lock:

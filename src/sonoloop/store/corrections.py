@@ -33,6 +33,9 @@ from sonoloop.store.revisions import (
 from sonoloop.store.tables import FRAMES, HEADS, PREDICTIONS, REVISIONS
 from sonoloop.values import Correction
 
+# as a parent: whatever the annotator said last
+HEAD = "head"
+
 _log = logging.getLogger(__name__)
 
 
@@ -56,6 +59,7 @@ class CorrectionStore(Database):
     def accept(self, correction: Correction, *, parent: str | None) -> Revision:
         """Store a correction as its annotator's head on its frame; once this returns it is on disk.
 
+        With ``parent=HEAD`` it builds on whatever that head is by now, which is never a conflict.
         One with the mask and the class of that head says nothing new while that is also what was last said
         of these pixels: the head is returned, and stays as it was made, with the prediction that was seen
         then or was not.
@@ -64,8 +68,10 @@ class CorrectionStore(Database):
         with self.writing() as connection:
             frame = _enter_frame(connection, correction)
             check_not_withdrawn(connection, frame, self.turned_away)
-            _check_parent(connection, row)
             head = _select_head(connection, row)
+            if parent == HEAD:
+                row["parent"] = None if head is None else head["id"]
+            _check_parent(connection, row)
             if head is not None and all(head[name] == row[name] for name in ("mask_sha256", "label")):
                 if _is_newest(connection, head):
                     return read_revision(head)
@@ -169,7 +175,7 @@ def add_frame(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
 
 def _check_parent(connection: Connection, row: dict[str, Any]) -> None:
     """Refuse a parent that could never have been this annotator's head on this frame."""
-    if row["parent"] is None:
+    if row["parent"] in (None, HEAD):
         return
     same = [REVISIONS.c[name] == row[name] for name in ("frame_id", "annotator")]
     if connection.scalar(select(REVISIONS.c.id).where(REVISIONS.c.id == row["parent"], *same)) is None:
