@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from sonoloop.store.revisions import HeadMovedError
 from sonoloop.store.settings import change_settings
 from sonoloop.store.snapshots import LearnableCounter
 from sonoloop.store.test_sets import freeze_test_set
+from sonoloop.store.withdrawal import withdraw
 from sonoloop.values import Prediction
 
 ALL_TEST = {"test_cap": 300, "first_test_share": 1.0, "test_share": 1.0, "draw_first_share": 0.0}
@@ -124,6 +127,21 @@ def test_a_head_that_nobody_looked_at_is_a_conflict(project, frame):
         project.accept(frame, lesion(frame, 20), "benign", seen=False, parent=None)
 
 
+def test_who_gives_no_parent_builds_on_the_last_one_from_several_threads_too(project, frame):
+    ready = Barrier(4)
+
+    def accept(number):
+        ready.wait(30)
+        return project.accept(frame, lesion(frame, number), "benign", seen=False)
+
+    with ThreadPoolExecutor(4) as pool:
+        accepted = {revision.id for revision in pool.map(accept, range(4))}
+    history = project.store.history(frame.id)
+    assert {revision.id for revision in history} == accepted
+    assert [revision.parent for revision in history] == [None, *(one.id for one in history[:-1])]
+    assert project.look_up(frame).own_head == history[-1].id
+
+
 def test_accepted_again_unchanged_nothing_is_stored(project, frame):
     first = project.accept(frame, lesion(frame), "benign", seen=False)
     again = project.accept(
@@ -160,10 +178,60 @@ def test_who_accepted_a_frame_that_is_drawn_first_has_seen_its_proposal(make_pro
     assert project.accept(frame, lesion(frame, 20), "benign", seen=False).correction.prediction_seen
 
 
+def test_who_accepted_a_test_image_has_seen_its_proposal_in_another_file_too(make_project, frame):
+    project = make_project(**ALL_TEST)
+    assert not project.accept(frame, lesion(frame), "benign", seen=False).correction.prediction_seen
+    anew = replace(frame, id="e" * 64)
+    assert project.accept(anew, lesion(frame), "benign", seen=False).correction.prediction_seen
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"label": "cyst"},
+        {"parent": "0" * 32},
+        {"annotator": "a\0b"},
+        {"lesion": np.full((48, 64), np.nan, np.float32)},
+        {"lesion": np.zeros((48, 63), np.float32)},
+        {"mask": np.zeros((48, 63), np.uint8)},
+        {"threshold": np.nan},
+    ],
+)
+def test_what_is_refused_does_not_place_the_frame(project, frame, wrong):
+    prediction = project.model().predict(frame)
+    said = {name: value for name, value in wrong.items() if hasattr(prediction, name) and name != "label"}
+    with pytest.raises((StoreError, ValueError)):
+        project.by(wrong.get("annotator", "r1")).accept(
+            frame,
+            lesion(frame),
+            wrong.get("label", "benign"),
+            prediction=replace(prediction, **said),
+            seen=True,
+            parent=wrong.get("parent"),
+        )
+    assert placement(project.store, frame.id) is None
+    assert Places(project.store.url).find(frame.id) is None
+    assert project.store.count() == 0
+
+
 def test_a_mask_of_another_size_is_refused(project, frame):
     with pytest.raises(StoreError, match="20 x 10 pixels, the image 64 x 48"):
         project.accept(frame, np.zeros((10, 20), np.uint8), "normal", seen=False)
     assert project.store.count() == 0
+
+
+@pytest.mark.parametrize("use", ["look_up", "accept"])
+def test_the_name_of_a_withdrawn_image_does_not_come_back(project, frame, tmp_path, use):
+    project.accept(frame, lesion(frame), "benign", seen=False)
+    withdraw(project.store, frame.id, why="asked to", who="r1")
+    anew = replace(frame, id="e" * 64, path=tmp_path / "Muster Anna.png")
+    for one in (frame, anew):
+        if use == "look_up":
+            project.look_up(one)
+        else:
+            with pytest.raises(StoreError, match="was withdrawn on"):
+                project.accept(one, lesion(one), "benign", seen=False)
+        assert Places(project.store.url).find(one.id) is None
 
 
 def test_masks_may_be_boolean_and_not_fractions(project, frame):

@@ -27,10 +27,10 @@ from sonoloop.jobs.process import training_events
 from sonoloop.jobs.request import FinetuneRequest, GateRequest
 from sonoloop.models.card import read_card, shipped_card
 from sonoloop.models.library import Library, load_bundle, load_version
-from sonoloop.store.corrections import CorrectionStore
+from sonoloop.store.corrections import HEAD, CorrectionStore
 from sonoloop.store.database import is_file
 from sonoloop.store.file_index import Places, known_frames, work_folder
-from sonoloop.store.groups import place_frame, placement, set_aside
+from sonoloop.store.groups import place_frame, placement, set_aside, was_withdrawn
 from sonoloop.store.model_registry import DELETED, ModelRow, find_model, mark, register
 from sonoloop.store.near_duplicates import SketchIndex
 from sonoloop.store.promotions import (
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 ANNOTATOR = "annotator"
-# `Project.accept` builds on whatever the annotator said last
-HEAD = "head"
 _ID = 64  # digits
 
 # of a device, and of a version; None is the shipped one
@@ -337,16 +335,17 @@ class Project:
             label=label,
             annotator=self.annotator,
             prediction=prediction,
-            prediction_seen=seen or may_have_seen(self.store, frame, self.annotator),
+            prediction_seen=seen,
         )
+        # before it is placed, which is for ever
+        self.store.check(correction, parent=parent)
         if frame.simulated:
             set_aside(self.store, frame)
         else:
             self._place(frame)
-        if parent == HEAD:
-            head = self.store.head(frame.id, self.annotator)
-            parent = None if head is None else head.id
-        return self.store.accept(correction, parent=parent)
+        # after it is placed: whether it is drawn first says what was shown
+        seen = seen or may_have_seen(self.store, frame, self.annotator)
+        return self.store.accept(replace(correction, prediction_seen=seen), parent=parent)
 
     def name_frames(self, frames: Sequence[str]) -> dict[str, str]:
         """Name the files of frames, by ids or their first digits, as far as this machine knows them."""
@@ -576,9 +575,9 @@ class Project:
         return str(url.database) if is_file(url) else url.render_as_string(hide_password=False)
 
     def _place(self, frame: Frame) -> bool:
-        """Place a frame for ever, remember its file, and tell whether it is drawn first."""
+        """Place a frame for ever, remember its file unless withdrawn, and tell whether it is drawn first."""
         placed = place_frame(self.store, frame, index=self._sketches)
-        if frame.path is not None:
+        if frame.path is not None and not was_withdrawn(self.store, frame):
             with self._places_lock:
                 self._places.remember(frame.id, frame.path, index=frame.index, pixels_hash=frame.pixels_hash)
         return placed.draw_first

@@ -148,10 +148,10 @@ class Correction:
             raise ValueError(f"label must be one of {', '.join(LABELS)}, got {self.label!r}")
         if self.mask.ndim != 2 or self.mask.dtype != np.uint8:
             raise ValueError(f"mask must be uint8 (H, W), got {self.mask.dtype} {self.mask.shape}")
-        if self.prediction is not None and self.prediction.mask.shape != self.mask.shape:
-            raise ValueError(
-                f"the mask has shape {self.mask.shape}, its prediction {self.prediction.mask.shape}"
-            )
+        maps = () if self.prediction is None else (self.prediction.mask, self.prediction.lesion)
+        for predicted in maps:
+            if predicted.shape != self.mask.shape:
+                raise ValueError(f"the mask has shape {self.mask.shape}, its prediction {predicted.shape}")
         if self.prediction is not None and self.prediction.frame_id != self.frame_id:
             raise ValueError("the prediction belongs to another frame")
 

@@ -80,11 +80,58 @@ def test_stores_beside_each_other_have_folders_of_their_own(tmp_path, names):
     ]
 
 
-def test_the_folder_of_one_store_alone_is_moved(tmp_path):
-    CorrectionStore(tmp_path / "study.v1").close()
-    shared = tmp_path / "study.sonoloop"
-    Places(read_location(tmp_path / "study.sqlite")).remember("a" * 64, Path("/one/x.png"))
+def test_where_a_living_store_owns_the_shared_folder_each_notes_and_forgets_its_own(tmp_path):
+    frame, file = "a" * 64, Path("/Muster Anna/x.png")
+    for name in ("study.sqlite", "study.v1"):
+        CorrectionStore(tmp_path / name).close()
+    owner = Places(read_location(tmp_path / "study.sqlite"))
+    owner.remember(frame, file)
+    places = Places(read_location(tmp_path / "study.v1"))
+    places.remember(frame, file)
+    own = tmp_path / "study.v1-sonoloop" / "places.jsonl"
+    assert frame in own.read_text()
+    size = own.stat().st_size
+    places.remember(frame, file)
+    assert own.stat().st_size == size
+    places.forget([frame])
+    assert frame not in own.read_text()
+    assert owner.find(frame).path.name == "x.png"
+    places.remember(frame, file)
+    owner.forget([frame])
+    assert places.find(frame).path.name == "x.png"
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_new_store_leaves_the_folder_of_one_that_is_away_for_a_moment(tmp_path, full):
+    away = tmp_path / "study.sqlite"
+    CorrectionStore(away).close()
+    Places(read_location(away)).remember("a" * 64, Path("/one/x.png"))
+    job = write_job(tmp_path / "study.sonoloop", away)
+    away.rename(tmp_path / "kept")
+    with CorrectionStore(tmp_path / "study.db") as store:
+        if full:
+            store.accept(correct(make_frame(1)), parent=None)
+        places = Places(store.url)
+        assert places.find("a" * 64).path.name == "x.png"
+        places.remember("b" * 64, Path("/two/y.png"))
+    (tmp_path / "kept").rename(away)
+    assert Places(read_location(away)).find("a" * 64).path.name == "x.png"
+    assert Places(read_location(away)).find("b" * 64) is None
+    assert job.is_dir()
+
+
+@pytest.mark.parametrize("known_by", ["frame", "job"])
+def test_the_folder_of_one_store_alone_is_moved(tmp_path, known_by):
+    shared, frame = tmp_path / "study.sonoloop", make_frame(1)
+    with CorrectionStore(tmp_path / "study.v1") as store:
+        if known_by == "frame":
+            store.accept(correct(frame), parent=None)
+    old = Places(read_location(tmp_path / "study.sqlite"))
+    old.remember("a" * 64, Path("/one/x.png"))
+    old.remember(frame.id, Path("/one/y.png"))
     write_job(shared, tmp_path / "any")
+    if known_by == "job":
+        write_job(shared, tmp_path / "study.v1")
     # no store: what the name alone would take for one
     (tmp_path / "study.txt").write_text("notes")
     folder = work_folder(read_location(tmp_path / "study.v1"))

@@ -103,6 +103,27 @@ def test_accepting_again_without_a_change_writes_nothing(store):
     assert len({first.id, label.id, mask.id, again.id, other.id}) == store.count() == 5
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        {"annotator": "reader-2"},
+        {"frame_id": sha256("saved anew")},
+        {"annotator": "reader-2", "frame_id": sha256("saved anew")},
+    ],
+)
+@pytest.mark.parametrize("answered", [True, False])
+def test_the_same_said_again_after_another_is_newest_again(store, between, answered):
+    given = make_correction(seed=1, label="malignant")
+    first = store.accept(given, parent=None)
+    store.accept(make_correction(seed=2, label="normal", **between), parent=None)
+    again = store.accept(given, parent=first.id if answered else None)
+    assert again.parent == first.id
+    assert store.newest(given.frame_id, pixels_hash=given.pixels_hash).id == again.id
+    assert store.head(given.frame_id, "reader-1").id == again.id
+    assert store.accept(given, parent=again.id).id == again.id
+    assert store.count() == 3
+
+
 @pytest.mark.parametrize("stale", ["none", "older"])
 def test_moved_head_is_a_conflict_with_both_sides_kept(store, stale):
     first = store.accept(make_correction(seed=1), parent=None)

@@ -33,6 +33,9 @@ from sonoloop.store.revisions import (
 from sonoloop.store.tables import FRAMES, HEADS, PREDICTIONS, REVISIONS
 from sonoloop.values import Correction
 
+# as a parent: whatever the annotator said last
+HEAD = "head"
+
 _log = logging.getLogger(__name__)
 
 
@@ -47,30 +50,40 @@ class CorrectionStore(Database):
         # the pixels of new frames of withdrawn patients, with the date: nothing of them is in the store
         self.turned_away: dict[str, str] = {}
 
+    def check(self, correction: Correction, *, parent: str | None) -> None:
+        """Refuse what `accept` would refuse of a frame that is not stored yet, and store nothing."""
+        row, _ = _write_rows(correction, parent)
+        with self.reading() as connection:
+            _check_parent(connection, row)
+
     def accept(self, correction: Correction, *, parent: str | None) -> Revision:
         """Store a correction as its annotator's head on its frame; once this returns it is on disk.
 
-        One with the mask and the class of that head says nothing new: the head is returned, and stays as it
-        was made, with the prediction that was seen then or was not.
+        With ``parent=HEAD`` it builds on whatever that head is by now, which is never a conflict.
+        One with the mask and the class of that head says nothing new while that is also what was last said
+        of these pixels: the head is returned, and stays as it was made, with the prediction that was seen
+        then or was not.
         """
-        prediction = None if correction.prediction is None else write_prediction(correction.prediction)
-        row = write_revision(
-            correction, parent=parent, prediction_id=None if prediction is None else prediction["id"]
-        )
+        row, prediction = _write_rows(correction, parent)
         with self.writing() as connection:
             frame = _enter_frame(connection, correction)
             check_not_withdrawn(connection, frame, self.turned_away)
-            _check_parent(connection, row)
             head = _select_head(connection, row)
+            if parent == HEAD:
+                row["parent"] = None if head is None else head["id"]
+            _check_parent(connection, row)
             if head is not None and all(head[name] == row[name] for name in ("mask_sha256", "label")):
-                return read_revision(head)
+                if _is_newest(connection, head):
+                    return read_revision(head)
+                # somebody else spoke since: it is said again, which is no conflict with oneself
+                row["parent"] = head["id"]
             if prediction is not None:
                 _add_prediction(connection, prediction)
             # Read before it is committed: what was accepted is known to come back.
             mine = read_revision(join_rows(row, frame, prediction))
             connection.execute(insert(REVISIONS).values(row))
             theirs = None
-            if head is None or head["id"] == parent:
+            if head is None or head["id"] == row["parent"]:
                 _move_head(connection, row)
             else:
                 theirs = read_revision(head)
@@ -120,6 +133,13 @@ class CorrectionStore(Database):
         return None if row is None else read_revision(row)
 
 
+def _write_rows(correction: Correction, parent: str | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Write a new revision's row, and its prediction's."""
+    prediction = None if correction.prediction is None else write_prediction(correction.prediction)
+    prediction_id = None if prediction is None else prediction["id"]
+    return write_revision(correction, parent=parent, prediction_id=prediction_id), prediction
+
+
 def _select_heads() -> Select[Any]:
     return (
         select_revisions()
@@ -155,7 +175,7 @@ def add_frame(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
 
 def _check_parent(connection: Connection, row: dict[str, Any]) -> None:
     """Refuse a parent that could never have been this annotator's head on this frame."""
-    if row["parent"] is None:
+    if row["parent"] in (None, HEAD):
         return
     same = [REVISIONS.c[name] == row[name] for name in ("frame_id", "annotator")]
     if connection.scalar(select(REVISIONS.c.id).where(REVISIONS.c.id == row["parent"], *same)) is None:
@@ -170,6 +190,14 @@ def _select_head(connection: Connection, row: dict[str, Any]) -> dict[str, Any] 
     query = select_revisions().join(HEADS, HEADS.c.revision_id == REVISIONS.c.id).where(*own)
     found = connection.execute(query).one_or_none()
     return None if found is None else dict(found._mapping)
+
+
+def _is_newest(connection: Connection, head: dict[str, Any]) -> bool:
+    """Tell whether nobody said anything of a head's pixels after it."""
+    later = _select_heads().where(
+        FRAMES.c.pixels_hash == head["pixels_hash"], REVISIONS.c.number > head["number"]
+    )
+    return connection.execute(later.limit(1)).one_or_none() is None
 
 
 def _add_prediction(connection: Connection, row: dict[str, Any]) -> None:

@@ -10,7 +10,9 @@ import hashlib
 import json
 import logging
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -72,15 +74,24 @@ def shared_folder(url: URL) -> Path | None:
     return shared if shared.is_dir() else None
 
 
+def is_owned(shared: Path) -> bool:
+    """Tell whether a store whose own folder this is lies beside it."""
+    return shared.with_suffix(".sqlite").exists()
+
+
 def _take_over(path: Path, own: Path) -> None:
-    """Move the shared folder of one store that is left, else the jobs that name this store as theirs."""
+    """Move the shared folder where only this store is left and knows it, else the jobs that name this store.
+
+    One that nothing in the folder tells of may be new, and the folder another's that is away for a moment.
+    """
     shared = path.with_suffix(".sonoloop")
     try:
         owners = [one for one in path.parent.iterdir() if one.with_suffix(".sonoloop") == shared]
-        if not own.exists() and [one for one in owners if _is_database(one)] == [path]:
+        jobs = [job.parent for job in shared.glob("jobs/*/job.json") if _store_name(job) == path.name]
+        alone = not own.exists() and [one for one in owners if _is_database(one)] == [path]
+        if alone and (jobs or _has_frame_of(path, shared / "places.jsonl")):
             shared.rename(own)
             return
-        jobs = [job.parent for job in shared.glob("jobs/*/job.json") if _store_name(job) == path.name]
         if jobs:
             own.mkdir(mode=0o700, exist_ok=True)
             (own / "jobs").mkdir(exist_ok=True)
@@ -95,6 +106,20 @@ def _is_database(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(len(_SQLITE)) == _SQLITE
+
+
+def _has_frame_of(store: Path, places: Path) -> bool:
+    """Tell whether a key file names a frame that is in a store; False where that cannot be read."""
+    try:
+        lines = [_parse(line) for line in places.read_bytes().splitlines()]
+        with closing(sqlite3.connect(f"{store.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            return any(
+                database.execute("SELECT 1 FROM frames WHERE id = ?", [line["frame"]]).fetchone()
+                for line in lines
+                if line is not None and "frame" in line
+            )
+    except (FileNotFoundError, sqlite3.Error):
+        return False
 
 
 def _store_name(job: Path) -> str | None:
@@ -119,10 +144,17 @@ class Places:
         self._roots: dict[str, Path] = {}
         self._frames: dict[str, dict[str, Any]] = {}
 
+    @property
+    def folder(self) -> Path:
+        """The folder that the key file is in."""
+        return self._path.parent
+
     def remember(self, frame_id: str, path: Path, *, index: int = 0, pixels_hash: str | None = None) -> None:
         """Note where a frame's file is; what is known already is not noted again."""
         path = Path(path).absolute()
-        known = self.find(frame_id)
+        self._catch_up()
+        # of its own lines: a folder that another store owns may go, or forget
+        known = self._locate(frame_id)
         same = known is not None and (known.path, known.index) == (path, index)
         if same and known is not None and pixels_hash in (None, known.pixels_hash):
             return
@@ -144,9 +176,12 @@ class Places:
         return self._shared.find(frame_id) if found is None and self._shared is not None else found
 
     def forget(self, frame_ids: Iterable[str]) -> None:
-        """Take every line about these frames out of the file, names and all."""
+        """Take every line about these frames out of the file, names and all.
+
+        Out of a folder that was shared as well, unless that is another store's own by now.
+        """
         wanted = set(frame_ids)
-        if self._shared is not None:
+        if self._shared is not None and not is_owned(self._shared.folder):
             self._shared.forget(wanted)
         self._catch_up()
         if not wanted.intersection(self._frames):

@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Row, insert, select, text, update
 
 from sonoloop.errors import StoreError
 from sonoloop.store.database import Database, check_who, check_why, in_batches, now
-from sonoloop.store.file_index import Places, shared_folder, work_folder
+from sonoloop.store.file_index import Places, is_owned, shared_folder, work_folder
 from sonoloop.store.groups import hash_patient, place_unseen, read_member
 from sonoloop.store.model_registry import ModelRow, known_model, models_from, snapshots_with
 from sonoloop.store.near_duplicates import hold_sketches, note_sketches
@@ -120,7 +120,7 @@ def _remove_pictures(url: URL) -> None:
             raise StoreError(
                 f"{picture} may show it and cannot be removed ({error.strerror}): remove it"
             ) from error
-    if shared is not None and not shared.with_suffix(".sqlite").exists():
+    if shared is not None and not is_owned(shared):
         for picture in _find_pictures(shared):
             raise StoreError(f"{picture} may show it, or another store's images: look at it and remove it")
 
