@@ -162,7 +162,7 @@ def open_job(path: Path, who: str | None = None) -> JobFolder:
         raise TrainingError(
             f"{path} is no fine-tuning to go on with ({error.strerror}); give the folder that it told of"
         ) from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise TrainingError(f"{path / JOB} cannot be used ({error}); begin a new fine-tuning") from error
 
 
@@ -266,7 +266,7 @@ def _read_state(job: Job) -> Mapping[str, Any]:
         return {}
     try:
         state = json.loads((job.folder / JOB).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}
 
