@@ -330,12 +330,16 @@ class JobReader:
             with source.open("rb") as file:
                 file.seek(self._offset)
                 data = file.read(_MOST_BYTES)
+                full = len(data) == _MOST_BYTES
+                if full and b"\n" not in data:
+                    # one line may be longer: of a selection that leaves out thousands of frames
+                    data += file.readline()
         except OSError:
             return (), False
         # a line that is still being written is read when it is whole
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        more = bool(whole) and len(data) == _MOST_BYTES
+        more = bool(whole) and full
         return tuple(filter(None, map(parse_event, whole.splitlines()))), more
 
     def _find_folder(self, events: Sequence[Event]) -> bool:
