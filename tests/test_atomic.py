@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier
 
 import pytest
 
@@ -57,10 +60,29 @@ def test_a_folder_that_is_not_finished_is_not_there(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_threads_write_the_same_file_beside_each_other(tmp_path):
+    path, together = tmp_path / "a.json", Barrier(8)
+
+    def write(number: int) -> None:
+        with whole(path) as temporary:
+            together.wait(10)
+            assert not temporary.exists()
+            temporary.write_text(str(number))
+            together.wait(10)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert path.read_text() in map(str, range(8))
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
     folder = tmp_path / "model"
     (tmp_path / ".model.1.tmp").mkdir()
     (tmp_path / ".model.2.tmp").touch()
+    with suppress(RuntimeError), whole(folder) as temporary:
+        raise RuntimeError
+    temporary.mkdir()
     (tmp_path / ".other.1.tmp").touch()
     folder.mkdir()
     sweep(folder)

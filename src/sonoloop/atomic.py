@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,8 +18,7 @@ def whole(path: Path, *, durable: bool = True) -> Iterator[Path]:
     A file that is there already stays until the new one is on the disk, and where the block fails. Without
     `durable` half a file is never seen either, but a power cut may lose it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _remove(temporary)
+    temporary = _name_aside(path, "tmp")
     try:
         yield temporary
         if durable:
@@ -45,8 +45,7 @@ def write_together(files: dict[Path, str]) -> None:
 
 def remove_whole(folder: Path) -> None:
     """Remove a folder; half of it is never seen under its name."""
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.gone.tmp")
-    _remove(aside)
+    aside = _name_aside(folder, "gone.tmp")
     folder.rename(aside)
     shutil.rmtree(aside)
 
@@ -66,6 +65,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _name_aside(path: Path, ending: str) -> Path:
+    """Name a hidden place beside `path` that no other process or thread uses; `sweep` finds it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.{ending}")
 
 
 def _remove(path: Path) -> None:

@@ -129,6 +129,24 @@ def test_a_second_run_takes_the_earlier_runs_pictures_away(predict, tmp_path):
     assert [row.image for row in read_predictions(tmp_path)] == ["c.png", "e.png"]
 
 
+@pytest.mark.parametrize("again", [True, False], ids=["one run twice", "two planned at once"])
+def test_what_an_earlier_run_left_is_what_is_there_when_a_run_begins(again, frame, prediction, tmp_path):
+    first = PredictionFolder(tmp_path)
+    second = first if again else PredictionFolder(tmp_path)
+    rows = [describe(prediction, image=f"{name}.png", seconds=0) for name in "abc"]
+    with first:
+        first.write(frame, prediction, rows[0], Path("a"))
+        first.write(frame, prediction, rows[1], Path("b"))
+    with pytest.raises(ZeroDivisionError), second:
+        second.write(frame, prediction, rows[2], Path("c"))
+        raise ZeroDivisionError
+    assert {row.image for row in read_predictions(tmp_path)} == {"a.png", "b.png", "c.png"}
+    with second:
+        second.write(frame, prediction, rows[2], Path("c"))
+    assert read_predictions(tmp_path) == rows[2:]
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["c_mask.png"]
+
+
 def test_an_interrupted_second_run_keeps_the_rows_that_it_did_not_reach(predict, tmp_path):
     predict({"a.png": "a", "b.png": "b.png", "c.png": "c"}, overlay=True)
     # b.jpg is gone, so that b.png no longer keeps its suffix

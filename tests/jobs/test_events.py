@@ -11,7 +11,18 @@ from types import UnionType
 import pytest
 
 from sonoloop.errors import MissingFilesError, SonoloopError, TrainingError
-from sonoloop.jobs.events import EVENTS, Failed, Gate, Side, Unknown, failure, name_event, parse_event
+from sonoloop.jobs.events import (
+    EVENTS,
+    Evaluated,
+    Failed,
+    Gate,
+    Selected,
+    Side,
+    Unknown,
+    failure,
+    name_event,
+    parse_event,
+)
 from sonoloop.jobs.request import FinetuneRequest, GateRequest, read_request
 from sonoloop.jobs.wire import to_json, type_hints
 
@@ -52,6 +63,25 @@ def test_what_a_library_prints_is_no_event(line):
     assert parse_event(line) is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (Evaluated, {"metrics": [1]}),
+        (Gate, {"sides": []}),
+        (Gate, {"sides": {"auc": 3}}),
+        (Selected, {"by_class": None}),
+        (Selected, {"left_out": "abc"}),
+    ],
+)
+def test_a_value_of_another_kind_makes_an_event_unknown(kind, values):
+    told = json.loads(sample(kind).to_json())
+    assert parse_event(json.dumps({**told, **values})) == Unknown()
+
+
+def test_a_line_that_is_nested_too_deeply_is_no_event():
+    assert parse_event('{"event": "notice", "message": ' + "[" * 100_000) is None
+
+
 def test_lines_of_before_the_gate_told_everything_are_read():
     told = {"verdict": "refuse", "reason": "no", "groups": 3, "test_set": 1, "look": 2, "looks": 2}
     gate = parse_event(json.dumps({"event": "gate", **told, "candidate": "c", "incumbent": "i"}))
@@ -87,6 +117,9 @@ def test_a_request_is_read_as_it_was_written():
     assert read_request(FinetuneRequest, to_json(asked)) == asked
     with pytest.raises(SonoloopError, match=r"no request for gate .*it has colour"):
         read_request(GateRequest, '{"model": "m", "colour": "red"}')
+    for told in ("[]", "[" * 100_000):
+        with pytest.raises(SonoloopError, match="no request for finetune"):
+            read_request(FinetuneRequest, told)
 
 
 def test_a_side_keeps_its_interval():

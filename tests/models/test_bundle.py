@@ -118,6 +118,10 @@ def test_a_flipped_byte_anywhere_in_the_weights_is_found(tmp_path, bundle):
         ({"format": "2.x"}, "its format is 2.x"),
         ({"format": ...}, "its format is None"),
         ({"metrics": {"dice": float("nan")}}, "NaN is no number"),
+        ({"snapshot": "foo"}, "tiny.*snapshot must be a table.*'foo'; export the model again"),
+        ({"metrics": [1]}, "tiny.*metrics must be a table"),
+        ({"libraries": None}, "tiny.*libraries must be a table"),
+        ({"libraries": {"torch": 2}}, "tiny.*version of torch in libraries must be text"),
         ({"classes": ["benign", "normal", "malignant"]}, "classes"),
         ({"threshold": 1.5}, "threshold"),
         ({"threshold": "0.5"}, "threshold"),
@@ -140,6 +144,15 @@ def test_a_flipped_byte_anywhere_in_the_weights_is_found(tmp_path, bundle):
 def test_a_wrong_card_is_refused(tmp_path, bundle, changes, message):
     edit_card(tmp_path / "tiny", **changes)
     with pytest.raises(BundleError, match=message):
+        read_bundle(tmp_path / "tiny")
+
+
+@pytest.mark.parametrize(("value", "name"), [({"dice": [0.5, 0.25]}, r"metrics\.dice\.1"), (0.25, "metrics")])
+def test_a_number_too_large_for_a_card_is_refused_by_its_name(tmp_path, bundle, value, name):
+    edit_card(tmp_path / "tiny", metrics=value)
+    path = tmp_path / "tiny" / CARD
+    path.write_text(path.read_text().replace("0.25", "1e999"))
+    with pytest.raises(BundleError, match=f"tiny.*{name} is a number too large.*export the model again"):
         read_bundle(tmp_path / "tiny")
 
 

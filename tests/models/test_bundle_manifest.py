@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from sonoloop.errors import BundleError, TrainingError
 from sonoloop.models.bundle import save_bundle
 from sonoloop.models.card import shipped_card, shipped_folder
 from sonoloop.models.library import Library, find_models_trained_on
-from sonoloop.models.manifest import Manifest, Member, bundle_manifest
+from sonoloop.models.manifest import Manifest, Member, bundle_manifest, read_manifest
 
 
 @pytest.fixture
@@ -60,6 +61,20 @@ def test_the_model_that_ships_says_so_too(library):
 def test_a_list_that_cannot_be_read_says_nothing(library, add, split):
     add(split)
     assert find_models_trained_on(library, {"ab" * 32}) == {}
+
+
+@pytest.mark.parametrize("entries", ["abc", {"a": 1}, None, 7])
+def test_a_part_that_is_no_list_is_refused(tmp_path, entries):
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": entries}))
+    with pytest.raises(TypeError, match="train is no list"):
+        Manifest.from_json(split.read_text())
+    with pytest.raises(
+        BundleError, match=r"split\.json of the model.*train is no list.*export the model again"
+    ):
+        bundle_manifest(tmp_path)
+    with pytest.raises(TrainingError, match="is no split"):
+        read_manifest(split)
 
 
 def test_a_manifest_is_written_as_it_was_read():

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
@@ -15,6 +16,7 @@ import torch
 
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.models import library as library_module
+from sonoloop.models.archive import copy_members, verify_files
 from sonoloop.models.bundle import CARD, WEIGHTS, Card, save_bundle
 from sonoloop.models.card import read_card, shipped_card, shipped_folder
 from sonoloop.models.library import Library, bundle_folder, default_predictor, load_version
@@ -127,6 +129,25 @@ def test_a_card_that_was_edited_is_refused_and_mended_by_adding_again(library, f
         library.load(card.version)
     library.add(folder)
     assert library.load(card.version).card.threshold == card.threshold
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_threads_may_add_a_model_at_once(library, folder, monkeypatch, damaged):
+    copies = []
+
+    def copy(source: Path, target: Path) -> None:
+        copies.append(target)
+        time.sleep(0.1)
+        copy_members(source, target)
+
+    if damaged:
+        flip(library.add(folder) / WEIGHTS)
+    monkeypatch.setattr(library_module, "copy_members", copy)
+    with ThreadPoolExecutor(6) as pool:
+        (added,) = set(pool.map(library.add, [folder] * 6))
+    verify_files(added)
+    assert list(library.folder.iterdir()) == [added]
+    assert len(copies) == 1
 
 
 def test_a_damaged_bundle_is_not_added(library, folder):

@@ -221,11 +221,7 @@ class PredictionFolder:
     def __init__(self, folder: Path, *, overlay: bool = False) -> None:
         self.folder = folder
         self._overlay = overlay
-        self._path = folder / (_PARTIAL if (folder / TABLE).exists() else TABLE)
         self._file: TextIO | None = None
-        self._earlier = EarlierRun(folder)
-        self._images: set[str] = set()
-        self._masks: list[Path] = []
 
     def check(self) -> None:
         """Make the folder and see that it can be written to."""
@@ -245,7 +241,11 @@ class PredictionFolder:
             )
 
     def __enter__(self) -> Self:
-        """Open the table."""
+        """Open the table; what is in the folder now is of an earlier run."""
+        self._path = self.folder / (_PARTIAL if (self.folder / TABLE).exists() else TABLE)
+        self._earlier = EarlierRun(self.folder)
+        self._images: set[str] = set()
+        self._masks: list[Path] = []
         try:
             self._file = self._path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
         except OSError as error:

@@ -307,7 +307,7 @@ def parse_event(line: str | bytes) -> Event | None:
     """Read a line of a job; None where it is no event, but something that a library printed."""
     try:
         values = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or not isinstance(name := values.pop("event", None), str):
         return None

@@ -162,7 +162,7 @@ def open_job(path: Path, who: str | None = None) -> JobFolder:
         raise TrainingError(
             f"{path} is no fine-tuning to go on with ({error.strerror}); give the folder that it told of"
         ) from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise TrainingError(f"{path / JOB} cannot be used ({error}); begin a new fine-tuning") from error
 
 
@@ -266,7 +266,7 @@ def _read_state(job: Job) -> Mapping[str, Any]:
         return {}
     try:
         state = json.loads((job.folder / JOB).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}
 
@@ -330,12 +330,16 @@ class JobReader:
             with source.open("rb") as file:
                 file.seek(self._offset)
                 data = file.read(_MOST_BYTES)
+                full = len(data) == _MOST_BYTES
+                if full and b"\n" not in data:
+                    # one line may be longer: of a selection that leaves out thousands of frames
+                    data += file.readline()
         except OSError:
             return (), False
         # a line that is still being written is read when it is whole
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        more = bool(whole) and len(data) == _MOST_BYTES
+        more = bool(whole) and full
         return tuple(filter(None, map(parse_event, whole.splitlines()))), more
 
     def _find_folder(self, events: Sequence[Event]) -> bool:

@@ -303,5 +303,5 @@ def read_request(kind: type[R], text: str) -> R:
     """Read a request as `sonoloop.jobs.wire.to_json` wrote it."""
     try:
         return build(kind, json.loads(text), strict=True)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise SonoloopError(f"this is no request for {kind.command} ({error})") from error

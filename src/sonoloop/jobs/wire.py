@@ -28,6 +28,7 @@ def build(kind: type[T], values: Mapping[str, Any], *, strict: bool = False) -> 
     A field that has to be there and is not, or holds something else than it should, is a TypeError or a
     ValueError.
     """
+    _check_mapping(values)
     hints = type_hints(kind)
     if strict and (unknown := values.keys() - hints.keys()):
         raise ValueError(f"it was made by another version of Sonoloop: it has {', '.join(sorted(unknown))}")
@@ -58,8 +59,11 @@ def _convert(hint: Any, value: Any) -> Any:  # noqa: ANN401, PLR0911 - whatever 
         return Path(value)
     if is_dataclass(kind):
         return build(kind, value)  # type: ignore[arg-type]
-    if origin is dict:
+    if origin in (dict, Mapping):
+        _check_mapping(value)
         return {name: _convert(inner[1], each) for name, each in value.items()}
+    if origin in (list, tuple) and not isinstance(value, list | tuple):
+        raise TypeError(f"{value!r} is no list")
     if origin is list or (origin is tuple and inner[-1] is ...):
         return origin(_convert(inner[0], each) for each in value)
     if origin is tuple:
@@ -67,3 +71,8 @@ def _convert(hint: Any, value: Any) -> Any:  # noqa: ANN401, PLR0911 - whatever 
     if kind in (str, int, float, bool) and not isinstance(value, (float, int) if kind is float else kind):
         raise TypeError(f"{value!r} is no {kind.__name__}")
     return value
+
+
+def _check_mapping(value: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{value!r} is no table of values")

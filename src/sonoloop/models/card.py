@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -104,6 +105,7 @@ MAX_WEIGHTS_BYTES = 500 << 20
 MAX_BESIDE_BYTES = 64 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _VERSION = re.compile(r"[0-9a-f]{64}")
+_AGAIN = "export the model again where it was made"
 _FORMAT = re.compile(r"(\d{1,4})\.(\d{1,4})")
 
 
@@ -157,6 +159,7 @@ class Card:
             raise ValueError(f"temperature must be between 0 and 100, got {self.temperature!r}")
         if self.parent is not None and not (isinstance(self.parent, str) and _VERSION.fullmatch(self.parent)):
             raise ValueError(f"parent must be a version, 64 hex digits, got {str(self.parent)[:80]!r}")
+        _check_tables(self)
         for curve in self.agreement.values():
             x, y = curve["x"], curve["y"]
             if not x or len(x) != len(y) or x != sorted(x):
@@ -188,6 +191,7 @@ class Card:
         values = json.loads(data.decode("utf-8"), parse_constant=_refuse_number)
         if not isinstance(values, dict):
             raise TypeError("a card is a JSON object")
+        _refuse_infinite("", values)
         major, minor = _parse_format(values.get("format"))
         known = {f.name for f in fields(cls)} - _NOT_WRITTEN
         extra = {key: values.pop(key) for key in sorted(values.keys() - known)}
@@ -208,6 +212,32 @@ _MAJOR, _MINOR = map(int, FORMAT.split("."))
 
 def _refuse_number(told: str) -> None:
     raise ValueError(f"{told} is no number that a card may hold")
+
+
+def _check_tables(card: Card) -> None:
+    """Refuse a card whose tables are something else."""
+    for name in ("snapshot", "metrics", "libraries"):
+        value = getattr(card, name)
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{name} must be a table of values, got {str(value)[:80]!r}; {_AGAIN}")
+    for name, value in card.libraries.items():
+        if not isinstance(value, str):
+            raise ValueError(
+                f"the version of {name} in libraries must be text, got {str(value)[:80]!r}; {_AGAIN}"
+            )
+
+
+def _refuse_infinite(name: str, value: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    """Refuse a number that is too large to be kept, such as 1e999, by its name."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is a number too large for a card; {_AGAIN}")
+    within: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        within = value.items()
+    elif isinstance(value, list):
+        within = enumerate(value)
+    for key, each in within:
+        _refuse_infinite(f"{name}.{key}" if name else key, each)
 
 
 def _parse_format(told: Any) -> tuple[int, int]:  # noqa: ANN401 - whatever JSON holds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _TEMPORARY = ".tmp"
 # a copy takes seconds: what is older was left by a process that was killed
 _LEFT_OVER_SECONDS = 3600
+_ADDING = threading.Lock()
 
 
 class Library:
@@ -50,6 +52,11 @@ class Library:
         Adding one that is there already changes nothing, and mends a copy that was damaged.
         """
         card = read_card(bundle_folder)
+        # another thread's copy is finished first, and found then
+        with _ADDING:
+            return self._add(bundle_folder, card)
+
+    def _add(self, bundle_folder: Path, card: Card) -> Path:
         target = self.folder / card.model
         if target.exists() and self._is_whole(target, card):
             return target
@@ -61,7 +68,9 @@ class Library:
                 copy_members(bundle_folder, temporary)
                 verify_files(temporary)
                 if target.exists() and not self._is_whole(target, card):
-                    remove_whole(target)
+                    # another process may have removed it since
+                    with suppress(FileNotFoundError):
+                        remove_whole(target)
         except OSError as error:
             if target.exists() and self._is_whole(target, card):
                 return target  # another process was quicker

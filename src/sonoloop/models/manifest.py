@@ -113,8 +113,12 @@ class Manifest:
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
         """Read the content of a ``split.json``: for each part a list of members, or of names."""
-        parts = json.loads(text)
-        return cls(**{part: tuple(map(Member.from_json, parts.get(part, []))) for part in PARTS})
+        told = json.loads(text)
+        parts = {part: told.get(part, []) for part in PARTS}
+        for part, entries in parts.items():
+            if not isinstance(entries, list):
+                raise TypeError(f"{part} is no list")
+        return cls(**{part: tuple(map(Member.from_json, entries)) for part, entries in parts.items()})
 
     def without_names(self, public: Manifest) -> Manifest:
         """Replace names and groups by ids, so that the list may leave the house: file names name people.

@@ -126,7 +126,7 @@ def _store_name(job: Path) -> str | None:
     """Name the file of the store that a job belongs to; None where that cannot be read."""
     try:
         return Path(json.loads(job.read_text(encoding="utf-8"))["plan"]["store"]).name
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
