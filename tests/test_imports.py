@@ -44,6 +44,8 @@ def loaded_by(*steps: str) -> list[set[str]]:
 def import_everything(package: str, folder: Path) -> str:
     """Return code that imports each module of a package."""
     files = sorted(p for p in (folder / package.replace(".", "/")).rglob("*.py") if p.name != "__main__.py")
+    # Alembic alone runs its environment
+    files = [path for path in files if path.name != "env.py"]
     modules = [p.relative_to(folder).with_suffix("").as_posix().replace("/", ".") for p in files]
     return "\n".join(f"import {module.removesuffix('.__init__')}" for module in modules)
 

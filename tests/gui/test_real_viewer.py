@@ -204,6 +204,7 @@ def test_the_panel_fits_300_pixels_and_gives_the_focus_back(plugin, make_napari_
 def test_closing_the_window_while_a_prediction_runs_ends_the_program(tmp_path):
     code = f"""
 import time
+from threading import Event
 import napari
 from qtpy.QtCore import QTimer
 from sonoloop.gui.annotate.panel import AnnotatePanel
@@ -213,10 +214,13 @@ from sonoloop.imaging.phantom import sample_study
 from sonoloop.project import Project
 from sonoloop.store.corrections import CorrectionStore
 
+closed = Event()
+
 class Slow:
     model, device = "slow", "cpu"
     def predict(self, frame):
-        time.sleep(3)
+        closed.wait(30)
+        time.sleep(1)
         raise RuntimeError("nobody waits for this")
 
 viewer = napari.Viewer()
@@ -229,7 +233,12 @@ panel = AnnotatePanel(
 )
 viewer.window.add_dock_widget(panel)
 QTimer.singleShot(500, panel.predicting.predict)
-QTimer.singleShot(1500, viewer.close)
+
+def close():
+    viewer.close()
+    closed.set()
+
+QTimer.singleShot(1500, close)
 napari.run()
 """
     done = subprocess.run(

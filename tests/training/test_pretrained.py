@@ -89,9 +89,10 @@ def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
     def missing(name: str):
         raise ImportError(name)
 
+    network = build_network(LITE0)
     monkeypatch.setattr(pretrained.importlib, "import_module", missing)
     with pytest.raises(TrainingError, match=r'from the package efficientnet_lite0_\S+: pip install "napari-'):
-        load_pretrained_encoder(build_network(LITE0), LITE0)
+        load_pretrained_encoder(network, LITE0)
 
 
 def test_without_a_network_the_way_out_is_told(monkeypatch):

@@ -200,7 +200,7 @@ def test_told_to_end_twice_it_ends_once(capsys, monkeypatch, datasets, recipe_fi
     monkeypatch.setattr("sonoloop_training.fit.loop.joint_loss", told_twice)
     code, events = run_main(capsys, recipe_file, "--data", datasets, "--out", tmp_path / "out")
     assert code == 130
-    assert events[-1] == {"event": "failed", "error": "interrupted"}
+    assert events[-1] == {"event": "failed", "error": "interrupted", "kind": "interrupted"}
 
 
 @pytest.mark.usefixtures("terminable")
@@ -225,6 +225,7 @@ def test_a_split_by_image_has_to_be_meant(capsys, datasets, recipe_file, tmp_pat
         {
             "event": "failed",
             "error": "a split by image leaks twins into the test; if that is what you mean, add --leaky",
+            "kind": "refused",
         }
     ]
     assert not (tmp_path / "out").exists()
