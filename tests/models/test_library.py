@@ -19,7 +19,8 @@ from sonoloop.models import library as library_module
 from sonoloop.models.archive import copy_members, verify_files
 from sonoloop.models.bundle import CARD, WEIGHTS, Card, save_bundle
 from sonoloop.models.card import read_card, shipped_card, shipped_folder
-from sonoloop.models.library import Library, bundle_folder, default_predictor, load_version
+from sonoloop.models.library import Library, bundle_folder, load_version
+from sonoloop.models.predictor import Predictor
 
 SPLIT = {
     "train": [
@@ -211,9 +212,9 @@ def test_a_version_in_use_predicts_and_is_named(monkeypatch, tmp_path, folder):
     monkeypatch.setattr(library_module, "models_folder", lambda: tmp_path / "models")
     card = read_card(folder)
     Library().add(folder)
-    assert default_predictor("cpu", version=card.version).card == card
+    assert Predictor(load_version(card.version), device="cpu").card == card
     with pytest.raises(ModelError, match="not on this machine: import it"):
-        default_predictor("cpu", version="0" * 64)
+        load_version("0" * 64)
 
 
 def test_a_model_of_the_library_is_named_by_its_id(monkeypatch, tmp_path, folder):

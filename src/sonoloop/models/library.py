@@ -28,7 +28,6 @@ from sonoloop.models.manifest import SPLIT, bundle_manifest
 
 if TYPE_CHECKING:
     from sonoloop.models.bundle import Bundle
-    from sonoloop.models.predictor import Predictor
 
 _TEMPORARY = ".tmp"
 # a copy takes seconds: what is older was left by a process that was killed
@@ -249,16 +248,6 @@ def load_version(
             if on_notice is not None:
                 on_notice(str(error))
     return bundle
-
-
-def default_predictor(
-    device: str = "auto", *, on_notice: Callable[[str], None] | None = None, version: str | None = None
-) -> Predictor:
-    """Return the model of a version ready to predict, the shipped one unless given; see `Predictor`."""
-    from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - seconds to import
-
-    bundle = load_bundle() if version is None else load_version(version, on_notice=on_notice)
-    return Predictor(bundle, device=device, on_notice=on_notice)
 
 
 def find_models_trained_on(library: Library, keys: Collection[str]) -> dict[str, str]:
