@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sonoloop.imaging.io import Study, read, read_frame, read_study
+    from sonoloop.imaging.image_files import read
+    from sonoloop.imaging.io import Study, read_frame, read_study
     from sonoloop.models.predictor import Predictor
     from sonoloop.project import Project, load_model, open_project
     from sonoloop.values import CLASSES, LABELS, Correction, Frame, Prediction
@@ -31,7 +32,8 @@ __all__ = [
 
 # loaded at the first use: torch takes seconds, and listing the plugin's widgets imports this package
 _WHERE = {
-    **dict.fromkeys(("read", "read_frame", "read_study", "Study"), "sonoloop.imaging.io"),
+    "read": "sonoloop.imaging.image_files",
+    **dict.fromkeys(("read_frame", "read_study", "Study"), "sonoloop.imaging.io"),
     **dict.fromkeys(("Project", "load_model", "open_project"), "sonoloop.project"),
     **dict.fromkeys(("CLASSES", "LABELS", "Correction", "Frame", "Prediction"), "sonoloop.values"),
     "Predictor": "sonoloop.models.predictor",

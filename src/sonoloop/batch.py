@@ -19,7 +19,8 @@ from sonoloop.formats.prediction_folder import (
     plan_stems,
     tell_apart,
 )
-from sonoloop.imaging.io import FoundImage, find_images, read_frame
+from sonoloop.imaging.image_files import FoundImage, find_images
+from sonoloop.imaging.io import read_frame
 from sonoloop.values import Frame, Prediction
 
 # the maps of a prediction take nine bytes a pixel, and all of a batch are held at once

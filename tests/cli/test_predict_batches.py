@@ -14,7 +14,7 @@ from sonoloop.batch import Failed, Predicted, predict_images
 from sonoloop.cli.console import interrupts_held
 from sonoloop.errors import ImageMissingError, ModelError, UnsupportedImageError
 from sonoloop.imaging.grey import frame_from_array
-from sonoloop.imaging.io import FoundImage
+from sonoloop.imaging.image_files import FoundImage
 from sonoloop.values import Frame, Prediction
 
 

@@ -22,7 +22,7 @@ from sonoloop.formats.prediction_folder import (
     tell_apart,
 )
 from sonoloop.imaging.grey import frame_from_array
-from sonoloop.imaging.io import FoundImage
+from sonoloop.imaging.image_files import FoundImage
 from sonoloop.values import Frame, Prediction
 
 

@@ -7,16 +7,8 @@ from pathlib import Path
 import pytest
 
 from sonoloop.errors import ImageMissingError, NotAnImageError
-from sonoloop.imaging.io import (
-    FORMATS,
-    ImageFormat,
-    find_images,
-    is_mask_path,
-    is_overlay_path,
-    mask_paths,
-    natural_order,
-    read_frame,
-)
+from sonoloop.imaging.image_files import find_images, is_mask_path, is_overlay_path, mask_paths, natural_order
+from sonoloop.imaging.io import FORMATS, ImageFormat, read_frame
 
 
 def touch(root: Path, *names: str) -> Path:

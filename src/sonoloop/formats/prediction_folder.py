@@ -17,7 +17,7 @@ from PIL import Image
 
 from sonoloop.errors import ImageError, SonoloopError
 from sonoloop.formats.mask_png import read_mask, write_mask, write_png
-from sonoloop.imaging.io import MASKS, FoundImage, fold_case
+from sonoloop.imaging.image_files import MASKS, FoundImage, fold_case
 from sonoloop.imaging.overlay import draw_overlay
 from sonoloop.values import CLASSES, Frame, Prediction
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from sonoloop.errors import ImageError, NotAnImageError
 from sonoloop.imaging.grey import frame_from_array
-from sonoloop.imaging.io import Study, find_images, is_image_path, is_mask_path, read_study
+from sonoloop.imaging.image_files import find_images, is_image_path, is_mask_path
+from sonoloop.imaging.io import Study, read_study
 from sonoloop.imaging.phantom import Phantom, sample_study
 from sonoloop.values import Frame
 

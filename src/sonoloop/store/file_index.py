@@ -21,7 +21,8 @@ from sqlalchemy import URL, not_, select
 
 from sonoloop.atomic import whole
 from sonoloop.errors import ImageError, StoreError, TrainingError
-from sonoloop.imaging.io import find_images, read_study
+from sonoloop.imaging.image_files import find_images
+from sonoloop.imaging.io import read_study
 from sonoloop.store.database import Database, data_folder, is_file
 from sonoloop.store.revisions import is_withdrawn
 from sonoloop.store.tables import FRAMES

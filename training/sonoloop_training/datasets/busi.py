@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sonoloop.errors import TrainingError
-from sonoloop.imaging.io import find_images, mask_paths
+from sonoloop.imaging.image_files import find_images, mask_paths
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets.groups import FindGroups, group_samples
 from sonoloop_training.datasets.sample import Sample, class_folders, subfolder

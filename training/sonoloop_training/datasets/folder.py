@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from sonoloop.errors import TrainingError
-from sonoloop.imaging.io import SUFFIXES, natural_order
+from sonoloop.imaging.image_files import natural_order
+from sonoloop.imaging.io import SUFFIXES
 from sonoloop_training.datasets.groups import FindGroups, group_samples
 from sonoloop_training.datasets.sample import Sample, images_in, parse_class, read_table, subfolder
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sonoloop.errors import TrainingError
-from sonoloop.imaging.io import is_image_path, read_study
+from sonoloop.imaging.image_files import is_image_path
+from sonoloop.imaging.io import read_study
 from sonoloop.values import CLASSES, ClassName, Frame
 
 _LOSSY = frozenset({".jpg", ".jpeg"})

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from sonoloop.errors import TrainingError
-from sonoloop.imaging.io import SUFFIXES, fold_case
+from sonoloop.imaging.image_files import fold_case
+from sonoloop.imaging.io import SUFFIXES
 from sonoloop.jobs.events import Event, Progress, Unpacked
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets.registry import find_layout
