@@ -42,6 +42,11 @@ class Frame:
         Its number in that file, from 0.
     simulated : bool
         Whether it is nobody's: it trains nothing, and judges nothing.
+    orientation : int
+        How its file says that it is to be turned, as EXIF numbers it, where an earlier Sonoloop left it as
+        it was stored: `sonoloop.imaging.orientation.as_stored` gives it so. The pixels are upright.
+    note : str, optional
+        What of it is not there, in words for a user.
     """
 
     pixels: NDArray[Any]
@@ -52,6 +57,8 @@ class Frame:
     path: Path | None = None
     index: int = 0
     simulated: bool = False
+    orientation: int = 1
+    note: str | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

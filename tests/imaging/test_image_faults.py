@@ -144,13 +144,13 @@ def test_a_tiff_packed_in_a_way_that_is_not_read_is_not_called_damaged(tmp_path,
         read_study(tmp_path / "a.tif")
 
 
-def test_too_little_memory_is_not_called_damage(tmp_path, monkeypatch):
+def test_too_little_memory_is_an_image_too_large(tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(tifffile.TiffPage, "asarray", refuse)
     (tmp_path / "a.tif").write_bytes(encode("float.tif"))
-    with pytest.raises(MemoryError):
+    with pytest.raises(ImageTooLargeError, match=r"a\.tif takes more memory than there is"):
         read_study(tmp_path / "a.tif")
 
 

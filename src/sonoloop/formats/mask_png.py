@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sonoloop.atomic import whole
-from sonoloop.errors import ImageTruncatedError, NotAnImageError
-from sonoloop.imaging.io import read_study
+from sonoloop.imaging.io import read_values
 from sonoloop.imaging.overlay import lesion_colour
 
 _PALETTE = [0, 0, 0, *(part for number in range(1, 256) for part in lesion_colour(number))]
@@ -25,16 +24,7 @@ def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
     """Read a mask that `write_mask` wrote, or any palette or grey PNG whose values are lesion numbers."""
-    read_study(path)  # for its checks and its messages
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("1", "L", "P"):
-                raise NotAnImageError(
-                    f"{path.name} is no mask: it holds {image.mode} values; save it as a grey or palette PNG"
-                )
-            return np.array(image).astype(np.uint8)
-    except OSError as error:
-        raise ImageTruncatedError(f"{path.name} breaks off or is damaged; write it again") from error
+    return read_values(path)
 
 
 def write_png(path: Path, image: Image.Image) -> None:

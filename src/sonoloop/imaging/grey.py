@@ -35,9 +35,13 @@ def to_grey(array: NDArray[Any]) -> NDArray[Any]:
         )
     if array.shape[2] <= 2 or channels_agree(array):
         return np.ascontiguousarray(array[..., 0])
-    luma: NDArray[Any] = array[..., :3].astype(np.float64) @ np.array(LUMA)
+    wide = np.longdouble if array.dtype.itemsize > 8 else np.float64
+    luma: NDArray[Any] = array[..., :3].astype(wide) @ np.array(LUMA, wide)
     if np.issubdtype(array.dtype, np.integer):
         luma = np.rint(luma)
+        if array.dtype.itemsize == 8:
+            # the last of 64 bits is no float64: rounded up it would wrap
+            luma = np.clip(luma, np.iinfo(array.dtype).min, np.nextafter(float(np.iinfo(array.dtype).max), 0))
     return luma.astype(array.dtype)
 
 
@@ -48,10 +52,21 @@ def to_unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
     """
     if pixels.dtype == np.uint8:
         return pixels.astype(np.float32) / np.float32(255)
-    low, high = float(pixels.min()), float(pixels.max())
+    low, high = pixels.min(), pixels.max()
     if low == high:
         return np.zeros(pixels.shape, np.float32)
-    return ((pixels.astype(np.float64) - low) / (high - low)).astype(np.float32)
+    if pixels.dtype.kind in "iu" and pixels.dtype.itemsize == 8:
+        # in float64 levels far from 0 would fall together
+        above = pixels.astype(np.uint64) - low.astype(np.uint64)
+        return (above.astype(np.float64) / float(int(high) - int(low))).astype(np.float32)
+    levels = pixels.astype(np.longdouble if pixels.dtype.itemsize > 8 else np.float64)
+    low, high = levels.min(), levels.max()
+    with np.errstate(over="ignore"):
+        too_wide = np.isinf(high - low)
+    if too_wide and np.isfinite(low) and np.isfinite(high):
+        levels, low, high = levels / 2, low / 2, high / 2
+    unit: NDArray[np.float32] = ((levels - low) / (high - low)).astype(np.float32)
+    return unit
 
 
 def hash_pixels(pixels: NDArray[Any]) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import io
-import logging
 import math
 import struct
-import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -17,11 +15,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from sonoloop.errors import (
     ImageEmptyError,
-    ImageError,
     ImageMissingError,
     ImageTooLargeError,
     ImageTruncatedError,
@@ -29,13 +25,17 @@ from sonoloop.errors import (
     UnsupportedImageError,
 )
 from sonoloop.imaging.grey import channels_agree, check_frame, frame_from_array
+from sonoloop.imaging.page import Page
+from sonoloop.imaging.silence import silence_decoders
+from sonoloop.regular_files import name_size, read_regular
 from sonoloop.values import Frame
-
-logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 64_000_000
 MAX_FRAMES = 2_000
 MAX_STUDY_PIXELS = 1_000_000_000
+# of an encoded file, and of all its decoded pages
+MAX_FILE_BYTES = 1 << 30
+MAX_DECODED_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,21 +58,25 @@ class ImageFormat:
     suffixes: tuple[str, ...]
     magic: tuple[bytes, ...]
     offset: int = 0
-    decoder: str = "sonoloop.imaging.io:decode_pictures"
+    decoder: str
 
 
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # a new one is a file with its decoder, and a line here
 FORMATS = {
-    "PNG": ImageFormat(suffixes=(".png",), magic=(b"\x89PNG",)),
-    "JPEG": ImageFormat(suffixes=(".jpg", ".jpeg"), magic=(b"\xff\xd8\xff",)),
-    "TIFF": ImageFormat(suffixes=(".tif", ".tiff"), magic=_TIFF_MAGIC),
-    "BMP": ImageFormat(suffixes=(".bmp",), magic=(b"BM",)),
+    "PNG": ImageFormat(suffixes=(".png",), magic=(b"\x89PNG",), decoder="sonoloop.imaging.png:decode_png"),
+    "JPEG": ImageFormat(
+        suffixes=(".jpg", ".jpeg"), magic=(b"\xff\xd8\xff",), decoder="sonoloop.imaging.jpeg:decode_jpeg"
+    ),
+    "TIFF": ImageFormat(
+        suffixes=(".tif", ".tiff"),
+        magic=(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+        decoder="sonoloop.imaging.tiff:decode_tiff",
+    ),
+    "BMP": ImageFormat(suffixes=(".bmp",), magic=(b"BM",), decoder="sonoloop.imaging.pictures:decode_bmp"),
 }
 SUFFIXES = frozenset(suffix for known in FORMATS.values() for suffix in known.suffixes)
-# only these of Pillow's decoders ever see a file: the others have a history of bombs
-_PILLOW = ("PNG", "JPEG", "BMP", "TIFF")
-_BROKEN = (
+# what Pillow raises for damaged data
+BROKEN = (
     ArithmeticError,
     OSError,
     RuntimeError,
@@ -112,23 +116,35 @@ class Study:
 def read_study(path: Path, *, max_pixels: int = MAX_PIXELS) -> Study:
     """Read an image file.
 
-    Grey levels keep their bit depth (1-bit becomes 0 and 255), colour is read at 8 bits; palettes are
-    resolved; alpha is dropped; only a TIFF is read as a cine.
+    It is turned as its EXIF or TIFF orientation says. Grey levels keep their bit depth (1-bit becomes 0 and
+    255); colour is read at 8 bits, or at 16 where it does not fill them; palettes are resolved; alpha is
+    dropped; only a TIFF is read as a cine, of which pages that are thumbnails or masks of others are no part.
+    What is not read right is refused. A frame of which rows are missing says so in its `note`.
 
     Parameters
     ----------
     path : pathlib.Path
         A PNG, JPEG, TIFF or BMP file.
     max_pixels : int
-        Most pixels a frame may have; checked from the headers, before anything is decoded. In a TIFF that
-        Pillow does not know, each channel counts.
+        Most pixels a frame may have; checked from the headers, before anything is decoded. More than four
+        channels count as pixels.
 
     Raises
     ------
-    ImageMissingError, ImageEmptyError, NotAnImageError, ImageTruncatedError, ImageTooLargeError
+    ImageMissingError, ImageEmptyError, NotAnImageError, ImageTruncatedError, ImageTooLargeError,
+    UnsupportedImageError
         As their names say; the message names the file and what to do.
     """
     path = Path(path)
+    try:
+        return _make_study(path, max_pixels)
+    except MemoryError as error:
+        raise ImageTooLargeError(
+            f"{path.name} takes more memory than there is; close other programs, or crop or shrink it"
+        ) from error
+
+
+def _make_study(path: Path, max_pixels: int) -> Study:
     data = _read_bytes(path)
     pages = _decode(data, path.name, max_pixels)
     digest = hashlib.sha256(data)
@@ -139,12 +155,37 @@ def read_study(path: Path, *, max_pixels: int = MAX_PIXELS) -> Study:
             frame_digest = digest.copy()
             frame_digest.update(f"#{number}".encode())
         name = path.name if len(pages) == 1 else f"{path.name} [{number + 1}]"
-        frame = frame_from_array(page, name=name, id=frame_digest.hexdigest())
-        frames.append(replace(frame, path=path.absolute(), index=number))
-    coloured = [page for page in pages if page.ndim == 3 and page.shape[2] >= 3 and not channels_agree(page)]
-    same_shape = len({page.shape for page in pages}) == 1
-    colour = np.stack([page[..., :3] for page in pages]) if coloured and same_shape else None
+        frame = frame_from_array(page.pixels, name=name, id=frame_digest.hexdigest())
+        place = {"path": path.absolute(), "index": number}
+        frames.append(replace(frame, **place, orientation=page.orientation, note=page.note))
+    arrays = [page.pixels for page in pages]
+    coloured = [one for one in arrays if one.ndim == 3 and one.shape[2] >= 3 and not channels_agree(one)]
+    same_shape = len({one.shape for one in arrays}) == 1
+    colour = np.stack([one[..., :3] for one in arrays]) if coloured and same_shape else None
     return Study(path=path, name=path.name, frames=tuple(frames), colour=colour)
+
+
+def read_values(path: Path) -> NDArray[np.uint8]:
+    """Read the numbers that a file of one 8-bit grey, 1-bit or palette page holds, turned as a frame is.
+
+    Raises
+    ------
+    NotAnImageError
+        If it holds other pages.
+    ImageError
+        As `read_study`; also if any of it is missing.
+    """
+    path = Path(path)
+    pages = _decode(_read_bytes(path), path.name, MAX_PIXELS)
+    page, values = pages[0], pages[0].pixels if pages[0].values is None else pages[0].values
+    if page.note is not None:
+        raise ImageTruncatedError(f"{path.name} is not whole: {page.note}; write it again")
+    if len(pages) > 1:
+        raise NotAnImageError(f"{path.name} is no mask: it holds {len(pages)} pages; save it as a PNG")
+    if values.ndim != 2 or values.dtype != np.uint8:
+        what = f"{values.dtype} values" if values.ndim == 2 else "colours"
+        raise NotAnImageError(f"{path.name} is no mask: it holds {what}; save it as a grey or palette PNG")
+    return values
 
 
 def read_frame(path: Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
@@ -158,6 +199,10 @@ def read_frame(path: Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
         As `read_study`.
     """
     study = read_study(path, max_pixels=max_pixels)
+    if len({frame.shape for frame in study.frames}) > 1:
+        raise UnsupportedImageError(
+            f"{study.name} has {len(study.frames)} pages that differ in size; save each as a file of its own"
+        )
     if len(study.frames) > 1:
         raise UnsupportedImageError(
             f"{study.name} has {len(study.frames)} frames; predicting works on one: "
@@ -167,124 +212,54 @@ def read_frame(path: Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
 
 
 def _read_bytes(path: Path) -> bytes:
-    if path.is_dir():
-        raise NotAnImageError(
-            f"{path.name} is a folder; give an image file, or let a command search the folder"
-        )
     try:
-        data = path.read_bytes()
+        data = read_regular(path, most=MAX_FILE_BYTES)
     except FileNotFoundError as error:
         raise ImageMissingError(f"there is no file {path}; check the path") from error
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ImageTooLargeError(
+                f"{path.name} is not read: {error.strerror}; crop or shrink it"
+            ) from error
+        if error.errno in (errno.EINVAL, errno.EISDIR):
+            raise NotAnImageError(f"{path.name} is no image: {error.strerror}; give an image file") from error
         raise ImageMissingError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    except ValueError as error:  # a NUL in the name
+        raise ImageMissingError(f"{path.name!r} is no name of a file; check the path") from error
     if not data:
         raise ImageEmptyError(f"{path.name} is empty (0 bytes); copy or export it again")
     return data
 
 
-def _decode(data: bytes, name: str, max_pixels: int) -> list[NDArray[Any]]:
+def _decode(data: bytes, name: str, max_pixels: int) -> list[Page]:
     for known in FORMATS.values():
         if data.startswith(known.magic, known.offset):
-            pages: list[NDArray[Any]] = resolve_name(known.decoder)(data, name, max_pixels)
-            return pages
+            with silence_decoders():
+                pages: list[Page | NDArray[Any]] = resolve_name(known.decoder)(data, name, max_pixels)
+            return [page if isinstance(page, Page) else Page(pixels=page) for page in pages]
     *names, last = FORMATS
     raise NotAnImageError(f"{name} is not a {', '.join(names)} or {last} image; convert it to one of these")
 
 
-def decode_pictures(data: bytes, name: str, max_pixels: int) -> list[NDArray[Any]]:
-    """Decode what Pillow knows, and a TIFF that it does not."""
-    try:
-        with warnings.catch_warnings():
-            # our own cap lies below the size at which Pillow only warns
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=_PILLOW) as image:
-                return [_to_array(page) for page in _pages(image, name, max_pixels)]
-    except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(_too_large(name, max_pixels)) from error
-    except UnidentifiedImageError as error:
-        if data.startswith(_TIFF_MAGIC):
-            return _decode_tiff(data, name, max_pixels)
-        raise ImageTruncatedError(_truncated(name)) from error
-    except _BROKEN as error:
-        raise ImageTruncatedError(_truncated(name)) from error
-
-
-def _pages(image: Image.Image, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    count = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-    check_count(count, name)
-    check_sizes((page.size for page in _seek_each(image, count)), name, max_pixels)
-    for page in _seek_each(image, count):
-        page.load()
-        yield page
-
-
-def _seek_each(image: Image.Image, count: int) -> Iterator[Image.Image]:
-    for number in range(count):
-        image.seek(number)
-        yield image
-
-
-def _to_array(image: Image.Image) -> NDArray[Any]:
-    if image.mode == "1":
-        return np.asarray(image).astype(np.uint8) * np.uint8(255)
-    if image.mode in ("L", "LA", "RGB", "RGBA", "F") or image.mode.startswith("I;16"):
-        array = np.array(image)
-        return array.astype(array.dtype.newbyteorder("="))
-    if image.mode == "I":
-        wide = np.array(image)
-        fits = wide.min() >= 0 and wide.max() <= np.iinfo(np.uint16).max
-        return wide.astype(np.uint16) if fits else wide
-    return np.array(image.convert("RGB"))
-
-
-def _decode_tiff(data: bytes, name: str, max_pixels: int) -> list[NDArray[Any]]:
-    """Decode the TIFFs that Pillow does not know, colour in floating point among them."""
-    import tifffile  # noqa: PLC0415 - slow to import, seldom needed
-
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            check_count(len(tiff.pages), name)
-            pages = [page.aspage() for page in tiff.pages]
-            # a damaged tag may hold a tuple, which would multiply to one of gigabytes
-            check_sizes((tuple(map(int, page.shape)) for page in pages), name, max_pixels)
-            arrays = [np.asarray(page.asarray()) for page in pages]
-    except (ImageError, MemoryError):
-        raise
-    except Exception as error:  # every codec has its own for damaged data
-        if _lacks_codec(error):
-            raise NotAnImageError(
-                f"{name} is compressed or packed in a way that Sonoloop does not read; save it uncompressed"
-            ) from error
-        raise ImageTruncatedError(_truncated(name)) from error
-    if not arrays:
-        raise ImageTruncatedError(_truncated(name))
-    return [np.moveaxis(a, 0, -1) if a.ndim == 3 and a.shape[0] in (3, 4) else a for a in arrays]
-
-
-def _lacks_codec(error: Exception) -> bool:
-    """Whether tifffile does not know how to decode, or lacks the library for it; it says so in words only."""
-    known = isinstance(error, NotImplementedError | ImportError)
-    return known or "imagecodecs" in str(error) or "not supported" in str(error)
-
-
-def _check_size(shape: Sequence[int], name: str, max_pixels: int) -> None:
-    sides = " x ".join(map(str, shape))
-    if math.prod(shape) == 0:
-        raise ImageEmptyError(f"{name} has no pixels ({sides}); export it again")
-    if math.prod(shape) > max_pixels:
-        raise ImageTooLargeError(f"{_too_large(name, max_pixels)} It has {sides}.")
-
-
-def check_sizes(shapes: Iterable[Sequence[int]], name: str, max_pixels: int) -> None:
+def check_sizes(shapes: Iterable[Sequence[int]], name: str, max_pixels: int, *, pixel_bytes: int = 1) -> None:
     """Refuse pages that are empty, too large, or too many for their size."""
     total = 0
     for shape in shapes:
-        _check_size(shape, name, max_pixels)
-        total += math.prod(shape)
+        sides, pixels = " x ".join(map(str, shape)), math.prod(shape)
+        if pixels == 0:
+            raise ImageEmptyError(f"{name} has no pixels ({sides}); export it again")
+        if pixels > max_pixels:
+            raise ImageTooLargeError(f"{say_too_large(name, max_pixels)} It has {sides}.")
+        total += pixels
     if total > MAX_STUDY_PIXELS:
         raise ImageTooLargeError(
             f"{name} has {total:,} pixels in all its frames; at most {MAX_STUDY_PIXELS:,} are read: "
             "split the file"
+        )
+    if total * pixel_bytes > MAX_DECODED_BYTES:
+        raise ImageTooLargeError(
+            f"{name} takes {name_size(total * pixel_bytes)} once decoded, and at most "
+            f"{name_size(MAX_DECODED_BYTES)} are read: crop it, split it, or save it at fewer bits a pixel"
         )
 
 
@@ -296,9 +271,16 @@ def check_count(count: int, name: str) -> None:
         )
 
 
-def _too_large(name: str, max_pixels: int) -> str:
+def say_too_large(name: str, max_pixels: int) -> str:
+    """Say that a picture has too many pixels."""
     return f"{name} has more than {max_pixels:,} pixels, the most that is read: crop or shrink it."
 
 
-def _truncated(name: str) -> str:
+def say_truncated(name: str) -> str:
+    """Say that a file is damaged."""
     return f"{name} breaks off or is damaged; copy or export it again"
+
+
+def say_packed(name: str) -> str:
+    """Say that a file may well be right, and is not read."""
+    return f"{name} is compressed or packed in a way that Sonoloop does not read; save it uncompressed"
