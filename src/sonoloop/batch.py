@@ -57,10 +57,14 @@ Outcome = Predicted | Failed
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Written:
-    """An image whose prediction is in the folder: its row, and its pictures relative to the folder."""
+    """An image whose prediction is in the folder: its row, its pictures relative to the folder, a note.
+
+    The note says what of the image is not there; see `Frame`.
+    """
 
     row: PredictionRow
     files: list[str]
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +112,8 @@ class Batch:
                 )
                 with guard():
                     stem = self.stems[outcome.image]
-                    yield Written(row, self.folder.write(outcome.frame, outcome.prediction, row, stem))
+                    files = self.folder.write(outcome.frame, outcome.prediction, row, stem)
+                    yield Written(row, files, outcome.frame.note)
 
 
 def predict_images(

@@ -43,10 +43,11 @@ from sonoloop.store.promotions import (
     rollback_target,
     unlock,
 )
-from sonoloop.store.revisions import Revision
+from sonoloop.store.revisions import HeadMovedError, Revision
 from sonoloop.store.snapshots import Learnable, LearnableCounter, list_snapshots
 from sonoloop.store.tables import FRAMES, REVISIONS
 from sonoloop.store.test_sets import ModelComparison, compare_models
+from sonoloop.store.turned import as_known, to_frame, to_stored
 from sonoloop.values import Correction, Frame, Label, Prediction
 
 if TYPE_CHECKING:
@@ -260,8 +261,10 @@ class Project:
         FrameStatus
             With the newest correction, and whether the frame is drawn before its prediction may be shown.
         """
-        draw_first = False if frame.simulated else self._place(frame)
-        newest = self.store.newest(frame.id, pixels_hash=frame.pixels_hash)
+        known = as_known(self.store, frame)
+        draw_first = False if frame.simulated else self._place(known)
+        newest = self.store.newest(frame.id, pixels_hash=known.pixels_hash)
+        newest = None if newest is None else to_frame(newest, frame, known)
         head = self.store.head(frame.id, self.annotator)
         prediction = newest.correction.prediction if newest is not None else None
         if prediction is not None:
@@ -337,15 +340,22 @@ class Project:
             prediction=prediction,
             prediction_seen=seen,
         )
+        known = as_known(self.store, frame)
+        correction = to_stored(correction, frame, known)
         # before it is placed, which is for ever
         self.store.check(correction, parent=parent)
         if frame.simulated:
             set_aside(self.store, frame)
         else:
-            self._place(frame)
+            self._place(known)
         # after it is placed: whether it is drawn first says what was shown
-        seen = seen or may_have_seen(self.store, frame, self.annotator)
-        return self.store.accept(replace(correction, prediction_seen=seen), parent=parent)
+        seen = seen or may_have_seen(self.store, known, self.annotator)
+        try:
+            stored = self.store.accept(replace(correction, prediction_seen=seen), parent=parent)
+        except HeadMovedError as error:
+            theirs, mine = (to_frame(one, frame, known) for one in (error.theirs, error.mine))
+            raise HeadMovedError(str(error), theirs=theirs, mine=mine) from error
+        return to_frame(stored, frame, known)
 
     def name_frames(self, frames: Sequence[str]) -> dict[str, str]:
         """Name the files of frames, by ids or their first digits, as far as this machine knows them."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sonoloop.errors import ImageError, TrainingError
+from sonoloop.imaging.orientation import turn_back
 from sonoloop.jobs.events import Event, Imported, Progress, Unreadable
 from sonoloop.store import CorrectionStore
 from sonoloop.store.file_index import Places
@@ -19,6 +20,7 @@ from sonoloop.store.groups import place_frame, was_withdrawn
 from sonoloop.store.near_duplicates import SketchIndex
 from sonoloop.store.references import offer_reference
 from sonoloop.store.revisions import hash_pixels
+from sonoloop.store.turned import as_known
 from sonoloop.values import CLASSES, Correction, Frame
 from sonoloop_training.datasets import Sample, load_busbra, load_busi
 from sonoloop_training.finetune.replay import patient_number
@@ -69,6 +71,9 @@ def import_dataset(
                 outcomes["unreadable"] += 1
                 yield Unreadable(image=sample.image.name, error=str(error))
                 continue
+            known = as_known(opened, frame)
+            if known is not frame:
+                frame, mask = known, turn_back(mask, frame.orientation)
             patient = patient_number(sample) or None
             gone = was_withdrawn(opened, frame, patient=patient)
             # also where it is gone: its pixels may be here without the patient's number

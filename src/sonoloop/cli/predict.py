@@ -210,6 +210,8 @@ def predict(
                         report.failed(outcome.image.relative.as_posix(), outcome.error)
                     else:
                         report.predicted(outcome.row, outcome.files)
+                        if outcome.note is not None:
+                            report.notice(f"sonoloop: {outcome.row.image}: {outcome.note}")
     except KeyboardInterrupt:
         report.name_failures()
         report.notice(

@@ -63,6 +63,7 @@ def layer_data(name: str, frames: Sequence[Frame], colour: NDArray[Any] | None) 
                 "frame_ids": tuple(frame.id for frame in frames),
                 "pixels_hashes": tuple(frame.pixels_hash for frame in frames),
                 "names": tuple(frame.name for frame in frames),
+                "orientations": tuple(frame.orientation for frame in frames),
                 **({"files": files} if len(files) == len(frames) else {}),
             }
         },
@@ -79,6 +80,8 @@ def layer_data(name: str, frames: Sequence[Frame], colour: NDArray[Any] | None) 
 
 def _read_image(path: Path) -> LayerData:
     study = read_study(path)
+    for note in study.notes:
+        show_warning(note)
     shapes = {frame.shape for frame in study.frames}
     if len(shapes) > 1:
         raise NotAnImageError(f"the pages of {study.name} differ in size; save each as a file of its own")
@@ -130,6 +133,8 @@ def _read_stack(paths: list[Path]) -> LayerData:
     if not found:
         raise NotAnImageError("there is no image among the files; masks are not stacked")
     studies = [read_study(image.path) for image in found]
+    for note in (note for study in studies for note in study.notes):
+        show_warning(note)
     frames = [frame for study in studies for frame in study.frames]
     shapes = {frame.shape for frame in frames}
     if len(shapes) > 1:

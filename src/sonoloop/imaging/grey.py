@@ -58,15 +58,14 @@ def to_unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
     if pixels.dtype.kind in "iu" and pixels.dtype.itemsize == 8:
         # in float64 levels far from 0 would fall together
         above = pixels.astype(np.uint64) - low.astype(np.uint64)
-        return (above.astype(np.float64) / float(int(high) - int(low))).astype(np.float32)
-    levels = pixels.astype(np.longdouble if pixels.dtype.itemsize > 8 else np.float64)
+        return np.asarray(above.astype(np.float64) / float(int(high) - int(low)), np.float32)
+    levels: NDArray[np.floating] = pixels.astype(np.longdouble if pixels.dtype.itemsize > 8 else np.float64)
     low, high = levels.min(), levels.max()
     with np.errstate(over="ignore"):
-        too_wide = np.isinf(high - low)
-    if too_wide and np.isfinite(low) and np.isfinite(high):
+        is_too_wide = np.isinf(high - low)
+    if is_too_wide and np.isfinite(low) and np.isfinite(high):
         levels, low, high = levels / 2, low / 2, high / 2
-    unit: NDArray[np.float32] = ((levels - low) / (high - low)).astype(np.float32)
-    return unit
+    return np.asarray((levels - low) / (high - low), np.float32)
 
 
 def hash_pixels(pixels: NDArray[Any]) -> str:

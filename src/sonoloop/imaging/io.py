@@ -112,6 +112,11 @@ class Study:
     frames: tuple[Frame, ...]
     colour: NDArray[Any] | None = None
 
+    @property
+    def notes(self) -> list[str]:
+        """What of its frames is not there, each by name; see `Frame`."""
+        return [f"{frame.name}: {frame.note}" for frame in self.frames if frame.note is not None]
+
 
 def read_study(path: Path, *, max_pixels: int = MAX_PIXELS) -> Study:
     """Read an image file.
@@ -156,8 +161,8 @@ def _make_study(path: Path, max_pixels: int) -> Study:
             frame_digest.update(f"#{number}".encode())
         name = path.name if len(pages) == 1 else f"{path.name} [{number + 1}]"
         frame = frame_from_array(page.pixels, name=name, id=frame_digest.hexdigest())
-        place = {"path": path.absolute(), "index": number}
-        frames.append(replace(frame, **place, orientation=page.orientation, note=page.note))
+        frame = replace(frame, path=path.absolute(), index=number)
+        frames.append(replace(frame, orientation=page.orientation, note=page.note))
     arrays = [page.pixels for page in pages]
     coloured = [one for one in arrays if one.ndim == 3 and one.shape[2] >= 3 and not channels_agree(one)]
     same_shape = len({one.shape for one in arrays}) == 1

@@ -69,3 +69,9 @@ def as_stored(frame: Frame) -> Frame:
         return frame
     pixels = turn_back(frame.pixels, frame.orientation)
     return replace(frame, pixels=pixels, pixels_hash=hash_pixels(pixels), orientation=UPRIGHT)
+
+
+def onto_frame(drawn: NDArray[Any], frame: Frame, pixels_hash: str) -> NDArray[Any]:
+    """Bring what was drawn on pixels of this hash to a frame's grid."""
+    is_lying = pixels_hash != frame.pixels_hash and pixels_hash == as_stored(frame).pixels_hash
+    return turn(drawn, frame.orientation) if is_lying else drawn

@@ -92,7 +92,8 @@ def _read_deep(data: bytes, header: _Header) -> NDArray[np.uint16]:
             high, low = np.moveaxis(np.array(image)[..., :2], -1, 0)
     else:
         high, low = (_unpack(data, rawmode) for rawmode in ("16B", "16L"))
-    return high.astype(np.uint16) << 8 | low
+    deep: NDArray[np.uint16] = high.astype(np.uint16) << 8 | low
+    return deep
 
 
 def _unpack(data: bytes, order: str) -> NDArray[np.uint8]:

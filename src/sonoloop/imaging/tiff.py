@@ -48,6 +48,8 @@ _PLAIN_BITS = (1, 8, 16, 32, 64)
 _PILLOW_BITS = (1, 2, 4, 8, 12)
 _REDUCED_OR_STENCIL = 1 | 4
 _ASSOCIATED = 1
+# the predictor of whole numbers
+_DIFFERENCES = 2
 # a page this many times smaller than another, with its proportions and its picture, is its thumbnail
 _SMALLER = 2
 _SAME_PICTURE = 0.9
@@ -173,10 +175,14 @@ def _is_plain(page: TiffPage) -> bool:
     return (
         page.compression in _PLAIN
         and page.bitspersample in _PLAIN_BITS
-        and (page.predictor == 1 or (page.predictor == 2 and page.bitspersample != 1))
+        and (page.predictor == 1 or (page.predictor == _DIFFERENCES and _is_whole_number(page)))
         and page.photometric != _YCBCR
         and (page.fillorder == 1 or page.compression == _NONE)
     )
+
+
+def _is_whole_number(page: TiffPage) -> bool:
+    return page.sampleformat in (_UNSIGNED, _SIGNED) and page.bitspersample != 1
 
 
 def _read_samples(
@@ -184,11 +190,17 @@ def _read_samples(
 ) -> tuple[NDArray[Any], str | None]:
     """Read the samples, (H, W) or (H, W, C), and say what of them is not there."""
     note = _unpack(page, data, buffer, name)
+    # which tifffile undoes in strips or tiles alone
+    is_predicted = page.predictor == _DIFFERENCES and page.is_contiguous
+    if is_predicted:
+        page.predictor = 1
     array = page.asarray()
     buffer.truncate(len(data))
     if array.ndim == 3 and page.planarconfig == 2:
         array = np.moveaxis(array, 0, -1)
     array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    if is_predicted:
+        array = np.cumsum(array, axis=1, dtype=array.dtype)
     return array.astype(array.dtype.newbyteorder("="), copy=False), note
 
 
@@ -310,12 +322,13 @@ def _interpret(
 
 def _resolve_palette(page: TiffPage, indices: NDArray[Any]) -> NDArray[Any]:
     """Look colours up, at 8 bits where the map holds no more than that."""
+    indices = indices.astype(np.intp)
     colours = np.asarray(page.colormap).T
     if colours.max() > 255:  # else some writers' map of 8 bits
         if colours.max() <= 0x7FFF and (colours % 256).any() and (colours % 257).any():
             return np.ascontiguousarray(colours[indices])
         colours = colours // 256
-    return np.ascontiguousarray(colours.astype(np.uint8)[indices.astype(np.intp)])
+    return np.ascontiguousarray(colours.astype(np.uint8)[indices])
 
 
 def _narrow_grey(grey: NDArray[Any]) -> NDArray[Any]:

@@ -23,6 +23,7 @@ from sonoloop.atomic import whole
 from sonoloop.errors import ImageError, StoreError, TrainingError
 from sonoloop.imaging.image_files import find_images
 from sonoloop.imaging.io import read_study
+from sonoloop.imaging.orientation import as_stored
 from sonoloop.store.database import Database, data_folder, is_file
 from sonoloop.store.revisions import is_withdrawn
 from sonoloop.store.tables import FRAMES
@@ -339,11 +340,13 @@ def relink(places: Places, folder: Path, known: Mapping[str, str]) -> Iterator[S
             continue
         for index, frame in enumerate(frames):
             same = [frame.id] if frame.id in known else []
-            others = [one for one in by_pixels.get(frame.pixels_hash, []) if one not in {*same, *found}]
+            hashes = {frame.pixels_hash, as_stored(frame).pixels_hash}
+            alike = [one for pixels in hashes for one in by_pixels.get(pixels, [])]
+            others = [one for one in alike if one not in {*same, *found}]
             for frame_id in (*same, *others):
                 place = places.find(frame_id)
                 here = place is not None and (place.path, place.index) == (image.path.absolute(), index)
-                if frame_id not in there and (here or _is_there(place, frame.pixels_hash)):
+                if frame_id not in there and (here or _is_there(place, frame_id, frame.pixels_hash)):
                     there.add(frame_id)
                 if frame_id in there - found - resaved:
                     continue
@@ -364,16 +367,16 @@ def _is_file(place: Place | None) -> bool:
     return place is not None and place.path.is_file()
 
 
-def _is_there(place: Place | None, pixels_hash: str) -> bool:
+def _is_there(place: Place | None, frame_id: str, pixels_hash: str) -> bool:
     try:
-        reread(place, pixels_hash)
+        reread(place, frame_id, pixels_hash)
     except TrainingError:
         return False
     return True
 
 
-def reread(place: Place | None, pixels_hash: str) -> Frame:
-    """Read a frame, and make sure that it is the one that was corrected."""
+def reread(place: Place | None, frame_id: str, pixels_hash: str) -> Frame:
+    """Read a frame, and make sure that it is the one that was corrected, by its bytes or its pixels."""
     if place is None or not place.path.is_file():
         raise TrainingError(describe_missing(place))
     try:
@@ -384,7 +387,8 @@ def reread(place: Place | None, pixels_hash: str) -> Frame:
     if place.index >= len(frames):
         raise TrainingError(f"its file has {len(frames)} frames, and it was number {place.index}")
     frame = frames[place.index]
-    if frame.pixels_hash != pixels_hash:
+    # of the same bytes other pixels are those of another decoder
+    if frame.id != frame_id and pixels_hash not in (frame.pixels_hash, as_stored(frame).pixels_hash):
         raise TrainingError("its file has other pixels than when it was corrected")
     return frame
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sonoloop.errors import MissingFilesError, TrainingError
 from sonoloop.imaging.fingerprints import fingerprint
+from sonoloop.imaging.orientation import onto_frame
 from sonoloop.jobs.events import Notice, Progress
 from sonoloop.models.card import Head
 from sonoloop.models.manifest import Member
@@ -263,7 +264,7 @@ def read_samples(
         if done % _EVERY == 0:
             yield Progress(stage="Reading", done=done, total=len(samples))
         try:
-            frame = reread(find(sample.frame_id), sample.pixels_hash)
+            frame = reread(find(sample.frame_id), sample.frame_id, sample.pixels_hash)
         except TrainingError as error:
             # all of them are told, not the first alone
             changed.append(f"{sample.frame_id[:_SHORT]} ({error})")
@@ -275,7 +276,8 @@ def read_samples(
         name = f"{CORRECTIONS}/{sample.frame_id[:16]}"
         # an unsure class teaches nothing, whatever stands for it here
         label, weights = sample.label or "normal", (sample.mask_weight, sample.class_weight)
-        pair = letterbox_pair(frame.pixels, sample.mask, size)
+        mask = onto_frame(sample.mask, frame, sample.pixels_hash)
+        pair = letterbox_pair(frame.pixels, mask, size)
         cached.append(CachedImage(*pair, label, name, CORRECTIONS, weights))
         members.append(
             Member(
@@ -307,7 +309,7 @@ def read_cases(samples: Sequence[CorrectedSample], find: Find) -> Generator[Prog
             yield Progress(stage="Calibrating", done=done, total=len(samples))
         if sample.label is not None:
             try:
-                frame = reread(find(sample.frame_id), sample.pixels_hash)
+                frame = reread(find(sample.frame_id), sample.frame_id, sample.pixels_hash)
             except TrainingError as error:
                 raise TrainingError(
                     f"{sample.frame_id[:_SHORT]} cannot be calibrated on: {error}; put the original file back"
@@ -315,7 +317,7 @@ def read_cases(samples: Sequence[CorrectedSample], find: Find) -> Generator[Prog
             cases.append(
                 Case(
                     frame=frame,
-                    mask=sample.mask,
+                    mask=onto_frame(sample.mask, frame, sample.pixels_hash),
                     label=sample.label,
                     dataset=CORRECTIONS,
                     group=sample.group_id,

@@ -8,6 +8,7 @@ import numpy as np
 
 from sonoloop.errors import ImageError, ModelError, TrainingError
 from sonoloop.imaging.grey import check_frame
+from sonoloop.imaging.orientation import onto_frame
 from sonoloop.jobs.events import Event, Notice, Progress, Unreadable
 from sonoloop.models.library import Library
 from sonoloop.models.manifest import SPLIT
@@ -114,12 +115,12 @@ def read_test_frame(store: CorrectionStore, places: Places, frame: TestFrame) ->
             "its file is not on this machine; say where it is with: sonoloop store relink FOLDER"
         )
     try:
-        pixels = check_frame(reread(place, correction.pixels_hash))
+        pixels = check_frame(reread(place, frame.frame_id, correction.pixels_hash))
     except ImageError as error:
         raise TrainingError(str(error).replace(place.path.name, "its file")) from error
     return Case(
         frame=pixels,
-        mask=correction.mask > 0,
+        mask=onto_frame(correction.mask > 0, pixels, correction.pixels_hash),
         label=frame.reference or correction.label,
         dataset="",
         group=frame.group_id,

@@ -78,6 +78,7 @@ class Target:
             pixels_hash=self._recorded("pixels_hashes"),
             spacing=self.spacing,
             file=self._recorded("files"),
+            orientation=self._recorded("orientations") or 1,
             simulated=bool(self.image.metadata.get("sonoloop", {}).get("simulated")),
         )
 
@@ -100,6 +101,7 @@ class Source:
     spacing: tuple[float, float] | None
     file: tuple[Path, int] | None = None
     simulated: bool = False
+    orientation: int = 1
 
     def frame(self) -> Frame:
         """Make the frame; the file's id holds only while the pixels are still those of the file."""
@@ -108,7 +110,7 @@ class Source:
         if self.id is None or frame.pixels_hash != self.pixels_hash:
             return frame
         path, index = self.file or (None, 0)
-        return replace(frame, id=self.id, path=path, index=index)
+        return replace(frame, id=self.id, path=path, index=index, orientation=self.orientation)
 
 
 @dataclass(slots=True, eq=False)
