@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import signal
+import struct
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sonoloop import batch as batches
-from sonoloop.batch import Failed, Predicted, predict_images
+from sonoloop.batch import Batch, Failed, Predicted, predict_images
 from sonoloop.cli.console import interrupts_held
 from sonoloop.errors import ImageMissingError, ModelError, UnsupportedImageError
 from sonoloop.imaging.grey import frame_from_array
@@ -81,6 +85,25 @@ def test_an_image_too_large_for_memory_fails_alone():
     assert [type(o) for o in outcomes] == [Predicted, Failed, Predicted]
     assert isinstance(outcomes[1], Failed)
     assert "not enough memory" in str(outcomes[1].error)
+
+
+def with_fewer_rows(levels: np.ndarray, height: int) -> bytes:
+    """Return a PNG that says it is higher than what it holds."""
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, "PNG")
+    data = buffer.getvalue()
+    header = data[12:20] + struct.pack(">I", height) + data[24:29]
+    return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+
+
+def test_what_of_an_image_is_not_there_is_told_with_its_row(tmp_path):
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(with_fewer_rows(levels[:9], 16))
+    (tmp_path / "in" / "b.png").write_bytes(with_fewer_rows(levels, 16))
+    batch = Batch.plan([tmp_path / "in"], tmp_path / "out")
+    notes = {outcome.row.image: outcome.note for outcome in batch.run(FakePredictor())}
+    assert notes == {"a.png": "only 9 of 16 rows are there; the rest is blank", "b.png": None}
 
 
 def test_large_frames_go_in_smaller_batches(monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -32,6 +34,19 @@ def test_a_grey_image_is_one_layer_that_can_be_found_again(tmp_path):
     about = options["metadata"]["sonoloop"]
     assert about["frame_ids"] == (hashlib.sha256((tmp_path / "benign (1).png").read_bytes()).hexdigest(),)
     assert about["names"] == ("benign (1).png",)
+
+
+def test_an_image_of_which_rows_are_missing_is_opened_and_told(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(reader, "show_warning", told.append)
+    save(tmp_path / "a.png", picture()[:20])
+    data = (tmp_path / "a.png").read_bytes()
+    # it says that it is higher than what it holds
+    header = data[12:20] + struct.pack(">I", 40) + data[24:29]
+    (tmp_path / "a.png").write_bytes(data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:])
+    ((pixels, _, _),) = read(tmp_path / "a.png")
+    np.testing.assert_array_equal(pixels[:20], picture()[:20])
+    assert told == ["a.png: only 20 of 40 rows are there; the rest is blank"]
 
 
 def test_colour_stays_colour_where_channels_disagree(tmp_path):

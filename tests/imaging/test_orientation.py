@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_writers import DEFLATE, LZW, PALETTE, RGB, write_png, write_tiff
 from PIL import Image, ImageOps
-from test_sample_formats import write_png
-from tiff_writer import DEFLATE, LZW, PALETTE, RGB, write_tiff
 
 from sonoloop.formats.mask_png import read_mask
 from sonoloop.imaging.io import read_frame, read_study

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from image_writers import (
+    BLACK,
+    CMYK,
+    DEFLATE,
+    LAB,
+    LZW,
+    NONE,
+    PACKBITS,
+    PALETTE,
+    RGB,
+    WHITE,
+    YCBCR,
+    pack_row,
+    write_bmp,
+    write_png,
+    write_tiff,
+)
 from PIL import Image
-from tiff_writer import BLACK, CMYK, DEFLATE, LAB, LZW, NONE, PACKBITS, PALETTE, RGB, WHITE, YCBCR, write_tiff
 
 from sonoloop.errors import ImageError, NotAnImageError, UnsupportedImageError
 from sonoloop.imaging.grey import to_grey, to_unit
@@ -263,55 +277,6 @@ def test_frames_behind_one_page_are_told(tmp_path):
     assert len(read_study(tmp_path / "b.tif").frames) == 5
 
 
-def write_png(
-    samples: np.ndarray,
-    *,
-    bits: int | None = None,
-    colour: int | None = None,
-    interlaced: bool = False,
-    rows: int | None = None,
-    ends: bool = True,
-    chunks: tuple[tuple[bytes, bytes], ...] = (),
-) -> bytes:
-    samples = samples if samples.ndim == 3 else samples[..., None]
-    height, width, channels = samples.shape
-    bits = bits or samples.dtype.itemsize * 8
-    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels] if colour is None else colour
-    passes = [(0, 0, 1, 1)]
-    if interlaced:
-        passes = [
-            (0, 0, 8, 8),
-            (0, 4, 8, 8),
-            (4, 0, 8, 4),
-            (0, 2, 4, 4),
-            (2, 0, 4, 2),
-            (0, 1, 2, 2),
-            (1, 0, 2, 1),
-        ]
-    lines = b""
-    for y, x, down, across in passes:
-        part = samples[y::down, x::across]
-        if part.size:
-            lines += b"".join(b"\0" + pack_row(row, bits) for row in part)
-    if rows is not None:
-        lines = lines[: rows * (1 + -(-width * channels * bits // 8))]
-    packed = zlib.compress(lines)
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlaced)
-    body = b"".join(chunk(*one) for one in chunks)
-    end = chunk(b"IEND", b"") if ends else b""
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IDAT", packed) + end
-
-
-def pack_row(row: np.ndarray, bits: int) -> bytes:
-    from tiff_writer import pack
-
-    return pack(row[None], bits)
-
-
 @pytest.mark.parametrize("interlaced", [False, True], ids=["plain", "interlaced"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
@@ -380,17 +345,6 @@ def test_a_jpeg_of_another_kind_is_refused_by_name(tmp_path):
     inks = saved(Image.fromarray(SMOOTH).convert("CMYK"), "JPEG").replace(b"Adobe", b"adobe")
     with pytest.raises(NotAnImageError, match=r"a\.jpg is a CMYK JPEG"):
         read(tmp_path, inks, "a.jpg")
-
-
-def write_bmp(
-    pixels: bytes, width: int, height: int, bits: int, *, palette: bytes = b"", masks=(), packing=0
-):
-    header = struct.pack(
-        "<IiiHHIIiiII", 40, width, height, 1, bits, packing, len(pixels), 0, 0, len(palette) // 4, 0
-    )
-    header += b"".join(struct.pack("<I", mask) for mask in masks)
-    start = 14 + len(header) + len(palette)
-    return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + palette + pixels
 
 
 @pytest.mark.parametrize("top_down", [False, True], ids=["bottom-up", "top-down"])

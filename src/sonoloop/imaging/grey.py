@@ -35,8 +35,7 @@ def to_grey(array: NDArray[Any]) -> NDArray[Any]:
         )
     if array.shape[2] <= 2 or channels_agree(array):
         return np.ascontiguousarray(array[..., 0])
-    wide = np.longdouble if array.dtype.itemsize > 8 else np.float64
-    luma: NDArray[Any] = array[..., :3].astype(wide) @ np.array(LUMA, wide)
+    luma: NDArray[Any] = array[..., :3].astype(np.float64) @ np.array(LUMA)
     if np.issubdtype(array.dtype, np.integer):
         luma = np.rint(luma)
         if array.dtype.itemsize == 8:
@@ -94,6 +93,10 @@ def frame_from_array(
         array = array.astype(np.uint8) * np.uint8(255)
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
         raise UnsupportedImageError(f"{name} holds {array.dtype} values; convert it to grey levels")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        # whose bytes differ between machines; what lies beyond becomes infinite, and is refused as such
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float64)
     pixels = np.ascontiguousarray(to_grey(array))
     pixels_hash = hash_pixels(pixels)
     return Frame(pixels=pixels, id=id or pixels_hash, pixels_hash=pixels_hash, name=name, spacing=spacing)
