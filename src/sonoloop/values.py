@@ -46,7 +46,7 @@ class Frame:
         How its file says that it is to be turned, as EXIF numbers it, where an earlier Sonoloop left it as
         it was stored: `sonoloop.imaging.orientation.as_stored` gives it so. The pixels are upright.
     note : str, optional
-        What of it is not there, in words for a user.
+        What of it is not there, or was not read, in words for a user.
     """
 
     pixels: NDArray[Any]

@@ -87,6 +87,21 @@ def test_a_jpeg_that_ends_early_is_read_and_told(tmp_path, mode, options):
     np.testing.assert_array_equal(study.frames[0].pixels[: rows - 1], right[: rows - 1])
 
 
+def test_a_progressive_jpeg_that_ends_early_is_read_and_told(tmp_path):
+    whole = encode(Image.fromarray(GREY), "JPEG", progressive=True)
+    for share in (0.3, 0.5, 0.7, 0.9):
+        path = put(tmp_path, whole[: int(len(whole) * share)] + b"\xff\xd9", "a.jpg")
+        assert read_frame(path).note.startswith("it ends early: from row ")
+
+
+def test_an_animation_is_read_as_its_first_picture_and_told(tmp_path):
+    other = Image.fromarray(GREY[::-1])
+    data = encode(Image.fromarray(GREY), "PNG", save_all=True, append_images=[other])
+    frame = read_frame(put(tmp_path, data, "a.png"))
+    np.testing.assert_array_equal(frame.pixels, GREY)
+    assert frame.note == "it is an animation, and only the first of 2 pictures is read"
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("end", [np.s_[-16:], np.s_[-40:]])
 def test_a_jpeg_that_is_grey_below_is_whole(tmp_path, mode, end):

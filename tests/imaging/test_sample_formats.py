@@ -223,7 +223,18 @@ REFUSED = {
         NotAnImageError,
         "inks",
     ),
-    "predictor-3": (levels(np.float64, *SHAPE), {"predictor": 3}, NotAnImageError, "packed"),
+    "predictor-2-uncompressed": (
+        levels(np.uint8, *SHAPE),
+        {"predictor": 2},
+        UnsupportedImageError,
+        "differences",
+    ),
+    "predictor-3": (
+        levels(np.float64, *SHAPE),
+        {"predictor": 3, "compression": DEFLATE},
+        NotAnImageError,
+        "packed",
+    ),
     "no-photometric": (
         levels(np.uint8, *SHAPE),
         {"tags": {262: None}},
@@ -259,6 +270,20 @@ def test_what_is_not_read_right_is_refused_by_name(tmp_path, kind):
     with pytest.raises(error, match=rf"a\.tif.*({words})") as caught:
         read(tmp_path, write_tiff(samples, **options))
     assert any(verb in str(caught.value) for verb in ("save", "convert", "copy"))
+
+
+def test_the_pages_of_a_cine_have_one_type(tmp_path):
+    above, below = levels(np.int16, *SHAPE) & np.int16(127), -(levels(np.int16, *SHAPE) & np.int16(127))
+    frames = read(tmp_path, write_tiff(above, below)).frames
+    assert {frame.pixels.dtype for frame in frames} == {np.dtype(np.int32)}
+    np.testing.assert_array_equal(frames[1].pixels, below)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
+def test_floats_that_were_predicted_are_read(tmp_path, compression):
+    grey = levels(np.float32, *SHAPE)
+    Image.fromarray(grey).save(tmp_path / "a.tif", compression=compression, tiffinfo={317: 3})
+    assert_shows(read_frame(tmp_path / "a.tif").pixels, grey)
 
 
 def test_every_tiff_that_tifffile_writes_is_read_as_it_was(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 from napari.utils.notifications import show_info, show_warning
 from numpy.typing import NDArray
 
-from sonoloop.errors import ImageError, NotAnImageError
+from sonoloop.errors import ImageError, ImageTruncatedError, NotAnImageError
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.image_files import find_images, is_image_path, is_mask_path
 from sonoloop.imaging.io import Study, read_study
@@ -169,7 +169,10 @@ def _read_mask(path: Path) -> LayerData:
     try:
         values = read_mask(path)
     except NotAnImageError:
-        colour = read_study(path).frames[0].pixels  # says so itself if it is no image at all
+        frame = read_study(path).frames[0]  # says so itself if it is no image at all
+        if frame.note is not None:
+            raise ImageTruncatedError(f"{path.name} is not whole: {frame.note}; write it again") from None
+        colour = frame.pixels
         values = (colour > colour.max() / 2).astype(np.uint8)
     if values.max(initial=0) == 255:
         values = (values > 127).astype(np.uint8)

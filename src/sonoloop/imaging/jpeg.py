@@ -59,9 +59,15 @@ def decode_jpeg(data: bytes, name: str, max_pixels: int) -> list[Page]:
         Page(
             pixels=turn(pixels, header.orientation),
             orientation=header.orientation,
-            note=None if rows == len(pixels) else missing_rows(rows, len(pixels)),
+            note=None if rows == len(pixels) else _say_missing(header, rows, len(pixels)),
         )
     ]
+
+
+def _say_missing(header: _Header, there: int, of: int) -> str:
+    if header.frame in _BASELINE:
+        return missing_rows(there, of)
+    return f"it ends early: from row {there} of {of} on it is coarser, or blank"
 
 
 def _read_header(data: bytes) -> _Header:

@@ -27,7 +27,7 @@ class Page:
     orientation : int
         The turn that was made here and that an earlier Sonoloop did not make; see `Frame`.
     note : str, optional
-        What of the page is not there.
+        What of the page is not there, or was not read.
     """
 
     pixels: NDArray[Any]

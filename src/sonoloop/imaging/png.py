@@ -53,15 +53,22 @@ def decode_png(data: bytes, name: str, max_pixels: int) -> list[Page]:
     header = _read_header(chunks, name)
     if header.depth == 16 and header.colour in (_RGB, _GREY_ALPHA, _RGBA):
         pixels = _read_deep(data, header)
-    rows, exif = _count_rows(header, chunks, name), dict(chunks).get(b"eXIf", b"")
-    orientation = read_exif(exif)
+    rows, first = _count_rows(header, chunks, name), dict(reversed(chunks))
+    orientation = read_exif(first.get(b"eXIf", b""))
     page = Page(
         pixels=turn(pixels, orientation),
         values=None if values is None else turn(values, orientation),
         orientation=orientation,
-        note=None if rows == header.height else missing_rows(rows, header.height),
+        note=_say_missing(rows, header, first.get(b"acTL", b"")),
     )
     return narrow_colour([page])
+
+
+def _say_missing(rows: int, header: _Header, animation: bytes) -> str | None:
+    if rows < header.height:
+        return missing_rows(rows, header.height)
+    frames = int.from_bytes(animation[:4], "big")
+    return f"it is an animation, and only the first of {frames} pictures is read" if frames > 1 else None
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -12,6 +12,7 @@ import math
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +44,7 @@ _CHANNELS = {
 _PHOTOMETRIC, _INK_SET, _PLANES = 262, 332, 33629
 _UNSIGNED, _SIGNED, _FLOAT, _VOID = 1, 2, 3, 4
 _NONE, _LZW, _JPEG, _DEFLATE, _PACKBITS, _LZMA, _OLD_DEFLATE = 1, 5, 7, 8, 32773, 34925, 32946
+_FAX, _OLD_JPEG = (2, 3, 4), 6
 _PLAIN = {_NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA}
 _PLAIN_BITS = (1, 8, 16, 32, 64)
 _PILLOW_BITS = (1, 2, 4, 8, 12)
@@ -67,7 +69,8 @@ def decode_tiff(data: bytes, name: str, max_pixels: int) -> list[Page]:
             _check_chain(tiff, pages, data, name)
             pages = [page for page in pages if not _is_marked(page)] or pages[:1]
             check_sizes(map(_shape, pages), name, max_pixels, pixel_bytes=max(map(_pixel_bytes, pages)))
-            left_undone = not _is_known_to_pillow(data)
+            turned = any(known_orientation(page.tags.valueof(TAG)) != UPRIGHT for page in pages)
+            left_undone = turned and not _is_known_to_pillow(data)
             decoded = [_decode(page, data, buffer, name, left_undone=left_undone) for page in pages]
     except (ImageError, MemoryError):
         raise
@@ -75,7 +78,7 @@ def decode_tiff(data: bytes, name: str, max_pixels: int) -> list[Page]:
         if _lacks_codec(error):
             raise NotAnImageError(say_packed(name)) from error
         raise ImageTruncatedError(say_truncated(name)) from error
-    return narrow_colour(_without_thumbnails(decoded))
+    return narrow_colour(_narrow_grey(_without_thumbnails(decoded)))
 
 
 def _check_chain(tiff: TiffFile, pages: Sequence[TiffPage], data: bytes, name: str) -> None:
@@ -147,8 +150,15 @@ def _check_layout(page: TiffPage, name: str) -> None:
     if not isinstance(bits, int) or not isinstance(form, int):
         raise UnsupportedImageError(f"the channels of {name} differ in depth or kind; save it as 8-bit RGB")
     if form not in (_UNSIGNED, _SIGNED, _FLOAT, _VOID):
-        raise UnsupportedImageError(f"{name} holds complex values; convert it to grey levels")
-    if _PHOTOMETRIC not in page.tags and page.compression == _NONE:
+        raise UnsupportedImageError(
+            f"{name} holds complex values, or numbers of an unknown kind; convert it to grey levels"
+        )
+    if page.predictor != 1 and page.compression in (_NONE, _PACKBITS):
+        # decoders do not agree on it
+        raise UnsupportedImageError(
+            f"{name} says that it holds differences, and is not compressed; save it again without a predictor"
+        )
+    if _PHOTOMETRIC not in page.tags and page.compression not in (*_FAX, _OLD_JPEG):
         raise UnsupportedImageError(
             f"{name} does not say whether 0 is black or white; save it again as a grey or RGB image"
         )
@@ -317,7 +327,7 @@ def _interpret(
         return grey.astype(np.uint8) * np.uint8(255), grey.astype(np.uint8)
     if samples.ndim == 3 and page.extrasamples[:1] == (_ASSOCIATED,):
         grey = unmultiply(grey[..., None], samples[..., 1])[..., 0]
-    return _narrow_grey(grey), None
+    return grey, None
 
 
 def _resolve_palette(page: TiffPage, indices: NDArray[Any]) -> NDArray[Any]:
@@ -331,17 +341,30 @@ def _resolve_palette(page: TiffPage, indices: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(colours.astype(np.uint8)[indices])
 
 
-def _narrow_grey(grey: NDArray[Any]) -> NDArray[Any]:
-    """Keep signed and 32-bit levels in the fewest of 8, 16 or 32 bits that hold them as they are."""
-    if grey.dtype == np.int8 and grey.min() >= 0:
-        return grey.astype(np.uint8)
-    if grey.dtype in (np.int16, np.int32, np.uint32):
-        low, high = int(grey.min()), int(grey.max())
-        if low >= 0 and high <= np.iinfo(np.uint16).max:
-            return grey.astype(np.uint16)
-        if high <= np.iinfo(np.int32).max:
-            return grey.astype(np.int32)
-    return grey
+def _narrow_grey(pages: Sequence[Page]) -> list[Page]:
+    """Keep signed and 32-bit levels in the fewest of 8, 16 or 32 bits that hold those of all pages."""
+    grey = [page.pixels for page in pages if page.pixels.ndim == 2]
+    kinds = {
+        kind: _narrowest(kind, [one for one in grey if one.dtype == kind])
+        for kind in {one.dtype for one in grey}
+    }
+    return [
+        replace(page, pixels=page.pixels.astype(kinds[page.pixels.dtype], copy=False))
+        if page.pixels.ndim == 2
+        else page
+        for page in pages
+    ]
+
+
+def _narrowest(kind: np.dtype[Any], arrays: Sequence[NDArray[Any]]) -> np.dtype[Any]:
+    if kind not in (np.int8, np.int16, np.int32, np.uint32):
+        return kind
+    low, high = min(int(one.min()) for one in arrays), max(int(one.max()) for one in arrays)
+    if kind == np.int8:
+        return np.dtype(np.uint8 if low >= 0 else np.int8)
+    if low >= 0 and high <= np.iinfo(np.uint16).max:
+        return np.dtype(np.uint16)
+    return np.dtype(np.int32) if high <= np.iinfo(np.int32).max else kind
 
 
 def _decode_by_pillow(

@@ -75,6 +75,8 @@ def inspect_sample(sample: Sample) -> Inspection:
         pixels = check_frame(study.frames[0]).pixels
     except ImageError as error:
         return Inspection(sample=sample, faults=(Fault(kind="image unreadable", detail=str(error)),))
+    if study.notes:
+        return Inspection(sample=sample, faults=(Fault(kind="image unreadable", detail=study.notes[0]),))
     shape: tuple[int, int] = pixels.shape
     mask, faults = _read_masks(sample, shape)
     lesions = int(ndimage.label(mask, np.ones((3, 3)))[1])
@@ -98,11 +100,16 @@ def _read_masks(sample: Sample, shape: tuple[int, int]) -> tuple[NDArray[np.bool
     whole = True
     for path in sample.masks:
         try:
-            levels = read_study(path).frames[0].pixels
+            study = read_study(path)
         except ImageError as error:
             faults.append(Fault(kind="mask unreadable", detail=str(error)))
             whole = False
             continue
+        if study.notes:
+            faults.append(Fault(kind="mask unreadable", detail=study.notes[0]))
+            whole = False
+            continue
+        levels = study.frames[0].pixels
         if levels.shape != shape:
             sizes = (f"{w} x {h}" for h, w in (levels.shape, shape))
             faults.append(

@@ -55,7 +55,7 @@ class Sample:
         if not self.masks and self.label != "normal":
             # an empty mask would teach that there is no lesion
             raise TrainingError(f"{self.image.name} is {self.label} and has no mask; add it, or move it away")
-        frame = read_study(self.image).frames[0]
+        frame = _read_whole(self.image)
         mask = np.zeros(frame.shape, np.bool_)
         for path in self.masks:
             mask |= read_mask(path, frame.shape)
@@ -79,12 +79,20 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """
     # the compression leaves grey specks around the edges of a JPEG
     background = 127 if path.suffix.lower() in _LOSSY else 0
-    mask: NDArray[np.bool_] = read_study(path).frames[0].pixels > background
+    mask: NDArray[np.bool_] = _read_whole(path).pixels > background
     if mask.shape != shape:
         raise TrainingError(
             f"{path.name} is {mask.shape[1]} x {mask.shape[0]}, its image {shape[1]} x {shape[0]}"
         )
     return mask
+
+
+def _read_whole(path: Path) -> Frame:
+    """Read the frame of a file; one of which a part is missing teaches nothing right."""
+    frame = read_study(path).frames[0]
+    if frame.note is not None:
+        raise TrainingError(f"{path.name} is not whole: {frame.note}; copy or export it again")
+    return frame
 
 
 MAX_BYTES = 64_000_000
