@@ -17,7 +17,15 @@ import yaml
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[1]
-GROUND = {"values", "errors", "atomic", "regular_files", "crash_points"}
+GROUND = {
+    "values",
+    "errors",
+    "atomic",
+    "regular_files",
+    "plain_text",
+    "library_noise",
+    "crash_points",
+}
 # an arrow beside these, or to the ground, is a new one: it wants a reason before it is written here
 ARROWS = {
     "imaging": set(),

@@ -89,3 +89,14 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"model", ".other.1.tmp"}
     remove_whole(folder)
     assert {path.name for path in tmp_path.iterdir()} == {".other.1.tmp"}
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\u00e9" * 127 + "n", "\U0001f600" * 63 + "nnn"])
+def test_whatever_name_a_disk_takes_is_written(tmp_path, name):
+    path = tmp_path / name
+    write_whole(path, "new")
+    with suppress(RuntimeError), whole(path) as temporary:
+        raise RuntimeError
+    temporary.touch()
+    sweep(path)
+    assert list(tmp_path.iterdir()) == [path]

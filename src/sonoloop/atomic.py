@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -9,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from glob import escape
 from pathlib import Path
+
+# a longer name with what is added to it might be too long for a disk on which it is not
+_LONGEST = 100
 
 
 @contextmanager
@@ -52,7 +56,7 @@ def remove_whole(folder: Path) -> None:
 
 def sweep(path: Path) -> None:
     """Remove what processes that were killed left half written beside `path`, or half removed."""
-    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+    for left in path.parent.glob(f".{escape(_shorten(path.name))}.*.tmp"):
         _remove(left)
 
 
@@ -69,7 +73,12 @@ def sync_folder(folder: Path) -> None:
 
 def _name_aside(path: Path, ending: str) -> Path:
     """Name a hidden place beside `path` that no other process or thread uses; `sweep` finds it."""
-    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.{ending}")
+    return path.with_name(f".{_shorten(path.name)}.{os.getpid()}.{secrets.token_hex(4)}.{ending}")
+
+
+def _shorten(name: str) -> str:
+    encoded = name.encode(errors="surrogatepass")
+    return name if len(encoded) <= _LONGEST else hashlib.sha256(encoded).hexdigest()[:16]
 
 
 def _remove(path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
-from sonoloop.errors import ImageError, ModelError, SonoloopError
+from sonoloop.errors import ImageError, ImageTooLargeError, ModelError, OutputError, SonoloopError
 from sonoloop.formats.prediction_folder import (
     PredictionFolder,
     PredictionRow,
@@ -25,6 +25,7 @@ from sonoloop.values import Frame, Prediction
 
 # the maps of a prediction take nine bytes a pixel, and all of a batch are held at once
 MAX_BATCH_PIXELS = 32_000_000
+_NAMED = 3
 
 
 class PredictsBatches(Protocol):
@@ -46,10 +47,10 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Failed:
-    """An image that was not, and why."""
+    """An image that was not, and why; or a folder whose images were not found."""
 
     image: FoundImage
-    error: ImageError | ModelError
+    error: ImageError | ModelError | OutputError
 
 
 Outcome = Predicted | Failed
@@ -69,26 +70,39 @@ class Written:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Images, and the folder that their predictions go to; checked before a model is loaded."""
+    """Images, and the folder that their predictions go to; checked before a model is loaded.
+
+    `failed` are known before the run; `notices` should be known though nothing is missing.
+    """
 
     images: Sequence[FoundImage]
     stems: Mapping[FoundImage, Path]
+    failed: Sequence[Failed]
+    notices: Sequence[str]
     folder: PredictionFolder
+
+    @property
+    def total(self) -> int:
+        """The number of outcomes of a run."""
+        return len(self.images) + len(self.failed)
 
     @classmethod
     def plan(cls, paths: Iterable[Path], out: Path, *, overlay: bool = False) -> Self:
         """Find the images below files and folders, and see that the folder can be written to."""
         paths = list(paths)
         found = find_images(paths)
-        if not found:
+        if not found.images:
             raise SonoloopError(
                 f"there is no image in {', '.join(map(str, paths))}; PNG, JPEG, TIFF and BMP files are "
-                "predicted, masks (..._mask.png) are not"
+                "predicted, masks (..._mask.png) and what is hidden are not"
+                + "".join(f"; {one.error}" for one in found.left_out[:_NAMED])
             )
-        images = tell_apart(found)
-        stems, folder = plan_stems(images), PredictionFolder(out, overlay=overlay)
+        stems, refused = plan_stems(tell_apart(found.images))
+        failed = [Failed(FoundImage(one.path, one.relative), one.error) for one in found.left_out]
+        failed += [Failed(image, error) for image, error in refused.items()]
+        folder = PredictionFolder(out, overlay=overlay)
         folder.check()
-        return cls(images, stems, folder)
+        return cls(list(stems), stems, failed, [*found.notices, *folder.notices], folder)
 
     def run(
         self,
@@ -103,17 +117,24 @@ class Batch:
         """
         outcomes = predict_images(self.images, predictor, batch=batch, read=read_frame)
         with self.folder, closing(outcomes):
+            yield from self.failed
             for outcome in outcomes:
                 if isinstance(outcome, Failed):
                     yield outcome
-                    continue
-                row = describe(
-                    outcome.prediction, image=outcome.image.relative.as_posix(), seconds=outcome.seconds
-                )
-                with guard():
-                    stem = self.stems[outcome.image]
-                    files = self.folder.write(outcome.frame, outcome.prediction, row, stem)
-                    yield Written(row, files, outcome.frame.note)
+                else:
+                    with guard():
+                        yield self._write(outcome)
+
+    def _write(self, outcome: Predicted) -> Written | Failed:
+        image, prediction = outcome.image, outcome.prediction
+        try:
+            row = describe(prediction, image=image.relative.as_posix(), seconds=outcome.seconds)
+            files = self.folder.write(outcome.frame, prediction, row, self.stems[image])
+            return Written(row, files, outcome.frame.note)
+        except (ModelError, OutputError) as error:
+            return Failed(image, error)
+        except MemoryError:
+            return Failed(image, _too_large(image))
 
 
 def predict_images(
@@ -157,9 +178,17 @@ def _read_ahead(
                 frame: Frame | ImageError = future.result()
             except ImageError as error:
                 frame = error
+            except MemoryError:
+                frame = _too_large(image)
             yield image, frame
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _too_large(image: FoundImage) -> ImageTooLargeError:
+    return ImageTooLargeError(
+        f"{image.path.name} does not fit into memory; close other programs or shrink it"
+    )
 
 
 def _predict(waiting: Sequence[tuple[FoundImage, Frame]], predictor: PredictsBatches) -> Iterator[Outcome]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class SonoloopError(Exception):
     """The base of every error whose message is meant for a user."""
@@ -43,6 +45,10 @@ class NotFiniteImageError(UnsupportedImageError):
     """The image holds NaN or infinity."""
 
 
+class OutputError(SonoloopError):
+    """What was made of one image could not be written."""
+
+
 class ModelError(SonoloopError):
     """A model could not be found or used."""
 
@@ -69,3 +75,27 @@ class TrainingError(SonoloopError):
 
 class MissingFilesError(TrainingError):
     """Files of corrected images are gone, or have changed; it can go on without them."""
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room on its disk",
+    errno.EFBIG: "choose another disk",
+    errno.EROFS: "choose a place that can be written to",
+    errno.EACCES: "choose a place that you may use",
+    errno.EPERM: "choose a place that you may use",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "see whether its disk is well",
+    errno.EMFILE: "close other programs",
+    errno.ENFILE: "close other programs",
+}
+
+
+def describe_system_error(error: OSError | MemoryError) -> str:
+    """Say what, which and what to do of an error of the system that nobody foresaw where it came up."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; close other programs, or give less at a time"
+    what = "a file cannot be used" if error.filename is None else f"{error.filename} cannot be used"
+    # not every system has this one
+    is_full = errno.errorcode.get(error.errno or 0) == "EDQUOT"
+    remedy = _REMEDIES.get(errno.ENOSPC if is_full else error.errno or 0, "check the path")
+    return f"{what} ({error.strerror or error}); {remedy}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import signal
 import subprocess
@@ -49,10 +48,6 @@ def as_process(line: list[str], environment: dict[str, str]) -> Iterator[tuple[i
     out, err = io.StringIO(), io.StringIO()
     threads = torch.get_num_threads()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # as logging does of itself where nobody has set it up
-    warnings = logging.StreamHandler(err)
-    warnings.setLevel(logging.WARNING)
-    logging.getLogger().addHandler(warnings)
     try:
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.setattr(sys, "argv", line)
@@ -62,7 +57,6 @@ def as_process(line: list[str], environment: dict[str, str]) -> Iterator[tuple[i
                 patch.setenv(name, value)
             yield out, err
     finally:
-        logging.getLogger().removeHandler(warnings)
         torch.set_num_threads(threads)
         for number, handler in handlers.items():
             signal.signal(number, handler)

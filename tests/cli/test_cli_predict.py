@@ -92,7 +92,7 @@ def test_nothing_else_is_written(first, out, study):
     written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     stems = [stem for *_, stem in IMAGES.values()]
     pictures = {f"masks/{stem}_{kind}.png" for stem in stems for kind in ("mask", "overlay")}
-    assert written == pictures | {"predictions.csv"}
+    assert written == pictures | {"predictions.csv", "predictions.manifest.jsonl"}
     assert len(list(study.rglob("*"))) == 2 + 9
 
 
@@ -186,4 +186,4 @@ def test_a_second_run_leaves_nothing_of_the_first(sonoloop, study, model, tmp_pa
         assert sonoloop("predict", study / images, "--out", out, "--model", model, *options).returncode == 1
     written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     masks = {f"masks/normal (1){suffix}_mask.png" for suffix in (".png", ".tif")}
-    assert written == masks | {"predictions.csv"}
+    assert written == masks | {"predictions.csv", "predictions.manifest.jsonl"}

@@ -62,11 +62,18 @@ def test_masks_of_somebody_else_are_not_overwritten(sonoloop, study, tmp_path):
     assert theirs.read_bytes() == b"hours of work"
 
 
-def test_an_unknown_model_is_named_and_an_earlier_table_kept(sonoloop, study, tmp_path):
-    (tmp_path / "predictions.csv").write_text("earlier")
-    assert_refused(sonoloop("predict", study, "--out", tmp_path, "--model", "no-such"), "'no-such'")
+def test_a_table_of_somebody_else_is_not_overwritten(sonoloop, study, tmp_path):
+    (tmp_path / "predictions.csv").write_text("theirs")
+    # before a model is looked for
+    done = sonoloop("predict", study, "--out", tmp_path, "--model", "no-such")
+    assert_refused(done, "predictions.csv was not written by `sonoloop predict`", "--out")
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
-    assert (tmp_path / "predictions.csv").read_text() == "earlier"
+    assert (tmp_path / "predictions.csv").read_text() == "theirs"
+
+
+def test_an_unknown_model_is_named_and_nothing_is_left(sonoloop, study, tmp_path):
+    assert_refused(sonoloop("predict", study, "--out", tmp_path, "--model", "no-such"), "'no-such'")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="always has a display")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sonoloop.errors import ImageError, NotAnImageError, SonoloopError
+from sonoloop.errors import ImageError, ModelError, NotAnImageError, OutputError, SonoloopError
 from sonoloop.formats import prediction_folder
 from sonoloop.formats.mask_png import read_mask, write_mask
 from sonoloop.formats.prediction_folder import (
@@ -178,17 +184,14 @@ def test_a_row_goes_with_the_mask_that_another_image_replaced(predict, tmp_path)
 
 def test_a_second_run_removes_nothing_that_the_first_did_not_write(predict, tmp_path):
     predict({"a.png": "a", "b.png": "b", "../c.png": "c"})
-    table = tmp_path / "predictions.csv"
     outside = tmp_path / "c_mask.png"
     outside.write_bytes((tmp_path / "masks" / "c_mask.png").read_bytes())
     corrected = read_mask(tmp_path / "masks" / "b_mask.png")
     corrected[15, 15] = 3
     write_mask(tmp_path / "masks" / "b_mask.png", corrected)
     (tmp_path / "masks" / "mine_mask.png").write_bytes(b"hours of work")
-    left = {"c_mask.png", "masks/b_mask.png", "masks/c_mask.png", "masks/mine_mask.png", "masks/e_mask.png"}
+    left = {"c_mask.png", "masks/b_mask.png", "masks/mine_mask.png", "masks/e_mask.png"}
     assert predict({"e.png": "e"}) == left
-    table.write_text("theirs")
-    assert predict({"f.png": "f"}) == left | {"masks/f_mask.png"}
 
 
 def test_a_mask_of_which_there_might_be_two_stays(predict):
@@ -198,11 +201,226 @@ def test_a_mask_of_which_there_might_be_two_stays(predict):
     assert both == {"masks/a_mask.png", "masks/a.jpg_mask.png"}
 
 
+@pytest.mark.parametrize(
+    "kept",
+    ["predictions.csv", "masks/x/a_mask.png", "masks/a_overlay.png", "predictions.csv masks/a_mask.png"],
+)
+def test_what_is_somebody_elses_is_refused_before_the_run(tmp_path, kept):
+    for name in kept.split():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"hours of work")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(SonoloopError, match="--out"):
+        PredictionFolder(tmp_path).check()
+    with pytest.raises(SonoloopError, match="--out"), PredictionFolder(tmp_path):
+        pass
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "target", ["predictions.csv", "predictions.manifest.jsonl", "predictions.partial.csv"]
+)
+def test_a_link_or_a_file_of_somebody_else_in_the_place_of_ours_is_refused(predict, tmp_path, target):
+    predict({"a.png": "a"})
+    (tmp_path / target).unlink(missing_ok=True)
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / target).symlink_to("theirs")
+    with pytest.raises(SonoloopError, match=target):
+        PredictionFolder(tmp_path).check()
+    (tmp_path / target).unlink()
+    (tmp_path / target).write_text("theirs")
+    with pytest.raises(SonoloopError, match=target):
+        PredictionFolder(tmp_path).check()
+    assert (tmp_path / target).read_text() == (tmp_path / "theirs").read_text() == "theirs"
+
+
+def test_a_table_that_a_person_changed_is_refused(predict, tmp_path):
+    predict({"a.png": "a"})
+    table = tmp_path / "predictions.csv"
+    table.write_text(table.read_text().replace("benign", "malignant"))
+    with pytest.raises(SonoloopError, match="was changed since"):
+        predict({"a.png": "a"})
+    assert "malignant" in table.read_text()
+
+
+def test_a_mask_that_a_person_changed_fails_alone_and_stays(frame, prediction, predict, tmp_path):
+    predict({"a.png": "a", "b.png": "b"}, overlay=True)
+    changed = tmp_path / "masks" / "a_mask.png"
+    write_mask(changed, np.full((20, 30), 7, np.uint8))
+    with PredictionFolder(tmp_path) as folder:
+        for name in "ab":
+            row = describe(prediction, image=f"{name}.png", seconds=0)
+            failing = pytest.raises(OutputError, match="was changed since")
+            with failing if name == "a" else contextlib.nullcontext():
+                folder.write(frame, prediction, row, Path(name))
+    assert read_mask(changed).max() == 7
+    assert [row.image for row in read_predictions(tmp_path)] == ["b.png"]
+
+
+@pytest.mark.parametrize(
+    ("stem", "make"),
+    [
+        ("n" * 250, lambda masks: None),
+        ("\ud800", lambda masks: None),
+        ("a", lambda masks: (masks / "a_mask.png").mkdir()),
+        ("sub/a", lambda masks: (masks / "sub").write_text("a file")),
+        ("sub/a", lambda masks: (masks / "sub").symlink_to("sub")),
+        ("a", lambda masks: (masks / "a_mask.png").symlink_to("nowhere")),
+        ("/".join(["d" * 200] * 25), lambda masks: None),
+    ],
+    ids=["name too long", "no name", "a folder", "a file", "a loop", "a link", "path too long"],
+)
+@pytest.mark.parametrize("overlay", [False, True])
+def test_an_image_whose_mask_has_no_place_fails_alone(frame, prediction, tmp_path, *, stem, make, overlay):
+    with PredictionFolder(tmp_path) as folder:
+        folder.write(frame, prediction, describe(prediction, image="b.png", seconds=0), Path("b"))
+    make(tmp_path / "masks")
+    rows = [describe(prediction, image=f"{name}.png", seconds=0) for name in "abc"]
+    with PredictionFolder(tmp_path, overlay=overlay) as folder:
+        with pytest.raises(OutputError, match="--out"):
+            folder.write(frame, prediction, rows[0], Path(stem))
+        folder.write(frame, prediction, rows[2], Path("c"))
+    assert read_predictions(tmp_path) == rows[2:]
+    pictures = {path.name for path in (tmp_path / "masks").rglob("*.png") if path.is_file()}
+    assert pictures == ({"c_mask.png", "c_overlay.png"} if overlay else {"c_mask.png"})
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_mask_of_255_bytes_is_written(predict):
+    stem = "\u00e9" * 123
+    assert predict({"a.png": stem}) == {f"masks/{stem}_mask.png"}
+
+
+@pytest.mark.parametrize("name", ["ENOSPC", "EROFS", "EIO", "EDQUOT"])
+def test_an_error_of_the_disk_ends_the_run_and_keeps_what_is_done(
+    frame, prediction, predict, tmp_path, monkeypatch, *, name
+):
+    predict({"a.png": "a", "b.png": "b", "c.png": "c"})
+    rows = {row.image: row for row in read_predictions(tmp_path)}
+    with pytest.raises(SonoloopError, match="make room"), PredictionFolder(tmp_path) as folder:
+        folder.write(frame, prediction, replace(rows["a.png"], model="new"), Path("a"))
+
+        def refuse(*_: object) -> None:
+            raise OSError(getattr(errno, name), "as it says")
+
+        monkeypatch.setattr(Path, "write_bytes", refuse)
+        folder.write(frame, prediction, rows["b.png"], Path("b"))
+    monkeypatch.undo()
+    assert [(row.image, row.model) for row in read_predictions(tmp_path)] == [
+        ("a.png", "new"),
+        ("b.png", "default-3f2a"),
+        ("c.png", "default-3f2a"),
+    ]
+    assert predict({"d.png": "d"}) == {"masks/d_mask.png"}
+
+
+def test_two_runs_do_not_write_into_one_folder(predict, tmp_path):
+    with PredictionFolder(tmp_path):
+        for again in (PredictionFolder(tmp_path).check, PredictionFolder(tmp_path).__enter__):
+            with pytest.raises(SonoloopError, match="another prediction is writing into"):
+                again()
+    assert predict({"a.png": "a"}) == {"masks/a_mask.png"}
+    assert not list(tmp_path.glob(".*"))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from sonoloop.formats.prediction_folder import PredictionFolder, describe
+from sonoloop.imaging.grey import frame_from_array
+from sonoloop.values import Prediction
+
+frame = frame_from_array(np.arange(600, dtype=np.uint16).reshape(20, 30), name="a.png")
+mask = np.ones(frame.shape, np.uint8)
+prediction = Prediction(frame_id=frame.id, lesion=mask.astype(np.float32), mask=mask,
+                        classes=np.array([0, 1, 0], np.float32), expected_dice=1.0, threshold=0.5,
+                        model="new")
+with PredictionFolder(Path(sys.argv[1]), overlay=True) as folder:
+    for name in sys.argv[2]:
+        folder.write(frame, prediction, describe(prediction, image=f"{name}.png", seconds=0), Path(name))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL there")
+@pytest.mark.parametrize("first", [{}, {"b.png": "b", "c.png": "c"}], ids=["first", "second"])
+def test_what_a_killed_run_wrote_is_known_to_the_next(predict, tmp_path, first):
+    if first:
+        predict(first)
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), "ab"], check=False)
+    predict({"d.png": "d"}, interrupted=True)
+    models = {row.image: row.model for row in read_predictions(tmp_path)}
+    assert models == {
+        "d.png": "default-3f2a",
+        "a.png": "new",
+        "b.png": "new",
+        **({"c.png": "default-3f2a"} if first else {}),
+    }
+    assert predict({"a.png": "a"}) == {"masks/a_mask.png"}
+
+
+def test_a_folder_of_an_older_version_is_used(predict, tmp_path):
+    predict({"a.png": "a", "b.png": "b", "c.png": "c"}, overlay=True)
+    (tmp_path / "predictions.manifest.jsonl").unlink()
+    write_mask(tmp_path / "masks" / "c_mask.png", np.full((20, 30), 7, np.uint8))
+    left = {"masks/c_mask.png", "masks/c_overlay.png", "masks/a_mask.png"}
+    assert predict({"a.png": "a"}) == left
+    assert [row.image for row in read_predictions(tmp_path)] == ["a.png"]
+
+
+def test_our_columns_over_other_masks_are_somebody_elses(predict, tmp_path):
+    predict({"a.png": "a"})
+    (tmp_path / "predictions.manifest.jsonl").unlink()
+    (tmp_path / "masks" / "a_mask.png").unlink()
+    with pytest.raises(SonoloopError, match="stays as it is"):
+        PredictionFolder(tmp_path).check()
+
+
+def test_a_manifest_cannot_reach_out_of_its_folder(predict, tmp_path):
+    out = tmp_path / "out"
+    outside = tmp_path / "mine_mask.png"
+    outside.write_bytes(b"mine")
+    out.mkdir()
+    with PredictionFolder(out):
+        pass
+    digest = hashlib.sha256(b"mine").hexdigest()
+    with (out / "predictions.manifest.jsonl").open("a") as file:
+        for name in ("../mine_mask.png", "masks/../../mine_mask.png", str(outside)):
+            file.write(json.dumps({"image": "x.png", "files": {name: digest}}) + "\n")
+        file.write('half a li\n[1]\n{"files": 3}\n{"image": 1, "files": {"a": "b"}}\n')
+    with PredictionFolder(out):
+        pass
+    assert outside.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    "name", ["=1+1.png", "-5.png", "a\nb.png", "\x1b[31m.png", "\udcff.png", "\u202e.png"]
+)
+def test_a_name_comes_back_from_the_table_as_it_was(prediction, predict, tmp_path, name):
+    predict({name: "a"})
+    [row] = read_predictions(tmp_path)
+    assert row.image == name
+    line = (tmp_path / "predictions.csv").read_bytes().splitlines()[1]
+    assert line[:1] not in b"=+-@"
+    assert not set(line) & set(b"\x1b\n")
+    assert predict({"b.png": "b"}) == {"masks/b_mask.png"}
+
+
+def test_a_prediction_that_is_no_number_is_refused(prediction):
+    for broken in (
+        replace(prediction, expected_dice=float("nan")),
+        replace(prediction, classes=np.array([np.inf, 0, 0], np.float32)),
+    ):
+        with pytest.raises(ModelError, match="no numbers"):
+            describe(broken, image="a.png", seconds=0)
+
+
 def test_a_full_disk_is_said(frame, prediction, row, tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prediction_folder, "write_mask", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     with pytest.raises(SonoloopError, match="No space left"), PredictionFolder(tmp_path) as folder:
         folder.write(frame, prediction, row, Path("a"))
     assert not list(tmp_path.rglob("*.png"))
@@ -211,11 +429,11 @@ def test_a_full_disk_is_said(frame, prediction, row, tmp_path, monkeypatch):
 def test_a_half_written_mask_is_never_seen(tmp_path, monkeypatch):
     write_mask(tmp_path / "a_mask.png", np.ones((4, 4), np.uint8))
 
-    def break_off(self: Image.Image, path: Path, **_: object) -> None:
-        path.write_bytes(b"half")
+    def break_off(path: Path, data: bytes) -> None:
+        path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", break_off)
+    monkeypatch.setattr(Path, "write_bytes", break_off)
     with pytest.raises(OSError, match="No space"):
         write_mask(tmp_path / "a_mask.png", np.zeros((4, 4), np.uint8))
     assert read_mask(tmp_path / "a_mask.png").all()
@@ -248,13 +466,27 @@ def test_images_of_one_name_keep_apart():
 
 
 def test_images_that_differ_in_their_suffix_keep_it():
-    stems = plan_stems(images(("/d/a.png", "a.png"), ("/d/A.jpg", "A.jpg"), ("/d/b.v2.png", "b.v2.png")))
+    stems, refused = plan_stems(
+        images(("/d/a.png", "a.png"), ("/d/A.jpg", "A.jpg"), ("/d/b.v2.png", "b.v2.png"))
+    )
+    assert not refused
     assert [stem.as_posix() for stem in stems.values()] == ["a.png", "A.jpg", "b.v2"]
 
 
-def test_images_that_cannot_be_told_apart_are_refused():
-    with pytest.raises(SonoloopError, match="same mask"):
-        plan_stems(images(("/d/a.png", "a.png"), ("/d/a.jpg", "a.jpg"), ("/d/a.png.tif", "a.png.tif")))
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [
+        (("a.png", "a.jpg", "a.png.tif"), {"a.png.tif"}),
+        (("a.png", "A.png", "b.png"), {"A.png"}),
+        (("\u00e9.png", "e\u0301.png"), {"e\u0301.png"}),
+        (("x/a.png", "X/a.png", "X/b.png"), {"X/a.png"}),
+    ],
+)
+def test_an_image_whose_mask_another_one_has_is_refused_alone(names, refused):
+    stems, told = plan_stems(images(*((f"/d/{name}", name) for name in names)))
+    assert {image.relative.as_posix() for image in told} == refused
+    assert {image.relative.as_posix() for image in stems} == set(names) - refused
+    assert all("same mask as /d/" in str(error) for error in told.values())
 
 
 def test_an_overlay_says_class_model_and_purpose(row):

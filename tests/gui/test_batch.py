@@ -8,7 +8,7 @@ import pytest
 from desk import FakePredictor, picture
 from napari.components import ViewerModel
 from PIL import Image
-from qtpy.QtCore import QThreadPool
+from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication, QScrollArea
 
 from sonoloop.batch import Batch
@@ -104,6 +104,29 @@ def test_it_writes_what_the_command_line_writes(panel, qtbot, images, load, aske
     assert all(
         a.read_bytes() == b.read_bytes() for a, b in zip(ours, theirs, strict=True) if a.suffix == ".png"
     )
+
+
+def test_what_could_not_be_found_or_written_is_told_in_words(panel, qtbot, images, tmp_path):
+    Image.fromarray(picture(seed=20)).save(images / f"{'n' * 247}.png")
+    Image.fromarray(picture(seed=21)).save(images / "<b>\u202ecase.png")
+    (images / "gone.png").symlink_to("nowhere.png")
+    (images / "again").symlink_to(".")
+    said = run(panel, qtbot)
+    assert said.splitlines()[0].startswith("10 of 13 images predicted;")
+    assert "gone.png: is a link to what is not there" in said
+    assert "nnn.png: its mask cannot be written" in said
+    assert "again is a link to" in said
+    assert panel._result.textFormat() == Qt.TextFormat.PlainText
+    assert (tmp_path / "out" / "masks" / "<b>\u202ecase_mask.png").is_file()
+
+
+def test_a_folder_of_somebody_else_is_refused_in_words(panel, qtbot, tmp_path, notices, asked):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predictions.csv").write_text("theirs")
+    run(panel, qtbot)
+    assert "was not written by" in notices[-1]
+    assert not asked, "no model was loaded"
+    assert (tmp_path / "out" / "predictions.csv").read_text() == "theirs"
 
 
 def test_progress_names_the_image_and_cancel_keeps_what_is_done(panel, qtbot, tmp_path, predictor):

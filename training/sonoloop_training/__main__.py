@@ -15,11 +15,17 @@ from types import FrameType
 
 from sonoloop.jobs.events import failure
 from sonoloop.jobs.request import FinetuneRequest, Request, asked_of, read_request
+from sonoloop.library_noise import only_ours_told
 from sonoloop_training.commands import COMMANDS
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; 0 when it is done, 1 when it failed, 130 when it was interrupted."""
+    with only_ours_told():
+        return _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> int:
     # under torchrun every process runs this, and the first speaks for all
     speaks = os.environ.get("RANK", "0") == "0"
     try:
@@ -41,7 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         failed = failure(error)
         if speaks:
-            _say(failed.to_json())
+            try:
+                _say(failed.to_json())
+            except BrokenPipeError:
+                _let_go_of_reader()
         else:
             sys.stderr.write(f"process {os.environ.get('RANK', '0')}: {failed.error}\n")
         if failed.kind == "unforeseen":

@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from sonoloop.plain_text import shown
+
 # Okabe and Ito's colours, told apart by colour-blind eyes too (jfly.uni-koeln.de/color)
 CLASS_COLOURS = {"normal": "#009E73", "benign": "#0072B2", "malignant": "#D55E00"}
 _FIGURE_STYLE = {
@@ -112,5 +114,7 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
+            # names of files may turn a line around, or be no text
+            finalize=lambda value: shown(value, keep="\n") if type(value) is str else value,
         )
         return environment.get_template("page.html").render(title=self._title, parts=self._parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pkgutil import resolve_name
 from typing import Annotated
@@ -10,7 +11,9 @@ from typing import Annotated
 import typer
 
 from sonoloop import __version__
-from sonoloop.errors import SonoloopError
+from sonoloop.cli.console import let_go_of, print_error
+from sonoloop.errors import SonoloopError, describe_system_error
+from sonoloop.library_noise import only_ours_told
 
 # a new one is a file with its function (or a Typer of several), and a line here
 COMMANDS = {
@@ -49,18 +52,41 @@ def make_app() -> typer.Typer:
 
 
 def main() -> int:
-    """Run the command line."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # a file's name may hold what the terminal's encoding does not
-        sys.stdout.reconfigure(errors="backslashreplace")
+    """Run the command line; what a user can meet becomes a message and an exit code here."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a file's name may hold what the terminal's encoding does not
+            stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None:  # it was closed by whoever started us: printing fails, as it should
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    code = 0
     try:
-        make_app()()
-    except SonoloopError as error:
-        print(f"sonoloop: {error}", file=sys.stderr)  # noqa: T201 - the command's answer
-        return 2
+        with only_ours_told():
+            make_app()()
+    except SystemExit as ended:
+        code = _code_of(ended)
     except KeyboardInterrupt:
-        return 130
-    return 0
+        code = 130
+    except BrokenPipeError:
+        code = 1
+    except SonoloopError as error:
+        print_error(str(error))
+        code = 2
+    except (OSError, MemoryError) as error:
+        print_error(describe_system_error(error))
+        code = 2
+    printed = let_go_of(sys.stdout)
+    let_go_of(sys.stderr)
+    return code or int(not printed)
+
+
+def _code_of(ended: SystemExit) -> int:
+    if ended.code is None or isinstance(ended.code, int):
+        return ended.code or 0
+    print_error(str(ended.code))
+    return 1
 
 
 def _print_version(wanted: bool) -> None:

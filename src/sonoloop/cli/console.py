@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import IO, TYPE_CHECKING, Annotated, Any, Self
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.segment import Segment
 
+from sonoloop.errors import SonoloopError
 from sonoloop.jobs import events, request
+from sonoloop.plain_text import shown
 
 if TYPE_CHECKING:
     from sonoloop.store.corrections import CorrectionStore
@@ -23,9 +28,28 @@ if TYPE_CHECKING:
 _PLAIN_EVERY = 30.0
 
 
+class SafeConsole(Console):
+    """A console on which no text of a stranger acts; what cannot be printed is said, or passed over."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render; rich's own control codes are segments of their own."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=shown(segment.text, keep="\n"))
+
+    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - as rich has it
+        """Print; progress that nobody can read ends nothing, a result does."""
+        # in a table or a text rich would leave out what acts, such as a carriage return
+        objects = tuple(shown(one, keep="\n") if isinstance(one, str) else one for one in objects)
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            if not self.stderr:
+                raise _unprinted(error) from error
+
+
 def result_console(width: int = 120) -> Console:
     """Return the console of the result; `width` characters wide where it is no terminal."""
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = SafeConsole(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = width
     return console
@@ -33,8 +57,58 @@ def result_console(width: int = 120) -> Console:
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON holds
     """Print the result as one line of JSON, at once."""
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
+    try:
+        line = json.dumps(value, default=datetime.isoformat, allow_nan=False)
+    except ValueError as error:
+        raise SonoloopError(f"the result cannot be printed as JSON ({error}); leave out --json") from error
+    print_json_line(line)
+
+
+def print_json_line(line: str) -> None:
+    """Print what is JSON already."""
+    # the one character that acts and that JSON leaves as it is
+    _put(line.replace("\x7f", "\\u007f"))
+
+
+def say(text: str) -> None:
+    """Print a line of the result, at once."""
+    _put(shown(text))
+
+
+def _put(line: str) -> None:
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # whoever read it has what they wanted
+    except OSError as error:
+        raise _unprinted(error) from error
+
+
+def print_error(message: str) -> None:
+    """Tell why a command failed; where nobody can read it, its exit code says it."""
+    with suppress(OSError):
+        sys.stderr.write(f"sonoloop: {shown(message)}\n")
+        sys.stderr.flush()
+
+
+def let_go_of(stream: IO[str]) -> bool:
+    """Print what a stream still holds, and say whether it could; else Python would try again at its end."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        return False
+    return True
+
+
+def _unprinted(error: OSError) -> SonoloopError:
+    return SonoloopError(
+        f"the result cannot be printed ({error.strerror or error}); what was written to files stays"
+    )
 
 
 class ProgressConsole:
@@ -49,9 +123,9 @@ class ProgressConsole:
     """
 
     def __init__(self, *columns: ProgressColumn, quiet: bool) -> None:
-        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._console = SafeConsole(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             *columns,
             console=self._console,
@@ -69,18 +143,20 @@ class ProgressConsole:
 
     def __enter__(self) -> Self:
         """Start the bar."""
-        self._bar.start()
+        with suppress(OSError):
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Take the bar away."""
-        self._bar.stop()
+        with suppress(OSError):
+            self._bar.stop()
 
     def notice(self, message: str) -> None:
         """Tell what the user should know and need not act on."""
-        self._console.print(message)
+        self._console.print(shown(message))
 
     def show(self, stage: str, done: int, total: int, *, note: str = "") -> None:
         """Set the bar alone."""
@@ -132,8 +208,7 @@ class EventReport(ProgressConsole):
             with self:
                 for event in training_events(asked):
                     if self._lines:
-                        sys.stdout.write(event.to_json() + "\n")
-                        sys.stdout.flush()
+                        print_json_line(event.to_json())
                     if not self._lines or isinstance(event, events.Job):
                         self.tell(event)
         except KeyboardInterrupt:

@@ -23,7 +23,10 @@ from sonoloop.cli.console import (
     Who,
     Why,
     open_store,
+    print_error,
+    print_json,
     result_console,
+    say,
 )
 from sonoloop.errors import ModelError
 
@@ -42,7 +45,7 @@ _CARD_FIGURES = {"lesion_dice": "Dice", "false_alarms": "normals with a mask", "
 def print_list(overview: ModelComparison, *, as_json: bool) -> None:
     """Print the models table."""
     if as_json:
-        _print_json(
+        print_json(
             {
                 "test_set": None if overview.test_set is None else overview.test_set.number,
                 "groups": 0 if overview.test_set is None else overview.test_set.groups,
@@ -82,7 +85,7 @@ def print_model(
             "looks": [asdict(look) for look in judged],
             "card": None if card is None else json.loads(card.to_json()),
         }
-        _print_json(values)
+        print_json(values)
         return
     console = result_console()
     for name, value in _facts(line, overview, folder, card):
@@ -216,10 +219,6 @@ def _line_to_dict(line: ComparedModel) -> dict[str, Any]:
     }
 
 
-def _print_json(values: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(values, default=datetime.isoformat) + "\n")
-
-
 models = typer.Typer(help="See a project's models, use another one, go back.", no_args_is_help=True)
 
 
@@ -260,7 +259,7 @@ def use(*, model: Model, why: Why, store: Store = None, who: Who = DEFAULT_WHO) 
         row = project.find_model(model)
         with _busy(f"Checking {row.model}"):
             project.promote(row.version, why=why, expected=before.version)
-        typer.echo(
+        say(
             f"{row.model} is in use, in place of {_name(project, before.version)}; to go back: "
             "sonoloop models rollback --why REASON"
         )
@@ -273,9 +272,7 @@ def rollback(*, why: Why, store: Store = None, who: Who = DEFAULT_WHO) -> None:
         before = project.begin()
         with _busy("Checking the model"):
             moved = project.roll_back(why=why)
-        typer.echo(
-            f"{_name(project, moved.version)} is in use again, in place of {_name(project, before.version)}"
-        )
+        say(f"{_name(project, moved.version)} is in use again, in place of {_name(project, before.version)}")
 
 
 @models.command()
@@ -293,7 +290,7 @@ def lock(
     with _open(store, who) as project:
         project.begin()
         row = project.lock_model(None if model is None else project.find_model(model).version, why=why)
-        typer.echo(f"the project is locked to {row.model}; to unlock it: sonoloop models unlock --why REASON")
+        say(f"the project is locked to {row.model}; to unlock it: sonoloop models unlock --why REASON")
 
 
 @models.command()
@@ -301,7 +298,7 @@ def unlock(*, why: Why, store: Store = None, who: Who = DEFAULT_WHO) -> None:
     """Let other models be promoted again."""
     with _open(store, who) as project:
         row = project.unlock_model(why=why)
-        typer.echo(f"the project is no longer locked to {row.model}")
+        say(f"the project is no longer locked to {row.model}")
 
 
 @models.command("import")
@@ -317,7 +314,7 @@ def import_(
     with _open(store, who) as project:
         with _busy("Checking the model"):
             row = project.import_model(source)
-        typer.echo(f"{row.model} is here; to use it: sonoloop models use {row.model} --why REASON")
+        say(f"{row.model} is here; to use it: sonoloop models use {row.model} --why REASON")
 
 
 @models.command()
@@ -335,7 +332,7 @@ def export(
         row = project.find_model(model)
         with _busy("Writing"):
             path = project.export_model(row.version, out or Path(f"{row.model}.zip"))
-        typer.echo(f"{row.model} is in {path}")
+        say(f"{row.model} is in {path}")
 
 
 @models.command()
@@ -360,7 +357,7 @@ def delete(
             if not typer.confirm(question, err=True):
                 raise typer.Exit(130)
         project.delete_model(row.version, why=why)
-        typer.echo(
+        say(
             f"{row.model} is deleted from this machine, for all projects on it; an exported file brings it "
             "back: sonoloop models import FILE"
         )
@@ -375,9 +372,7 @@ def version_in_use(store: str | None, *, who: str = DEFAULT_WHO) -> str:
 def _open(store: str | None, who: str = DEFAULT_WHO) -> Project:
     from sonoloop.project import Project  # noqa: PLC0415 - `--help` loads none of these
 
-    return Project(
-        open_store(store), annotator=who, on_notice=lambda notice: typer.echo(f"sonoloop: {notice}", err=True)
-    )
+    return Project(open_store(store), annotator=who, on_notice=print_error)
 
 
 def _name(project: Project, version: str) -> str:

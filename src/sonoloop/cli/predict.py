@@ -16,6 +16,7 @@ from rich.text import Text
 
 from sonoloop.cli.console import ProgressConsole, interrupts_held, print_json, result_console
 from sonoloop.errors import SonoloopError
+from sonoloop.plain_text import shown
 
 if TYPE_CHECKING:
     from sonoloop.formats.prediction_folder import PredictionRow
@@ -99,7 +100,7 @@ class Report(ProgressConsole):
         for row in self.rows:
             percent = [f"{p:.0%}" for p in (row.p_normal, row.p_benign, row.p_malignant)]
             rest = [str(row.lesions), str(row.lesion_area_px), f"{row.expected_dice:.2f}"]
-            table.add_row(Text(row.image), row.predicted_class, *percent, *rest)
+            table.add_row(Text(shown(row.image)), row.predicted_class, *percent, *rest)
         return table
 
     def _counts(self) -> str:
@@ -187,7 +188,7 @@ def predict(
     if model is not None and store is not None:
         raise SonoloopError("give --model or --store, not both: the store says which model is in use")
     images = Batch.plan(paths, out, overlay=overlay)
-    report = Report(len(images.images), as_json=as_json)
+    report = Report(images.total, as_json=as_json)
     try:
         with report:
             from sonoloop.models.library import load_bundle, load_version  # noqa: PLC0415
@@ -204,6 +205,8 @@ def predict(
                 on_notice=report.notice,
             )
             report.begin()
+            for notice in images.notices:
+                report.notice(f"note: {notice}")
             with closing(images.run(predictor, batch=batch, guard=interrupts_held)) as outcomes:
                 for outcome in outcomes:
                     if isinstance(outcome, Failed):
@@ -218,6 +221,11 @@ def predict(
             f"sonoloop: interrupted; {len(report.rows)} of {report.total} images are done and are in {out}"
         )
         raise typer.Exit(130) from None
+    except SonoloopError:
+        report.name_failures()
+        if report.rows:
+            report.notice(f"sonoloop: {len(report.rows)} of {report.total} images are done and are in {out}")
+        raise
     report.finish(
         out, device=f"{predictor.device} in {predictor.precision}", seconds=time.perf_counter() - start
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sonoloop.cli.console import say
 from sonoloop.errors import SonoloopError
 
 
@@ -26,6 +27,6 @@ def samples(
         for phantom in sample_study():
             write_png(out / f"phantom-{phantom.label}.png", Image.fromarray(phantom.image))
             write_mask(out / f"phantom-{phantom.label}_mask.png", phantom.mask)
-            typer.echo(out / f"phantom-{phantom.label}.png")
+            say(str(out / f"phantom-{phantom.label}.png"))
     except OSError as error:
         raise SonoloopError(f"cannot write into {out} ({error.strerror}); choose another folder") from error

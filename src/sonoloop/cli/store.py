@@ -212,6 +212,7 @@ class RelinkReport(ProgressConsole):
         lines = [f"{len(result.found)} lost files found among {result.images} images{resaved}"]
         if result.unreadable:
             lines.append(f"{_images(result.unreadable)} could not be read")
+        lines += [f"left out: {why}" for why in result.left_out]
         if result.missing:
             ids = [frame_id[:_DIGITS] for frame_id in result.missing]
             lines.append(f"{len(ids)} are not there: {_list(ids)}")

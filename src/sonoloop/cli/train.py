@@ -34,7 +34,9 @@ class TrainingReport(EventReport):
     def __init__(
         self, out: Path, *, as_json: bool, stays: str = "; the same command goes on from the last epoch"
     ) -> None:
-        super().__init__(TextColumn("{task.fields[note]}"), as_json=as_json, lines=True, stays=stays)
+        super().__init__(
+            TextColumn("{task.fields[note]}", markup=False), as_json=as_json, lines=True, stays=stays
+        )
         self._out = out
         self._metrics: dict[str, dict[str, Any]] = {}
         # when the training would end by what was told of it, and in which epoch that was

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,14 @@ _PALETTE = [0, 0, 0, *(part for number in range(1, 256) for part in lesion_colou
 
 def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
     """Write a mask (H, W), 0 background, then one number a lesion; a file there is replaced in one step."""
+    _write(path, encode_mask(mask))
+
+
+def encode_mask(mask: NDArray[np.uint8]) -> bytes:
+    """Return what `write_mask` writes."""
     image = Image.fromarray(np.ascontiguousarray(mask))
     image.putpalette(_PALETTE)
-    write_png(path, image)
+    return encode_png(image)
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
@@ -29,5 +35,16 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 
 def write_png(path: Path, image: Image.Image) -> None:
     """Write a PNG beside its place and move it there, so that no half of a file is ever seen."""
+    _write(path, encode_png(image))
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """Return what `write_png` writes."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
     with whole(path, durable=False) as partial:
-        image.save(partial, format="PNG")
+        partial.write_bytes(data)

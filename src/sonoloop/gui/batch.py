@@ -20,6 +20,7 @@ from sonoloop.gui.launch import viewer_preferences
 from sonoloop.gui.preferences import Device, Preferences
 from sonoloop.gui.widgets import Panel, row, show_problem
 from sonoloop.gui.workers import JobQueue, Projects, ignore
+from sonoloop.plain_text import shown
 
 if TYPE_CHECKING:
     import napari
@@ -52,12 +53,13 @@ class BatchRequest:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """How many of all images were predicted, and which were not, with the reason."""
+    """How many of all images were predicted, which were not, with the reason, and what else to know."""
 
     done: int
     total: int
     failures: tuple[str, ...]
     cancelled: bool
+    notices: tuple[str, ...] = ()
 
 
 class _Reports(QObject):
@@ -112,6 +114,9 @@ class BatchPanel(Panel):
         self._current.setElideMode(Qt.TextElideMode.ElideMiddle)
         self._result.setWordWrap(True)
         self._result.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        for told in (self._current, self._result):
+            # a file may be named as a tag is
+            told.setTextFormat(Qt.TextFormat.PlainText)
         # magicgui's own rows begin each where its label ends
         rows = QFormLayout()
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -172,16 +177,17 @@ class BatchPanel(Panel):
     def _on_told(self, done: int, total: int, name: str) -> None:
         self._bar.setRange(0, total)
         self._bar.setValue(done)
-        self._current.setText(f"{done} of {total}: {name}" if name else "Loading the model…")
-        self._current.setToolTip(name)
+        self._current.setText(f"{done} of {total}: {shown(name)}" if name else "Loading the model…")
+        self._current.setToolTip(shown(name))
 
     def _on_done(self, out: Path, result: BatchResult) -> None:
         lines = [
             f"{'Cancelled: ' if result.cancelled else ''}{result.done} of {result.total} images predicted; "
-            f"masks and predictions.csv are in {out}".replace("/", "/\N{ZERO WIDTH SPACE}")
+            f"masks and predictions.csv are in {shown(str(out))}".replace("/", "/\N{ZERO WIDTH SPACE}")
         ]
         if result.failures:
-            lines += [f"{len(result.failures)} could not be predicted:", *result.failures]
+            lines += [f"{len(result.failures)} could not be predicted:", *map(shown, result.failures)]
+        lines += map(shown, result.notices)
         self._result.setText("\n".join(lines))
         self._result.show()
 
@@ -208,7 +214,7 @@ def predict_folder(
     from sonoloop.batch import Batch, Failed  # noqa: PLC0415
 
     batch = Batch.plan([request.images], request.out, overlay=request.overlay)
-    total, done, failures = len(batch.images), 0, []
+    total, done, failures = batch.total, 0, []
     predictor = load(
         request.model or project.library.find(project.begin().version),
         device=request.device,
@@ -227,7 +233,7 @@ def predict_folder(
             if cancelled.is_set():
                 break
     stopped = cancelled.is_set() and done + len(failures) < total
-    return BatchResult(done, total, tuple(failures), stopped)
+    return BatchResult(done, total, tuple(failures), stopped, tuple(batch.notices))
 
 
 def _load_model(*place: Any, **options: Any) -> Predictor:  # noqa: ANN401 - as `load_model` takes them

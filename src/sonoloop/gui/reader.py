@@ -98,11 +98,12 @@ def _types(frames: Sequence[Frame]) -> list[str]:
 
 
 def _read_folder(folder: Path) -> list[LayerData]:
-    found = find_images([folder])
-    if not found:
+    searched = find_images([folder])
+    found, problems = searched.images, [str(one.error) for one in searched.left_out]
+    total = len(found) + len(problems)
+    if not total:
         raise NotAnImageError(f"{folder.name} holds no PNG, JPEG, TIFF or BMP image; choose another folder")
     layers: list[LayerData] = []
-    problems: list[str] = []
     for image in found[:FOLDER_LIMIT]:
         try:
             layers.append(_read_image(image.path))
@@ -112,7 +113,7 @@ def _read_folder(folder: Path) -> list[LayerData]:
         raise NotAnImageError(f"no image of {folder.name} could be read; the first: {problems[0]}")
     show_first(layers)
     if problems:
-        show_warning(f"{len(problems)} of {len(found)} images could not be read. {problems[0]}")
+        show_warning(f"{len(problems)} of {total} images or folders could not be read. {problems[0]}")
     if len(found) > FOLDER_LIMIT:
         show_info(
             f"Opened the first {FOLDER_LIMIT} of {len(found)} images in {folder.name}. "
@@ -129,7 +130,10 @@ def show_first(layers: list[LayerData]) -> None:
 
 
 def _read_stack(paths: list[Path]) -> LayerData:
-    found = find_images(paths)
+    searched = find_images(paths)
+    for left_out in searched.left_out:
+        raise left_out.error
+    found = searched.images
     if not found:
         raise NotAnImageError("there is no image among the files; masks are not stacked")
     studies = [read_study(image.path) for image in found]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+import unicodedata
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from sonoloop.errors import ImageMissingError, NotAnImageError
+from sonoloop.errors import ImageError, ImageMissingError, NotAnImageError
 from sonoloop.imaging.io import FORMATS, read_study
 from sonoloop.values import Frame
 
@@ -25,6 +28,34 @@ class FoundImage:
 
     path: Path
     relative: Path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LeftOut:
+    """A file or folder below an input whose images are not found, and why."""
+
+    path: Path
+    relative: Path
+    error: ImageError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """The images below files and folders.
+
+    Parameters
+    ----------
+    images : list of FoundImage
+        Each file once, however many links lead to it.
+    left_out : list of LeftOut
+        What could not be searched or is no file; its images are missing.
+    notices : list of str
+        What should be known though nothing is missing: links to folders that are searched already.
+    """
+
+    images: list[FoundImage] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
 
 def is_image_path(path: Path) -> bool:
@@ -52,27 +83,149 @@ def mask_paths(image: Path) -> list[Path]:
     return sorted(p for p in image.parent.iterdir() if pattern.fullmatch(p.name) and is_mask_path(p))
 
 
-def find_images(paths: Iterable[Path]) -> list[FoundImage]:
+def find_images(paths: Iterable[Path]) -> Found:
     """Find the images below files and folders.
 
-    Files are taken as they are, but masks and overlays are left out; folders are searched, in natural order.
-    Each file comes once. With several folders, `relative` starts with the folder's own name.
+    Files are taken as they are, but masks and overlays are left out; folders are searched, in natural order,
+    but for hidden files and folders in them. With several folders, `relative` starts with the folder's own
+    name. Links are followed, and no folder is searched twice.
     """
-    inputs = [Path(path) for path in paths]
-    folders = [path for path in inputs if path.is_dir()]
-    found: dict[Path, FoundImage] = {}
-    for path in inputs:
-        if path.is_dir():
-            prefix = Path(path.resolve().name) if len(folders) > 1 else Path()
-            images = (p for p in path.rglob("*") if is_image_path(p) and not is_overlay_path(p))
-            files = sorted((p for p in images if p.is_file()), key=natural_order)
-            for file in files:
-                found.setdefault(file.resolve(), FoundImage(file, prefix / file.relative_to(path)))
-        elif not path.exists():
-            raise ImageMissingError(f"there is no file or folder {path}; check the path")
+    inputs = [(path, _look(path)) for path in map(Path, paths)]
+    several = sum(stat.S_ISDIR(found.st_mode) for _, found in inputs) > 1
+    search = _Search()
+    for path, found in inputs:
+        if stat.S_ISDIR(found.st_mode):
+            prefix = Path(path.resolve().name) if several else Path()
+            search.search(_Folder(path, prefix, _identify(path, found)))
         elif not (is_mask_path(path) or is_overlay_path(path)):
-            found.setdefault(path.resolve(), FoundImage(path, Path(path.name)))
-    return list(found.values())
+            search.take(path, Path(path.name), found)
+    return search.found
+
+
+def _look(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        if path.is_symlink():
+            raise ImageMissingError(
+                f"{path} is a link to what is not there; repair it, or leave it out"
+            ) from error
+        raise ImageMissingError(f"there is no file or folder {path}; check the path") from error
+    except OSError as error:
+        raise ImageMissingError(
+            f"{path} cannot be looked at ({error.strerror}); check the path and its permissions"
+        ) from error
+
+
+Identity = tuple[int, int] | str
+
+
+def _identify(path: Path, found: os.stat_result) -> Identity:
+    # some network disks number nothing
+    return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder to search."""
+
+    path: Path
+    relative: Path
+    identity: Identity
+
+
+class _Search:
+    """What was found until now; links wait until the folders that lie there themselves are searched."""
+
+    def __init__(self) -> None:
+        self.found = Found()
+        self._files: set[Identity] = set()
+        self._folders: dict[Identity, Path] = {}
+        self._links: deque[_Folder] = deque()
+
+    def search(self, root: _Folder) -> None:
+        """Search a folder, those below it, and then those that links in it lead to."""
+        before = len(self.found.images)
+        self._links.append(root)
+        while self._links:
+            folder = self._links.popleft()
+            searched = self._folders.get(folder.identity)
+            if searched is None:
+                self._search_real(folder)
+            elif folder is not root:
+                self.found.notices.append(f"{folder.path} is a link to {searched}, which is searched once")
+        self.found.images[before:] = sorted(
+            self.found.images[before:], key=lambda image: natural_order(image.path)
+        )
+
+    def take(self, path: Path, relative: Path, found: os.stat_result) -> None:
+        """Take an image file that was looked at."""
+        if not stat.S_ISREG(found.st_mode):
+            why = NotAnImageError(f"{path.name} is no file but a pipe, a socket or a device; leave it out")
+            self.found.left_out.append(LeftOut(path, relative, why))
+            return
+        identity = os.path.realpath(path)
+        if identity not in self._files:
+            self._files.add(identity)
+            self.found.images.append(FoundImage(path, relative))
+
+    def _search_real(self, top: _Folder) -> None:
+        waiting = [top]
+        while waiting:
+            folder = waiting.pop()
+            if folder.identity in self._folders:
+                continue
+            self._folders[folder.identity] = folder.path
+            try:
+                with os.scandir(folder.path) as entries:
+                    for entry in entries:
+                        if not entry.name.startswith("."):
+                            waiting.extend(self._look_at(entry, folder))
+            except OSError as error:
+                why = ImageMissingError(
+                    f"{folder.path.name} is a folder that cannot be searched ({error.strerror}); "
+                    "check its permissions, or leave it out"
+                )
+                self.found.left_out.append(LeftOut(folder.path, folder.relative, why))
+
+    def _look_at(self, entry: os.DirEntry[str], folder: _Folder) -> list[_Folder]:
+        """Take an entry of a folder if it is an image; give it back if it is a folder of the same tree."""
+        path, relative = Path(entry.path), folder.relative / entry.name
+        is_image = is_image_path(path) and not is_overlay_path(path)
+        # a link that leads nowhere may have led to a folder
+        counts = is_image or not path.suffix
+        try:
+            is_folder = entry.is_dir()
+            counts = counts or is_folder
+            # most files are nothing to us, and on a network disk a look at each takes long
+            if not (counts or entry.is_symlink()):
+                return []
+            found = path.stat()
+        except OSError as error:
+            if counts:
+                self.found.left_out.append(LeftOut(path, relative, _describe(path, error)))
+            return []
+        if not stat.S_ISDIR(found.st_mode):
+            if is_image:
+                self.take(path, relative, found)
+            return []
+        below = _Folder(path, relative, _identify(path, found))
+        if not entry.is_symlink():
+            return [below]
+        target = os.path.realpath(path)
+        if Path(os.path.realpath(folder.path)).is_relative_to(target):
+            self.found.notices.append(f"{path} is a link to {target}, in which it lies; it is not followed")
+        else:
+            self._links.append(below)
+        return []
+
+
+def _describe(path: Path, error: OSError) -> ImageMissingError:
+    if path.is_symlink() and isinstance(error, FileNotFoundError):
+        return ImageMissingError(f"{path.name} is a link to what is not there; repair it, or remove it")
+    return ImageMissingError(
+        f"{path.name} cannot be looked at ({error.strerror}); check it and its permissions"
+    )
 
 
 def natural_order(path: Path) -> list[tuple[int, int | str]]:
@@ -82,8 +235,8 @@ def natural_order(path: Path) -> list[tuple[int, int | str]]:
 
 
 def fold_case(path: Path) -> str:
-    """Key by which two paths are one to file systems that ignore case."""
-    return path.as_posix().casefold()
+    """Key by which two paths are one to file systems that ignore case, or how an accent is composed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path.as_posix()).casefold())
 
 
 def read(path: str | os.PathLike[str]) -> list[Frame]:
@@ -92,7 +245,8 @@ def read(path: str | os.PathLike[str]) -> list[Frame]:
     Parameters
     ----------
     path : str or path
-        A PNG, JPEG, TIFF or BMP file, or a folder; masks in a folder (``..._mask.png``) are left out.
+        A PNG, JPEG, TIFF or BMP file, or a folder; masks in a folder (``..._mask.png``) and what is hidden
+        are left out.
 
     Returns
     -------
@@ -102,10 +256,15 @@ def read(path: str | os.PathLike[str]) -> list[Frame]:
     Raises
     ------
     ImageError
-        If there is none, or one cannot be read; the message names the file and what to do.
+        If there is none, or a file or folder cannot be read; the message names it and what to do.
     """
     place = Path(path)
-    files = [image.path for image in find_images([place])] if place.is_dir() else [place]
+    files = [place]
+    if place.is_dir():
+        found = find_images([place])
+        for left_out in found.left_out:
+            raise left_out.error
+        files = [image.path for image in found.images]
     if not files:
         raise NotAnImageError(f"{place.name} holds no PNG, JPEG, TIFF or BMP image; choose another folder")
     return [frame for file in files for frame in read_study(file).frames]

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
-from sonoloop.errors import MissingFilesError, SonoloopError
+from sonoloop.errors import MissingFilesError, SonoloopError, describe_system_error
 from sonoloop.jobs.wire import build, to_json
 
 T = TypeVar("T")
@@ -330,6 +330,8 @@ def failure(error: BaseException) -> Failed:
             return Failed(error=str(error))
         case ImportError():
             return Failed(error=f'{error}; training needs: pip install "napari-sonoloop[train]"')
+        case OSError() | MemoryError():
+            return Failed(error=describe_system_error(error))
         case _:
             return Failed(error=f"{type(error).__name__}: {error}", kind="unforeseen")
 

@@ -309,6 +309,8 @@ class Relinked:
     resaved: tuple[str, ...]
     # who have no file, neither where it was nor where was searched
     missing: tuple[str, ...]
+    # folders and files that could not be searched, and why
+    left_out: tuple[str, ...] = ()
 
 
 def known_frames(store: Database) -> dict[str, str]:
@@ -323,7 +325,8 @@ def relink(places: Places, folder: Path, known: Mapping[str, str]) -> Iterator[S
 
     A frame whose file is where it was and still has its pixels stays there.
     """
-    images = find_images([folder])
+    searched = find_images([folder])
+    images = searched.images
     by_pixels: dict[str, list[str]] = {}
     for frame_id, pixels_hash in known.items():
         by_pixels.setdefault(pixels_hash, []).append(frame_id)
@@ -360,6 +363,7 @@ def relink(places: Places, folder: Path, known: Mapping[str, str]) -> Iterator[S
         found=tuple(sorted(found | resaved)),
         resaved=tuple(sorted(resaved - found)),
         missing=tuple(sorted(frame_id for frame_id in known if not _is_file(places.find(frame_id)))),
+        left_out=tuple(str(one.error) for one in searched.left_out),
     )
 
 

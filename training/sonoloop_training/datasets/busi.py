@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sonoloop.errors import TrainingError
-from sonoloop.imaging.image_files import find_images, mask_paths
+from sonoloop.imaging.image_files import find_images, is_image_path, mask_paths
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets.groups import FindGroups, group_samples
 from sonoloop_training.datasets.sample import Sample, class_folders, subfolder
@@ -79,16 +79,21 @@ def _list_classes(root: Path) -> list[Sample]:
             raise TrainingError(
                 f"{root} has no folder {label!r}; give the folder that holds benign, malignant, normal"
             )
+        found = find_images([folders[label]])
+        # an image that is left out is named when it is read; a folder would be missed by nobody
+        for left_out in found.left_out:
+            if not is_image_path(left_out.path):
+                raise TrainingError(str(left_out.error)) from left_out.error
         samples += [
             Sample(
-                name=found.path.stem,
+                name=image.path.stem,
                 dataset="busi",
-                image=found.path,
-                masks=tuple(mask_paths(found.path)),
+                image=image.path,
+                masks=tuple(mask_paths(image.path)),
                 label=label,
-                group=f"busi/{found.path.stem}",
+                group=f"busi/{image.path.stem}",
             )
-            for found in find_images([folders[label]])
+            for image in (*found.images, *found.left_out)
         ]
     if not samples:
         raise TrainingError(f"{root} holds no images; unpack the dataset into it")

@@ -17,6 +17,7 @@ from sonoloop.jobs.request import EvaluateRequest
 from sonoloop.models.card import Head
 from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
 from sonoloop.models.predictor import Predictor
+from sonoloop.plain_text import to_cell
 from sonoloop.store.metrics import RESAMPLES
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets import Sample, find_datasets
@@ -252,7 +253,9 @@ def cases_table(models: Sequence[Scored]) -> str:
     rows = [_row(model, score, leaked) for model, scores, leaked in models for score in scores]
     table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     table.writeheader()
-    table.writerows(rows)
+    table.writerows(
+        {name: to_cell(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows
+    )
     return text.getvalue()
 
 
