@@ -165,12 +165,9 @@ def _facts(
                 f"{figures.groups} groups",
             )
         )
-    for part, metrics in (card.metrics if card is not None else {}).items():
-        told = [
-            f"{title} {_card_figure(metrics[key])}"
-            for key, title in _CARD_FIGURES.items()
-            if isinstance(metrics, dict) and isinstance(metrics.get(key), dict)
-        ]
+    for part in card.metrics if card is not None else ():
+        reached = card.figures(part)
+        told = [f"{title} {reached[key]}" for key, title in _CARD_FIGURES.items() if key in reached]
         if told:
             facts.append((f"its card, {part}", ", ".join(told)))
     return facts
@@ -193,12 +190,6 @@ def _with_interval(figure: Figure | None) -> str:
 
 def _percent(figure: Figure | None) -> str:
     return "-" if figure is None else f"{figure.value:.0%}"
-
-
-def _card_figure(figure: dict[str, Any]) -> str:
-    interval = figure.get("ci95")
-    told = "" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
-    return f"{figure['value']:.3f}{told}"
 
 
 def _day(when: datetime) -> str:
