@@ -97,7 +97,7 @@ def _name_aside(path: Path, ending: str) -> Path:
 def _lives(process: int) -> bool:
     import psutil  # noqa: PLC0415 - needed where something was left
 
-    return psutil.pid_exists(process)
+    return bool(psutil.pid_exists(process))
 
 
 def _remove(path: Path) -> None:

@@ -165,8 +165,7 @@ def _facts(
                 f"{figures.groups} groups",
             )
         )
-    for part in card.metrics if card is not None else ():
-        reached = card.figures(part)
+    for part, reached in () if card is None else ((part, card.figures(part)) for part in card.metrics):
         told = [f"{title} {reached[key]}" for key, title in _CARD_FIGURES.items() if key in reached]
         if told:
             facts.append((f"its card, {part}", ", ".join(told)))

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import cast
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from sonoloop.atomic import whole
@@ -127,7 +128,7 @@ def unpack(source: Path, folder: Path) -> None:
         raise BundleError(f"there is no file or folder {source}; check the path") from error
     except OSError as error:
         raise BundleError(f"{source.name} cannot be read ({error.strerror}); check the path") from error
-    with _Bounded(file.detach()) as bounded:
+    with _Bounded(cast("io.BufferedReader", file).detach()) as bounded:
         _unpack(bounded, source.name, folder)
 
 

@@ -219,6 +219,7 @@ class Card:
         for name, hint in _SNAPSHOT.items():
             if self.snapshot.get(name) is not None:
                 check_type(f"snapshot.{name}", hint, self.snapshot[name])
+        check_type("snapshot.recipe.split", Mapping | None, (self.snapshot.get("recipe") or {}).get("split"))
         for part in self.metrics:
             # each is looked at
             self.figures(part)
@@ -226,9 +227,8 @@ class Card:
     def figures(self, part: str) -> dict[str, CardFigure]:
         """Give by name what the model reached on a part, such as "test"; what is no figure is left out."""
         told = self.metrics.get(part)
-        if not isinstance(told, Mapping):
-            return {}
-        read = {name: _read_figure(f"metrics.{part}.{name}", value) for name, value in told.items()}
+        check_type(f"metrics.{part}", Mapping | None, told)
+        read = {name: _read_figure(f"metrics.{part}.{name}", value) for name, value in (told or {}).items()}
         return {name: figure for name, figure in read.items() if figure is not None}
 
     @property
@@ -294,14 +294,14 @@ def _check_curve(name: str, curve: Mapping[str, list[float]]) -> None:
 def _read_figure(name: str, told: Any) -> CardFigure | None:  # noqa: ANN401 - whatever JSON holds
     """Read a measure; None for one without a value, and for what is none, such as a table of counts."""
     check_type(name, float | Mapping | list | None, told)
-    if not isinstance(told, Mapping):
-        return CardFigure(told) if isinstance(told, int | float) else None
-    value, ends = told.get("value"), told.get("ci95")
-    check_type(f"{name}.value", float | None, value)
-    check_type(f"{name}.ci95", list[float] | None, ends)
-    if ends is not None and len(ends) != 2:
-        raise ValueError(f"{name}.ci95 must be two numbers, got {show(ends)}")
-    return None if value is None else CardFigure(value, *(ends or ()))
+    if not isinstance(told, Mapping) or "value" not in told:
+        return None
+    for key, hint in (("value", float | None), ("ci95", list[float] | None), ("n", float | None)):
+        check_type(f"{name}.{key}", hint, told.get(key))
+    ends = told.get("ci95")
+    if ends is not None and (len(ends) != 2 or ends[0] > ends[1]):
+        raise ValueError(f"{name}.ci95 must be two numbers in order, got {show(ends)}")
+    return None if told["value"] is None else CardFigure(told["value"], *(ends or ()))
 
 
 def _parse_format(told: Any) -> tuple[int, int]:  # noqa: ANN401 - whatever JSON holds
@@ -310,7 +310,8 @@ def _parse_format(told: Any) -> tuple[int, int]:  # noqa: ANN401 - whatever JSON
         return 1, 0
     parts = _FORMAT.fullmatch(told) if isinstance(told, str) else None
     if parts is None or int(parts[1]) != _MAJOR:
-        raise ModelError(f"its format is {str(told)[:20]}, this Sonoloop reads {FORMAT}; update Sonoloop")
+        shown = show(told).strip("'")
+        raise ModelError(f"its format is {shown}, this Sonoloop reads {FORMAT}; update Sonoloop")
     return int(parts[1]), int(parts[2])
 
 

@@ -77,7 +77,7 @@ def _read_header(data: bytes) -> dict[str, Mapping[str, Any]]:
         raise ValueError(f"it has {len(data):,} bytes, and its list of tensors {length:,}")
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"its list of tensors has {length:,} bytes, more than {MAX_HEADER_BYTES:,}")
-    header = parse_json(data[8 : 8 + length])
+    header: dict[str, Mapping[str, Any]] = parse_json(data[8 : 8 + length])
     check_type("its list of tensors", Mapping[str, Mapping[str, Any]], header)
     header.pop("__metadata__", None)
     for name, told in header.items():
