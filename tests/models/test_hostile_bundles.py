@@ -17,7 +17,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from sonoloop.errors import BundleError, SonoloopError
+from sonoloop.errors import BundleError
 from sonoloop.models.bundle import CARD, WEIGHTS, read_bundle, save_bundle
 from sonoloop.models.card import Card, ModelSpec, read_card, shipped_folder
 from sonoloop.models.networks import build_network

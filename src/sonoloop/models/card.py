@@ -86,8 +86,10 @@ class ModelSpec:
             raise ValueError(f"size must be a multiple of 32 from 32 to {MAX_SIZE}, got {self.size}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-        allowed = library.arguments.get(self.architecture, library.arguments.get("", {}))
-        check_arguments(allowed, self.arguments, self.architecture)
+        allowed = library.arguments.get(self.architecture, library.arguments.get(""))
+        # an architecture that is not there is the builder's to refuse
+        if allowed is not None or not library.arguments:
+            check_arguments(allowed or {}, self.arguments, self.architecture)
 
     @property
     def heads(self) -> tuple[Head, ...]:
