@@ -25,7 +25,7 @@ from sonoloop.cli.console import (
     open_store,
     result_console,
 )
-from sonoloop.errors import ModelError
+from sonoloop.errors import BundleError, ModelError
 
 if TYPE_CHECKING:
     from sonoloop.models.card import Card
@@ -237,7 +237,10 @@ def show(*, model: Model, store: Store = None, as_json: AsJson = False) -> None:
         try:
             folder = project.library.find(row.version)
             card = read_card(folder)
-        except ModelError:  # not on this machine, or damaged
+        except BundleError as error:
+            folder, card = None, None
+            typer.echo(f"sonoloop: {row.model} is damaged: {error}", err=True)
+        except ModelError:  # not on this machine
             folder, card = None, None
         print_model(project.store, row, folder=folder, card=card, as_json=as_json)
 
