@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Barrier
@@ -100,3 +102,21 @@ def test_whatever_name_a_disk_takes_is_written(tmp_path, name):
     temporary.touch()
     sweep(path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_in_a_folder_is_swept_by_the_next_one_that_writes_there(tmp_path):
+    code = """
+import os, sys
+from pathlib import Path
+from sonoloop.atomic import whole
+with whole(Path(sys.argv[1]) / "x_mask.png") as temporary:
+    temporary.write_text("half")
+    os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    of_others = [tmp_path / name for name in (".note.tmp", ".a.12.tmp", f".x.{os.getpid()}.ab12cd34.tmp")]
+    for path in of_others:
+        path.write_text("mine")
+    write_whole(tmp_path / "other.txt", "done")
+    assert {*tmp_path.iterdir()} == {*of_others, tmp_path / "other.txt"}

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
 # a longer name with what is added to it might be too long for a disk on which it is not
 _LONGEST = 100
+# as `_name_aside` and `sonoloop.models.library` name what is not finished, with the process that makes it
+_ASIDE = re.compile(r"\..+\.(\d{1,9})\.\w{8}\.(?:gone\.)?tmp")
+# a process that old is another one with the same number
+_LEFT_SECONDS = 86400
+_SWEPT: set[Path] = set()
 
 
 @contextmanager
@@ -22,6 +29,9 @@ def whole(path: Path, *, durable: bool = True) -> Iterator[Path]:
     A file that is there already stays until the new one is on the disk, and where the block fails. Without
     `durable` half a file is never seen either, but a power cut may lose it.
     """
+    if path.parent not in _SWEPT:
+        _SWEPT.add(path.parent)
+        sweep_left(path.parent)
     temporary = _name_aside(path, "tmp")
     try:
         yield temporary
@@ -60,6 +70,17 @@ def sweep(path: Path) -> None:
         _remove(left)
 
 
+def sweep_left(folder: Path) -> None:
+    """Remove what processes that live no more left half written, or half removed, in a folder."""
+    with suppress(OSError):
+        for path in list(folder.glob(".*.tmp")):
+            if named := _ASIDE.fullmatch(path.name):
+                # another process may sweep at the same time
+                with suppress(OSError):
+                    if not _lives(int(named[1])) or time.time() - path.lstat().st_mtime > _LEFT_SECONDS:
+                        _remove(path)
+
+
 def sync_folder(folder: Path) -> None:
     """Have the disk keep a folder's list of files: a rename itself must survive power loss."""
     if os.name != "posix":
@@ -81,8 +102,14 @@ def _shorten(name: str) -> str:
     return name if len(encoded) <= _LONGEST else hashlib.sha256(encoded).hexdigest()[:16]
 
 
+def _lives(process: int) -> bool:
+    import psutil  # noqa: PLC0415 - needed where something was left
+
+    return bool(psutil.pid_exists(process))
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -267,6 +267,14 @@ def test_showing_a_model_tells_its_record(models, store, tiny):
     assert "its card, test: Dice" in " ".join(models("show", SHIPPED).out.split())
 
 
+def test_a_model_whose_card_is_damaged_is_shown_and_said_to_be(models, tiny, folder):
+    (folder / tiny / "card.json").write_text('{"metrics": "good"}')
+    said = models("show", tiny)
+    assert said.code == 0
+    assert f"{tiny} is damaged: the card of the model {tiny}" in said.err
+    assert "on this machine: no" in " ".join(said.out.split())
+
+
 def test_the_list_is_json_too(models, tiny):
     values = json.loads(models("list", "--json").out)
     assert [(line["model"], line["in_use"], line["from"]) for line in values["models"]] == [

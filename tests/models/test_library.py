@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import stat
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_LZMA, ZipFile, ZipInfo
 
+import numpy as np
 import pytest
 import torch
 
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.models import library as library_module
-from sonoloop.models.archive import copy_members, verify_files
+from sonoloop.models.archive import copy_members, unpack, verify_files
 from sonoloop.models.bundle import CARD, WEIGHTS, Card, save_bundle
 from sonoloop.models.card import read_card, shipped_card, shipped_folder
 from sonoloop.models.library import Library, bundle_folder, load_version
@@ -185,6 +191,81 @@ def test_what_a_killed_copy_left_is_swept_away_later(library, folder):
     (library.folder / read_card(folder).model / WEIGHTS).unlink()
     library.add(folder)
     assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    "use", [Library.versions, lambda library: library.import_(library.folder / "no.zip")]
+)
+def test_what_a_killed_process_left_is_swept_at_the_next_use(library, use):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    others = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    for name in (f".tiny-1.{ended.pid}.ab12cd34.tmp", f".a.{ended.pid}.ab12cd34.gone.tmp"):
+        (library.folder / name).mkdir(parents=True)
+        (library.folder / name / CARD).write_text("{")
+    kept = library.folder / f".import.{others.pid}.a_12cd34.tmp"
+    kept.mkdir()
+    (library.folder / f".link.{ended.pid}.ab12cd34.tmp").symlink_to(kept)
+    with suppress(BundleError):
+        use(library)
+    others.communicate(b"\n")
+    assert list(library.folder.iterdir()) == [kept]
+
+
+def special(path: Path, kind: str) -> None:
+    """Put what is no file, or too large to be one of ours, at a path."""
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "sparse":
+        with path.open("wb") as file:
+            file.truncate(40 << 30)
+    elif kind == "socket":
+        # a name of at most 100 characters
+        with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):
+            server.bind(path.name)
+    else:
+        path.symlink_to(kind)
+
+
+SPECIAL = ["pipe", "folder", "sparse", "socket", "/dev/zero", "/dev/nowhere"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no pipes")
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("name", [CARD, WEIGHTS, "split.json"])
+def test_what_is_no_file_of_a_bundle_is_named_at_once(library, folder, name, kind):
+    special(folder / name, kind)
+    with pytest.raises(BundleError, match=name):
+        library.import_(folder)
+    with pytest.raises(BundleError, match=name):
+        library.add(folder)
+    shutil.copytree(folder, library.folder / "broken", symlinks=True, copy_function=shutil.move)
+    assert shipped_card().version in library.versions()
+    assert library.load(shipped_card().version)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no pipes")
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_what_is_no_archive_is_named_at_once(library, tmp_path, kind):
+    special(tmp_path / "a.zip", kind)
+    with pytest.raises(BundleError, match=r"a\.zip|model a"):
+        library.import_(tmp_path / "a.zip")
+    assert not library.folder.exists() or names(library.folder) == set()
+
+
+def test_a_card_and_weights_may_be_links_to_files(library, folder, tmp_path):
+    version = read_card(folder).version
+    for name in (CARD, WEIGHTS, "split.json", "history.json"):
+        (folder / name).rename(tmp_path / name)
+        (folder / name).symlink_to(tmp_path / name)
+    added = library.import_(folder)
+    # what nobody judges could be any file
+    assert names(added) == {CARD, WEIGHTS, "split.json"}
+    assert not any(path.is_symlink() for path in added.iterdir())
+    assert library.load(version).version == version
 
 
 def test_the_shipped_model_is_there_without_a_copy_and_stays_after_an_upgrade(library, monkeypatch, tmp_path):
@@ -448,6 +529,54 @@ def test_only_what_an_export_writes_is_unpacked(library, archive):
     assert names(library.import_(archive)) == {CARD, WEIGHTS, "split.json", "history.json"}
 
 
+@pytest.mark.parametrize("packing", [ZIP_BZIP2, ZIP_LZMA])
+def test_an_archive_is_packed_in_the_ordinary_way(library, archive, packing):
+    with ZipFile(archive) as file:
+        members = {info.filename: file.read(info) for info in file.infolist()}
+    with ZipFile(archive, "w", packing) as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    with pytest.raises(BundleError, match="packed in a way of its own"):
+        library.import_(archive)
+
+
+def test_an_archive_that_unpacks_to_far_more_is_refused(library, archive):
+    with ZipFile(archive) as file:
+        members = {info.filename: file.read(info) for info in file.infolist()}
+    with ZipFile(archive, "w", ZIP_DEFLATED) as file:
+        for name, data in members.items():
+            file.writestr(name, bytes(30 << 20) if name.endswith(WEIGHTS) else data)
+    with pytest.raises(
+        BundleError, match=r"weights\.safetensors in tiny\.zip unpacks from .* to 30 MiB, more than"
+    ):
+        library.import_(archive)
+
+
+def test_a_list_of_members_without_end_is_not_read(library, archive):
+    with ZipFile(archive, "a") as file:
+        for number in range(40_000):
+            info = ZipInfo(f"{number}")
+            info.comment = b" " * 100
+            file.writestr(info, b"")
+    with pytest.raises(BundleError, match="its list of members is too long"):
+        library.import_(archive)
+
+
+def test_a_damaged_archive_is_refused_wherever_it_is_damaged(archive, tmp_path):
+    data = archive.read_bytes()
+    rng = np.random.default_rng(0)
+    # headers, where most can go wrong, lie at both ends
+    places = [*rng.integers(0, 200, 60), *(len(data) - rng.integers(1, 500, 150))]
+    for number, place in enumerate(places):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << rng.integers(0, 8)
+        archive.write_bytes(damaged)
+        with suppress(BundleError):  # a date may change, and a comment
+            folder = tmp_path / f"{number}"
+            folder.mkdir()
+            unpack(archive, folder)
+
+
 def folder_of(members) -> str:
     return next(iter(members)).split("/")[0]
 
@@ -482,6 +611,6 @@ def test_a_model_whose_list_of_who_trained_it_cannot_be_read_is_not_let_in(libra
 def test_a_model_with_a_parent_that_is_no_version_is_not_let_in(library, folder, parent):
     values = json.loads((folder / CARD).read_text())
     (folder / CARD).write_text(json.dumps(values | {"parent": parent}))
-    with pytest.raises(BundleError, match="parent must be a version"):
+    with pytest.raises(BundleError, match=r"parent must be (a version|text)"):
         library.import_(folder)
     assert not library.folder.exists()

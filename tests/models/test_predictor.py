@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from sonoloop.batch import Failed, Predicted, predict_images
 from sonoloop.errors import ConstantImageError, DeviceError, ModelError, NotFiniteImageError
 from sonoloop.imaging.grey import frame_from_array
+from sonoloop.imaging.image_files import FoundImage
 from sonoloop.imaging.phantom import phantom
 from sonoloop.models.bundle import Bundle
 from sonoloop.models.devices import autocast_dtype, choose_device
 from sonoloop.models.predictor import Predictor
+from sonoloop.models.tta import average_classes
 
 
 def frames(*shapes: tuple[int, int]):
@@ -121,6 +125,88 @@ def test_frames_with_nothing_to_see_are_refused(bundle):
     bad[2, 2] = np.nan
     with pytest.raises(NotFiniteImageError):
         predictor.predict(frame_from_array(bad, name="bad"))
+
+
+class Odd(torch.nn.Module):
+    """Answers with `value` where an image has a white corner."""
+
+    def __init__(self, head: str, value: float) -> None:
+        super().__init__()
+        self.head, self.value = head, value
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        lesion, classes = images * 20, torch.zeros(len(images), 3)
+        odd = images[:, 0, 0, 0] > 0
+        (lesion if self.head == "lesion" else classes)[odd] = self.value
+        return lesion, classes
+
+
+def with_corner(corner: int) -> np.ndarray:
+    pixels = np.random.default_rng(0).integers(0, 99, (64, 64), np.uint8)
+    pixels[:9, :9] = corner
+    return pixels
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("head", ["lesion", "classes"])
+def test_an_answer_that_is_no_number_fails_that_image_by_its_name(bundle, head, value):
+    predictor = Predictor(Bundle(bundle.card, Odd(head, value)), device="cpu", views=1)
+    good, bad = (frame_from_array(with_corner(c), name=f"{c}.png") for c in (0, 255))
+    with pytest.raises(ModelError, match=r"answer of the model tiny-\w+ to 255\.png holds what is no number"):
+        predictor.predict_batch([good, bad])
+    assert np.isfinite(predictor.predict(good).lesion).all()
+    found = [FoundImage(Path(name), Path(name)) for name in ("0", "255", "1")]
+    outcomes = predict_images(
+        found,
+        predictor,
+        batch=8,
+        read=lambda path: frame_from_array(with_corner(int(path.name)), name=f"{path}.png"),
+    )
+    assert [type(outcome) for outcome in outcomes] == [Predicted, Failed, Predicted]
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 1, 8, 8), "answers in the shapes"),
+        ((1, 1, 64), "answers in the shapes"),
+        (None, "cannot compute"),
+    ],
+)
+def test_an_engine_that_answers_otherwise_is_told_by_the_models_name(bundle, monkeypatch, shape, message):
+    predictor = Predictor(bundle, device="cpu", views=1)
+
+    def run(_):
+        if shape is None:
+            raise IndexError("index out of range in self")
+        return torch.zeros(shape), torch.zeros(1, 3)
+
+    monkeypatch.setattr(predictor.engine, "run", run)
+    with pytest.raises(ModelError, match=f"the model tiny-.*{message}"):
+        predictor.predict(frames((64, 64))[0])
+
+
+def test_what_overflows_in_reduced_precision_is_computed_again_in_float32(bundle):
+    class Overflowing(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            reduced = torch.is_autocast_enabled("cpu")
+            return images * (torch.inf if reduced else 20), torch.zeros(len(images), 3)
+
+    predictor = Predictor(Bundle(bundle.card, Overflowing()), device="cpu")
+    predictor.engine._dtype = torch.float16
+    assert predictor.predict(frame_from_array(bright_square(), name="a")).lesions == 1
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("temperature", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize(
+    "logits", [[3e38, -3e38, 0], [3e38, 3e38, 3e38], [-3e38, -3e38, -3e38], [0, 1e-45, 1]]
+)
+def test_classes_of_extreme_logits_are_probabilities(kind, temperature, logits):
+    classes = np.asarray(average_classes(kind(np.float32([[logits]])), temperature))
+    assert np.isfinite(classes).all()
+    assert classes.min() >= 0
+    assert classes.sum() == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize(

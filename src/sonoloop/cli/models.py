@@ -28,7 +28,7 @@ from sonoloop.cli.console import (
     result_console,
     say,
 )
-from sonoloop.errors import ModelError
+from sonoloop.errors import BundleError, ModelError
 
 if TYPE_CHECKING:
     from sonoloop.models.card import Card
@@ -168,12 +168,8 @@ def _facts(
                 f"{figures.groups} groups",
             )
         )
-    for part, metrics in (card.metrics if card is not None else {}).items():
-        told = [
-            f"{title} {_card_figure(metrics[key])}"
-            for key, title in _CARD_FIGURES.items()
-            if isinstance(metrics, dict) and isinstance(metrics.get(key), dict)
-        ]
+    for part, reached in () if card is None else ((part, card.figures(part)) for part in card.metrics):
+        told = [f"{title} {reached[key]}" for key, title in _CARD_FIGURES.items() if key in reached]
         if told:
             facts.append((f"its card, {part}", ", ".join(told)))
     return facts
@@ -196,12 +192,6 @@ def _with_interval(figure: Figure | None) -> str:
 
 def _percent(figure: Figure | None) -> str:
     return "-" if figure is None else f"{figure.value:.0%}"
-
-
-def _card_figure(figure: dict[str, Any]) -> str:
-    interval = figure.get("ci95")
-    told = "" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
-    return f"{figure['value']:.3f}{told}"
 
 
 def _day(when: datetime) -> str:
@@ -246,7 +236,10 @@ def show(*, model: Model, store: Store = None, as_json: AsJson = False) -> None:
         try:
             folder = project.library.find(row.version)
             card = read_card(folder)
-        except ModelError:  # not on this machine, or damaged
+        except BundleError as error:
+            folder, card = None, None
+            typer.echo(f"sonoloop: {row.model} is damaged: {error}", err=True)
+        except ModelError:  # not on this machine
             folder, card = None, None
         print_model(project.store, row, folder=folder, card=card, as_json=as_json)
 

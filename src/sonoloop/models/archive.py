@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import shutil
 import stat
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import cast
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from sonoloop.atomic import whole
@@ -24,6 +27,8 @@ from sonoloop.models.card import (
     shipped_folder,
 )
 from sonoloop.models.manifest import SPLIT, Manifest, bundle_manifest
+from sonoloop.models.schema import show
+from sonoloop.regular_files import name_size, open_regular
 
 _BESIDE = re.compile(r"(?!(?:con|prn|aux|nul|com\d|lpt\d)\.)[a-z0-9][a-z0-9_-]{0,60}\.(?:json|toml)")
 
@@ -41,17 +46,22 @@ def most_bytes(name: str) -> int | None:
 
 
 def copy_members(source: Path, target: Path) -> None:
-    """Copy the files of a bundle to a folder that is there and empty; links are followed by nobody."""
+    """Copy the files of a bundle to a folder that is there and empty.
+
+    A link is followed where what it leads to is judged by its content: a card, weights and who trained the
+    model. Others would carry any file along.
+    """
     for path in sorted(source.iterdir()):
         most = most_bytes(path.name)
-        if most is None or path.is_symlink() or not path.is_file():
+        if most is None or (path.name not in _JUDGED and (path.is_symlink() or not path.is_file())):
             continue
-        if path.stat().st_size > most:
+        try:
+            file = open_regular(path, most=most)
+        except OSError as error:
             raise BundleError(
-                f"{path.name} of the model {source.name} has {path.stat().st_size:,} bytes, "
-                f"more than {most:,}"
-            )
-        with path.open("rb") as file, (target / path.name).open("xb") as copy:
+                f"{path.name} of the model {source.name} cannot be read ({error.strerror})"
+            ) from error
+        with file, (target / path.name).open("xb") as copy:
             shutil.copyfileobj(file, copy)
 
 
@@ -60,7 +70,7 @@ def verify_files(folder: Path) -> Card:
     card = read_card(folder)
     digest = hashlib.sha256()
     try:
-        with (folder / WEIGHTS).open("rb") as file:
+        with open_regular(folder / WEIGHTS, most=MAX_WEIGHTS_BYTES) as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
     except OSError as error:
@@ -76,9 +86,14 @@ def verify_files(folder: Path) -> Card:
 
 
 MAX_MEMBERS = 1000
+MAX_ARCHIVE_BYTES = MAX_WEIGHTS_BYTES + MAX_BESIDE_BYTES
+# of the list of members, which is read whole
+_MAX_LIST_BYTES = 4 << 20
+_MAX_RATIO = 100
 _BLOCK = 1 << 20
 # what may leave the house; anything else beside a model stays
 _LEAVES = (CARD, WEIGHTS, SPLIT, "history.json")
+_JUDGED = (CARD, WEIGHTS, SPLIT)
 # any date will do: the same model gives the same file
 _DATE = (2020, 1, 1, 0, 0, 0)
 
@@ -108,20 +123,38 @@ def unpack(source: Path, folder: Path) -> None:
     `read_bundle` judges them. The archive is refused whole for one member that is unsafe.
     """
     try:
-        archive = ZipFile(source)
+        file = open_regular(source, most=MAX_ARCHIVE_BYTES)
     except FileNotFoundError as error:
         raise BundleError(f"there is no file or folder {source}; check the path") from error
+    except OSError as error:
+        raise BundleError(f"{source.name} cannot be read ({error.strerror}); check the path") from error
+    with _Bounded(cast("io.BufferedReader", file).detach()) as bounded:
+        _unpack(bounded, source.name, folder)
+
+
+class _Bounded(io.BufferedReader):
+    """A zip file whose list of members is of a bounded length: `zipfile` reads that at once."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        most = _MAX_LIST_BYTES + 1
+        data = super().read(most if size is None or size < 0 else min(size, most))
+        if len(data) == most:
+            raise BadZipFile("its list of members is too long")
+        return data
+
+
+def _unpack(file: _Bounded, name: str, folder: Path) -> None:
+    try:
+        archive = ZipFile(file)
     except (BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise BundleError(
-            f"{source.name} is no zip file, or damaged ({error}); export or copy it again"
-        ) from error
+        raise BundleError(f"{name} is no zip file, or damaged ({error}); export or copy it again") from error
     with archive:
-        for info, name in _list_members(archive, source.name):
-            _read_member(archive, info, folder / name, source.name)
+        for info, member in _list_members(archive, name):
+            _read_member(archive, info, folder / member, name)
 
 
 def _write_member(archive: ZipFile, path: Path, member: str) -> None:
-    if not path.is_file():
+    if not path.is_file() or (path.is_symlink() and path.name not in _JUDGED):
         return
     info = ZipInfo(member, _DATE)
     info.external_attr = (stat.S_IFREG | 0o644) << 16
@@ -134,7 +167,7 @@ def _write_member(archive: ZipFile, path: Path, member: str) -> None:
             listed = bundle_manifest(path.parent) or Manifest()
             archive.writestr(info, listed.without_names(public).to_json())
         return
-    with path.open("rb") as file, archive.open(info, "w") as copy:
+    with open_regular(path, most=most_bytes(path.name) or 0) as file, archive.open(info, "w") as copy:
         while block := file.read(_BLOCK):
             copy.write(block)
 
@@ -159,8 +192,13 @@ def _list_members(archive: ZipFile, name: str) -> list[tuple[ZipInfo, str]]:
                 f"{path.name} in {name} unpacks to {info.file_size:,} bytes, more than {most:,}; "
                 "nothing was imported"
             )
+        if info.file_size > _MAX_RATIO * info.compress_size + (1 << 20):
+            raise BundleError(
+                f"{path.name} in {name} unpacks from {name_size(info.compress_size)} to "
+                f"{name_size(info.file_size)}, more than {_MAX_RATIO} times as much; nothing was imported"
+            )
         if path.name in taken:
-            raise BundleError(f"{name} has {path} twice; export the model again")
+            raise BundleError(f"{name} has {show(str(path))} twice; export the model again")
         taken[path.name] = info
     return [(info, member) for member, info in taken.items()]
 
@@ -169,28 +207,40 @@ def _check_member(info: ZipInfo, name: str) -> PurePosixPath:
     path = PurePosixPath(info.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or not path.parts or ":" in path.parts[0]:
         raise BundleError(
-            f"{name} has a member {info.filename!r}, whose path is not safe; nothing was imported"
+            f"{name} has a member {show(info.filename)}, whose path is not safe; nothing was imported"
         )
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-        raise BundleError(f"{name} has {info.filename}, which is a link or no file; nothing was imported")
+        raise BundleError(
+            f"{name} has {show(info.filename)}, which is a link or no file; nothing was imported"
+        )
     if info.flag_bits & 0x1:
         raise BundleError(f"{name} is encrypted; unpack it by hand and import the folder")
+    if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise BundleError(f"{show(info.filename)} in {name} is packed in a way of its own; export it again")
     return path
 
 
 def _read_member(archive: ZipFile, info: ZipInfo, target: Path, name: str) -> None:
-    left = info.file_size
-    try:
-        with archive.open(info) as file, target.open("xb") as copy:
-            # one byte more than promised would show that the promise was false
-            while block := file.read(min(_BLOCK, left + 1)):
-                left -= len(block)
-                if left < 0:
-                    break
-                copy.write(block)
-    except (BadZipFile, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
-        raise BundleError(
-            f"{info.filename} in {name} is damaged ({error}); export or copy it again"
-        ) from error
+    left, member = info.file_size, f"{target.name} in {name}"
+    with ExitStack() as stack:
+        with _damaged(member):
+            file = stack.enter_context(archive.open(info))
+        copy = stack.enter_context(target.open("xb"))
+        while left >= 0:
+            with _damaged(member):
+                # one byte more than promised would show that the promise was false
+                block = file.read(min(_BLOCK, left + 1))
+            if not block:
+                break
+            left -= len(block)
+            copy.write(block)
     if left:
-        raise BundleError(f"{info.filename} in {name} is damaged (wrong size); export or copy it again")
+        raise BundleError(f"{member} is damaged (wrong size); export or copy it again")
+
+
+@contextmanager
+def _damaged(member: str) -> Iterator[None]:
+    try:
+        yield
+    except (BadZipFile, RuntimeError, ValueError, OSError, EOFError, zlib.error) as error:
+        raise BundleError(f"{member} is damaged ({error}); export or copy it again") from error

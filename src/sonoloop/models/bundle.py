@@ -9,14 +9,14 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from sonoloop.atomic import whole
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.models.card import CARD, FORMAT, MAX_WEIGHTS_BYTES, WEIGHTS, Card, read_bundle_file, read_card
-from sonoloop.models.networks import build_network, outline_network
+from sonoloop.models.networks import build_network, outline_network, try_shapes
+from sonoloop.models.weights import check_weights, has_computed, read_weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +74,7 @@ def seal(card: Card, network: nn.Module) -> Card:
 
 
 def _seal(card: Card, data: bytes) -> Card:
-    _check_finite(safetensors.torch.load(data), card.name)
+    check_weights(safetensors.torch.load(data), card.name)
     # a model that is made of one of an older format is of this one
     written = FORMAT if card.format == 1 else card.format
     return replace(card, weights_sha256=hashlib.sha256(data).hexdigest(), format=written)
@@ -99,27 +99,24 @@ def read_bundle(folder: Path) -> Bundle:
             f"the weights of the model {name} are not those its card names; copy or install it again"
         )
     try:
-        state = safetensors.torch.load(data)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise BundleError(f"the weights of the model {name} are no safetensors: {error}") from error
-    _check_finite(state, name)
-    try:
-        # no memory is taken before the shapes are known to fit
+        # no memory is taken before all is known to fit
         network = outline_network(card.spec)
-        state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-        if others := set(state) ^ set(network.state_dict()):
-            raise ModelError(f"{len(others)} tensors too many or too few, such as {min(others)}")
-        network.load_state_dict(state, assign=True)
-        if any(buffer.is_meta for buffer in network.buffers()):
-            # buffers that are computed and not stored
+        state = read_weights(data, network.state_dict(), name)
+        try_shapes(network, card.spec)
+        if has_computed(network):
             network = build_network(card.spec)
-            network.load_state_dict(state)
+            _check_computed(network, state, name)
+        network.load_state_dict(state, assign=True)
+    except BundleError:
+        raise
     except (RuntimeError, ModelError) as error:
-        raise BundleError(f"the weights of the model {name} do not fit its network: {error}") from error
+        raise BundleError(f"the model {name} cannot be used: {error}") from error
     return Bundle(card, network.to(memory_format=torch.channels_last).eval())
 
 
-def _check_finite(state: Mapping[str, torch.Tensor], name: str) -> None:
-    bad = [key for key, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if bad:
-        raise BundleError(f"weights of the model {name} are NaN or infinite, the first in {bad[0]}")
+def _check_computed(network: nn.Module, state: Mapping[str, torch.Tensor], name: str) -> None:
+    """Refuse stored indices that are not those of the network: others would point beside its tensors."""
+    for key, buffer in network.named_buffers():
+        told = state.get(key, buffer)
+        if not (buffer.is_floating_point() or key.endswith("num_batches_tracked")) and not told.equal(buffer):
+            raise BundleError(f"the model {name} has other indices in {key} than its network: it is damaged")

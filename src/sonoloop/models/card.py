@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +13,13 @@ from typing import Any, Literal
 import platformdirs
 
 from sonoloop.errors import BundleError, ModelError
+from sonoloop.models.arguments import CLASSIFIERS, PLAIN_UNET, SEGMENTERS, Arguments, check_arguments
+from sonoloop.models.schema import check_fields, check_type, check_values, parse_json, show
+from sonoloop.regular_files import read_regular
 from sonoloop.values import CLASSES
 
 MAX_SIZE = 2048
-_LIBRARY_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_LIBRARY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 Head = Literal["lesion", "classes"]
 
@@ -29,14 +31,20 @@ class NetworkLibrary:
     builder: str
     heads: tuple[Head, ...] = ("lesion", "classes")
     has_encoder: bool = False
+    # what a specification may set, by architecture; "" stands for all that are not named
+    arguments: Mapping[str, Arguments] = field(default_factory=dict)
 
 
 # a new one is its builder and a line here
 LIBRARIES = {
-    "smp": NetworkLibrary(builder="sonoloop.models.networks:build_segmenter", has_encoder=True),
-    "timm": NetworkLibrary(builder="sonoloop.models.networks:build_classifier", heads=("classes",)),
+    "smp": NetworkLibrary(
+        builder="sonoloop.models.networks:build_segmenter", has_encoder=True, arguments=SEGMENTERS
+    ),
+    "timm": NetworkLibrary(
+        builder="sonoloop.models.networks:build_classifier", heads=("classes",), arguments={"": CLASSIFIERS}
+    ),
     "torchvision": NetworkLibrary(builder="sonoloop.models.networks:build_fcn"),
-    "plain": NetworkLibrary(builder="sonoloop.models.networks:build_plain_unet"),
+    "plain": NetworkLibrary(builder="sonoloop.models.networks:build_plain_unet", arguments={"": PLAIN_UNET}),
 }
 
 
@@ -54,26 +62,34 @@ class ModelSpec:
     size: int = 256
     # before the class head
     dropout: float = 0.2
-    # passed on to the architecture, for instance ``decoder_channels``
+    # of the architecture, for instance ``decoder_channels``; see `sonoloop.models.arguments`
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.library not in LIBRARIES:
-            raise ValueError(f"library must be one of {', '.join(LIBRARIES)}, got {self.library!r}")
-        has_encoder = LIBRARIES[self.library].has_encoder
-        if self.encoder and not has_encoder:
-            raise ValueError(f"only networks of smp have an encoder to choose, got {self.encoder!r}")
-        named = ("architecture", "encoder") if has_encoder else ("architecture",)
-        for name in named:
+            raise ValueError(f"library must be one of {', '.join(LIBRARIES)}, got {show(self.library)}")
+        library = LIBRARIES[self.library]
+        if self.encoder and not library.has_encoder:
+            raise ValueError(
+                f"encoder must be empty for {self.library}: only networks of smp have an encoder to choose, "
+                f"got {show(self.encoder)}"
+            )
+        for name in ("architecture", "encoder") if library.has_encoder else ("architecture",):
             # timm would fetch "hf-hub:..." from the network, and read any folder after "local-dir:"
-            if not _LIBRARY_NAME.fullmatch(str(getattr(self, name))):
+            if not _LIBRARY_NAME.fullmatch(getattr(self, name)):
                 raise ValueError(
-                    f"{name} must be a plain name of letters, digits, _, . and -, got {getattr(self, name)!r}"
+                    f"{name} must be a plain name of letters, digits, _, . and -, "
+                    f"got {show(getattr(self, name))}"
                 )
-        if type(self.size) is not int or not 32 <= self.size <= MAX_SIZE or self.size % 32:
+        if not 32 <= self.size <= MAX_SIZE or self.size % 32:
             raise ValueError(f"size must be a multiple of 32 from 32 to {MAX_SIZE}, got {self.size}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        allowed = library.arguments.get(self.architecture, library.arguments.get(""))
+        # an architecture that is not there is the builder's to refuse
+        if allowed is not None or not library.arguments:
+            check_arguments(allowed or {}, self.arguments, self.architecture)
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -90,13 +106,16 @@ class ModelSpec:
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ModelError(f"unknown in the model's specification: {', '.join(unknown)}; update Sonoloop")
+            told = ", ".join(unknown)[:_SHOWN_NAMES]
+            raise ModelError(f"unknown in the model's specification: {told}; update Sonoloop")
         try:
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise ModelError(f"the model's specification is wrong: {error}") from error
 
 
+# how many characters of a list of keys a message holds
+_SHOWN_NAMES = 200
 # major and minor; the first was the number 1
 FORMAT = "2.0"
 CARD, WEIGHTS = "card.json", "weights.safetensors"
@@ -107,6 +126,38 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _VERSION = re.compile(r"[0-9a-f]{64}")
 _AGAIN = "export the model again where it was made"
 _FORMAT = re.compile(r"(\d{1,4})\.(\d{1,4})")
+
+
+# what a card's numbers may be, both ends included; outside they would blank every mask in silence
+RANGES = {
+    "threshold": (0.01, 0.99),
+    # from the lowest probability that the likeliest of three classes has; above 1 nothing is gated
+    "normal_gate": (0.33, 1.01),
+    "min_area": (0.0, 0.2),
+    "temperature": (0.01, 100.0),
+}
+_MAX_POINTS = 1000
+# of what a card says of its training: what is read again, and of which type
+_SNAPSHOT: Mapping[str, Any] = {
+    "datasets": list[str],
+    "leaked": bool,
+    "members_sha256": str,
+    "recipe": Mapping[str, Any],
+    "split_sha256": str,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CardFigure:
+    """A measure in a card, and the ends of its 95 % interval where it has one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        interval = "" if self.low is None else f" [{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.value:.3f}{interval}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,27 +196,42 @@ class Card:
     _sha256: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        for each in fields(self):
+            if each.init and each.name != "spec":
+                check_values(each.name, getattr(self, each.name))
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f"name must be lower-case letters, digits, - and _, got {self.name!r}")
+            raise ValueError(f"name must be lower-case letters, digits, - and _, got {show(self.name)}")
+        if self.weights_sha256 and not _VERSION.fullmatch(self.weights_sha256):
+            raise ValueError(f"weights_sha256 must be 64 hex digits, got {show(self.weights_sha256)}")
         if tuple(self.classes) != CLASSES:
-            raise ValueError(f"classes must be {', '.join(CLASSES)}, got {', '.join(map(str, self.classes))}")
+            raise ValueError(f"classes must be {', '.join(CLASSES)}, got {', '.join(self.classes)[:80]}")
         if self.views not in (1, 2, 4):
             raise ValueError(f"views must be 1, 2 or 4, got {self.views}")
-        for name, low, high in (("threshold", 0, 1), ("normal_gate", 0, 1.01), ("min_area", -1, 1)):
-            value = getattr(self, name)
-            if not (isinstance(value, int | float) and low < value < high):
-                raise ValueError(f"{name} must be between {max(low, 0)} and 1, got {value!r}")
-        if not (isinstance(self.temperature, int | float) and 0 < self.temperature < 100):
-            raise ValueError(f"temperature must be between 0 and 100, got {self.temperature!r}")
-        if self.parent is not None and not (isinstance(self.parent, str) and _VERSION.fullmatch(self.parent)):
-            raise ValueError(f"parent must be a version, 64 hex digits, got {str(self.parent)[:80]!r}")
-        _check_tables(self)
-        for curve in self.agreement.values():
-            x, y = curve["x"], curve["y"]
-            if not x or len(x) != len(y) or x != sorted(x):
-                raise ValueError("each line of agreement needs as many x as y, and x in order")
-            if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in (*x, *y)):
-                raise ValueError("the points of a line of agreement lie between 0 and 1")
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must be between {low:g} and {high:g}, got {getattr(self, name)!r}")
+        if self.parent is not None and not _VERSION.fullmatch(self.parent):
+            raise ValueError(f"parent must be a version, 64 hex digits, got {show(self.parent)}")
+        self._check_tables()
+
+    def _check_tables(self) -> None:
+        for views, curve in self.agreement.items():
+            _check_curve(f"agreement.{views}", curve)
+        for name, hint in _SNAPSHOT.items():
+            if self.snapshot.get(name) is not None:
+                check_type(f"snapshot.{name}", hint, self.snapshot[name])
+        check_type("snapshot.recipe.split", Mapping | None, (self.snapshot.get("recipe") or {}).get("split"))
+        for part in self.metrics:
+            # each is looked at
+            self.figures(part)
+
+    def figures(self, part: str) -> dict[str, CardFigure]:
+        """Give by name what the model reached on a part, such as "test"; what is no figure is left out."""
+        told = self.metrics.get(part)
+        check_type(f"metrics.{part}", Mapping | None, told)
+        read = {name: _read_figure(f"metrics.{part}.{name}", value) for name, value in (told or {}).items()}
+        return {name: figure for name, figure in read.items() if figure is not None}
 
     @property
     def version(self) -> str:
@@ -188,17 +254,24 @@ class Card:
     @classmethod
     def from_json(cls, data: bytes) -> Card:
         """Read a card: defaults for what an older one lacks, and what a newer minor format adds is kept."""
-        values = json.loads(data.decode("utf-8"), parse_constant=_refuse_number)
+        values = parse_json(data)
         if not isinstance(values, dict):
             raise TypeError("a card is a JSON object")
-        _refuse_infinite("", values)
         major, minor = _parse_format(values.get("format"))
         known = {f.name for f in fields(cls)} - _NOT_WRITTEN
         extra = {key: values.pop(key) for key in sorted(values.keys() - known)}
         missing = sorted({"name", "spec"} - values.keys())
         if missing or (extra and minor <= _MINOR):
-            raise ValueError(f"missing {missing}, unknown {[*extra]}")
-        values["spec"] = ModelSpec.from_dict(values["spec"])
+            raise ValueError(f"missing {missing}, unknown {[*extra]}"[:_SHOWN_NAMES])
+        check_type("spec", Mapping[str, Any], values["spec"])
+        try:
+            values["spec"] = ModelSpec(**values["spec"])
+        except TypeError:
+            # it names the keys that nobody knows
+            values["spec"] = ModelSpec.from_dict(values["spec"])
+        except ValueError as error:
+            raise ValueError(f"spec.{error}") from error
+        check_type("classes", list[str], values.get("classes", []))
         values["classes"] = tuple(values.get("classes", CLASSES))
         card = cls(**values, extra=extra)
         if major > 1:
@@ -210,43 +283,37 @@ _NOT_WRITTEN = {"extra", "_sha256"}
 _MAJOR, _MINOR = map(int, FORMAT.split("."))
 
 
-def _refuse_number(told: str) -> None:
-    raise ValueError(f"{told} is no number that a card may hold")
+def _check_curve(name: str, curve: Mapping[str, list[float]]) -> None:
+    if name.rpartition(".")[2] not in ("1", "2", "4") or curve.keys() != {"x", "y"}:
+        raise ValueError(f"{name} must be a line x and y of 1, 2 or 4 views, got {show(dict(curve))}")
+    x, y = curve["x"], curve["y"]
+    if not 0 < len(x) == len(y) <= _MAX_POINTS or list(x) != sorted(x):
+        raise ValueError(f"{name} needs as many x as y, at most {_MAX_POINTS}, and x in order")
+    if not all(0 <= value <= 1 for value in (*x, *y)):
+        raise ValueError(f"the points of {name} lie between 0 and 1")
 
 
-def _check_tables(card: Card) -> None:
-    """Refuse a card whose tables are something else."""
-    for name in ("snapshot", "metrics", "libraries"):
-        value = getattr(card, name)
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{name} must be a table of values, got {str(value)[:80]!r}; {_AGAIN}")
-    for name, value in card.libraries.items():
-        if not isinstance(value, str):
-            raise ValueError(
-                f"the version of {name} in libraries must be text, got {str(value)[:80]!r}; {_AGAIN}"
-            )
-
-
-def _refuse_infinite(name: str, value: Any) -> None:  # noqa: ANN401 - whatever JSON holds
-    """Refuse a number that is too large to be kept, such as 1e999, by its name."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name} is a number too large for a card; {_AGAIN}")
-    within: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, dict):
-        within = value.items()
-    elif isinstance(value, list):
-        within = enumerate(value)
-    for key, each in within:
-        _refuse_infinite(f"{name}.{key}" if name else key, each)
+def _read_figure(name: str, told: Any) -> CardFigure | None:  # noqa: ANN401 - whatever JSON holds
+    """Read a measure; None for one without a value, and for what is none, such as a table of counts."""
+    check_type(name, float | Mapping | list | None, told)
+    if not isinstance(told, Mapping) or "value" not in told:
+        return None
+    for key, hint in (("value", float | None), ("ci95", list[float] | None), ("n", float | None)):
+        check_type(f"{name}.{key}", hint, told.get(key))
+    ends = told.get("ci95")
+    if ends is not None and (len(ends) != 2 or ends[0] > ends[1]):
+        raise ValueError(f"{name}.ci95 must be two numbers in order, got {show(ends)}")
+    return None if told["value"] is None else CardFigure(told["value"], *(ends or ()))
 
 
 def _parse_format(told: Any) -> tuple[int, int]:  # noqa: ANN401 - whatever JSON holds
     """Give major and minor of a format that this Sonoloop reads."""
-    if told == 1:
+    if type(told) is int and told == 1:
         return 1, 0
     parts = _FORMAT.fullmatch(told) if isinstance(told, str) else None
     if parts is None or int(parts[1]) != _MAJOR:
-        raise ValueError(f"its format is {told}, this Sonoloop reads {FORMAT}; update Sonoloop")
+        shown = show(told).strip("'")
+        raise ModelError(f"its format is {shown}, this Sonoloop reads {FORMAT}; update Sonoloop")
     return int(parts[1]), int(parts[2])
 
 
@@ -254,21 +321,18 @@ def read_card(folder: Path) -> Card:
     """Read a bundle's card, and nothing of its weights."""
     try:
         return Card.from_json(read_bundle_file(folder / CARD, MAX_CARD_BYTES))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ModelError) as error:
-        if isinstance(error, BundleError):
-            raise
+    except BundleError:
+        raise
+    except ModelError as error:
         raise BundleError(f"the card of the model {folder.name} cannot be used: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"the card of the model {folder.name} cannot be used: {error}; {_AGAIN}") from error
 
 
 def read_bundle_file(path: Path, most: int) -> bytes:
     """Read a file of a bundle."""
     try:
-        size = path.stat().st_size
-        if size > most:
-            raise BundleError(
-                f"{path.name} of the model {path.parent.name} has {size:,} bytes, more than {most:,}"
-            )
-        return path.read_bytes()
+        return read_regular(path, most=most)
     except OSError as error:
         raise BundleError(
             f"the model {path.parent.name} has no readable {path.name} ({error.strerror}); "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import threading
@@ -11,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sonoloop.atomic import remove_whole, whole
+from sonoloop.atomic import remove_whole, sweep_left, whole
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.models.archive import copy_members, pack, unpack, verify_files
 from sonoloop.models.card import (
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from sonoloop.models.bundle import Bundle
 
 _TEMPORARY = ".tmp"
-# a copy takes seconds: what is older was left by a process that was killed
+# of an older Sonoloop, whose names do not tell the process; a copy takes seconds
 _LEFT_OVER_SECONDS = 3600
 _ADDING = threading.Lock()
 
@@ -129,12 +130,15 @@ class Library:
     def import_(self, source: Path) -> Path:
         """Add a model from a zip file, a bundle's folder or its card; it is not trusted."""
         source = source.parent if source.name == CARD else source
-        if source.is_dir():
+        if os.path.isdir(source):  # noqa: PTH112 - a name that is too long is none
             return self._add_checked(source)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".", suffix=_TEMPORARY, dir=self.folder) as scratch:
-                folder = Path(scratch) / source.stem
+            self._sweep()
+            # named for `sweep_left`
+            prefix = f".import.{os.getpid()}."
+            with tempfile.TemporaryDirectory(prefix=prefix, suffix=_TEMPORARY, dir=self.folder) as scratch:
+                folder = Path(scratch) / (source.stem.strip(".") or "model")
                 folder.mkdir()
                 unpack(source, folder)
                 return self._add_checked(folder)
@@ -170,10 +174,18 @@ class Library:
 
     def folders(self) -> Iterator[Path]:
         """Give the folder of each model in the library, in order."""
-        if not self.folder.is_dir():
+        self._sweep()
+        try:
+            paths = sorted(self.folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
             return
-        for path in sorted(self.folder.iterdir()):
-            if not path.name.startswith(".") and (path / CARD).is_file():
+        except OSError as error:
+            raise BundleError(
+                f"the models in {self.folder} cannot be listed ({error.strerror}); allow reading that folder"
+            ) from error
+        for path in paths:
+            # those that cannot be looked into are none
+            if not path.name.startswith(".") and os.path.isfile(path / CARD):  # noqa: PTH113
                 yield path
 
     def _is_whole(self, folder: Path, card: Card) -> bool:
@@ -189,10 +201,11 @@ class Library:
         return there.version == card.version
 
     def _sweep(self) -> None:
-        for path in self.folder.glob(f".*{_TEMPORARY}"):
-            # another process may sweep at the same time
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > _LEFT_OVER_SECONDS:
+        """Remove what processes that were killed left."""
+        sweep_left(self.folder)
+        with suppress(OSError):
+            for path in list(self.folder.glob(f".*{_TEMPORARY}")):
+                if time.time() - path.lstat().st_mtime > _LEFT_OVER_SECONDS:
                     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -221,7 +234,7 @@ def bundle_folder(name_or_path: str | Path | None = None) -> Path:
     path = Path(name_or_path)
     if path.name == CARD:
         path = path.parent
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - a name that is too long is none
         return path
     own = {folder.name: folder for folder in Library().folders()}
     if str(name_or_path) in own:

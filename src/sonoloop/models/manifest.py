@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -12,6 +13,8 @@ from typing import Any, Literal, get_args
 
 from sonoloop.errors import BundleError, TrainingError
 from sonoloop.models.card import MAX_BESIDE_BYTES, read_bundle_file
+from sonoloop.models.schema import parse_json
+from sonoloop.regular_files import read_regular
 from sonoloop.values import Frame
 
 SPLIT = "split.json"
@@ -113,7 +116,7 @@ class Manifest:
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
         """Read the content of a ``split.json``: for each part a list of members, or of names."""
-        told = json.loads(text)
+        told = parse_json(text)
         parts = {part: told.get(part, []) for part in PARTS}
         for part, entries in parts.items():
             if not isinstance(entries, list):
@@ -143,7 +146,7 @@ class Manifest:
 def read_manifest(path: Path) -> Manifest:
     """Read a split: a list for each of "train", "validation" and "test"; see `Member` for its entries."""
     try:
-        return Manifest.from_json(path.read_text(encoding="utf-8"))
+        return Manifest.from_json(read_regular(path, most=MAX_BESIDE_BYTES))
     except OSError as error:
         raise TrainingError(f"cannot read the split {path} ({error.strerror}); check the path") from error
     except _WRONG_FORM as error:
@@ -155,7 +158,8 @@ def read_manifest(path: Path) -> Manifest:
 
 def bundle_manifest(folder: Path) -> Manifest | None:
     """Read who trained the model in a bundle's folder; None where it does not say."""
-    if not (folder / SPLIT).is_file():
+    # a link that leads nowhere, and what is no file, are not nothing
+    if not os.path.lexists(folder / SPLIT):
         return None
     try:
         return Manifest.from_json(read_bundle_file(folder / SPLIT, MAX_BESIDE_BYTES))

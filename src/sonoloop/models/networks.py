@@ -10,49 +10,93 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from sonoloop.errors import ModelError
-from sonoloop.models.card import LIBRARIES, ModelSpec
+from sonoloop.models.arguments import SEGMENTERS
+from sonoloop.models.card import LIBRARIES, MAX_WEIGHTS_BYTES, ModelSpec
 from sonoloop.values import CLASSES
+
+# in half precision they fill the largest weights file that is read
+MAX_PARAMETERS = MAX_WEIGHTS_BYTES // 2
 
 
 def build_network(spec: ModelSpec) -> nn.Module:
     """Build the network of a specification, with random weights.
 
     It takes (B, 1, S, S) in [-1, 1] and gives lesion logits (B, 1, S, S), or None where it only classifies,
-    and class logits (B, 3).
+    and class logits (B, 3). One that is too large is refused before memory is taken.
     """
-    build: Callable[[ModelSpec], nn.Module] = resolve_name(LIBRARIES[spec.library].builder)
-    try:
-        network = build(spec)
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError, AssertionError) as error:
-        on = f" on {spec.encoder}" if spec.encoder else ""
-        raise ModelError(f"cannot build {spec.architecture}{on} of {spec.library}: {error}") from error
-    return network.to(memory_format=torch.channels_last)
+    outline_network(spec)
+    return _build(spec).to(memory_format=torch.channels_last)
 
 
 def outline_network(spec: ModelSpec) -> nn.Module:
-    """Build a network for its names and shapes: without memory, on the meta device, where it can be."""
+    """Build a network for its names and shapes, on the meta device: without memory, and in a second."""
+    with torch.device("meta"), _KeepingNumbers():
+        network = _build(spec)
+    tensors = [*network.parameters(), *network.buffers()]
+    if (count := sum(tensor.numel() for tensor in tensors)) > MAX_PARAMETERS:
+        raise ModelError(
+            f"{_name(spec)} has {count:,} weights, more than {MAX_PARAMETERS:,}; take a smaller one"
+        )
+    return network.to("meta")
+
+
+def try_shapes(network: nn.Module, spec: ModelSpec) -> None:
+    """Refuse an outlined network whose answers to an image have other shapes than those of a prediction."""
+    if any(isinstance(module, nn.RNNBase) for module in network.modules()):
+        return  # minutes, since the meta device unrolls them; what is wrong is told for each image
     try:
-        with torch.device("meta"):
-            return build_network(spec)
-    except ModelError as error:
-        # some compute with numbers while they are built, as smp's MixTransformer does: there it has none
-        if not isinstance(error.__cause__, RuntimeError):
-            raise
-    return build_network(spec)
+        with torch.device("meta"), torch.inference_mode():
+            lesion, classes = network.eval()(torch.zeros(1, 1, spec.size, spec.size))
+        shapes = [None if lesion is None else tuple(lesion.shape), tuple(classes.shape)]
+    except Exception as error:  # networks raise whatever they come upon
+        fault = str(error).partition("\n")[0] or type(error).__name__
+        raise ModelError(f"{_name(spec)} cannot compute images of {spec.size} pixels: {fault}") from error
+    wanted = [(1, 1, spec.size, spec.size) if "lesion" in spec.heads else None, (1, len(CLASSES))]
+    if shapes != wanted:
+        raise ModelError(f"the answers of {_name(spec)} have the shapes {shapes}, not {wanted}")
+
+
+class _KeepingNumbers(TorchFunctionMode):
+    """Computes numbers that shape a network on the CPU, as smp's MixTransformer does its drop rates."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
+        if function is torch.linspace:
+            kwargs = {**(kwargs or {}), "device": "cpu"}
+        return function(*args, **(kwargs or {}))
+
+
+def _build(spec: ModelSpec) -> nn.Module:
+    build: Callable[[ModelSpec], nn.Module] = resolve_name(LIBRARIES[spec.library].builder)
+    try:
+        return build(spec)
+    except ModelError:
+        raise
+    except Exception as error:  # the libraries raise whatever they come upon
+        fault = str(error).partition("\n")[0] or type(error).__name__
+        raise ModelError(f"cannot build {_name(spec)} of {spec.library}: {fault}") from error
+
+
+def _name(spec: ModelSpec) -> str:
+    return f"{spec.architecture} on {spec.encoder}" if spec.encoder else spec.architecture
 
 
 def build_segmenter(spec: ModelSpec) -> nn.Module:
     """Build a network of segmentation-models-pytorch."""
     import segmentation_models_pytorch as smp  # noqa: PLC0415 - seconds to import
+    import timm  # noqa: PLC0415
 
-    architecture = getattr(smp, spec.architecture, None)
-    if not (isinstance(architecture, type) and issubclass(architecture, nn.Module)):
+    architecture = getattr(smp, spec.architecture, None) if spec.architecture in SEGMENTERS else None
+    if architecture is None:
         raise ModelError(
             f"segmentation_models_pytorch has no architecture {spec.architecture!r}; "
             "it has Unet, UnetPlusPlus, FPN, DeepLabV3Plus, Segformer and others"
         )
+    theirs = spec.encoder.removeprefix("tu-")
+    if spec.encoder not in smp.encoders.encoders and (theirs == spec.encoder or not timm.is_model(theirs)):
+        raise ValueError(f"neither it nor timm has an encoder {spec.encoder!r}")
     network: nn.Module = architecture(
         encoder_name=spec.encoder,
         encoder_weights=None,
@@ -87,6 +131,8 @@ def build_classifier(spec: ModelSpec) -> nn.Module:
     """Build a classifier of timm."""
     import timm  # noqa: PLC0415 - a second to import
 
+    if not timm.is_model(spec.architecture):
+        raise ValueError(f"it has no model {spec.architecture!r}")
     encoder = timm.create_model(
         spec.architecture, pretrained=False, in_chans=1, num_classes=0, **dict(spec.arguments)
     )
@@ -176,11 +222,7 @@ def build_plain_unet(spec: ModelSpec) -> nn.Module:
     """Build the plain U-Net, from 64 to 1024 channels unless told otherwise."""
     if spec.architecture != "Unet":
         raise ModelError(f"the only plain network is Unet, not {spec.architecture!r}")
-    arguments = dict(spec.arguments)
-    channels = tuple(arguments.pop("channels", _CHANNELS))
-    if arguments:
-        raise ModelError(f"the plain U-Net takes no {', '.join(arguments)}; it takes channels")
-    return PlainUnet(channels, dropout=spec.dropout)
+    return PlainUnet(tuple(spec.arguments.get("channels", _CHANNELS)), dropout=spec.dropout)
 
 
 def _twice(before: int, after: int) -> nn.Sequential:

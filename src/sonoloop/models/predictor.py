@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# of a probability that was resized or computed in half precision
+_ROUNDING = 0.001
+
 
 class Predictor:
     """A model ready to predict; safe to call from several threads.
@@ -107,7 +110,8 @@ class Predictor:
         ConstantImageError, NotFiniteImageError
             If there is nothing to see in the frame.
         ModelError
-            If there is not enough memory for a single frame, even on the CPU.
+            If there is not enough memory for a single frame, even on the CPU, or the network's answer holds
+            what is no number.
         """
         return self.predict_batch([frame])[0]
 
@@ -130,15 +134,41 @@ class Predictor:
     def see(self, frames: Sequence[Frame]) -> tuple[Array, Array]:
         """Run the network on every view of a few frames, which have to fit into memory at once.
 
-        Gives lesion probability (views, B, S, S), in the letterbox, and class logits (views, B, 3).
+        Gives lesion probability (views, B, S, S), in the letterbox, and class logits (views, B, 3). All are
+        finite, whatever the engine: an answer that is not is a `ModelError` that names the image.
         """
         squares = [
             Letterbox(*frame.shape, self.card.spec.size).apply(self.engine.put(to_unit(frame.pixels)))
             for frame in frames
         ]
         images = self.engine.upload(normalise(namespace(squares[0]).stack(squares)[:, None]))
-        lesion, classes = self.engine.run(make_views(images, self.views))
-        return undo_views(lesion, self.views), classes.reshape(self.views, len(frames), -1)
+        lesion, classes = self._run(make_views(images, self.views), frames)
+        maps, logits = undo_views(lesion, self.views), classes.reshape(self.views, len(frames), -1)
+        xp = namespace(maps)
+        right = xp.isfinite(logits).all((0, 2)) & ((maps >= -_ROUNDING) & (maps <= 1 + _ROUNDING)).all(
+            (0, 2, 3)
+        )
+        for frame, is_right in zip(frames, right.tolist(), strict=True):
+            if not is_right:
+                raise ModelError(
+                    f"the answer of the model {self.model} to {frame.name} holds what is no number; "
+                    "use another model for it"
+                )
+        return maps, logits
+
+    def _run(self, views: Array, frames: Sequence[Frame]) -> tuple[Array, Array]:
+        try:
+            lesion, classes = self.engine.run(views)
+        except Exception as error:  # networks raise whatever they come upon
+            if self.engine.is_out_of_memory(error):
+                raise
+            names = frames[0].name + (f" and {len(frames) - 1} more" if len(frames) > 1 else "")
+            fault = str(error).partition("\n")[0] or type(error).__name__
+            raise ModelError(f"the model {self.model} cannot compute {names}: {fault}") from error
+        wanted = [tuple(views.shape), (len(views), len(CLASSES))]
+        if (shapes := [tuple(lesion.shape), tuple(classes.shape)]) != wanted:
+            raise ModelError(f"the model {self.model} answers in the shapes {shapes}, not {wanted}")
+        return lesion, classes
 
     def _predict_some(self, frames: Sequence[Frame]) -> list[Prediction]:
         maps, logits = self.see(frames)

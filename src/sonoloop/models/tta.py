@@ -62,10 +62,12 @@ def agreement(maps: Array, threshold: float) -> Array:
 
 
 def average_classes(logits: Array, temperature: float) -> Array:
-    """Average the class probabilities of the views, logits (views, B, 3): (B, 3)."""
-    logits = logits / temperature
-    probabilities = special.softmax(logits, -1) if isinstance(logits, np.ndarray) else logits.softmax(-1)
-    return probabilities.mean(0)
+    """Average the class probabilities of the views, of finite logits (views, B, 3): (B, 3), summing to 1."""
+    # the largest becomes zero first: what a division makes infinite then has probability zero
+    if not isinstance(logits, np.ndarray):
+        return ((logits - logits.amax(-1, keepdim=True)) / temperature).softmax(-1).mean(0)
+    with np.errstate(over="ignore"):
+        return special.softmax((logits - logits.max(-1, keepdims=True)) / temperature, -1).mean(0)
 
 
 def expected_dice(score: float, curves: Mapping[str, Mapping[str, list[float]]], views: int) -> float:

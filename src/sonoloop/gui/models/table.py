@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QResizeEvent
@@ -213,16 +212,9 @@ def _card_facts(library: Library, version: str) -> Facts:
     datasets = card.snapshot.get("datasets")
     if isinstance(datasets, list):
         facts.append(("Learned from", ", ".join(map(str, datasets))))
-    test = card.metrics.get("test")
-    if isinstance(test, Mapping):
-        facts += [(f"Own test: {name}", _figure(test[key])) for key, name in _OWN if test.get(key)]
+    reached = card.figures("test")
+    facts += [(f"Own test: {name}", str(reached[key])) for key, name in _OWN if key in reached]
     return tuple(facts)
-
-
-def _figure(figure: Mapping[str, Any]) -> str:
-    bounds = figure.get("ci95")
-    interval = "" if bounds is None else f" [{bounds[0]:.3f}, {bounds[1]:.3f}]"
-    return f"{figure['value']:.3f}{interval}"
 
 
 def _store_facts(store: CorrectionStore, version: str) -> Facts:

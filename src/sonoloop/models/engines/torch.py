@@ -35,12 +35,20 @@ class TorchEngine(Engine):
     def run(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the network; one that only classifies sees no lesion anywhere."""
         images = images.contiguous(memory_format=torch.channels_last)
-        dtype = self._dtype or torch.bfloat16
-        with torch.autocast(self._device.type, dtype, enabled=self._dtype is not None):
+        lesion, classes = self._run(images, self._dtype)
+        if self._dtype is not None and not (lesion.isfinite().all() and classes.isfinite().all()):
+            # what overflows in reduced precision need not in float32
+            lesion, classes = self._run(images, None)
+        # an infinite one would pass for certainty
+        lesion = torch.where(lesion.isfinite(), lesion, torch.nan)
+        return lesion.sigmoid(), classes
+
+    def _run(self, images: torch.Tensor, dtype: torch.dtype | None) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.autocast(self._device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             lesion, classes = self._network(images)
         if lesion is None:
             lesion = torch.full_like(images, _NO_LESION)
-        return lesion.float().sigmoid(), classes.float()
+        return lesion.float(), classes.float()
 
     def put(self, values: NDArray[np.float32]) -> torch.Tensor:
         """Turn an array to a tensor: torch resizes faster than numpy, and as in training."""
@@ -59,7 +67,7 @@ class TorchEngine(Engine):
         """Whether memory ran out; on the CPU torch says so in words only."""
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
             return True
-        return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+        return any(told in str(error) for told in ("can't allocate memory", "not enough memory", "bad_alloc"))
 
     def free(self) -> None:
         """Give back what CUDA's allocator keeps."""
