@@ -114,6 +114,8 @@ class EventReport(ProgressConsole):
         super().__init__(*columns, quiet=as_json)
         self._as_json, self._lines, self.stays = as_json, as_json and lines, stays
         self._stage = ""
+        # images that could not be used while the others went on
+        self.failures: list[events.Unreadable] = []
 
     def tell(self, event: events.Event) -> None:
         """Take the next event."""
@@ -123,6 +125,16 @@ class EventReport(ProgressConsole):
                 self._stage = event.stage
             case events.Notice():
                 self.notice(event.message)
+
+    def name_failures(self, told: str) -> None:
+        """Where images could not be used, name them and end with exit code 1."""
+        if not self.failures:
+            return
+        if not self._lines:
+            self.notice(f"sonoloop: {told}:")
+            for failed in self.failures:
+                self.notice(f"  {failed.image}: {failed.error}")
+        raise typer.Exit(1)
 
     def follow(self, asked: request.Request) -> None:
         """Run a job to its end, or to Ctrl-C."""
@@ -134,6 +146,8 @@ class EventReport(ProgressConsole):
                     if self._lines:
                         sys.stdout.write(event.to_json() + "\n")
                         sys.stdout.flush()
+                    if isinstance(event, events.Unreadable):
+                        self.failures.append(event)
                     if not self._lines or isinstance(event, events.Job):
                         self.tell(event)
         except KeyboardInterrupt:

@@ -147,6 +147,15 @@ def read_study(path: Path, *, max_pixels: int = MAX_PIXELS) -> Study:
     return Study(path=path, name=path.name, frames=tuple(frames), colour=colour)
 
 
+def read_channels(path: Path, *, max_pixels: int = MAX_PIXELS) -> list[NDArray[Any]]:
+    """Read the pages of an image file with all their channels, alpha too; it raises what `read_study` does.
+
+    A mask's shape may stand in its alpha.
+    """
+    path = Path(path)
+    return _decode(_read_bytes(path), path.name, max_pixels)
+
+
 def read_frame(path: Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
     """Read a file that holds one frame a model can work on.
 
@@ -225,6 +234,8 @@ def _seek_each(image: Image.Image, count: int) -> Iterator[Image.Image]:
 
 
 def _to_array(image: Image.Image) -> NDArray[Any]:
+    if "transparency" in image.info and image.mode in ("P", "L", "RGB"):
+        image = image.convert("LA" if image.mode == "L" else "RGBA")
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8) * np.uint8(255)
     if image.mode in ("L", "LA", "RGB", "RGBA", "F") or image.mode.startswith("I;16"):

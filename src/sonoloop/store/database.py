@@ -285,7 +285,7 @@ def _create_engine(url: URL, *, known: bool = True, foreign_keys: bool = True, n
 
 
 def _connect(url: URL, *, new: bool) -> Callable[[], sqlite3.Connection]:
-    """Open a file that is there: in place of a lost one SQLite would make an empty one. A `new` one is made."""
+    """Open a file that is there, or make a `new` one: in place of a lost one SQLite would make another."""
     if new:
         return lambda: sqlite3.connect(str(url.database))
     return lambda: sqlite3.connect(file_uri(Path(str(url.database))), uri=True)

@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -308,6 +308,8 @@ class Relinked:
     resaved: tuple[str, ...]
     # who have no file, neither where it was nor where was searched
     missing: tuple[str, ...]
+    # why files could not be read, each with its name
+    unread: tuple[str, ...] = field(default=(), compare=False)
 
 
 def known_frames(store: Database) -> dict[str, str]:
@@ -329,13 +331,13 @@ def relink(places: Places, folder: Path, known: Mapping[str, str]) -> Iterator[S
     found: set[str] = set()
     resaved: set[str] = set()
     there: set[str] = set()
-    unreadable = 0
+    unread: list[str] = []
     for done, image in enumerate(images):
         yield Searching(done=done, total=len(images), found=len(found | resaved))
         try:
             frames = read_study(image.path).frames
-        except ImageError:
-            unreadable += 1
+        except ImageError as error:
+            unread.append(str(error))
             continue
         for index, frame in enumerate(frames):
             same = [frame.id] if frame.id in known else []
@@ -353,7 +355,8 @@ def relink(places: Places, folder: Path, known: Mapping[str, str]) -> Iterator[S
     yield Searching(done=len(images), total=len(images), found=len(found | resaved))
     yield Relinked(
         images=len(images),
-        unreadable=unreadable,
+        unreadable=len(unread),
+        unread=tuple(unread),
         found=tuple(sorted(found | resaved)),
         resaved=tuple(sorted(resaved - found)),
         missing=tuple(sorted(frame_id for frame_id in known if not _is_file(places.find(frame_id)))),

@@ -261,7 +261,7 @@ def _show(item: Inspection, *, outlined: bool = True) -> tuple[NDArray[np.uint8]
     """Return an image with its lesions outlined, and what to write below it."""
     pixels = read_study(item.sample.image).frames[0].pixels
     picture = np.repeat(to_display(pixels)[..., None], 3, axis=-1)
-    if outlined and item.lesions and not item.faults:
+    if outlined and item.lesions and all(fault.usable for fault in item.faults):
         # thick enough to be seen once the image is small
         rows, columns, ring = outline(item.sample.read()[1], max(2, max(pixels.shape) // 150))
         picture[rows, columns][ring] = lesion_colour(1)
