@@ -23,6 +23,7 @@ from sonoloop.atomic import whole
 from sonoloop.errors import ImageError, StoreError, TrainingError
 from sonoloop.imaging.image_files import find_images
 from sonoloop.imaging.io import read_study
+from sonoloop.regular_files import open_regular, read_regular
 from sonoloop.store.database import Database, data_folder, is_file
 from sonoloop.store.revisions import is_withdrawn
 from sonoloop.store.tables import FRAMES
@@ -30,6 +31,8 @@ from sonoloop.values import Frame
 
 _log = logging.getLogger(__name__)
 
+# of a key file, and of a job's
+_MOST_BYTES = 4 << 30
 _SQLITE = b"SQLite format 3\0"
 _DIGITS = 6
 _ROOT = {"root", "folder"}
@@ -112,21 +115,21 @@ def _is_database(path: Path) -> bool:
 def _has_frame_of(store: Path, places: Path) -> bool:
     """Tell whether a key file names a frame that is in a store; False where that cannot be read."""
     try:
-        lines = [_parse(line) for line in places.read_bytes().splitlines()]
+        lines = [_parse(line) for line in read_regular(places, most=_MOST_BYTES).splitlines()]
         with closing(sqlite3.connect(f"{store.absolute().as_uri()}?mode=ro", uri=True)) as database:
             return any(
                 database.execute("SELECT 1 FROM frames WHERE id = ?", [line["frame"]]).fetchone()
                 for line in lines
                 if line is not None and "frame" in line
             )
-    except (FileNotFoundError, sqlite3.Error):
+    except (OSError, sqlite3.Error):
         return False
 
 
 def _store_name(job: Path) -> str | None:
     """Name the file of the store that a job belongs to; None where that cannot be read."""
     try:
-        return Path(json.loads(job.read_text(encoding="utf-8"))["plan"]["store"]).name
+        return Path(json.loads(read_regular(job, most=_MOST_BYTES))["plan"]["store"]).name
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -239,7 +242,7 @@ class Places:
     def _read_on(self) -> list[dict[str, Any]]:
         """Read the whole lines from where the last reading ended; one that a crash cut short is none."""
         try:
-            with self._path.open("rb") as file:
+            with open_regular(self._path, most=_MOST_BYTES) as file:
                 file.seek(self._read_to)
                 data = file.read()
         except OSError as error:
