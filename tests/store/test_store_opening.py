@@ -288,6 +288,7 @@ def test_read_only_place_is_refused(what):
         ("sqlite+aiosqlite:///x.sqlite", "SQLite or PostgreSQL"),
         ("://nonsense", "cannot be read"),
         ("postgresql://host:port/corrections", "cannot be read"),
+        ("sqlite:study.sqlite", "neither a file nor a URL"),
         ("ftp://host/corrections.sqlite", "SQLite or PostgreSQL, not in 'ftp'"),
         ("x" * 300, "File name too long"),
         ("nul\0.sqlite", "null"),

@@ -15,13 +15,14 @@ from scipy import ndimage
 from sonoloop.errors import ImageError, TrainingError
 from sonoloop.jobs.events import Event, Imported, OddMask, Progress, Unreadable
 from sonoloop.store import CorrectionStore
-from sonoloop.store.database import check_who
+from sonoloop.store.database import check_who, is_file, read_location
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import place_frame, was_withdrawn
 from sonoloop.store.leases import lease, renewed
 from sonoloop.store.near_duplicates import SketchIndex
 from sonoloop.store.references import offer_reference
 from sonoloop.store.revisions import hash_pixels
+from sonoloop.store.sqlite_file import is_there
 from sonoloop.values import CLASSES, Correction, Frame
 from sonoloop_training.datasets import Sample, load_busbra, load_busi
 from sonoloop_training.datasets.mask_check import explain, find_shared, hash_mask
@@ -61,6 +62,10 @@ def import_dataset(
     if not folder.is_dir():
         raise TrainingError(f"there is no folder {folder}; give the dataset's own folder")
     annotator = check_who(annotator or form)
+    location = read_location(store)
+    if not is_file(location) or is_there(Path(str(location.database))):
+        # one that cannot be used is said before all masks are looked at
+        CorrectionStore(store).close()
     samples = _READERS[form](folder)
     odd = yield from _look(samples, form)
     if odd and not accept_odd:

@@ -133,7 +133,7 @@ class EventReport(ProgressConsole):
         if not self._lines:
             self.notice(f"sonoloop: {told}:")
             for failed in self.failures:
-                self.notice(f"  {failed.image}: {failed.error}")
+                self.notice(f"  {say_failure(failed)}")
         raise typer.Exit(1)
 
     def follow(self, asked: request.Request) -> None:
@@ -153,6 +153,12 @@ class EventReport(ProgressConsole):
         except KeyboardInterrupt:
             self.notice(f"sonoloop: interrupted{self.stays}")
             raise typer.Exit(130) from None
+
+
+def say_failure(failed: events.Unreadable) -> str:
+    """Say why an image could not be used, and name it once."""
+    named = failed.error.startswith(failed.image)
+    return failed.error if named else f"{failed.image}: {failed.error}"
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from sonoloop.cli.console import AsLines, result_console
+from sonoloop.cli.console import AsLines, result_console, say_failure
 from sonoloop.cli.options import takes
 from sonoloop.cli.train import TrainingReport
 from sonoloop.jobs.events import Event, Imported, OddMask, Unreadable
@@ -30,7 +30,7 @@ class ImportReport(TrainingReport):
             case OddMask():
                 self.notice(event.what)
             case Unreadable():
-                self.notice(f"{event.image} is left out: {event.error}")
+                self.notice(f"left out: {say_failure(event)}")
             case _:
                 super().tell(event)
 

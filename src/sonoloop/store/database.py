@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 import threading
 import unicodedata
@@ -54,6 +55,8 @@ LOCK_TIMEOUT_MS = 10_000
 # the setting by which a store hashes patients and draws roles
 SECRET = "secret"
 
+# a URL without its slashes would become a file of that name
+_URL_LIKE = re.compile(r"(sqlite|postgres\w*)(\+\w+)?:(?!//)", re.IGNORECASE)
 _PARAMETERS = 500  # SQLite takes 999 a statement in its older versions
 _ADVISORY_LOCK = 0x534F4E4F  # "SONO": any number that other programs on a server are unlikely to take
 _migrating = threading.Lock()  # Alembic keeps the migration that runs in a global
@@ -197,6 +200,10 @@ def default_url() -> str:
 def read_location(location: str | os.PathLike[str] | None) -> URL:
     """Turn what a user gave into a database URL."""
     text = default_url() if location is None else os.fspath(location)
+    if _URL_LIKE.match(text):
+        raise StoreUnavailableError(
+            f"{text!r} is neither a file nor a URL: give a file's path or postgresql://user@host/database"
+        )
     if "://" not in text:
         return _sqlite_url(Path(text).absolute())
     try:

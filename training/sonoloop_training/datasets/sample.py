@@ -54,10 +54,14 @@ class Sample:
     def read(self) -> tuple[Frame, NDArray[np.bool_]]:
         """Read the frame and the union of its masks, both (H, W)."""
         frame, masks = self.look()
+        self.check(masks)
+        return frame, masks.union
+
+    def check(self, masks: Masks) -> None:
+        """Refuse masks that cannot be used."""
         for fault in masks.faults:
             if not fault.usable:
                 raise fault.error or TrainingError(explain(fault, self.image.name, self.label))
-        return frame, masks.union
 
     def look(self) -> tuple[Frame, Masks]:
         """Read the frame, and its masks with what is wrong with them; raises for the frame alone."""
