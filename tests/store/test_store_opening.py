@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, text
 from store_writers import make_correction
 
 from sonoloop.errors import StoreError, StoreUnavailableError
-from sonoloop.store import CorrectionStore, database, default_url
+from sonoloop.store import CorrectionStore, database, default_url, sqlite_file
 from sonoloop.store.database import HEAD, OLDER, read_location
 from sonoloop.store.settings import store_secret
 from sonoloop.store.tables import METADATA, VERSION_TABLE
@@ -155,6 +155,20 @@ def test_what_is_no_whole_store_is_refused_untouched(path, spoil, said):
         CorrectionStore(path)
     assert str(path) in str(caught.value)
     assert {entry.name: entry.lstat().st_size for entry in path.parent.iterdir()} == before
+
+
+def test_where_there_are_no_links_a_store_begins_too_and_replaces_nothing(path, monkeypatch):
+    def refuse(*_):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    with CorrectionStore(path) as store:
+        secret = store_secret(store)
+    other = path.with_name("other")
+    other.write_bytes(b"x")
+    sqlite_file._place(other, path)
+    with CorrectionStore(path) as store:
+        assert store_secret(store) == secret
 
 
 def test_two_that_begin_a_store_at_once_have_one(path):

@@ -291,7 +291,7 @@ def test_masks_that_look_odd_are_told_before_anything_is_stored(busbra, url):
             events.append(event)  # noqa: PERF402 - it ends by raising
     told = {event.image: event.what for event in events if isinstance(event, OddMask)}
     assert set(told) == {f"bus_000{number}-l.png" for number in (1, 2, 3, 4)}
-    assert told["bus_0002-l.png"].startswith("bus_0002-l.png: mask_0002-l.png is 64 x 48, its image 128 x 96")
+    assert told["bus_0002-l.png"].startswith("mask_0002-l.png is 64 x 48, its image 128 x 96")
     assert not url.exists()
 
 

@@ -147,6 +147,13 @@ def test_a_large_lesion_is_no_oddity(rows, columns, tmp_path):
     assert read_masks([tmp_path / "mask.png"], grey(tmp_path), "malignant").faults == ()
 
 
+def test_an_empty_one_beside_another_is_told(tmp_path):
+    for name, mask in (("a.png", LESION), ("b.png", ~LESION & LESION)):
+        Image.fromarray(mask).save(tmp_path / name)
+    (fault,) = read_masks([tmp_path / "a.png", tmp_path / "b.png"], grey(tmp_path), "benign").faults
+    assert (fault.kind, fault.detail) == ("mask file empty", "b.png is empty, others are not")
+
+
 def test_of_several_pages_nobody_knows_which_is_the_mask(tmp_path):
     pages = [Image.fromarray(page.astype(np.uint8) * 255) for page in (LESION, ~LESION)]
     pages[0].save(tmp_path / "mask.tif", save_all=True, append_images=pages[1:])

@@ -40,6 +40,7 @@ _ADVICE: dict[FaultKind, tuple[Severity, str, str]] = {
         "masks have more than two levels",
         "every level above 0 is taken as lesion; save them with two",
     ),
+    "mask file empty": ("heed", "one of several masks is empty", "draw the lesion, or remove the file"),
     "mask an outline": ("heed", "masks are outlines", "what is set is taken as lesion: fill them"),
     "mask in specks": ("heed", "masks lie in many regions", _LOOK),
     "mask tiny": ("heed", "masks have next to no pixels", _LOOK),

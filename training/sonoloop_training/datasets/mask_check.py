@@ -33,6 +33,7 @@ FaultKind = Literal[
     "mask along the border",
     "mask over half",
     "mask not binary",
+    "mask file empty",
     "mask an outline",
     "mask in specks",
     "mask tiny",
@@ -106,6 +107,7 @@ def read_masks(paths: Sequence[Path], frame: Frame, label: ClassName) -> Masks:
     """Read the masks of a frame; whatever is wrong is in the faults, nothing is raised for it."""
     union = np.zeros(frame.shape, np.bool_)
     faults: list[Fault] = []
+    empty: list[str] = []
     whole = True
     for path in paths:
         try:
@@ -124,6 +126,8 @@ def read_masks(paths: Sequence[Path], frame: Frame, label: ClassName) -> Masks:
             faults.append(Fault(kind="mask is the image", detail=f"{path.name} holds the image itself"))
         elif told:
             faults.append(Fault(kind="mask not binary", detail=f"{path.name} has {told}"))
+        if not mask.any():
+            empty.append(path.name)
         union |= mask
     if not paths and label != "normal":
         faults.append(Fault(kind="mask missing"))
@@ -132,6 +136,7 @@ def read_masks(paths: Sequence[Path], frame: Frame, label: ClassName) -> Masks:
     elif label == "normal" and union.any():
         faults.append(Fault(kind="mask on normal", detail=f"{union.mean():.1%} of the frame"))
     elif union.any():
+        faults += [Fault(kind="mask file empty", detail=f"{name} is empty, others are not") for name in empty]
         faults += _check_shape(union)
     return Masks(union=union, faults=tuple(faults))
 
@@ -147,7 +152,8 @@ def explain(fault: Fault, image: str, label: str) -> str:
         case "mask on normal":
             return f"{image} is normal and has a lesion in its mask; correct the class, or empty the mask"
         case _:
-            return f"{image}: {fault.detail}"
+            # one of a mask's own file names that
+            return f"{image}: {fault.detail}" if fault.detail.startswith("its mask") else fault.detail
 
 
 def find_lesion(array: NDArray[Any], *, lossy: bool = False) -> tuple[NDArray[np.bool_], str]:
@@ -169,7 +175,7 @@ def find_lesion(array: NDArray[Any], *, lossy: bool = False) -> tuple[NDArray[np
         shape = np.ones(above.shape, np.bool_) if alpha is None or alpha.max() > 0 else above & False
         mask = above & shape
     else:
-        shape = alpha > alpha.min()
+        shape = np.greater(alpha, alpha.min())
         mask = shape if _is_one(colour[shape]) else above & shape
     odd = not _is_one(colour[mask]) or bool((~(colour[shape] >= 0)).any())
     if alpha is not None:
