@@ -65,6 +65,10 @@ class StoreError(SonoloopError):
     """The correction store could not be opened, read or written."""
 
 
+class StoreUnavailableError(StoreError):
+    """The store itself cannot be used now, whatever is asked of it; it may be later, once that is mended."""
+
+
 class ConflictError(StoreError):
     """Another revision was stored since this one was opened; both are kept."""
 

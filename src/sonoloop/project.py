@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 
 from sonoloop.errors import BundleError, ConflictError, ModelError, StoreError, TrainingError
 from sonoloop.jobs.events import Event, Gate
@@ -28,7 +28,7 @@ from sonoloop.jobs.request import FinetuneRequest, GateRequest
 from sonoloop.models.card import read_card, shipped_card
 from sonoloop.models.library import Library, load_bundle, load_version
 from sonoloop.store.corrections import HEAD, CorrectionStore
-from sonoloop.store.database import is_file
+from sonoloop.store.database import check_who, is_file
 from sonoloop.store.file_index import Places, known_frames, work_folder
 from sonoloop.store.groups import place_frame, placement, set_aside, was_withdrawn
 from sonoloop.store.model_registry import DELETED, ModelRow, find_model, mark, register
@@ -634,7 +634,8 @@ def may_have_seen(store: CorrectionStore, frame: Frame, annotator: str) -> bool:
         select(REVISIONS.c.prediction_seen)
         .join(FRAMES, FRAMES.c.id == REVISIONS.c.frame_id)
         .where(
-            REVISIONS.c.annotator == annotator,
+            # names were once kept as they were typed
+            func.trim(REVISIONS.c.annotator) == annotator,
             or_(FRAMES.c.id == frame.id, FRAMES.c.pixels_hash == frame.pixels_hash),
         )
     )
@@ -649,7 +650,7 @@ def may_have_seen(store: CorrectionStore, frame: Frame, annotator: str) -> bool:
 def _check_annotator(annotator: str) -> str:
     if not annotator.strip():
         raise StoreError('the annotator is empty: give a pseudonym, as in open_project(annotator="r1")')
-    return annotator
+    return check_who(annotator)
 
 
 def _load_triton_apart() -> None:

@@ -211,6 +211,7 @@ def test_parent_that_was_never_the_head_is_refused(store, whose):
         {"pixels_hash": ""},
         {"annotator": " "},
         {"annotator": "a\0b"},
+        {"annotator": "r1\u200b"},
         {"mask": np.zeros((0, 4), np.uint8)},
     ],
 )
@@ -236,3 +237,23 @@ def test_closed_store_says_so(url):
     for use in (store.count, store.verify, lambda: store.accept(make_correction(), parent=None)):
         with pytest.raises(StoreError, match="was closed: open it again"):
             use()
+
+
+def test_a_person_has_one_name_however_it_was_typed(store):
+    first = store.accept(make_correction(annotator=" Jose\u0301  K "), parent=None)
+    assert first.correction.annotator == "Jos\u00e9 K"
+    store.accept(make_correction(seed=1, annotator="Jos\u00e9 K"), parent=first.id)
+    assert store.head(first.correction.frame_id, "Jos\u00e9 K\t").parent == first.id
+
+
+def test_what_was_said_first_is_not_said_again(store):
+    mine, stored = store.accept_first(make_correction(annotator="dataset"))
+    assert stored
+    assert store.head(mine.correction.frame_id, "dataset").id == mine.id
+    again, stored = store.accept_first(make_correction(seed=1, annotator="dataset"))
+    assert (again.id, stored) == (mine.id, False)
+    person = store.accept(make_correction(seed=2, annotator="anna"), parent=None)
+    # of the same pixels in another file too
+    copy = make_correction("copy", seed=3, annotator="other", pixels_hash=person.correction.pixels_hash)
+    assert store.accept_first(copy)[0].id == person.id
+    assert store.count() == 2

@@ -140,6 +140,7 @@ def test_pragmas_are_set(path):
 
 
 def test_only_writing_takes_the_write_lock(path):
+    CorrectionStore(path).close()
     other = sqlite3.connect(path, timeout=0, isolation_level=None)
     with CorrectionStore(path) as store:
         with store.reading() as connection:
@@ -153,6 +154,7 @@ def test_only_writing_takes_the_write_lock(path):
 
 def test_reads_in_one_transaction_agree(path):
     """The driver's own habit of not beginning for SELECT would let a writer in between them."""
+    CorrectionStore(path).close()
     other = sqlite3.connect(path, timeout=0, isolation_level=None)
     with CorrectionStore(path) as store, store.reading() as connection:
         connection.execute(text("SELECT count(*) FROM frames")).all()

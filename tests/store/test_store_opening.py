@@ -17,9 +17,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 from store_writers import make_correction
 
-from sonoloop.errors import StoreError
-from sonoloop.store import CorrectionStore, database, default_url
+from sonoloop.errors import StoreError, StoreUnavailableError
+from sonoloop.store import CorrectionStore, database, default_url, sqlite_file
 from sonoloop.store.database import HEAD, OLDER, read_location
+from sonoloop.store.settings import store_secret
 from sonoloop.store.tables import METADATA, VERSION_TABLE
 
 
@@ -68,8 +69,7 @@ def test_failed_migration_leaves_nothing(path, monkeypatch):
     monkeypatch.setattr(database, "_upgrade", break_down)
     with pytest.raises(OSError, match="power cut"):
         CorrectionStore(path)
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    assert list(path.parent.iterdir()) == []
     monkeypatch.undo()
     with CorrectionStore(path) as store:
         assert store.verify() == []
@@ -110,8 +110,149 @@ def test_another_programs_database_is_refused_untouched(path):
     assert path.read_bytes() == before
 
 
-def test_empty_file_becomes_a_store(path):
+def sqlite(path, script):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+
+
+def cut(path):
+    CorrectionStore(path).close()
+    path.write_bytes(path.read_bytes()[:-9000])
+
+
+def drop(table):
+    def spoil(path):
+        CorrectionStore(path).close()
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"DROP TABLE {table}")
+            connection.commit()
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (Path.touch, r"is empty \(0 bytes\), and an empty file is no store.*backup.*delete the empty file"),
+        (lambda path: sqlite(path, "CREATE TABLE a (b); DROP TABLE a"), "without a table"),
+        (drop("heads"), "is not whole: it lost heads.*restore a backup"),
+        (drop(VERSION_TABLE), "is not whole: it lost which schema"),
+        (lambda path: sqlite(path, f"CREATE TABLE {VERSION_TABLE} (version_num)"), "is not whole"),
+        (cut, "breaks off: .* are there; copy it again"),
+        (os.mkfifo, "is a pipe, not a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a device, not a file"),
+        (lambda path: path.symlink_to(path.parent / "gone"), "is a link to .*gone, which is not there"),
+        (lambda path: path.symlink_to(path), "cannot be a store"),
+        (lambda path: os.truncate(path, 40 << 30) if path.touch() is None else None, "not a SQLite database"),
+        (lambda path: path.with_name(f"{path.name}-journal").write_bytes(b"x"), "put that store back"),
+        (lambda path: path.with_name(f"{path.name}-journal").mkdir(), "is no file"),
+    ],
+)
+def test_what_is_no_whole_store_is_refused_untouched(path, spoil, said):
+    spoil(path)
+    before = {entry.name: entry.lstat().st_size for entry in path.parent.iterdir()}
+    with pytest.raises(StoreUnavailableError, match=said) as caught:
+        CorrectionStore(path)
+    assert str(path) in str(caught.value)
+    assert {entry.name: entry.lstat().st_size for entry in path.parent.iterdir()} == before
+
+
+def test_where_there_are_no_links_a_store_begins_too_and_replaces_nothing(path, monkeypatch):
+    def refuse(*_):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    with CorrectionStore(path) as store:
+        secret = store_secret(store)
+    other = path.with_name("other")
+    other.write_bytes(b"x")
+    sqlite_file._place(other, path)
+    with CorrectionStore(path) as store:
+        assert store_secret(store) == secret
+
+
+def test_two_that_begin_a_store_at_once_have_one(path):
+    code = (
+        "import sys; from sonoloop.store import CorrectionStore; from sonoloop.store.settings import "
+        "store_secret; print(store_secret(CorrectionStore(sys.argv[1])).hex())"
+    )
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    assert len({run.communicate(timeout=120)[0] for run in runs}) == 1
+    assert [run.returncode for run in runs] == [0] * 4
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def delete(path):
+    path.unlink()
+
+
+def put_empty(path):
+    path.unlink()
     path.touch()
+
+
+def put_other_store(path):
+    path.rename(path.with_name("moved.sqlite"))
+    CorrectionStore(path).close()
+
+
+def put_other_database(path):
+    path.rename(path.with_name("moved.sqlite"))
+    sqlite(path, "CREATE TABLE bookmarks (url TEXT)")
+
+
+def empty_in_place(path):
+    os.truncate(path, 0)
+
+
+def drop_in_place(path):
+    sqlite(path, "DROP TABLE settings; DROP TABLE heads")
+
+
+@pytest.mark.parametrize(
+    ("lose", "said"),
+    [
+        (delete, "is not there any more .*moved, renamed or deleted while it was open"),
+        (put_empty, "is empty"),
+        (put_other_store, "another file than the one that was opened"),
+        (put_other_database, "no whole store"),
+        (empty_in_place, "is empty"),
+        (drop_in_place, "no whole store"),
+    ],
+)
+def test_a_store_that_is_lost_while_open_is_named_and_nothing_is_stored(path, lose, said):
+    with CorrectionStore(path) as store:
+        store_secret(store)
+    with CorrectionStore(path) as store:
+        lose(path)
+        for attempt in (store.count, lambda: store.accept(make_correction(), parent=None)):
+            if (lose, attempt) == (drop_in_place, store.count):
+                continue
+            with pytest.raises(StoreUnavailableError, match=said) as caught:
+                attempt()
+            assert "no such table" not in str(caught.value)
+    if lose is delete:
+        assert not path.exists()
+
+
+def test_the_same_store_from_a_backup_goes_on(path):
+    with CorrectionStore(path) as store:
+        store_secret(store)
+    with CorrectionStore(path) as store:
+        backup = shutil.copy(path, path.with_name("backup"))
+        path.unlink()
+        Path(backup).rename(path)
+        store.accept(make_correction(), parent=None)
+        assert store.count() == 1
+
+
+@pytest.mark.parametrize("left", [b"", b"no journal at all"])
+def test_a_journal_that_says_nothing_is_no_hindrance(path, left):
+    CorrectionStore(path).close()
+    path.with_name(f"{path.name}-journal").write_bytes(left)
     with CorrectionStore(path) as store:
         store.accept(make_correction(), parent=None)
 
@@ -160,6 +301,11 @@ def test_read_only_place_is_refused(what):
         ("mysql://root@localhost/corrections", "SQLite or PostgreSQL, not in 'mysql'"),
         ("sqlite+aiosqlite:///x.sqlite", "SQLite or PostgreSQL"),
         ("://nonsense", "cannot be read"),
+        ("postgresql://host:port/corrections", "cannot be read"),
+        ("sqlite:study.sqlite", "neither a file nor a URL"),
+        ("ftp://host/corrections.sqlite", "SQLite or PostgreSQL, not in 'ftp'"),
+        ("x" * 300, "File name too long"),
+        ("nul\0.sqlite", "null"),
     ],
 )
 def test_place_that_keeps_nothing_is_refused(place, said):

@@ -12,10 +12,11 @@ from sqlalchemy import func, select
 
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.io import read_frame
-from sonoloop.jobs.events import Imported, Progress, Unreadable
+from sonoloop.jobs.events import Imported, OddMask, Progress, Unreadable
 from sonoloop.store import CorrectionStore
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import count_groups, place_frame, placement
+from sonoloop.store.leases import LeaseError
 from sonoloop.store.references import reference_of, set_reference
 from sonoloop.store.snapshots import take_snapshot
 from sonoloop.store.tables import REFERENCES
@@ -270,3 +271,82 @@ def test_a_folder_that_is_no_such_dataset_is_named(tmp_path, url):
     with pytest.raises(TrainingError, match=r"has no bus_data\.csv"):
         list(import_dataset(tmp_path, "busbra", store=str(url)))
     assert not os.path.exists(url)  # noqa: PTH110 - nothing was made
+
+
+def mask_of(busbra, number):
+    return busbra / "Masks" / f"mask_{number:04}-l.png"
+
+
+def invert(path):
+    Image.fromarray(255 - np.asarray(Image.open(path).convert("L"))).save(path)
+
+
+def test_masks_that_look_odd_are_told_before_anything_is_stored(busbra, url):
+    invert(mask_of(busbra, 1))
+    Image.open(mask_of(busbra, 2)).resize((64, 48)).save(mask_of(busbra, 2))
+    shutil.copy(mask_of(busbra, 3), mask_of(busbra, 4))
+    events = []
+    with pytest.raises(TrainingError, match=r"4 of 16 images look odd, and nothing .* --accept-odd"):
+        for event in import_dataset(busbra, "busbra", store=str(url)):
+            events.append(event)  # noqa: PERF402 - it ends by raising
+    told = {event.image: event.what for event in events if isinstance(event, OddMask)}
+    assert set(told) == {f"bus_000{number}-l.png" for number in (1, 2, 3, 4)}
+    assert told["bus_0002-l.png"].startswith("mask_0002-l.png is 64 x 48, its image 128 x 96")
+    assert not url.exists()
+
+
+def test_what_looks_odd_is_stored_as_it_is_when_it_is_accepted(busbra, url):
+    invert(mask_of(busbra, 1))
+    Image.open(mask_of(busbra, 2)).resize((64, 48)).save(mask_of(busbra, 2))
+    done, events = run(busbra, "busbra", url, accept_odd=True)
+    assert (done.new, done.odd, done.unreadable) == (15, 1, 1)
+    (told,) = (event for event in events if isinstance(event, Unreadable))
+    assert (told.image, "64 x 48" in told.error) == ("bus_0002-l.png", True)
+    with CorrectionStore(url) as store:
+        stored = store.head(read_frame(busbra / "Images" / "bus_0001-l.png").id, "busbra").correction.mask
+    assert np.array_equal(stored > 0, np.asarray(Image.open(mask_of(busbra, 1))) > 0)
+
+
+@pytest.mark.parametrize("other", ["busbra", "another"])
+def test_of_two_imports_at_once_one_is_refused_and_nothing_is_stored_twice(busbra, url, other):
+    first = import_dataset(busbra, "busbra", store=str(url))
+    for event in first:
+        if isinstance(event, Progress) and event.done == 5:
+            break
+    with pytest.raises(LeaseError, match=r"an import of busbra by busbra is under way: process \d+ on"):
+        list(import_dataset(busbra, "busbra", store=str(url), annotator=other))
+    *_, done = first
+    assert (done.new, done.known) == (16, 0)
+    again, _ = run(busbra, "busbra", url, annotator=other)
+    assert (again.new, again.known) == (0, 16)
+    with CorrectionStore(url) as store:
+        assert store.count() == 16
+
+
+def test_what_a_person_accepts_meanwhile_is_no_conflict(busbra, url, monkeypatch):
+    accept_first = CorrectionStore.accept_first
+
+    def quicker(store, correction):
+        theirs = Correction(
+            frame_id=correction.frame_id,
+            pixels_hash=correction.pixels_hash,
+            mask=np.zeros_like(correction.mask),
+            label="normal",
+            annotator=correction.annotator,
+        )
+        if not store.count():
+            store.accept(theirs, parent=None)
+        return accept_first(store, correction)
+
+    monkeypatch.setattr(CorrectionStore, "accept_first", quicker)
+    done, _ = run(busbra, "busbra", url)
+    assert (done.new, done.kept) == (15, 1)
+    with CorrectionStore(url) as store:
+        assert store.count() == 16
+
+
+def test_an_import_by_one_person_is_so_however_the_name_was_typed(busbra, url):
+    done, _ = run(busbra, "busbra", url, annotator=" r1 ")
+    assert done.annotator == "r1"
+    again, _ = run(busbra, "busbra", url, annotator="r1")
+    assert (again.new, again.known) == (0, 16)

@@ -159,6 +159,7 @@ def import_masks(request: ImportRequest) -> Iterator[Event]:
         store=request.store,
         annotator=request.annotator,
         role=None if request.split == "auto" else request.split,
+        accept_odd=request.accept_odd,
     )
 
 

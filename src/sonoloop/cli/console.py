@@ -190,6 +190,8 @@ class EventReport(ProgressConsole):
         super().__init__(*columns, quiet=as_json)
         self._as_json, self._lines, self.stays = as_json, as_json and lines, stays
         self._stage = ""
+        # images that could not be used while the others went on
+        self.failures: list[events.Unreadable] = []
 
     def tell(self, event: events.Event) -> None:
         """Take the next event."""
@@ -200,6 +202,16 @@ class EventReport(ProgressConsole):
             case events.Notice():
                 self.notice(event.message)
 
+    def name_failures(self, told: str) -> None:
+        """Where images could not be used, name them and end with exit code 1."""
+        if not self.failures:
+            return
+        if not self._lines:
+            self.notice(f"sonoloop: {told}:")
+            for failed in self.failures:
+                self.notice(f"  {say_failure(failed)}")
+        raise typer.Exit(1)
+
     def follow(self, asked: request.Request) -> None:
         """Run a job to its end, or to Ctrl-C."""
         from sonoloop.jobs.process import training_events  # noqa: PLC0415 - `--help` needs none of it
@@ -209,11 +221,19 @@ class EventReport(ProgressConsole):
                 for event in training_events(asked):
                     if self._lines:
                         print_json_line(event.to_json())
+                    if isinstance(event, events.Unreadable):
+                        self.failures.append(event)
                     if not self._lines or isinstance(event, events.Job):
                         self.tell(event)
         except KeyboardInterrupt:
             self.notice(f"sonoloop: interrupted{self.stays}")
             raise typer.Exit(130) from None
+
+
+def say_failure(failed: events.Unreadable) -> str:
+    """Say why an image could not be used, and name it once."""
+    named = failed.error.startswith(failed.image)
+    return failed.error if named else f"{failed.image}: {failed.error}"
 
 
 @contextmanager

@@ -21,14 +21,12 @@ class EvaluationReport(EventReport):
     def __init__(self, *, as_json: bool) -> None:
         columns = MofNCompleteColumn(), TimeRemainingColumn()
         super().__init__(*columns, as_json=as_json, stays="; nothing was written")
-        self.failures: list[Unreadable] = []
         self._done: EvaluationDone | None = None
 
     def tell(self, event: Event) -> None:
         """Take the next event."""
         match event:
             case Unreadable():
-                self.failures.append(event)
                 self.notice(f"{event.image}: {event.error}")
             case Notice():
                 self.notice(f"note: {event.message}")
@@ -55,11 +53,8 @@ class EvaluationReport(EventReport):
                 f"{self._done.out}",
                 soft_wrap=True,
             )
-        if self.failures:
-            total = results["images"] + len(self.failures)
-            self.notice(f"sonoloop: {len(self.failures)} of {total} images could not be judged:")
-        for failed in self.failures:
-            self.notice(f"  {failed.image}: {failed.error}")
+        total = results["images"] + len(self.failures)
+        self.name_failures(f"{len(self.failures)} of {total} images could not be judged")
 
 
 def _figures(results: Mapping[str, Any]) -> Table:
@@ -124,5 +119,3 @@ def evaluate(
     report = EvaluationReport(as_json=as_json)
     report.follow(request)
     report.finish()
-    if report.failures:
-        raise typer.Exit(1)

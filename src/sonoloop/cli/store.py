@@ -201,18 +201,24 @@ class RelinkReport(ProgressConsole):
             self.advance("Searching", step.done, step.total)
 
     def finish(self) -> None:
-        """Give the result."""
+        """Give the result; the exit code is 1 where files could not be read."""
         if self._result is None:
             return
-        result = self._result
+        self._print(self._result)
+        if self._result.unread:
+            self.notice(
+                f"sonoloop: {len(self._result.unread)} of {self._result.images} images could not be read:"
+            )
+            for error in self._result.unread:
+                self.notice(f"  {error}")
+            raise typer.Exit(1)
+
+    def _print(self, result: Relinked) -> None:
         if self._as_json:
             print_json(asdict(result))
             return
         resaved = f", {len(result.resaved)} of them saved anew" if result.resaved else ""
         lines = [f"{len(result.found)} lost files found among {result.images} images{resaved}"]
-        if result.unreadable:
-            lines.append(f"{_images(result.unreadable)} could not be read")
-        lines += [f"left out: {why}" for why in result.left_out]
         if result.missing:
             ids = [frame_id[:_DIGITS] for frame_id in result.missing]
             lines.append(f"{len(ids)} are not there: {_list(ids)}")
@@ -363,6 +369,8 @@ def relink(
     """Find the files of corrected images again after they were moved, renamed, saved anew or changed.
 
     Images are known by their content. Where they are is kept on this machine, beside the store.
+
+    The exit code is 1 where files could not be read.
     """
     from sonoloop.store import file_index as relinking  # noqa: PLC0415
     from sonoloop.store.file_index import Places  # noqa: PLC0415

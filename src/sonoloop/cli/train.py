@@ -140,5 +140,9 @@ def train(request: TrainRequest, *, as_json: AsLines = False) -> None:
 
     A run that broke off, by Ctrl-C or a crash, goes on from its last epoch when the same command is given
     again. Writes OUT/bundle (the model), OUT/results.json, OUT/split.json and OUT/history.jsonl.
+
+    The exit code is 1 where images could not be judged; the model is made all the same.
     """
-    TrainingReport(request.folder, as_json=as_json).follow(request)
+    report = TrainingReport(request.folder, as_json=as_json)
+    report.follow(request)
+    report.name_failures(f"{len(report.failures)} images are left out of the figures")

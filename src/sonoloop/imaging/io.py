@@ -144,9 +144,7 @@ def read_study(path: Path, *, max_pixels: int = MAX_PIXELS) -> Study:
     try:
         return _make_study(path, max_pixels)
     except MemoryError as error:
-        raise ImageTooLargeError(
-            f"{path.name} takes more memory than there is; close other programs, or crop or shrink it"
-        ) from error
+        raise ImageTooLargeError(say_no_memory(path.name)) from error
 
 
 def _make_study(path: Path, max_pixels: int) -> Study:
@@ -191,6 +189,25 @@ def read_values(path: Path) -> NDArray[np.uint8]:
         what = f"{values.dtype} values" if values.ndim == 2 else "colours"
         raise NotAnImageError(f"{path.name} is no mask: it holds {what}; save it as a grey or palette PNG")
     return values
+
+
+def read_channels(path: Path, *, max_pixels: int = MAX_PIXELS) -> list[NDArray[Any]]:
+    """Read the pages of a file with all their channels, alpha too: a mask's shape may stand there.
+
+    Raises
+    ------
+    ImageError
+        As `read_study`; also if any of a page is missing.
+    """
+    path = Path(path)
+    try:
+        pages = _decode(_read_bytes(path), path.name, max_pixels)
+    except MemoryError as error:
+        raise ImageTooLargeError(say_no_memory(path.name)) from error
+    for page in pages:
+        if page.note is not None:
+            raise ImageTruncatedError(f"{path.name} is not whole: {page.note}; copy or export it again")
+    return [page.pixels for page in pages]
 
 
 def read_frame(path: Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
@@ -279,6 +296,11 @@ def check_count(count: int, name: str) -> None:
 def say_too_large(name: str, max_pixels: int) -> str:
     """Say that a picture has too many pixels."""
     return f"{name} has more than {max_pixels:,} pixels, the most that is read: crop or shrink it."
+
+
+def say_no_memory(name: str) -> str:
+    """Say that a picture does not fit into memory."""
+    return f"{name} takes more memory than there is; close other programs, or crop or shrink it"
 
 
 def say_truncated(name: str) -> str:

@@ -42,7 +42,9 @@ def open_picture(data: bytes, form: str, name: str, max_pixels: int) -> Iterator
 
 
 def to_array(image: Image.Image, name: str) -> NDArray[Any]:
-    """Turn a loaded picture to grey levels (H, W) or colour (H, W, 3 or 4)."""
+    """Turn a loaded picture to grey levels (H, W) or colour (H, W, 3 or 4), with its alpha if it has one."""
+    if "transparency" in image.info and image.mode in ("P", "L", "RGB"):
+        image = image.convert("LA" if image.mode == "L" else "RGBA")
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8) * np.uint8(255)
     if image.mode in ("L", "LA", "RGB", "RGBA", "F") or image.mode.startswith("I;16"):

@@ -209,8 +209,8 @@ class Imported(Event):
     """Existing masks are in the store as corrections.
 
     Of `images` there are `new` ones; `known` had the same correction before, `kept` another one by a person,
-    which stays, and `unreadable` could not be used. `roles` counts the frames by role, `groups`
-    the groups.
+    which stays, and `unreadable` could not be used. `odd` ones were stored as they are. `roles` counts the
+    frames by role, `groups` the groups.
     """
 
     dataset: str
@@ -223,6 +223,15 @@ class Imported(Event):
     by_class: dict[str, int]
     roles: dict[str, int]
     groups: dict[str, int]
+    odd: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OddMask(Event):
+    """A mask looks odd; whether it is stored all the same is the user's word."""
+
+    image: str
+    what: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from sonoloop.jobs.events import Event, Failed, name_event, parse_event
 from sonoloop.jobs.events import Job as JobEvent
 from sonoloop.jobs.request import FinetuneRequest
 from sonoloop.jobs.wire import build, to_json
+from sonoloop.regular_files import open_regular, read_regular
 
 E = TypeVar("E", bound=Event)
 
@@ -37,6 +38,8 @@ _KEPT = ("history.jsonl", BUNDLE)
 
 # of a long training a panel that is opened late reads the rest at the next look
 _MOST_BYTES = 1 << 20
+# of a job.json, and of what a job said
+_MOST_STATE, _MOST_EVENTS = 64 << 20, 4 << 30
 # a process on another machine cannot be asked: one that said nothing for so many seconds is gone
 _SILENCE = 120.0
 _LAST_WORDS = 4096  # bytes
@@ -102,7 +105,7 @@ class JobFolder:
     def last(self, kind: type[E]) -> E | None:
         """Give the last event of a kind that was kept."""
         try:
-            lines = (self.path / EVENTS).read_text(encoding="utf-8").splitlines()
+            lines = read_regular(self.path / EVENTS, most=_MOST_EVENTS).decode(errors="replace").splitlines()
         except OSError:
             return None
         said = [line for line in lines if line.startswith(f'{{"event": "{name_event(kind)}"')]
@@ -154,7 +157,7 @@ def create_job(path: Path, plan: Plan, who: str) -> JobFolder:
 def open_job(path: Path, who: str | None = None) -> JobFolder:
     """Open the folder of a fine-tuning that is to be gone on with."""
     try:
-        state = json.loads((path / JOB).read_text(encoding="utf-8"))
+        state = json.loads(read_regular(path / JOB, most=_MOST_STATE))
         # an earlier version wrote "" for none; what it did not know yet was as it is by default
         told = {**state["plan"], "base_data": state["plan"].get("base_data") or None}
         return JobFolder(path, build(Plan, told, strict=True), who or str(state["who"]))
@@ -265,7 +268,7 @@ def _read_state(job: Job) -> Mapping[str, Any]:
     if job.folder is None:
         return {}
     try:
-        state = json.loads((job.folder / JOB).read_bytes())
+        state = json.loads(read_regular(job.folder / JOB, most=_MOST_STATE))
     except (OSError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}
@@ -327,7 +330,7 @@ class JobReader:
         if source is None:
             return (), False
         try:
-            with source.open("rb") as file:
+            with open_regular(source, most=_MOST_EVENTS) as file:
                 file.seek(self._offset)
                 data = file.read(_MOST_BYTES)
                 full = len(data) == _MOST_BYTES
@@ -362,7 +365,7 @@ def _read_last_words(output: Path | None) -> Failed | None:
     if output is None:
         return None
     try:
-        with output.open("rb") as file:
+        with open_regular(output, most=_MOST_EVENTS) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_WORDS))
             lines = file.read().splitlines()
     except OSError:

@@ -273,6 +273,10 @@ class ImportRequest(Request):
         "The role of new groups; auto draws it, as for every other image.", default="auto"
     )
     store: str | None = option(_STORE, metavar="URL")
+    accept_odd: bool = option(
+        "Store masks that look odd as they are; without it they are named and nothing is stored.",
+        default=False,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

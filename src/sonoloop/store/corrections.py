@@ -14,10 +14,10 @@ import logging
 import os
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, func, insert, not_, or_, select, update
 
 from sonoloop.errors import StoreError
-from sonoloop.store.database import Database, add_if_new
+from sonoloop.store.database import Database, add_if_new, check_who
 from sonoloop.store.integrity import find_problems
 from sonoloop.store.revisions import (
     HeadMovedError,
@@ -92,15 +92,37 @@ class CorrectionStore(Database):
             return mine
         _log.info("kept revision %s beside head %s", mine.id, theirs.id)
         raise HeadMovedError(
-            f"{correction.annotator} accepted another correction of this image since this one was opened: "
+            f"{row['annotator']} accepted another correction of this image since this one was opened: "
             "both are kept; look at the other one, then accept the one that is right",
             theirs=theirs,
             mine=mine,
         )
 
+    def accept_first(self, correction: Correction) -> tuple[Revision, bool]:
+        """Store a correction where nobody said anything of these pixels yet; else give what was said.
+
+        The second value tells whether it was stored. Whoever accepts meanwhile is before or after, never
+        between.
+        """
+        row, prediction = _write_rows(correction, None)
+        with self.writing() as connection:
+            frame = _enter_frame(connection, correction)
+            check_not_withdrawn(connection, frame, self.turned_away)
+            same = FRAMES.c.pixels_hash == frame["pixels_hash"]
+            said = _select_head(connection, row) or _select_newest(connection, same)
+            if said is not None:
+                return read_revision(said), False
+            if prediction is not None:
+                _add_prediction(connection, prediction)
+            mine = read_revision(join_rows(row, frame, prediction))
+            connection.execute(insert(REVISIONS).values(row))
+            _move_head(connection, row)
+        return mine, True
+
     def head(self, frame_id: str, annotator: str) -> Revision | None:
         """Give what one annotator last said of a frame."""
-        heads = _select_heads().where(HEADS.c.frame_id == frame_id, HEADS.c.annotator == annotator)
+        own = check_who(annotator)
+        heads = _select_heads().where(HEADS.c.frame_id == frame_id, HEADS.c.annotator == own)
         return self._read_last(heads)
 
     def newest(self, frame_id: str, *, pixels_hash: str | None = None) -> Revision | None:
@@ -127,9 +149,8 @@ class CorrectionStore(Database):
         return find_problems(self)
 
     def _read_last(self, query: Select[Any]) -> Revision | None:
-        last = query.order_by(None).order_by(REVISIONS.c.number.desc()).limit(1)
         with self.reading() as connection:
-            row = connection.execute(last).one_or_none()
+            row = connection.execute(_last_of(query)).one_or_none()
         return None if row is None else read_revision(row)
 
 
@@ -146,6 +167,16 @@ def _select_heads() -> Select[Any]:
         .join(HEADS, HEADS.c.revision_id == REVISIONS.c.id)
         .where(not_(is_withdrawn(REVISIONS.c.frame_id)))
     )
+
+
+def _last_of(query: Select[Any]) -> Select[Any]:
+    return query.order_by(None).order_by(REVISIONS.c.number.desc()).limit(1)
+
+
+def _select_newest(connection: Connection, same: ColumnElement[bool]) -> dict[str, Any] | None:
+    """Read what was last said of some frames, as `read_revision` takes it."""
+    found = connection.execute(_last_of(_select_heads().where(same))).one_or_none()
+    return None if found is None else dict(found._mapping)
 
 
 def _enter_frame(connection: Connection, correction: Correction) -> dict[str, Any]:

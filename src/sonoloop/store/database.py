@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,23 +27,36 @@ from sqlalchemy import (
     event,
     inspect,
     make_url,
+    select,
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from sonoloop.atomic import sync_folder
-from sonoloop.errors import StoreError
-from sonoloop.store.tables import VERSION_TABLE
+from sonoloop.errors import StoreError, StoreUnavailableError
+from sonoloop.store.sqlite_file import (
+    file_uri,
+    identify,
+    is_there,
+    make_file,
+    prepare_file,
+    replaced_file,
+)
+from sonoloop.store.tables import METADATA, SETTINGS, VERSION_TABLE
 
 HEAD = "0002"
 OLDER: frozenset[str | None] = frozenset({None, "0001"})
+# those of the oldest schema
+_OLDEST_TABLES = frozenset({"frames", "heads", "predictions", "revisions"})
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 LOCK_TIMEOUT_MS = 10_000
+# the setting by which a store hashes patients and draws roles
+SECRET = "secret"
 
-_SQLITE_HEADER = 100  # bytes; SQLite takes a file of one byte for an empty database and would overwrite it
+# a URL without its slashes would become a file of that name
+_URL_LIKE = re.compile(r"(sqlite|postgres\w*)(\+\w+)?:(?!//)", re.IGNORECASE)
 _PARAMETERS = 500  # SQLite takes 999 a statement in its older versions
 _ADVISORY_LOCK = 0x534F4E4F  # "SONO": any number that other programs on a server are unlikely to take
 _migrating = threading.Lock()  # Alembic keeps the migration that runs in a global
@@ -63,10 +79,15 @@ class Database:
     def __init__(self, url: str | os.PathLike[str] | None = None) -> None:
         self.url = read_location(url)
         self._name = describe(self.url)
-        _prepare_file(self.url)
+        self._path = Path(str(self.url.database)) if is_file(self.url) else None
+        there = self._path is None or prepare_file(self._path, above=self._path.parent == data_folder())
         with _explained(self._name):
+            if self._path is not None and not there:
+                make_file(self._path, lambda path: _migrate(_sqlite_url(path), new=True))
             _ensure_schema(self.url)
             self._engine: Engine | None = _create_engine(self.url)
+            self._identity = None if self._path is None else identify(self._path)
+            self._secret = None if self._path is None else _read_secret(self._engine)
 
     def __enter__(self) -> Self:
         return self
@@ -93,11 +114,27 @@ class Database:
         """Open a transaction that writes, all of it or nothing; on SQLite no other writes meanwhile."""
         with _explained(self._name), _for_writing(self._open()).begin() as connection:
             yield connection
+        # what was written to a file that lost its name meanwhile is lost
+        self._check_identity()
 
     def _open(self) -> Engine:
         if self._engine is None:
             raise StoreError(f"{self._name} was closed: open it again")
+        self._check_identity()
         return self._engine
+
+    def _check_identity(self) -> None:
+        """Refuse a file that is not the one that was opened; a backup of the same store is."""
+        if self._path is None or self._engine is None:
+            return
+        found = identify(self._path)
+        if found == self._identity:
+            return
+        with _explained(self._name):
+            same = self._secret is not None and _read_secret(self._engine) == self._secret
+        if not same:
+            raise replaced_file(self._path)
+        self._identity = found
 
 
 def hold(connection: Connection, table: Table) -> None:
@@ -133,10 +170,20 @@ def values_of(row: Row[Any]) -> dict[str, Any]:
     return {**row._mapping, "created": datetime.fromisoformat(row.created)}
 
 
-def check_who(who: str) -> None:
-    """Refuse what names nobody."""
-    if not who.strip():
-        raise ValueError("say who: the pseudonym of the person")
+class WhoError(StoreError, ValueError):
+    """What is given names nobody."""
+
+
+def check_who(who: str) -> str:
+    """Return a pseudonym as it is kept, one however it was typed; refuse what names nobody."""
+    name = " ".join(unicodedata.normalize("NFC", who).split())
+    if not name:
+        raise WhoError("say who: the pseudonym of the person")
+    if not name.isprintable():
+        raise WhoError(
+            f"the pseudonym {who!r} holds characters that cannot be seen: write it with letters and digits"
+        )
+    return name
 
 
 def check_why(why: str) -> None:
@@ -153,12 +200,16 @@ def default_url() -> str:
 def read_location(location: str | os.PathLike[str] | None) -> URL:
     """Turn what a user gave into a database URL."""
     text = default_url() if location is None else os.fspath(location)
+    if _URL_LIKE.match(text):
+        raise StoreUnavailableError(
+            f"{text!r} is neither a file nor a URL: give a file's path or postgresql://user@host/database"
+        )
     if "://" not in text:
         return _sqlite_url(Path(text).absolute())
     try:
         url = make_url(text)
-    except ArgumentError as error:
-        raise StoreError(
+    except (ArgumentError, ValueError) as error:
+        raise StoreUnavailableError(
             "the store's URL cannot be read: give a file's path or postgresql://user@host/database"
         ) from error
     match url.drivername:
@@ -171,16 +222,18 @@ def read_location(location: str | os.PathLike[str] | None) -> URL:
         ):
             return _sqlite_url(Path(url.database).absolute())
         case "sqlite" | "sqlite+pysqlite":
-            raise StoreError("a store in memory would keep nothing: give a file's path, as in sqlite:///file")
+            raise StoreUnavailableError(
+                "a store in memory would keep nothing: give a file's path, as in sqlite:///file"
+            )
         case name:
-            raise StoreError(f"corrections are kept in SQLite or PostgreSQL, not in {name!r}")
+            raise StoreUnavailableError(f"corrections are kept in SQLite or PostgreSQL, not in {name!r}")
 
 
 def read_existing(location: str | os.PathLike[str] | None) -> URL:
     """Do what `read_location` does, and make sure that a store that is named is there."""
     url = read_location(location)
-    if location is not None and is_file(url) and not Path(str(url.database)).exists():
-        raise StoreError(f"there is no store {url.database}: check --store")
+    if location is not None and is_file(url) and not is_there(Path(str(url.database))):
+        raise StoreUnavailableError(f"there is no store {url.database}: check --store")
     return url
 
 
@@ -196,34 +249,6 @@ def is_file(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
-def _prepare_file(url: URL) -> None:
-    """Create the folder of a store's file, and make sure that the file can become or be a store.
-
-    Folders above the last one are created for the default store only: a missing drive or share must not
-    become a new, empty store.
-    """
-    if not is_file(url):
-        return
-    path = Path(str(url.database))
-    try:
-        _create_folder(path.parent, above=path.parent == data_folder())
-    except OSError as error:
-        raise StoreError(
-            f"the folder for {path} cannot be created ({error.strerror}): "
-            "connect the drive, create the folder, or choose another place for the store"
-        ) from error
-    if path.is_dir():
-        raise StoreError(f"{path} is a folder: name a file in it for the store")
-    if path.exists() and 0 < path.stat().st_size < _SQLITE_HEADER:
-        raise StoreError(f"{path} is not a SQLite database: choose another file, it was left as it is")
-    effective = os.access in os.supports_effective_ids
-    for place in (path.parent, path) if path.exists() else (path.parent,):
-        if not os.access(place, os.W_OK, effective_ids=effective):
-            raise StoreError(
-                f"{place} is read-only: allow writing to it, or choose another place for the store"
-            )
-
-
 def data_folder() -> Path:
     """Name the folder in which this user's stores and what belongs to them are kept; nothing is created."""
     return Path(platformdirs.user_data_path("sonoloop", appauthor=False))
@@ -231,15 +256,6 @@ def data_folder() -> Path:
 
 def _sqlite_url(path: Path) -> URL:
     return URL.create("sqlite+pysqlite", database=str(path))
-
-
-def _create_folder(folder: Path, *, above: bool) -> None:
-    if folder.is_dir():
-        return
-    if above:
-        _create_folder(folder.parent, above=True)
-    folder.mkdir(mode=0o700, exist_ok=True)  # corrections are nobody else's business
-    sync_folder(folder.parent)  # a store that said "saved" must not lose its own folder in a power cut
 
 
 # EXTRA also syncs the folder after the journal is deleted, which is the commit; memory maps hide I/O errors.
@@ -253,11 +269,11 @@ _BOUND_WAITING = [
 _JOURNAL = "PRAGMA journal_mode=DELETE"
 
 
-def _create_engine(url: URL, *, known: bool = True, foreign_keys: bool = True) -> Engine:
+def _create_engine(url: URL, *, known: bool = True, foreign_keys: bool = True, new: bool = False) -> Engine:
     """Make the engine for reading; `_for_writing` makes its twin."""
     if is_file(url):
         # No pool: an open costs less than a commit, and no connection outlives a fork or keeps a file open.
-        engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
+        engine = create_engine(url, creator=_connect(url, new=new), poolclass=NullPool, hide_parameters=True)
         pragmas = [*_PRAGMAS, f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}"]
         _configure_sqlite(engine, [*pragmas, _JOURNAL] if known else pragmas)
         reading, writing = ["BEGIN"], ["BEGIN IMMEDIATE"]
@@ -273,6 +289,20 @@ def _create_engine(url: URL, *, known: bool = True, foreign_keys: bool = True) -
             connection.exec_driver_sql(statement)
 
     return engine
+
+
+def _connect(url: URL, *, new: bool) -> Callable[[], sqlite3.Connection]:
+    """Open a file that is there, or make a `new` one: in place of a lost one SQLite would make another."""
+    if new:
+        return lambda: sqlite3.connect(str(url.database))
+    return lambda: sqlite3.connect(file_uri(Path(str(url.database))), uri=True)
+
+
+def _read_secret(engine: Engine) -> str | None:
+    """Read what tells one store from another; None where it was not drawn yet."""
+    with engine.begin() as connection:
+        secret: str | None = connection.scalar(select(SETTINGS.c.value).where(SETTINGS.c.key == SECRET))
+    return secret
 
 
 def _for_writing(engine: Engine) -> Engine:
@@ -304,14 +334,14 @@ def _ensure_schema(url: URL) -> None:
         _migrate(url)
 
 
-def _migrate(url: URL) -> None:
+def _migrate(url: URL, *, new: bool = False) -> None:
     """Bring a store to `HEAD` in one transaction; whoever comes second finds it done."""
-    engine = _create_engine(url, foreign_keys=False)
+    engine = _create_engine(url, foreign_keys=False, new=new)
     try:
         with _migrating, _for_writing(engine).begin() as connection:
             if not is_file(url):
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
-            version = _read_version(connection, describe(url))
+            version = _read_version(connection, describe(url), new=new)
             if version == HEAD:
                 return
             _upgrade(connection)
@@ -334,19 +364,34 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(config, HEAD)
 
 
-def _read_version(connection: Connection, store: str) -> str | None:
-    """Read which schema a store has."""
-    tables = inspect(connection).get_table_names()
-    if VERSION_TABLE not in tables:
-        if tables:
-            raise StoreError(
-                f"{store} holds another program's tables: choose a database of its own for Sonoloop; "
-                "it was left as it is"
-            )
+def _read_version(connection: Connection, store: str, *, new: bool = False) -> str | None:
+    """Read which schema a store has; refuse what is none, or not whole."""
+    tables = set(inspect(connection).get_table_names())
+    if not tables and (new or connection.dialect.name != "sqlite"):
         return None
-    version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
-    if version != HEAD and version not in OLDER:
-        raise StoreError(
+    if not tables:
+        raise StoreUnavailableError(
+            f"{store} is a database without a table, and no store: put the store or its backup back there, "
+            "or delete that file to begin a new store"
+        )
+    version: str | None = None
+    if VERSION_TABLE in tables:
+        version = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+    elif not tables >= _OLDEST_TABLES:
+        raise StoreUnavailableError(
+            f"{store} holds another program's tables: choose a database of its own for Sonoloop; "
+            "it was left as it is"
+        )
+    missing = (set(METADATA.tables) if version == HEAD else _OLDEST_TABLES) - tables
+    known = version == HEAD or version in OLDER
+    if version is None or (known and missing):
+        lost = ", ".join(sorted(missing)) or "which schema it has"
+        raise StoreUnavailableError(
+            f"{store} is not whole: it lost {lost}; keep a copy of it and restore a backup; it was left as "
+            "it is"
+        )
+    if not known:
+        raise StoreUnavailableError(
             f"{store} was made by a newer Sonoloop (its schema is {version}, this one knows up to {HEAD}): "
             "update with pip install -U napari-sonoloop, or choose another store; it was left as it is"
         )
@@ -359,6 +404,8 @@ _READ_ONLY = "it is read-only: allow writing to it, or choose another place for 
 _UNREACHABLE = "it cannot be reached: check the drive or the connection and try again"
 _DAMAGED = "it is damaged: keep a copy of it and restore a backup"
 _REFUSED = "it refused a change that its own rules forbid"
+_MOVED = "its file was moved or replaced while it was open: put it back, or open the store where it is now"
+_NOT_WHOLE = "a part of it is missing, so that it is no whole store: keep a copy of it and restore a backup"
 _FOREIGN = "it is not a SQLite database: choose another file, it was left as it is"
 _TROUBLE = "its disk reported an error or is full: free some space, check the disk and try again"
 
@@ -367,6 +414,7 @@ _SQLITE = {
     "SQLITE_BUSY": _LOCKED,
     "SQLITE_LOCKED": _LOCKED,
     "SQLITE_FULL": _FULL,
+    "SQLITE_READONLY_DBMOVED": _MOVED,
     "SQLITE_READONLY": _READ_ONLY,
     "SQLITE_PERM": _READ_ONLY,
     "SQLITE_CANTOPEN": _UNREACHABLE,
@@ -388,6 +436,8 @@ _POSTGRESQL = {
     "57P": _UNREACHABLE,
     "28": "it refused the user or the password: check the store's URL",
     "3D": "there is no such database: create it, or check the store's URL",
+    "42P01": _NOT_WHOLE,
+    "42703": _NOT_WHOLE,
     "58": _TROUBLE,
     "XX": _DAMAGED,
     "23": _REFUSED,
@@ -401,11 +451,13 @@ def _explained(store: str) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, PoolTimeoutError) as error:
-        raise StoreError(f"the corrections in {store} could not be used: {_explain(error)}") from error
+        meaning = _explain(error)
+        kind = StoreError if meaning in (_LOCKED, _REFUSED) else StoreUnavailableError
+        raise kind(f"the corrections in {store} could not be used: {meaning}") from error
     except UnicodeDecodeError as error:  # of a damaged file, SQLite's own message may not be text
-        raise StoreError(f"the corrections in {store} could not be used: {_DAMAGED}") from error
+        raise StoreUnavailableError(f"the corrections in {store} could not be used: {_DAMAGED}") from error
     except (ModuleNotFoundError, NoSuchModuleError) as error:
-        raise StoreError(
+        raise StoreUnavailableError(
             f"{store} needs a database driver that is missing: pip install 'psycopg[binary]'"
         ) from error
 
@@ -421,6 +473,8 @@ def _explain(error: DBAPIError | PoolTimeoutError) -> str:
     for code in sorted(_POSTGRESQL, key=len, reverse=True):
         if state.startswith(code):
             return _POSTGRESQL[code]
+    if str(error.orig).startswith(("no such table", "no such column")):
+        return _NOT_WHOLE
     if error.connection_invalidated or (hasattr(error.orig, "sqlstate") and not state):
         return _UNREACHABLE  # a lost connection carries no code
     return str(error.orig)

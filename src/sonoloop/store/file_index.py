@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +24,7 @@ from sonoloop.errors import ImageError, StoreError, TrainingError
 from sonoloop.imaging.image_files import find_images
 from sonoloop.imaging.io import read_study
 from sonoloop.imaging.orientation import as_stored
+from sonoloop.regular_files import open_regular, read_regular
 from sonoloop.store.database import Database, data_folder, is_file
 from sonoloop.store.revisions import is_withdrawn
 from sonoloop.store.tables import FRAMES
@@ -31,6 +32,8 @@ from sonoloop.values import Frame
 
 _log = logging.getLogger(__name__)
 
+# of a key file, and of a job's
+_MOST_BYTES = 4 << 30
 _SQLITE = b"SQLite format 3\0"
 _DIGITS = 6
 _ROOT = {"root", "folder"}
@@ -113,21 +116,21 @@ def _is_database(path: Path) -> bool:
 def _has_frame_of(store: Path, places: Path) -> bool:
     """Tell whether a key file names a frame that is in a store; False where that cannot be read."""
     try:
-        lines = [_parse(line) for line in places.read_bytes().splitlines()]
+        lines = [_parse(line) for line in read_regular(places, most=_MOST_BYTES).splitlines()]
         with closing(sqlite3.connect(f"{store.absolute().as_uri()}?mode=ro", uri=True)) as database:
             return any(
                 database.execute("SELECT 1 FROM frames WHERE id = ?", [line["frame"]]).fetchone()
                 for line in lines
                 if line is not None and "frame" in line
             )
-    except (FileNotFoundError, sqlite3.Error):
+    except (OSError, sqlite3.Error):
         return False
 
 
 def _store_name(job: Path) -> str | None:
     """Name the file of the store that a job belongs to; None where that cannot be read."""
     try:
-        return Path(json.loads(job.read_text(encoding="utf-8"))["plan"]["store"]).name
+        return Path(json.loads(read_regular(job, most=_MOST_BYTES))["plan"]["store"]).name
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -240,7 +243,7 @@ class Places:
     def _read_on(self) -> list[dict[str, Any]]:
         """Read the whole lines from where the last reading ended; one that a crash cut short is none."""
         try:
-            with self._path.open("rb") as file:
+            with open_regular(self._path, most=_MOST_BYTES) as file:
                 file.seek(self._read_to)
                 data = file.read()
         except OSError as error:
@@ -309,8 +312,8 @@ class Relinked:
     resaved: tuple[str, ...]
     # who have no file, neither where it was nor where was searched
     missing: tuple[str, ...]
-    # folders and files that could not be searched, and why
-    left_out: tuple[str, ...] = ()
+    # why files could not be read, and folders not be searched, each with its name
+    unread: tuple[str, ...] = field(default=(), compare=False)
 
 
 def known_frames(store: Database) -> dict[str, str]:
@@ -333,13 +336,13 @@ def relink(places: Places, folder: Path, known: Mapping[str, str]) -> Iterator[S
     found: set[str] = set()
     resaved: set[str] = set()
     there: set[str] = set()
-    unreadable = 0
+    unread = [str(one.error) for one in searched.left_out]
     for done, image in enumerate(images):
         yield Searching(done=done, total=len(images), found=len(found | resaved))
         try:
             frames = read_study(image.path).frames
-        except ImageError:
-            unreadable += 1
+        except ImageError as error:
+            unread.append(str(error))
             continue
         for index, frame in enumerate(frames):
             same = [frame.id] if frame.id in known else []
@@ -359,11 +362,11 @@ def relink(places: Places, folder: Path, known: Mapping[str, str]) -> Iterator[S
     yield Searching(done=len(images), total=len(images), found=len(found | resaved))
     yield Relinked(
         images=len(images),
-        unreadable=unreadable,
+        unreadable=len(unread),
+        unread=tuple(unread),
         found=tuple(sorted(found | resaved)),
         resaved=tuple(sorted(resaved - found)),
         missing=tuple(sorted(frame_id for frame_id in known if not _is_file(places.find(frame_id)))),
-        left_out=tuple(str(one.error) for one in searched.left_out),
     )
 
 

@@ -6,8 +6,9 @@ import hashlib
 import logging
 import os
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from sonoloop.store.tables import LEASES
 
 # a holder that was not heard of for so long is taken for gone
 EXPIRY = timedelta(seconds=120)
+_RENEWED_EVERY = 20.0
 _WATCH_SECONDS = 2.0  # between two glances at a holder that may be gone
 _MARK = "/"  # no host name holds it
 _DIGITS = 8
@@ -82,6 +84,36 @@ def take_lease(database: Database, name: str, *, what: str) -> Lease:
         if doubtful is None:
             return held
         silent = _watch(database, doubtful)
+
+
+@contextmanager
+def renewed(renew: Callable[[], None], *, every: float = _RENEWED_EVERY) -> Iterator[Callable[[], None]]:
+    """Renew a lease in a thread while a block runs."""
+    ended = threading.Event()
+    lost: list[LeaseError] = []
+
+    def keep_on() -> None:
+        while not ended.wait(every):
+            try:
+                renew()
+            except LeaseError as error:
+                lost.append(error)
+                return
+            except StoreError as error:
+                # it may be busy; there is time for a few more attempts before the lease runs out
+                _log.warning("the lease could not be renewed: %s", error)
+
+    def check() -> None:
+        if lost:
+            raise lost[0]
+
+    thread = threading.Thread(target=keep_on, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield check
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _try(connection: Connection, held: Lease, what: str, silent: Row[Any] | None) -> Row[Any] | None:

@@ -153,7 +153,7 @@ def add_model(
             raise ValueError(f"a version has 64 hex digits, got {digits!r}")
     if origin not in get_args(Origin):
         raise ValueError(f"origin must be one of {', '.join(get_args(Origin))}, got {origin!r}")
-    check_who(who)
+    who = check_who(who)
     hold(connection, MODELS)
     known = select_models(connection, version)
     if not known:
@@ -168,7 +168,7 @@ def add_mark(connection: Connection, version: str, word: str, *, why: str, who: 
     """Add a mark."""
     if not _MARK.fullmatch(word):
         raise ValueError(f"a mark is a word of at most 16 small letters, got {word!r}")
-    check_who(who)
+    who = check_who(who)
     connection.execute(insert(MARKS).values(version=version, mark=word, why=why, who=who, created=now()))
 
 

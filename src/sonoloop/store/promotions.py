@@ -86,7 +86,7 @@ def promote(
     """Put a model into use. Verify its bundle first: the store cannot."""
     if kind not in ("first", "gate", "use"):
         raise ValueError(f"kind must be first, gate or use, got {kind!r}")
-    check_who(who)
+    who = check_who(who)
     check_why(why)
     with store.writing() as connection:
         hold(connection, PROMOTIONS)
@@ -149,7 +149,7 @@ def rollback(store: Database, *, who: str, why: str, to: str | None = None) -> P
 
     Verify its bundle first, as for `promote`.
     """
-    check_who(who)
+    who = check_who(who)
     check_why(why)
     with store.writing() as connection:
         hold(connection, PROMOTIONS)
@@ -192,7 +192,7 @@ def locked_version(store: Database) -> str | None:
 
 def lock(store: Database, version: str, *, who: str, why: str) -> ModelRow:
     """Keep the model in use for a study: until `unlock`, nothing else is promoted, by nobody."""
-    check_who(who)
+    who = check_who(who)
     check_why(why)
     with store.writing() as connection:
         hold(connection, PROMOTIONS)
@@ -209,7 +209,7 @@ def lock(store: Database, version: str, *, who: str, why: str) -> ModelRow:
 
 def unlock(store: Database, *, who: str, why: str) -> ModelRow:
     """Let models be promoted again."""
-    check_who(who)
+    who = check_who(who)
     check_why(why)
     with store.writing() as connection:
         hold(connection, PROMOTIONS)

@@ -40,6 +40,7 @@ from sqlalchemy import (
 
 from sonoloop import __version__
 from sonoloop.errors import ConflictError, StoreError
+from sonoloop.store.database import check_who
 from sonoloop.store.tables import FRAMES, GROUPS, HEADS, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
 from sonoloop.values import CLASSES, Correction, Prediction
 
@@ -91,13 +92,12 @@ def write_revision(
     for name in ("frame_id", "pixels_hash"):
         if not _SHA256.fullmatch(getattr(correction, name)):
             raise ValueError(f"a correction's {name} must be a SHA-256 in 64 lower-case hex digits")
-    if not correction.annotator.strip() or "\0" in correction.annotator:
-        raise ValueError("a correction needs its annotator's pseudonym")
+    annotator = check_who(correction.annotator)
     mask = np.array(correction.mask)  # a copy: the layer it came from lives on
     return {
         "id": uuid4().hex,
         "frame_id": correction.frame_id,
-        "annotator": correction.annotator,
+        "annotator": annotator,
         "parent": parent,
         "mask": encode_png(mask),
         "mask_sha256": hash_pixels(mask),

@@ -12,12 +12,11 @@ from typing import Any, Literal, get_args
 from sqlalchemy import Connection, delete, insert, select, update
 
 from sonoloop.errors import StoreError
-from sonoloop.store.database import Database, add_if_new, hold
+from sonoloop.store.database import SECRET, Database, add_if_new, hold
 from sonoloop.store.tables import SETTINGS
 
 Promote = Literal["ask", "automatic"]
 
-_SECRET = "secret"
 _SECRET_BYTES = 32
 _COUNTS = ("test_cap", "first_lesion_groups")
 _SHARES = ("test_share", "first_test_share", "draw_first_share")
@@ -103,7 +102,7 @@ def parse_changes(pairs: Iterable[str]) -> dict[str, object]:
 def store_secret(database: Database) -> bytes:
     """Give the secret by which a store hashes patients and draws roles; it is made at its first use."""
     with database.reading() as connection:
-        value = _read(connection, _SECRET)
+        value = _read(connection, SECRET)
     if value is None:
         with database.writing() as connection:
             return secret_in(connection)
@@ -117,12 +116,12 @@ def settings_in(connection: Connection) -> StoreSettings:
 
 def secret_in(connection: Connection) -> bytes:
     """Read the secret inside a transaction, or make it inside a writing one; see `store_secret`."""
-    value = _read(connection, _SECRET)
+    value = _read(connection, SECRET)
     if value is not None:
         return bytes.fromhex(json.loads(value))
-    drawn = {"key": _SECRET, "value": json.dumps(secrets.token_hex(_SECRET_BYTES))}
+    drawn = {"key": SECRET, "value": json.dumps(secrets.token_hex(_SECRET_BYTES))}
     add_if_new(connection, SETTINGS, drawn)
-    return bytes.fromhex(json.loads(str(_read(connection, _SECRET))))
+    return bytes.fromhex(json.loads(str(_read(connection, SECRET))))
 
 
 def _read(connection: Connection, key: str) -> str | None:

@@ -114,7 +114,7 @@ def take_snapshot(store: Database, name: str | None = None, *, who: str) -> Snap
 
     Frames that an earlier Sonoloop stored are placed first; see `sonoloop.store.groups.place_unseen`.
     """
-    check_who(who)
+    who = check_who(who)
     if name is not None and not _NAME.fullmatch(name):
         raise StoreError(
             f"a snapshot cannot be called {name!r}: use letters, digits, dots, dashes and underscores, "

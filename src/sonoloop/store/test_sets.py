@@ -277,7 +277,7 @@ def record_evaluation(
     """
     if verdict not in VERDICTS:
         raise ValueError(f"verdict must be one of {', '.join(VERDICTS)}, got {verdict!r}")
-    check_who(who)
+    who = check_who(who)
     row = {
         "test_set": test_set,
         "candidate": candidate,

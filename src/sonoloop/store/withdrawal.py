@@ -59,7 +59,7 @@ def withdraw(database: Database, frame_or_patient: str, *, why: str, who: str) -
     who had used it is told again.
     """
     check_why(why)
-    check_who(who)
+    who = check_who(who)
     with database.writing() as connection:
         if connection.dialect.name == "sqlite":
             # else the old bytes stay in the file's free pages

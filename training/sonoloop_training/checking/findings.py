@@ -8,7 +8,8 @@ from typing import Literal
 
 from sonoloop.jobs.events import Finding
 from sonoloop.values import CLASSES
-from sonoloop_training.checking.survey import FaultKind, SharedPair, Source, Survey
+from sonoloop_training.checking.survey import SharedPair, Source, Survey
+from sonoloop_training.datasets.mask_check import FaultKind
 
 Severity = Literal["mend", "heed", "note"]
 
@@ -18,6 +19,7 @@ _SHORTCUT_ADVICE = (
     "a classifier can tell the class by them and not by the lesion: compare its figures with and without "
     "overlays, and draw overlays on all classes while training"
 )
+_LOOK = "look whether they are what was drawn"
 _ADVICE: dict[FaultKind, tuple[Severity, str, str]] = {
     "image unreadable": ("mend", "images cannot be read", "copy or export them again, or remove them"),
     "mask unreadable": ("mend", "masks cannot be read", "copy or export them again"),
@@ -25,10 +27,27 @@ _ADVICE: dict[FaultKind, tuple[Severity, str, str]] = {
     "mask empty": ("mend", "masks of a lesion are empty", "draw the lesion, or correct the class"),
     "mask of another size": ("mend", "masks have another size than their image", "export them again"),
     "mask on normal": ("mend", "normal images have a mask", "correct the class, or empty the mask"),
+    "mask of several pages": ("mend", "masks have several pages", "save the one of the image alone"),
+    "mask is the image": ("mend", "masks are the image itself", "give the mask in its place"),
+    "mask along the border": (
+        "mend",
+        "masks lie along the border of the frame",
+        "what is set is taken as lesion: invert them, or draw them again",
+    ),
+    "mask over half": ("heed", "masks cover more than half of the frame", _LOOK),
     "mask not binary": (
         "heed",
         "masks have more than two levels",
         "every level above 0 is taken as lesion; save them with two",
+    ),
+    "mask file empty": ("heed", "one of several masks is empty", "draw the lesion, or remove the file"),
+    "mask an outline": ("heed", "masks are outlines", "what is set is taken as lesion: fill them"),
+    "mask in specks": ("heed", "masks lie in many regions", _LOOK),
+    "mask tiny": ("heed", "masks have next to no pixels", _LOOK),
+    "mask of another image": (
+        "heed",
+        "masks are those of another image too",
+        "one of them has the wrong mask, unless both show one scene",
     ),
 }
 

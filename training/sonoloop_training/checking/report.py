@@ -18,6 +18,7 @@ from sonoloop.errors import TrainingError
 from sonoloop.imaging.io import read_study
 from sonoloop.imaging.overlay import lesion_colour, outline, to_display
 from sonoloop.jobs.events import Checked, Event, Finding, Progress
+from sonoloop.regular_files import read_regular
 from sonoloop.values import CLASSES
 from sonoloop_training.checking.findings import (
     findings_of,
@@ -39,6 +40,8 @@ from sonoloop_training.page import CLASS_COLOURS, Page, new_figure
 REPORT = "report.html"
 GROUPS = "groups.json"
 _SOURCE = "computed by `sonoloop data check`"
+# of a report that is replaced
+_MOST_BYTES = 1 << 30
 _SEVERITIES = {"mend": "to mend", "heed": "to heed", "note": "note"}
 # shown at most: names of a finding, images of a class, groups and images of each, images with an overlay
 _NAMES = 12
@@ -128,7 +131,13 @@ def _choose_folder(data: Path, out: Path | None) -> Path:
     marks = {REPORT: "Made by Sonoloop", GROUPS: _SOURCE}
     for path in [*folder.glob(REPORT), *folder.glob(GROUPS), *folder.glob(f"*/{GROUPS}")]:
         # decoded loosely: whatever it is, it is only looked at
-        if marks[path.name] not in path.read_text(encoding="utf-8", errors="replace"):
+        try:
+            text = read_regular(path, most=_MOST_BYTES).decode(errors="replace")
+        except OSError as error:
+            raise TrainingError(
+                f"{path} cannot be replaced ({error.strerror}); give another --out"
+            ) from error
+        if marks[path.name] not in text:
             raise TrainingError(f"{path} is none that the check wrote; move it away, or give another --out")
     return folder
 
@@ -261,7 +270,7 @@ def _show(item: Inspection, *, outlined: bool = True) -> tuple[NDArray[np.uint8]
     """Return an image with its lesions outlined, and what to write below it."""
     pixels = read_study(item.sample.image).frames[0].pixels
     picture = np.repeat(to_display(pixels)[..., None], 3, axis=-1)
-    if outlined and item.lesions and not item.faults:
+    if outlined and item.lesions and all(fault.usable for fault in item.faults):
         # thick enough to be seen once the image is small
         rows, columns, ring = outline(item.sample.read()[1], max(2, max(pixels.shape) // 150))
         picture[rows, columns][ring] = lesion_colour(1)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from sonoloop.errors import ImageError, SonoloopError
+from sonoloop.errors import ImageError, SonoloopError, UnsupportedImageError
 from sonoloop.imaging.fingerprints import Sketch, sketch
 from sonoloop.imaging.grey import check_frame
 from sonoloop.imaging.io import read_study
@@ -23,29 +23,12 @@ from sonoloop.values import CLASSES
 from sonoloop_training.checking.burned_in import has_overlay
 from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.datasets.groups import Pair, find_group_list, group_pairs, match_sketches, read_groups
+from sonoloop_training.datasets.mask_check import Fault, hash_mask, read_masks
+from sonoloop_training.datasets.mask_check import find_shared as find_shared_masks
 from sonoloop_training.datasets.registry import Layout, check_folder, dataset_folders, find_layout
 
-FaultKind = Literal[
-    "image unreadable",
-    "mask unreadable",
-    "mask missing",
-    "mask empty",
-    "mask of another size",
-    "mask on normal",
-    "mask not binary",
-]
 _PLACES = 48
 _EVERY = 20
-_LOSSY = frozenset({".jpg", ".jpeg"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """What is wrong with an image or a mask."""
-
-    kind: FaultKind
-    # what exactly, with the file's name; empty where the kind says it all
-    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,24 +49,32 @@ class Inspection:
     # whether something looks burned in
     overlay: bool = False
     sketch: Sketch | None = None
+    # hashes of the image's pixels, and of the union of its masks where there is a lesion
+    pixels_hash: str = ""
+    mask_hash: str = ""
 
 
 def inspect_sample(sample: Sample) -> Inspection:
     """Read a sample's image and masks; whatever is wrong is in its `faults`, nothing is raised for it."""
     try:
         study = read_study(sample.image)
+        if len(study.frames) > 1:
+            raise UnsupportedImageError(
+                f"{study.name} has {len(study.frames)} frames, and its mask is of one"
+            )
         pixels = check_frame(study.frames[0]).pixels
     except ImageError as error:
         return Inspection(sample=sample, faults=(Fault(kind="image unreadable", detail=str(error)),))
     if study.notes:
         return Inspection(sample=sample, faults=(Fault(kind="image unreadable", detail=study.notes[0]),))
     shape: tuple[int, int] = pixels.shape
-    mask, faults = _read_masks(sample, shape)
+    masks = read_masks(sample.masks, study.frames[0], sample.label)
+    mask, faults = masks.union, masks.faults
     lesions = int(ndimage.label(mask, np.ones((3, 3)))[1])
     places = Image.fromarray(mask.astype(np.uint8) * 255).resize((_PLACES, _PLACES), Image.Resampling.BOX)
     return Inspection(
         sample=sample,
-        faults=tuple(faults),
+        faults=faults,
         shape=shape,
         depth=f"{pixels.dtype.itemsize * 8}-bit {'grey' if study.colour is None else 'colour'}",
         lesions=lesions,
@@ -91,45 +82,9 @@ def inspect_sample(sample: Sample) -> Inspection:
         places=np.asarray(places) >= 128 if lesions else None,
         overlay=has_overlay(pixels),
         sketch=sketch(pixels),
+        pixels_hash=study.frames[0].pixels_hash,
+        mask_hash=hash_mask(mask) if lesions else "",
     )
-
-
-def _read_masks(sample: Sample, shape: tuple[int, int]) -> tuple[NDArray[np.bool_], list[Fault]]:
-    faults = []
-    union = np.zeros(shape, np.bool_)
-    whole = True
-    for path in sample.masks:
-        try:
-            study = read_study(path)
-        except ImageError as error:
-            faults.append(Fault(kind="mask unreadable", detail=str(error)))
-            whole = False
-            continue
-        if study.notes:
-            faults.append(Fault(kind="mask unreadable", detail=study.notes[0]))
-            whole = False
-            continue
-        levels = study.frames[0].pixels
-        if levels.shape != shape:
-            sizes = (f"{w} x {h}" for h, w in (levels.shape, shape))
-            faults.append(
-                Fault(kind="mask of another size", detail=f"{path.name} is {', its image '.join(sizes)}")
-            )
-            whole = False
-            continue
-        found = np.unique(levels)
-        # the compression of a JPEG leaves grey around every edge; the loaders cut it at half
-        lossy = path.suffix.lower() in _LOSSY
-        if len(found) > 2 and not lossy:
-            faults.append(Fault(kind="mask not binary", detail=f"{path.name} has {len(found)} levels"))
-        union |= levels > (127 if lossy else 0)
-    if not sample.masks and sample.label != "normal":
-        faults.append(Fault(kind="mask missing"))
-    elif whole and sample.label != "normal" and not union.any():
-        faults.append(Fault(kind="mask empty"))
-    elif sample.label == "normal" and union.any():
-        faults.append(Fault(kind="mask on normal", detail=f"{union.mean():.1%} of the frame"))
-    return union, faults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +175,7 @@ def survey_source(source: Source) -> Generator[Progress, None, Survey]:
         if done % _EVERY == 0:
             yield Progress(stage=f"Reading {source.dataset}", done=done, total=total)
         inspections.append(inspect_sample(sample))
+    inspections = _add_shared(inspections)
     sketches = [item.sketch for item in inspections]
     pairs = yield from match_sketches(sketches)
     return Survey(
@@ -229,6 +185,17 @@ def survey_source(source: Source) -> Generator[Progress, None, Survey]:
         groups=tuple(map(tuple, group_pairs(pairs, sketches))),
         split_groups=_split_groups(source),
     )
+
+
+def _add_shared(inspections: Sequence[Inspection]) -> list[Inspection]:
+    """Add to each image that its mask is another's too."""
+    names = {item.sample.key: item.sample.name for item in inspections}
+    known = ((item.sample.key, item.pixels_hash, item.mask_hash) for item in inspections if item.mask_hash)
+    shared = find_shared_masks(known, names)
+    return [
+        replace(item, faults=(*item.faults, shared[item.sample.key])) if item.sample.key in shared else item
+        for item in inspections
+    ]
 
 
 def _split_groups(source: Source) -> tuple[str, ...]:

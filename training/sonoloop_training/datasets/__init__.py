@@ -5,7 +5,7 @@ from sonoloop_training.datasets.busi import load_busi, load_huggingface
 from sonoloop_training.datasets.folder import DATASETS, load_folder
 from sonoloop_training.datasets.groups import FindGroups
 from sonoloop_training.datasets.registry import find_datasets
-from sonoloop_training.datasets.sample import Sample, read_mask
+from sonoloop_training.datasets.sample import Sample
 from sonoloop_training.datasets.udiat import load_udiat
 
 __all__ = [
@@ -18,5 +18,4 @@ __all__ = [
     "load_folder",
     "load_huggingface",
     "load_udiat",
-    "read_mask",
 ]

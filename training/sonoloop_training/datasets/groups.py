@@ -32,7 +32,8 @@ from sonoloop.imaging.fingerprints import (
 from sonoloop.imaging.grey import check_frame
 from sonoloop.imaging.io import read_study
 from sonoloop.jobs.events import Progress, drain
-from sonoloop_training.datasets.sample import Sample, file_in
+from sonoloop.regular_files import read_regular
+from sonoloop_training.datasets.sample import MAX_BYTES, Sample, file_in
 
 logger = logging.getLogger(__name__)
 
@@ -219,14 +220,20 @@ def read_groups(path: Path) -> GroupList:
 
     A group may have "conflicting_classes" (bool), "overlay" (list of str) and "objection" (str).
     """
-    if not path.is_file():
-        raise TrainingError(f"there is no list of near-duplicates {path}; check the path")
+    try:
+        data = read_regular(path, most=MAX_BYTES)
+    except FileNotFoundError as error:
+        raise TrainingError(f"there is no list of near-duplicates {path}; check the path") from error
+    except OSError as error:
+        raise TrainingError(
+            f"{path} cannot be read as a list of near-duplicates ({error.strerror})"
+        ) from error
     group: dict[str, str] = {}
     conflicting: set[str] = set()
     overlays: dict[str, tuple[str, ...]] = {}
     objections: dict[str, str] = {}
     try:
-        entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["groups"]
+        entries: list[dict[str, Any]] = json.loads(data)["groups"]
         for entry in entries:
             images = [str(name) for name in entry["images"]]
             for name in (image.casefold() for image in images):
@@ -238,7 +245,7 @@ def read_groups(path: Path) -> GroupList:
                     overlays[name] = tuple(str(kind) for kind in entry["overlay"])
                 if entry.get("objection"):
                     objections[name] = str(entry["objection"])
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise TrainingError(
             f'{path} is no list of near-duplicates; it should be {{"groups": [{{"images": [...]}}]}}'
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.image_files import is_image_path
 from sonoloop.imaging.io import read_study
+from sonoloop.regular_files import read_regular
 from sonoloop.values import CLASSES, ClassName, Frame
-
-_LOSSY = frozenset({".jpg", ".jpeg"})
+from sonoloop_training.datasets.mask_check import Masks, explain, read_masks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,47 +53,28 @@ class Sample:
 
     def read(self) -> tuple[Frame, NDArray[np.bool_]]:
         """Read the frame and the union of its masks, both (H, W)."""
-        if not self.masks and self.label != "normal":
-            # an empty mask would teach that there is no lesion
-            raise TrainingError(f"{self.image.name} is {self.label} and has no mask; add it, or move it away")
-        frame = _read_whole(self.image)
-        mask = np.zeros(frame.shape, np.bool_)
-        for path in self.masks:
-            mask |= read_mask(path, frame.shape)
-        if self.label != "normal" and not mask.any():
+        frame, masks = self.look()
+        self.check(masks)
+        return frame, masks.union
+
+    def check(self, masks: Masks) -> None:
+        """Refuse masks that cannot be used."""
+        for fault in masks.faults:
+            if not fault.usable:
+                raise fault.error or TrainingError(explain(fault, self.image.name, self.label))
+
+    def look(self) -> tuple[Frame, Masks]:
+        """Read the frame, and its masks with what is wrong with them; raises for the frame alone."""
+        study = read_study(self.image)
+        if len(study.frames) > 1:
             raise TrainingError(
-                f"{self.image.name} is {self.label} and its mask is empty; draw the lesion, or correct the "
-                "class"
+                f"{self.image.name} has {len(study.frames)} frames, and its mask is of one; save that one as a "
+                "file of its own"
             )
-        if self.label == "normal" and mask.any():
-            raise TrainingError(
-                f"{self.image.name} is normal and has a lesion in its mask; correct the class, or empty the "
-                "mask"
-            )
-        return frame, mask
-
-
-def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Read a 1-bit, grey or colour mask file as (H, W) booleans.
-
-    Every level above 0 is the lesion; in a JPEG every level above 127.
-    """
-    # the compression leaves grey specks around the edges of a JPEG
-    background = 127 if path.suffix.lower() in _LOSSY else 0
-    mask: NDArray[np.bool_] = _read_whole(path).pixels > background
-    if mask.shape != shape:
-        raise TrainingError(
-            f"{path.name} is {mask.shape[1]} x {mask.shape[0]}, its image {shape[1]} x {shape[0]}"
-        )
-    return mask
-
-
-def _read_whole(path: Path) -> Frame:
-    """Read the frame of a file; one of which a part is missing teaches nothing right."""
-    frame = read_study(path).frames[0]
-    if frame.note is not None:
-        raise TrainingError(f"{path.name} is not whole: {frame.note}; copy or export it again")
-    return frame
+        if study.notes:
+            # of which a part is missing, it would teach what is not so
+            raise TrainingError(f"{self.image.name} is not whole: {study.notes[0]}; copy or export it again")
+        return study.frames[0], read_masks(self.masks, study.frames[0], self.label)
 
 
 MAX_BYTES = 64_000_000
@@ -116,9 +98,11 @@ _BROKEN = (
 def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
     """Read a table; its column names come back in lower case, empty rows are left out."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise TrainingError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB; is it a table?")
-        cells = _read_excel(path) if path.suffix.lower() == ".xlsx" else _read_csv(path)
+        data = read_regular(path, most=MAX_BYTES)
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read as a table ({error.strerror})") from error
+    try:
+        cells = _read_excel(data, path) if path.suffix.lower() == ".xlsx" else _read_csv(data)
     except _BROKEN as error:
         raise TrainingError(f"{path} cannot be read ({error}); save it again as CSV in UTF-8") from error
     header = [cell.strip().lower() for cell in cells[0]] if cells else []
@@ -145,21 +129,21 @@ def parse_class(text: str, path: Path, name: str) -> ClassName:
     return CLASSES[CLASSES.index(word)]
 
 
-def _read_csv(path: Path) -> list[list[str]]:
+def _read_csv(data: bytes) -> list[list[str]]:
     # utf-8-sig: Excel begins its files with a byte order mark
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        first = file.readline()
-        file.seek(0)
-        return list(csv.reader(file, delimiter=";" if first.count(";") > first.count(",") else ","))
+    text = data.decode("utf-8-sig")
+    first = text.partition("\n")[0]
+    delimiter = ";" if first.count(";") > first.count(",") else ","
+    return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
 
 
-def _read_excel(path: Path) -> list[list[str]]:
+def _read_excel(data: bytes, path: Path) -> list[list[str]]:
     from openpyxl import load_workbook  # noqa: PLC0415 - only Dataset B needs it
 
-    with ZipFile(path) as parts:
+    with ZipFile(io.BytesIO(data)) as parts:
         if sum(part.file_size for part in parts.infolist()) > MAX_BYTES:
             raise TrainingError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB inside; is it a table?")
-    workbook = load_workbook(path, read_only=True, data_only=True)
+    workbook = load_workbook(io.BytesIO(data), read_only=True, data_only=True)
     try:
         rows = workbook.worksheets[0].iter_rows(values_only=True)
         return [["" if cell is None else str(cell) for cell in row] for row in rows]

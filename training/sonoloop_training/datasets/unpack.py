@@ -18,6 +18,7 @@ from sonoloop.errors import TrainingError
 from sonoloop.imaging.image_files import fold_case
 from sonoloop.imaging.io import SUFFIXES
 from sonoloop.jobs.events import Event, Progress, Unpacked
+from sonoloop.regular_files import open_regular
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets.registry import find_layout
 from sonoloop_training.datasets.sample import Sample
@@ -47,6 +48,8 @@ _MAGIC = {
 _ROWS = 16  # read at once: memory stays small
 _STAGE = "Unpacking"
 _PAUSE = 0.2  # seconds between two events
+# of a packed file: all that it may unpack to, and as much again
+_MOST_BYTES = 8_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +102,7 @@ def _write(source: Path, folder: Path, limits: Limits) -> Iterator[Event]:
                 f"{source} holds no Parquet files; give a zip file, or train on the folder as it is"
             )
         yield from _write_parquet(paths, folder, limits)
-    elif not source.is_file():
+    elif not source.exists():
         raise TrainingError(f"there is no file or folder {source}; check the path")
     elif source.suffix.lower() == ".parquet":
         yield from _write_parquet([source], folder, limits)
@@ -108,6 +111,7 @@ def _write(source: Path, folder: Path, limits: Limits) -> Iterator[Event]:
 
 
 def _write_zip(source: Path, folder: Path, limits: Limits) -> Iterator[Event]:
+    _check_file(source)
     try:
         archive = ZipFile(source)
     except (BadZipFile, OSError, ValueError, NotImplementedError) as error:
@@ -290,9 +294,20 @@ def _read_file(file: ParquetFile, name: str) -> Iterator[tuple[PurePosixPath, by
             yield from _row_files(values, classes, f"row {number} of {name}")
 
 
+def _check_file(path: Path) -> None:
+    """Refuse what is no file: a pipe would be waited for, and a device has no end."""
+    try:
+        open_regular(path, most=_MOST_BYTES).close()
+    except OSError as error:
+        raise TrainingError(
+            f"{path} cannot be unpacked ({error.strerror}); give the file as it was"
+        ) from error
+
+
 def _open(path: Path) -> ParquetFile:
     from pyarrow import ArrowException, parquet  # noqa: PLC0415 - large, and only needed here
 
+    _check_file(path)
     try:
         return parquet.ParquetFile(path)
     except (ArrowException, OSError, ValueError) as error:

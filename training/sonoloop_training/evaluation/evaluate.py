@@ -18,6 +18,7 @@ from sonoloop.models.card import Head
 from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
 from sonoloop.models.predictor import Predictor
 from sonoloop.plain_text import to_cell
+from sonoloop.regular_files import read_regular
 from sonoloop.store.metrics import RESAMPLES
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets import Sample, find_datasets
@@ -48,6 +49,7 @@ from sonoloop_training.splits import Part
 RESULTS, CASES, REPORT = "results.json", "cases.csv", "report.html"
 MADE_BY = "sonoloop evaluate"
 FORMAT = 1
+_MOST_BYTES = 1 << 30
 _EVERY = 100
 
 
@@ -293,7 +295,7 @@ def _row(model: str, score: Score, leaked: Collection[str] | None) -> dict[str, 
 
 def _is_ours(path: Path) -> bool:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = json.loads(read_regular(path, most=_MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(values, dict) and values.get("made_by") == MADE_BY

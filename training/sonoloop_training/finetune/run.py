@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
-import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,7 @@ import torch
 from sqlalchemy import URL
 
 from sonoloop.crash_points import crash_here
-from sonoloop.errors import SonoloopError, StoreError, TrainingError
+from sonoloop.errors import SonoloopError, TrainingError
 from sonoloop.jobs.events import EpochDone, Event, Finished, Gate, Job, Notice, failure
 from sonoloop.jobs.folder import GATE, JOBS, JobFolder, Plan, create_job, is_free, name_job, open_job
 from sonoloop.jobs.request import DEFAULT_WHO, FinetuneRequest, asked_of, values_of
@@ -27,7 +25,7 @@ from sonoloop.project import begin_with_shipped
 from sonoloop.store import CorrectionStore
 from sonoloop.store.database import describe, is_file, read_existing, read_location
 from sonoloop.store.file_index import work_folder
-from sonoloop.store.leases import LeaseError, lease
+from sonoloop.store.leases import lease, renewed
 from sonoloop.store.model_registry import find_model, list_models, register
 from sonoloop.store.promotions import incumbent
 from sonoloop.store.settings import read_settings
@@ -172,41 +170,6 @@ def _find_base(start: str | None, store: CorrectionStore, library: Library, who:
     card = read_card(library.import_(bundle_folder(start)))
     register(store, version=card.version, model=card.model, origin="imported", who=who, parent=card.parent)
     return card.version
-
-
-_log = logging.getLogger(__name__)
-
-_EVERY = 20.0
-
-
-@contextmanager
-def renewed(renew: Callable[[], None], *, every: float = _EVERY) -> Iterator[Callable[[], None]]:
-    """Renew a lease in a thread while a block runs."""
-    ended = threading.Event()
-    lost: list[LeaseError] = []
-
-    def keep_on() -> None:
-        while not ended.wait(every):
-            try:
-                renew()
-            except LeaseError as error:
-                lost.append(error)
-                return
-            except StoreError as error:
-                # it may be busy; there is time for a few more attempts before the lease runs out
-                _log.warning("the lease could not be renewed: %s", error)
-
-    def check() -> None:
-        if lost:
-            raise lost[0]
-
-    thread = threading.Thread(target=keep_on, name="lease", daemon=True)
-    thread.start()
-    try:
-        yield check
-    finally:
-        ended.set()
-        thread.join()
 
 
 LEASE = "finetune"

@@ -16,7 +16,7 @@ from torchvision.tv_tensors import Image, Mask
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.grey import to_unit
 from sonoloop.imaging.phantom import phantom
-from sonoloop.jobs.events import Progress
+from sonoloop.jobs.events import Notice, Progress
 from sonoloop.models.preprocess import Letterbox, normalise
 from sonoloop.values import CLASSES, ClassName
 from sonoloop_training.datasets import DATASETS, Sample
@@ -24,6 +24,8 @@ from sonoloop_training.fit.recipe import FitConfig
 
 PHANTOM = "phantom"
 _EVERY = 50
+# odd masks that are named
+_NAMED = 5
 
 
 class CachedImage(NamedTuple):
@@ -89,16 +91,26 @@ def small_size(size: int) -> int:
 
 def cache_samples(
     samples: Sequence[Sample], *, size: int, phantoms: int = 0
-) -> Generator[Progress, None, Cache]:
+) -> Generator[Progress | Notice, None, Cache]:
     """Read samples, and simulate `phantoms` images of each class beside them."""
-    cached = []
+    cached: list[CachedImage] = []
+    odd: list[str] = []
     for done, sample in enumerate(samples):
         if done % _EVERY == 0:
             yield Progress(stage="Reading", done=done, total=len(samples))
-        frame, mask = sample.read()
-        pair = letterbox_pair(frame.pixels, mask, size)
+        frame, masks = sample.look()
+        sample.check(masks)
+        if masks.faults:
+            odd.append(sample.key)
+        pair = letterbox_pair(frame.pixels, masks.union, size)
         cached.append(CachedImage(*pair, sample.label, f"{sample.dataset}/{sample.name}", sample.dataset))
     yield Progress(stage="Reading", done=len(samples), total=len(samples))
+    if odd:
+        more = f" and {len(odd) - _NAMED} more" if len(odd) > _NAMED else ""
+        yield Notice(
+            message=f"{len(odd)} masks look odd and are taken as they are ({', '.join(odd[:_NAMED])}{more}); "
+            "sonoloop data check says why"
+        )
     for label in CLASSES:
         for number in range(phantoms):
             # the seeds below 10,000 stay free for samples and tests

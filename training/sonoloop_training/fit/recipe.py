@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from sonoloop.errors import TrainingError
 from sonoloop.models.card import ModelSpec
+from sonoloop.regular_files import read_regular
 from sonoloop.values import CLASSES
 from sonoloop_training.augment import AugmentConfig
 from sonoloop_training.splits import SplitConfig
@@ -138,6 +139,7 @@ class FitConfig:
             )
 
 
+_MOST_BYTES = 1 << 20
 _CHOICES = {
     "optimizer": Optimizer,
     "schedule": Schedule,
@@ -245,9 +247,12 @@ def _read_tables(name_or_path: str, above: tuple[str, ...]) -> dict[str, Any]:
         raise TrainingError(f"recipes build on each other in a circle: {' -> '.join((*above, name_or_path))}")
     path = Path(name_or_path)
     if path.suffix == ".toml":
-        if not path.is_file():
-            raise TrainingError(f"there is no recipe {path}")
-        content = path.read_bytes()
+        try:
+            content = read_regular(path, most=_MOST_BYTES)
+        except FileNotFoundError as error:
+            raise TrainingError(f"there is no recipe {path}") from error
+        except OSError as error:
+            raise TrainingError(f"{path} cannot be read as a recipe ({error.strerror})") from error
     else:
         resource = _shipped() / f"{name_or_path}.toml"
         if not resource.is_file():
@@ -259,7 +264,7 @@ def _read_tables(name_or_path: str, above: tuple[str, ...]) -> dict[str, Any]:
         content = resource.read_bytes()
     try:
         values = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise TrainingError(f"{name_or_path} is not valid TOML: {error}") from error
     base = values.pop("base", None)
     if base is None:

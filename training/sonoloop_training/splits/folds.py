@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from sonoloop.atomic import write_whole
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.io import SUFFIXES
+from sonoloop.regular_files import read_regular
 from sonoloop_training.datasets import Sample
-from sonoloop_training.datasets.sample import read_table
+from sonoloop_training.datasets.sample import MAX_BYTES, read_table
 from sonoloop_training.splits.parts import (
     PARTS,
     Part,
@@ -153,8 +154,10 @@ def has_folds(path: Path) -> bool:
 
 def _read_json(path: Path) -> Mapping[str, object]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_regular(path, most=MAX_BYTES))
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read as JSON ({error.strerror}); check the path") from error
+    except (ValueError, RecursionError) as error:
         raise TrainingError(f"{path} cannot be read as JSON ({error}); check the path") from error
     if not isinstance(content, dict):
         raise TrainingError(f"{path} lists no folds and no parts; see docs/datasets.md")
