@@ -78,10 +78,11 @@ class ModelsTable(QTableWidget):
         rows = {index.row() for index in self.selectedIndexes()}
         return self._lines[rows.pop()] if len(rows) == 1 else None
 
-    def set_models(self, models: ModelList) -> None:
+    def set_models(self, models: ModelList | None) -> None:
         """Show all that were not deleted; what was chosen stays chosen, else the one in use is."""
         before = self.value()
-        lines = tuple(line for line in models.overview.models if not line.row.is_deleted)
+        known = () if models is None else models.overview.models
+        lines = tuple(line for line in known if not line.row.is_deleted)
         self.blockSignals(True)
         self._models, self._lines = models, lines
         self.setRowCount(len(lines))

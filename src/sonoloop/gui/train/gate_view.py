@@ -52,15 +52,15 @@ class GateBox(QFrame):
         self._anyway = QPushButton("Use anyway")
         self._anyway.setToolTip("Bring this model into use against the comparison; asks why, and keeps it")
         self._why = WhyBox()
-        self._in_use = QLabel("In use now")
+        self._state = QLabel()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 6, 6, 6)
         layout.setSpacing(6)
-        for label in (self._verdict, self._figures, self._reason, self._set, self._in_use):
+        for label in (self._verdict, self._figures, self._reason, self._set, self._state):
             label.setWordWrap(True)
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         parts: tuple[QWidget, ...] = (self._verdict, self._figures, self._reason, self._set, self._pictures)
-        for part in (*parts, self._use, self._anyway, self._why, self._in_use):
+        for part in (*parts, self._use, self._anyway, self._why, self._state):
             layout.addWidget(part)
         for button in (self._use, self._anyway):
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
@@ -68,8 +68,8 @@ class GateBox(QFrame):
         self._anyway.clicked.connect(self._ask_why)
         self.hide()
 
-    def set_gate(self, gate: Gate | None, *, model: str, in_use: bool) -> None:
-        """Show how a comparison ended."""
+    def set_gate(self, gate: Gate | None, *, model: str, in_use: bool, fate: str | None = None) -> None:
+        """Show how a comparison ended; `fate` says why the model cannot be used any more, or at present."""
         self.setVisible(gate is not None)
         if gate is not self._gate:
             self._gate = gate
@@ -84,10 +84,12 @@ class GateBox(QFrame):
         self._reason.setText(describe_reason(gate))
         self._set.setText(describe_set(gate, model))
         better = gate.verdict == "promote"
-        self._use.setVisible(better and not in_use)
-        self._anyway.setVisible(not better and not in_use)
-        self._in_use.setVisible(in_use)
-        if in_use:
+        free = not in_use and fate is None
+        self._use.setVisible(better and free)
+        self._anyway.setVisible(not better and free)
+        self._state.setText("In use now" if in_use else fate or "")
+        self._state.setVisible(not free)
+        if not free:
             self._why.clear()
 
     def _ask_why(self) -> None:
