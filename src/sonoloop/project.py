@@ -25,6 +25,7 @@ from sonoloop.jobs.events import Event, Gate
 from sonoloop.jobs.folder import JOBS
 from sonoloop.jobs.process import training_events
 from sonoloop.jobs.request import FinetuneRequest, GateRequest
+from sonoloop.leakage import Judging, JudgingCounter
 from sonoloop.models.card import read_card, shipped_card
 from sonoloop.models.library import Library, load_bundle, load_version
 from sonoloop.store.corrections import HEAD, CorrectionStore
@@ -101,7 +102,8 @@ class FrameStatus:
 class LearningStatus:
     """What the next training would have: what is new since `model`, in use by now, and the newest snapshots.
 
-    `samples` are the corrections that may train, those that the model has learned from among them; `locked`
+    `samples` are the corrections that may train, those that the model has learned from among them; `judging`
+    the frames that a new model will be judged by, as the gate counts them; `locked`
     the model that the project is locked to, by name; `usable` the versions that are on this machine and were
     not deleted.
     """
@@ -110,6 +112,7 @@ class LearningStatus:
     model: str
     snapshots: tuple[str, ...]
     samples: int
+    judging: Judging
     locked: str | None = None
     usable: frozenset[str] = frozenset()
 
@@ -233,6 +236,7 @@ class Project:
         self._places = Places(store.url)
         self._sketches = SketchIndex()
         self._counter = LearnableCounter(store)
+        self._judging = JudgingCounter(store, self.library)
         self._places_lock, self._load_lock, self._counter_lock = Lock(), Lock(), Lock()
 
     def __enter__(self) -> Self:
@@ -526,6 +530,7 @@ class Project:
         """Count what is new since the model in use, and list the snapshots, the newest first."""
         with self._counter_lock:
             learnable = self._counter.count()
+            judging = self._judging.count(learnable.version or shipped_card().version)
         names = tuple(snapshot.name for snapshot in list_snapshots(self.store))
         rows, locked = list_models(self.store), locked_version(self.store)
         return LearningStatus(
@@ -533,6 +538,7 @@ class Project:
             learnable.model or shipped_card().model,
             names[::-1],
             learnable.samples,
+            judging=judging,
             locked=next((row.model for row in rows if row.version == locked), None),
             usable=frozenset(self.library.versions()) - {row.version for row in rows if row.is_deleted},
         )

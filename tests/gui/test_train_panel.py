@@ -21,6 +21,7 @@ from sonoloop.gui.train.progress import Stage
 from sonoloop.gui.workers import Projects
 from sonoloop.jobs import process as train_start
 from sonoloop.jobs.events import failure
+from sonoloop.leakage import Judging
 from sonoloop.project import LearningStatus, Project
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.snapshots import Learnable
@@ -45,6 +46,7 @@ class FakeProject:
         self.asked: list[str | None] = []
         self.samples, self.locked = 157, None
         self.deleted: set[str] = set()
+        self.judging = Judging(frames=41)
 
     def at(self, url):
         self.url = url
@@ -72,7 +74,13 @@ class FakeProject:
         usable = {"a" * 64, "b" * 64, "c" * 64} - self.deleted
         names = ("second", "first")
         return LearningStatus(
-            news, news.model, names, self.samples, locked=self.locked, usable=frozenset(usable)
+            news,
+            news.model,
+            names,
+            self.samples,
+            judging=self.judging,
+            locked=self.locked,
+            usable=frozenset(usable),
         )
 
     def name_frames(self, frames):
@@ -527,8 +535,9 @@ def test_a_locked_project_is_said_and_nothing_can_be_started_or_used(panel, qtbo
 
 def test_a_broken_store_is_said_as_long_as_it_is_and_what_was_counted_stays(panel, qtbot, fake, notices):
     inconclusive(panel, qtbot)
-    fake.problem = StoreError("the server at db.example cannot be reached: check the connection")
-    told = "The store cannot be used\nthe server at db.example cannot be reached: check the connection"
+    problem = "the server at db.example cannot be reached: check the connection"
+    fake.problem = StoreError(problem)
+    told = f"\N{WARNING SIGN} The store cannot be used\n{problem}"
     qtbot.waitUntil(lambda: label(panel, "cannot be reached") == told, timeout=5_000)
     assert label(panel, "to learn").startswith("157 to learn from")
     for name in ("Fine-tune", "Use anyway"):
@@ -539,3 +548,15 @@ def test_a_broken_store_is_said_as_long_as_it_is_and_what_was_counted_stays(pane
     qtbot.waitUntil(button(panel, "Fine-tune").isEnabled)
     assert button(panel, "Use anyway").isVisibleTo(panel)
     assert notices == []
+
+
+def test_frames_that_will_not_judge_are_told_before_it_is_started(panel, qtbot, fake):
+    assert label(panel, "do not judge") is None
+    fake.judging, fake.samples = Judging(known=37, missing=2), 158
+    told = (
+        "37 more do not judge: model-aaaaaaaa learned from them, or from copies\n"
+        "2 more do not judge: their files are not on this computer\n"
+        "With none to judge, whether a new model is used will be yours to say"
+    )
+    qtbot.waitUntil(lambda: label(panel, "do not judge") == told, timeout=5_000)
+    assert label(panel, "to learn").endswith(", 0 to judge")

@@ -28,6 +28,7 @@ from qtpy.QtWidgets import (
     QMainWindow,
     QPushButton,
     QScrollArea,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -38,6 +39,7 @@ from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.workers import Projects
 
 _WIDTH = 300
+_WARNING = "\N{WARNING SIGN}"
 BROKEN = "The store cannot be used now: the line at the top says why"
 
 
@@ -149,6 +151,7 @@ class ProblemLine(QFrame):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setFrameShape(QFrame.Shape.StyledPanel)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         self._trouble, self._once = QLabel(), QLabel()
         self._again = QPushButton("Try again")
         self._again.setToolTip("Look whether the store can be used by now")
@@ -172,11 +175,11 @@ class ProblemLine(QFrame):
         """Say why the store cannot be used; None when it can."""
         self._again.setEnabled(True)
         self._again.setText("Try again")
-        self._set(self._trouble, self._again, text and f"The store cannot be used\n{text}")
+        self._set(self._trouble, self._again, text and f"{_WARNING} The store cannot be used\n{text}")
 
     def tell(self, text: str | None) -> None:
         """Say what could not be done; None to say nothing."""
-        self._set(self._once, self._dismiss, text)
+        self._set(self._once, self._dismiss, text and f"{_WARNING} {text}")
 
     def _set(self, label: QLabel, button: QPushButton, text: str | None) -> None:
         label.setText(breakable(text or ""))

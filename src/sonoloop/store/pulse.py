@@ -43,7 +43,9 @@ def read_pulse(store: Database) -> Hashable:
                 "preferences"
             )
         values = connection.execute(select(*(select(each).scalar_subquery() for each in columns))).one()
-        settings = connection.execute(select(SETTINGS).order_by(SETTINGS.c.key)).all()
+        # an image that is merely looked at changes the others
+        kept = SETTINGS.c.key.not_like("sketches%") & (SETTINGS.c.key != "secret")
+        settings = connection.execute(select(SETTINGS).where(kept).order_by(SETTINGS.c.key)).all()
     return file, tuple(values), tuple(map(tuple, settings))
 
 

@@ -53,6 +53,7 @@ class LearnableText(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._learnable, self._learn, self._by_annotator = QLabel(), QLabel(), QLabel()
+        self._aside = QLabel()
         font = self._learnable.font()
         font.setBold(True)
         self._learnable.setFont(font)
@@ -60,7 +61,7 @@ class LearnableText(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(8)
-        for label in (self._learnable, self._learn, self._by_annotator):
+        for label in (self._learnable, self._learn, self._aside, self._by_annotator):
             label.setWordWrap(True)
             layout.addWidget(label)
 
@@ -69,13 +70,17 @@ class LearnableText(QWidget):
         self._learn.setVisible(status is not None)
         self._by_annotator.setVisible(status is not None)
         if status is None:
+            self._aside.hide()
             self._learnable.setText("What is new could not be counted" if failed else "Counting what is new")
             return
         learnable = status.learnable
         self._learnable.setText(f"New since {status.model}")
         self._learn.setText(
-            f"{learnable.new} to learn from{_brackets(learnable.by_class)}, {learnable.test_frames} to judge"
+            f"{learnable.new} to learn from{_brackets(learnable.by_class)}, {status.judging.frames} to judge"
         )
+        aside = describe_aside(status)
+        self._aside.setText(aside or "")
+        self._aside.setVisible(aside is not None)
         self._by_annotator.setText(
             "By " + ", ".join(f"{who} {n}" for who, n in learnable.by_annotator.items())
         )
@@ -87,6 +92,18 @@ def describe_too_few(status: LearningStatus | None) -> str | None:
     if status is None or status.samples >= _FEWEST:
         return None
     return f"Accept at least {_FEWEST} images first; {status.samples} so far"
+
+
+def describe_aside(status: LearningStatus) -> str | None:
+    """Say which frames were kept to judge and do not, and why; None where all of them do."""
+    judging, told = status.judging, []
+    if judging.known:
+        told.append(f"{judging.known} more do not judge: {status.model} learned from them, or from copies")
+    if judging.missing:
+        told.append(f"{judging.missing} more do not judge: their files are not on this computer")
+    if not judging.frames and (told or status.learnable.new):
+        told.append("With none to judge, whether a new model is used will be yours to say")
+    return "\n".join(told) or None
 
 
 def describe_lock(status: LearningStatus | None) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from sonoloop.errors import StoreError
 from sonoloop.gui.train.progress import JobProgress, Stage, advance, end
 from sonoloop.gui.widgets import show_problem, single_shot
 from sonoloop.gui.workers import JobQueue
@@ -83,7 +84,7 @@ class TrainWatch(QObject):
         self._set(JobProgress())
         find = self._find_jobs
         self._jobs.submit(
-            lambda: find_job(find(store)), done=partial(self._on_found, store), failed=show_problem
+            lambda: find_job(find(store)), done=partial(self._on_found, store), failed=_show_unless_store
         )
         self._idle.start()
 
@@ -202,6 +203,12 @@ class TrainWatch(QObject):
     def _set(self, progress: JobProgress) -> None:
         self.progress = progress
         self.changed.emit()
+
+
+def _show_unless_store(error: Exception) -> None:
+    """Show what the panel does not say anyway: that its store is broken."""
+    if not isinstance(error, StoreError):
+        show_problem(error)
 
 
 def _ignore(_answer: object) -> None:
