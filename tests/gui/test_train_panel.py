@@ -12,7 +12,7 @@ from napari.components import ViewerModel
 from napari.layers import Image as NapariImage
 from PIL import Image
 from qtpy.QtCore import QThreadPool
-from qtpy.QtWidgets import QApplication, QComboBox, QLabel, QLineEdit, QPushButton
+from qtpy.QtWidgets import QApplication, QComboBox, QDoubleSpinBox, QLabel, QLineEdit, QPushButton
 
 from sonoloop.errors import ConflictError, StoreError
 from sonoloop.gui.preferences import Preferences
@@ -235,8 +235,13 @@ def test_a_panel_opened_later_finds_the_job_that_runs(make_panel, qtbot, mode):
     wait(later, qtbot, Stage.RUNNING)
     qtbot.waitUntil(lambda: bool(later.watch.progress.losses), timeout=15_000)
     assert later.watch.progress.losses[0] == (0.25, 1 / 1.25), "from its beginning"
+    snapshot, budget = later.findChild(QComboBox), later.findChild(QDoubleSpinBox)
+    qtbot.waitUntil(lambda: (snapshot.currentText(), budget.text()) == ("third", "45 min"))
+    assert not (snapshot.isEnabled() or budget.isEnabled()), "it is the job's own"
     later.watch.stop()
     wait(later, qtbot, Stage.STOPPED)
+    assert (snapshot.currentText(), budget.text()) == ("All accepted", "5 min")
+    assert snapshot.isEnabled()
     first.watch.progress = later.watch.progress
 
 
@@ -377,7 +382,7 @@ def test_files_that_are_gone_can_be_done_without(panel, qtbot, mode):
     button(panel, "Fine-tune").click()
     wait(panel, qtbot, Stage.FAILED)
     assert without.isVisibleTo(panel)
-    told = "It failed: case 12.png is gone; go on without it with --skip-missing"
+    told = "It failed: case 12.png is gone; press Go on without them"
     qtbot.waitUntil(lambda: label(panel, "is gone") == told)
     mode[0].append("done")
     without.click()
@@ -560,3 +565,23 @@ def test_frames_that_will_not_judge_are_told_before_it_is_started(panel, qtbot, 
     )
     qtbot.waitUntil(lambda: label(panel, "do not judge") == told, timeout=5_000)
     assert label(panel, "to learn").endswith(", 0 to judge")
+
+
+def test_what_changed_most_is_named_by_its_file(panel, qtbot):
+    from dataclasses import replace
+
+    run(panel, qtbot)
+    changed = {"harmed": ["1" * 64, "2" * 64], "improved": []}
+    panel.watch._set(replace(panel.watch.progress, gate=replace(panel.watch.progress.gate, changed=changed)))
+    qtbot.waitUntil(lambda: label(panel, "Most harmed") == "Most harmed: case 12.png, case 12.png")
+
+
+def test_the_dashed_line_and_an_empty_curve_are_explained(panel, qtbot):
+    from dataclasses import replace
+
+    progress = replace(panel.watch.progress, epochs=3, losses=((0.25, 0.9),), dices=((0, 0.5),))
+    panel.watch._set(progress)
+    told = "Dashed line: the model that it starts from. The curve of the Dice begins after the first epoch"
+    assert label(panel, "Dashed") == told
+    panel.watch._set(replace(progress, dices=((0, 0.5), (1, 0.6))))
+    assert label(panel, "Dashed") == "Dashed line: the model that it starts from"

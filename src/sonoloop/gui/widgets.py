@@ -36,6 +36,7 @@ from qtpy.QtWidgets import (
 from sonoloop.errors import SonoloopError, UnsupportedImageError
 from sonoloop.gui.news import StoreNews
 from sonoloop.gui.preferences import Preferences
+from sonoloop.gui.words import in_panel_words
 from sonoloop.gui.workers import Projects
 
 _WIDTH = 300
@@ -175,7 +176,8 @@ class ProblemLine(QFrame):
         """Say why the store cannot be used; None when it can."""
         self._again.setEnabled(True)
         self._again.setText("Try again")
-        self._set(self._trouble, self._again, text and f"{_WARNING} The store cannot be used\n{text}")
+        told = text and f"{_WARNING} The store cannot be used\n{in_panel_words(text)}"
+        self._set(self._trouble, self._again, told)
 
     def tell(self, text: str | None) -> None:
         """Say what could not be done; None to say nothing."""
@@ -356,7 +358,7 @@ def show_problem(error: Exception) -> None:
     An unexpected one is shown with its traceback, which is logged too.
     """
     if isinstance(error, SonoloopError):
-        text = str(error)
+        text = in_panel_words(str(error))
         toast = fit_toast(text)
         if toast != text:
             for panel in _panels_in_sight():

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QWidge
 from sonoloop.gui.launch import viewer_preferences
 from sonoloop.gui.models.table import ModelsTable, describe_list, describe_model
 from sonoloop.gui.preferences import Preferences
-from sonoloop.gui.widgets import BROKEN, Panel, QuestionBox, WhyBox, show_problem
+from sonoloop.gui.widgets import BROKEN, Panel, QuestionBox, WhyBox, breakable, show_problem
 from sonoloop.gui.workers import JobQueue, Projects, ignore
 
 if TYPE_CHECKING:
@@ -78,13 +78,19 @@ class ModelsPanel(Panel):
 
     def import_file(self, source: Path) -> None:
         """Bring in a model from a zip file or a card."""
-        self._ask(lambda project: project.import_model(source))
+        self._ask(
+            lambda project: project.import_model(source),
+            lambda row: f"{row.model} is here; choose it and press Use to use it",
+        )
 
     def export_file(self, target: Path) -> None:
         """Write the model that is chosen to a zip file."""
         line = self._table.value()
         if line is not None:
-            self._ask(lambda project: project.export_model(line.row.version, target))
+            self._ask(
+                lambda project: project.export_model(line.row.version, target),
+                lambda path: f"{line.row.model} was written to {path}",
+            )
 
     def close_session(self) -> None:
         """Close the store once what is under way is done."""
@@ -109,6 +115,10 @@ class ModelsPanel(Panel):
         self._delete = self._button("Delete", "Delete the chosen model's files; what was said of it stays")
         self._question = QuestionBox()
         self._why = WhyBox()
+        self._result = QLabel()
+        self._result.setWordWrap(True)
+        self._result.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self._result.hide()
         self._facts = QLabel()
         self._facts.setWordWrap(True)
         self._facts.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -133,7 +143,7 @@ class ModelsPanel(Panel):
         for place, button in enumerate(buttons):
             grid.addWidget(button, place // _COLUMNS, place % _COLUMNS)
         self.column.addLayout(grid)
-        for widget in (self._question, self._why, self._facts):
+        for widget in (self._result, self._question, self._why, self._facts):
             self.column.addWidget(widget)
         self.column.addStretch(1)
 
@@ -161,21 +171,30 @@ class ModelsPanel(Panel):
         ask = partial(self._projects.ask, self.news.store, question, annotator=self._preferences().annotator)
         self._jobs.submit(ask, done=done, failed=failed)
 
-    def _ask(self, action: Callable[[Project], Any]) -> None:
-        """Do something in the worker; all panels hear of it."""
+    def _ask(self, action: Callable[[Project], Any], say: Callable[[Any], str] | None = None) -> None:
+        """Do something in the worker, and say what came of it; all panels hear of it."""
         self._question.clear()
+        self._tell("")
         if self.news.follow():
             return  # what was chosen is of another store than the preferences name by now
 
-        def done(_answer: object) -> None:
-            self.refresh()
-            self.news.look()
+        def done(answer: object) -> None:
+            self._tell(say(answer) if say is not None else "")
+            self._look_again()
 
         def failed(error: Exception) -> None:
             show_problem(error)
-            done(None)
+            self._look_again()
 
         self._submit(action, done, failed)
+
+    def _tell(self, text: str) -> None:
+        self._result.setText(breakable(text))
+        self._result.setVisible(bool(text))
+
+    def _look_again(self) -> None:
+        self.refresh()
+        self.news.look()
 
     def _on_use(self) -> None:
         line, used = self._table.value(), self._in_use()

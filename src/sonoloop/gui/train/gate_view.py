@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QIcon, QImage, QPixmap
@@ -46,7 +46,7 @@ class GateBox(QFrame):
         font.setPointSizeF(font.pointSizeF() * 1.25)
         self._verdict.setFont(font)
         self._figures, self._reason, self._set = QLabel(), QLabel(), QLabel()
-        self._pictures = _Pictures()
+        self._pictures, self._changed = _Pictures(), QLabel()
         self._use = QPushButton("Use it")
         self._use.setToolTip("Bring this model into use, as the comparison says")
         self._anyway = QPushButton("Use anyway")
@@ -56,11 +56,11 @@ class GateBox(QFrame):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 6, 6, 6)
         layout.setSpacing(6)
-        for label in (self._verdict, self._figures, self._reason, self._set, self._state):
+        for label in (self._verdict, self._figures, self._reason, self._set, self._changed, self._state):
             label.setWordWrap(True)
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         parts: tuple[QWidget, ...] = (self._verdict, self._figures, self._reason, self._set, self._pictures)
-        for part in (*parts, self._use, self._anyway, self._why, self._state):
+        for part in (*parts, self._changed, self._use, self._anyway, self._why, self._state):
             layout.addWidget(part)
         for button in (self._use, self._anyway):
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
@@ -91,6 +91,14 @@ class GateBox(QFrame):
         self._state.setVisible(not free)
         if not free:
             self._why.clear()
+
+    def set_changed(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Name the images in the pictures of those that changed most, from the top."""
+        rows = [
+            f"{_TITLES[name]}: {', '.join(each)}" for name, each in names.items() if name in _TITLES and each
+        ]
+        self._changed.setText("\n".join(rows))
+        self._changed.setVisible(bool(rows))
 
     def _ask_why(self) -> None:
         self._why.ask("Use it against the comparison: why?", self.used.emit)

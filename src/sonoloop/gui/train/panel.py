@@ -29,6 +29,7 @@ from sonoloop.gui.train.progress import (
 )
 from sonoloop.gui.train.watcher import TrainWatch
 from sonoloop.gui.widgets import BROKEN, Panel, breakable, row, show_problem
+from sonoloop.gui.words import in_panel_words
 from sonoloop.gui.workers import JobQueue, Projects, ignore
 from sonoloop.jobs.events import Gate
 from sonoloop.jobs.folder import Job
@@ -416,6 +417,7 @@ class TrainPanel(Panel):
         trouble = self.news.trouble is not None
         self._learnable.set_status(self._status, failed=trouble or self._uncounted is not None)
         alive = progress.stage.alive
+        self._form.show_job(self.watch.plan if alive else None)
         learn = 0 if self._status is None else self._status.learnable.new
         # a snapshot holds what it holds
         too_few = describe_too_few(self._status) if self._form.values()["snapshot"] is None else None
@@ -442,6 +444,11 @@ class TrainPanel(Panel):
         fate = broken if gate is None or self._status is None else broken or describe_fate(gate, self._status)
         now = None if self._status is None else self._status.learnable.version
         self._gate.set_gate(gate, model=model, in_use=gate is not None and gate.candidate == now, fate=fate)
+        self._gate.set_changed(
+            {}
+            if gate is None
+            else {name: [self._names.of(frame) for frame in frames] for name, frames in gate.changed.items()}
+        )
         if progress.losses or progress.dices:
             self._draw(progress)
         elif self._curves is not None:
@@ -450,14 +457,16 @@ class TrainPanel(Panel):
     def _render_words(self, progress: JobProgress) -> None:
         names, failed, error = self._names, progress.failed, self._missing
         told = (*progress.notices, *([] if failed is None else [failed.error]))
-        names.ask(self.news.store, (one.frame for one in progress.left_out), told)
+        gate = progress.gate
+        changed = () if gate is None else (frame for frames in gate.changed.values() for frame in frames)
+        names.ask(self.news.store, (*(one.frame for one in progress.left_out), *changed), told)
         if failed is not None:
-            named = replace(failed, error=names.put_into(failed.error))
+            named = replace(failed, error=in_panel_words(names.put_into(failed.error)))
             error = describe_failure(named, self.watch.details)
         self._error.setText(breakable(error or ""))
         self._error.setToolTip(error or "")
         self._error.setVisible(error is not None)
-        self._notes.set_notes([names.put_into(notice) for notice in progress.notices])
+        self._notes.set_notes([in_panel_words(names.put_into(notice)) for notice in progress.notices])
         rows = [f"{names.of(one.frame)}: {names.put_into(one.why)}" for one in progress.left_out]
         self._left_out.setText(describe_left_out(rows))
         self._left_out.setToolTip("\n".join(rows))
