@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import ColumnElement, func, select, text
 
 from sonoloop.errors import StoreError
 from sonoloop.store.database import Database, describe, is_file
@@ -34,7 +35,7 @@ def read_pulse(store: Database) -> Hashable:
     Leases and what is merely placed do not count. Takes about a millisecond of a local file.
     """
     file = _check_file(store) if is_file(store.url) else None
-    columns = [func.max(table.c.number) for table in _NUMBERED]
+    columns: list[ColumnElement[Any]] = [func.max(table.c.number) for table in _NUMBERED]
     columns += [func.count(next(iter(table.primary_key))) for table in _COUNTED]
     with store.reading() as connection:
         if file is None and connection.scalar(text("SHOW transaction_read_only")) == "on":

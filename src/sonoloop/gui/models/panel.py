@@ -300,8 +300,8 @@ class ModelsPanel(Panel):
         works = models is not None and self.news.trouble is None
         locked = models is not None and models.overview.locked is not None
         here = models is not None and line is not None and line.row.version in models.here
-        chosen = works and line is not None
-        self._use.setEnabled(chosen and here and not line.in_use and not locked)
+        free = works and line is not None and not line.in_use
+        self._use.setEnabled(free and here and not locked)
         self._use.setToolTip(self._why_not(_LOCKED if locked else None) or _USE)
         back = None if models is None else models.back_to
         self._back.setEnabled(works and back is not None and not locked)
@@ -310,11 +310,11 @@ class ModelsPanel(Panel):
             or ("No other model was in use before" if back is None else f"Put {back} back into use")
         )
         self._export.setEnabled(works and here)
-        self._card.setEnabled(chosen)
+        self._card.setEnabled(works and line is not None)
         self._import.setEnabled(self.news.trouble is None)
         self._lock.setEnabled(works)
         self._lock.setText("Unlock" if locked else "Lock")
-        self._delete.setEnabled(chosen and not line.in_use and line.row.origin != "shipped")
+        self._delete.setEnabled(free and line is not None and line.row.origin != "shipped")
 
     def _why_not(self, reason: str | None) -> str | None:
         return reason if self.news.trouble is None else BROKEN

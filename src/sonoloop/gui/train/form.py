@@ -97,7 +97,7 @@ class RequestForm(QObject):
         widget.value = chosen if chosen in choices else None
 
 
-def _pairs(widget: CategoricalWidget) -> list[tuple[str, Any]]:
+def _pairs(widget: CategoricalWidget[Any]) -> list[tuple[str, Any]]:
     native = widget.native
     return [(native.itemText(place), value) for place, value in enumerate(widget.choices)]
 
