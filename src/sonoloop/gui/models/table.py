@@ -198,7 +198,12 @@ def describe_list(overview: ModelComparison) -> str:
 
 def describe_model(project: Project, version: str) -> Facts:
     """Tell what is known of a model, name by name; asked in a worker."""
-    return _card_facts(project.library, version) + _store_facts(project.store, version)
+    return (
+        *_card_facts(project.library, version),
+        *_origin_facts(project.library, version),
+        *_test_facts(project.store, version),
+        *_store_facts(project.store, version),
+    )
 
 
 def _card_facts(library: Library, version: str) -> Facts:
@@ -243,6 +248,39 @@ def _store_facts(store: CorrectionStore, version: str) -> Facts:
     facts += [("Put into use", f"{_when(m.created)} by {m.who} ({m.kind}): {m.why}") for m in moves]
     facts += [(m.mark.capitalize(), f"{_when(m.created)} by {m.who}: {m.why}") for m in row.marks]
     return tuple(facts)
+
+
+def _origin_facts(library: Library, version: str) -> Facts:
+    from sonoloop.models.card import read_card  # noqa: PLC0415
+    from sonoloop.models.origin import describe_origin, describe_reached  # noqa: PLC0415
+
+    try:
+        card = read_card(library.find(version))
+    except SonoloopError:
+        return ()  # said already
+    return (*describe_origin(card), ("On validation images", describe_reached(card, "validation")))
+
+
+def _test_facts(store: CorrectionStore, version: str) -> Facts:
+    from sonoloop.store.test_sets import compare_models  # noqa: PLC0415 - the store loads slowly
+
+    overview = compare_models(store)
+    figures = next((line.figures for line in overview.models if line.row.version == version), None)
+    if figures is None or overview.test_set is None:
+        return (("On this project's test set", "not compared yet"),)
+    named = {
+        "Dice": figures.dice,
+        "normals with a mask": figures.false_alarms,
+        "malignant missed": figures.missed_malignant,
+        "AUC": figures.auc,
+    }
+    told = [
+        f"{name} {one.value:.3f}" + ("" if one.low is None else f" [{one.low:.3f}, {one.high:.3f}]")
+        for name, one in named.items()
+        if one is not None
+    ]
+    frames = f"{_frames(figures.frames)}, {figures.groups} groups, test set {overview.test_set.number}"
+    return (("On this project's test set", f"{', '.join(told)} ({frames})"),)
 
 
 def _when(moment: datetime) -> str:

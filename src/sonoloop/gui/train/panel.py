@@ -119,7 +119,7 @@ def describe_fate(gate: Gate, status: LearningStatus) -> str | None:
     if gate.candidate == status.learnable.version:
         return None
     if gate.candidate not in status.usable:
-        return "It was deleted since, and cannot be used any more"
+        return "It was deleted since, or is not on this computer"
     if gate.incumbent != status.learnable.version:
         return (
             f"{status.model} came into use since: the comparison was with another model. Fine-tune again, or "
