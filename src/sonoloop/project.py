@@ -543,10 +543,11 @@ class Project:
             usable=frozenset(self.library.versions()) - {row.version for row in rows if row.is_deleted},
         )
 
-    def pulse(self) -> Hashable:
+    def pulse(self, *, thorough: bool = False) -> Hashable:
         """Give a value that is another one as soon as anybody, in any program, decided something.
 
-        Cheap, so that whoever shows a project can ask it every few seconds.
+        Cheap, so that whoever shows a project can ask it every few seconds. A `thorough` look reads all of
+        the store's file, and finds damage within it.
 
         Raises
         ------
@@ -557,7 +558,7 @@ class Project:
             models = self.library.folder.stat().st_mtime_ns
         except OSError:
             models = 0
-        return read_pulse(self.store), models
+        return read_pulse(self.store, thorough=thorough), models
 
     def jobs_folder(self) -> Path:
         """Return where the project's jobs lie."""

@@ -145,6 +145,25 @@ def test_a_store_that_breaks_while_open_is_said_in_every_panel_until_it_works(
     assert all(len(text) <= 90 for text in notices)
 
 
+def test_damage_within_a_store_is_said_as_soon_as_something_fails_until_it_is_restored(panels, desk, qtbot):
+    annotate, path = panels[0], file_of(desk)
+    whole = path.read_bytes()
+    desk.open(Image(picture(), name="case"))
+    annotate.run("choose_normal")
+    path.write_bytes(whole[:4096] + os.urandom(len(whole) - 4096))
+    annotate.run("accept")
+    qtbot.waitUntil(lambda: all(trouble(panel) for panel in panels), timeout=6_000)
+    assert "is damaged" in trouble(annotate) or "could not be used" in trouble(annotate)
+    assert annotate.session.state(annotate.session.target).label == "normal"
+    qtbot.wait(3_000)
+    assert all(trouble(panel) for panel in panels), "no quick look takes it away"
+    path.write_bytes(whole)
+    annotate.problem._again.click()
+    qtbot.waitUntil(lambda: not any(trouble(panel) for panel in panels))
+    qtbot.waitUntil(lambda: desk.view.why_no_accept is None)
+    desk.accept()
+
+
 def test_a_store_that_cannot_be_opened_is_said_and_opened_as_soon_as_it_can(make_desk, qtbot, tmp_path):
     place = tmp_path / "share" / "study" / "corrections.db"
     desk = make_desk(store_url=str(place))

@@ -56,7 +56,7 @@ class FakeProject:
         self.who = who
         return self
 
-    def pulse(self):
+    def pulse(self, *, thorough=False):
         if isinstance(self.problem, StoreError) and not isinstance(self.problem, ConflictError):
             raise self.problem
         return self.version, self.samples, self.locked, len(self.deleted)

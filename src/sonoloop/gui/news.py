@@ -14,6 +14,7 @@ from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.workers import JobQueue, Projects
 
 _POLL_MS = 2_000
+_DOUBT_MS = 5_000  # a look at all of a file takes longer
 _FOLLOW_MS = 1_000  # napari does not say when a plugin's preference changes
 
 _log = logging.getLogger(__name__)
@@ -31,16 +32,20 @@ class _Watch(QObject):
         self.users: list[Projects] = []
         self.trouble: str | None = None
         self.pulse: Hashable = None
+        # something failed that no quick look explains: it is looked at all of it until nothing is wrong
+        self._doubts = False
         self._jobs = JobQueue(latest_only=True, parent=self)
         self._timer = QTimer(self)
         self._timer.setInterval(_POLL_MS)
         self._timer.timeout.connect(self._poll)
         self._timer.start()
 
-    def look(self) -> None:
+    def look(self, *, doubts: bool = False) -> None:
         """Look now; the answer to an earlier look is dropped."""
+        self._doubts = thorough = doubts or self._doubts
+        self._timer.setInterval(_DOUBT_MS if thorough else _POLL_MS)
         if self.users:
-            ask = partial(self.users[0].ask, self._store, lambda project: project.pulse())
+            ask = partial(self.users[0].ask, self._store, lambda project: project.pulse(thorough=thorough))
             self._jobs.submit(ask, done=self._on_pulse, failed=self._on_trouble)
 
     def close(self) -> None:
@@ -55,6 +60,8 @@ class _Watch(QObject):
 
     def _on_pulse(self, pulse: Hashable) -> None:
         again = self.trouble is not None or self.pulse is None
+        self._doubts = False
+        self._timer.setInterval(_POLL_MS)
         before, self.pulse, self.trouble = self.pulse, pulse, None
         if again or pulse != before:
             self.told.emit(again)
@@ -114,6 +121,11 @@ class StoreNews(QObject):
         """Look at the store now: something was done, or may work again."""
         if self._watch is not None:
             self._watch.look()
+
+    def doubt(self) -> None:
+        """Look at all of the store now: something failed that should not have."""
+        if self._watch is not None:
+            self._watch.look(doubts=True)
 
     def follow(self) -> bool:
         """Go over to the store that the preferences name by now; tell whether it is another one."""

@@ -29,10 +29,11 @@ _NUMBERED = (REVISIONS, TOMBSTONES, PROMOTIONS, MARKS, LOOKS, TEST_SETS, REFEREN
 _COUNTED = (MODELS, SNAPSHOTS, SCORES)
 
 
-def read_pulse(store: Database) -> Hashable:
+def read_pulse(store: Database, *, thorough: bool = False) -> Hashable:
     """Give a value that is another one as soon as anybody decided something; refuse a store that is broken.
 
-    Leases and what is merely placed do not count. Takes about a millisecond of a local file.
+    Leases and what is merely placed do not count. Takes about a millisecond of a local file; a `thorough`
+    look reads all of a file, and finds damage within it.
     """
     file = _check_file(store) if is_file(store.url) else None
     columns: list[ColumnElement[Any]] = [func.max(table.c.number) for table in _NUMBERED]
@@ -43,6 +44,8 @@ def read_pulse(store: Database) -> Hashable:
                 f"{describe(store.url)} is read-only: allow writing to it, or choose another store in the "
                 "preferences"
             )
+        if file is not None and thorough and connection.scalar(text("PRAGMA quick_check(1)")) != "ok":
+            raise StoreError(f"{describe(store.url)} is damaged: keep a copy of it and restore a backup")
         values = connection.execute(select(*(select(each).scalar_subquery() for each in columns))).one()
         # an image that is merely looked at changes the others
         kept = SETTINGS.c.key.not_like("sketches%") & (SETTINGS.c.key != "secret")

@@ -147,7 +147,7 @@ class AnnotatePanel(Panel):
         self.news.changed.connect(self.deciding.refresh_model)
         self.news.trouble_changed.connect(lambda: self.session.set_trouble(self.news.trouble))
         self.deciding.accepted.connect(lambda _target: self.news.look())
-        self.deciding.refused.connect(self.news.look)
+        self.deciding.refused.connect(self.news.doubt)
         self.session.target_changed.connect(lambda: lay_out_canvas(self.session))
         self.predicting.busy_changed.connect(self._on_busy)
         self.deciding.asked.connect(self._on_asked)

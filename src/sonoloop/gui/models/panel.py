@@ -278,7 +278,7 @@ class ModelsPanel(Panel):
         if str(error) != self._unread:
             show_problem(error)
         self._unread = str(error)
-        self.news.look()
+        self.news.doubt()
 
     def _on_models(self, store: str | None, models: ModelList) -> None:
         if store != self.news.store:

@@ -410,7 +410,7 @@ class TrainPanel(Panel):
             show_problem(error)
         self._uncounted = str(error)
         self._render()
-        self.news.look()
+        self.news.doubt()
 
     def _render(self) -> None:
         progress = self.watch.progress
