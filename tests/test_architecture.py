@@ -34,10 +34,11 @@ ARROWS = {
     "store": {"imaging"},
     "jobs": {"store"},
     "batch": {"imaging", "formats", "models"},
-    "project": {"imaging", "models", "store", "jobs"},
+    "leakage": {"imaging", "models", "store"},
+    "project": {"imaging", "models", "store", "jobs", "leakage"},
     "gui": {"imaging", "formats", "models", "store", "jobs", "batch", "project"},
-    "cli": {"imaging", "formats", "models", "store", "jobs", "batch", "project", "gui"},
-    "training": {"imaging", "formats", "models", "store", "jobs", "project"},
+    "cli": {"imaging", "formats", "models", "store", "jobs", "leakage", "batch", "project", "gui"},
+    "training": {"imaging", "formats", "models", "store", "jobs", "leakage", "project"},
 }
 
 

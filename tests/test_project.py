@@ -18,6 +18,7 @@ from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import sample_study
 from sonoloop.jobs.events import Gate, Progress
 from sonoloop.jobs.request import FinetuneRequest, GateRequest
+from sonoloop.leakage import Judging
 from sonoloop.models.card import shipped_card, shipped_folder
 from sonoloop.models.library import Library
 from sonoloop.project import Project, begin_with_shipped
@@ -27,7 +28,7 @@ from sonoloop.store.groups import placement
 from sonoloop.store.promotions import history, incumbent
 from sonoloop.store.revisions import HeadMovedError
 from sonoloop.store.settings import change_settings
-from sonoloop.store.snapshots import LearnableCounter
+from sonoloop.store.snapshots import LearnableCounter, take_snapshot
 from sonoloop.store.test_sets import freeze_test_set
 from sonoloop.store.withdrawal import withdraw
 from sonoloop.values import Prediction
@@ -273,6 +274,38 @@ def test_samples_are_what_may_train(make_project, tmp_path):
         project.accept(case, np.zeros(case.shape, np.uint8), "normal", seen=False)
     status = project.learning_status()
     assert (status.samples, status.learnable.test_frames, status.model) == (2, 1, shipped_card().model)
+    assert status.judging == Judging(frames=1)
+    assert shipped_card().version in status.usable
+    (tmp_path / "2.png").unlink()
+    assert project.learning_status().judging == Judging(missing=1)
+
+
+def test_a_pulse_changes_with_every_decision_of_any_program_and_with_nothing_else(
+    make_project, tmp_path, frame
+):
+    project = make_project()
+    project.begin()
+    with CorrectionStore(project.store.url.render_as_string(hide_password=False)) as other:
+        before = project.pulse()
+        project.look_up(frame)
+        assert project.pulse() == before
+        elsewhere = Project(other, library=project.library)
+        for decide in (
+            lambda: elsewhere.accept(frame, np.zeros(frame.shape, np.uint8), "normal", seen=False),
+            lambda: elsewhere.lock_model(why="a study"),
+            lambda: elsewhere.unlock_model(why="it is over"),
+            lambda: take_snapshot(other, who="r2"),
+            lambda: change_settings(other, test_cap=7),
+        ):
+            decide()
+            assert project.pulse() != before, decide
+            before = project.pulse()
+
+
+def test_what_would_be_rolled_back_to_must_be_what_was_looked_at(project):
+    project.begin()
+    with pytest.raises(ConflictError, match="since you looked"):
+        project.roll_back(why="a test", expected="ft-12345678")
 
 
 def test_beginning_with_the_shipped_model_copies_it(project, tmp_path):

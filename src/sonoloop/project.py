@@ -7,7 +7,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
@@ -25,24 +25,27 @@ from sonoloop.jobs.events import Event, Gate
 from sonoloop.jobs.folder import JOBS
 from sonoloop.jobs.process import training_events
 from sonoloop.jobs.request import FinetuneRequest, GateRequest
+from sonoloop.leakage import Judging, JudgingCounter
 from sonoloop.models.card import read_card, shipped_card
 from sonoloop.models.library import Library, load_bundle, load_version
 from sonoloop.store.corrections import HEAD, CorrectionStore
 from sonoloop.store.database import check_who, is_file
 from sonoloop.store.file_index import Places, known_frames, work_folder
 from sonoloop.store.groups import place_frame, placement, set_aside, was_withdrawn
-from sonoloop.store.model_registry import DELETED, ModelRow, find_model, mark, register
+from sonoloop.store.model_registry import DELETED, ModelRow, find_model, list_models, mark, register
 from sonoloop.store.near_duplicates import SketchIndex
 from sonoloop.store.promotions import (
     Promotion,
     ensure_incumbent,
     incumbent,
     lock,
+    locked_version,
     promote,
     rollback,
     rollback_target,
     unlock,
 )
+from sonoloop.store.pulse import read_pulse
 from sonoloop.store.revisions import HeadMovedError, Revision
 from sonoloop.store.snapshots import Learnable, LearnableCounter, list_snapshots
 from sonoloop.store.tables import FRAMES, REVISIONS
@@ -100,13 +103,19 @@ class FrameStatus:
 class LearningStatus:
     """What the next training would have: what is new since `model`, in use by now, and the newest snapshots.
 
-    `samples` are the corrections that may train, those that the model has learned from among them.
+    `samples` are the corrections that may train, those that the model has learned from among them; `judging`
+    the frames that a new model will be judged by, as the gate counts them; `locked`
+    the model that the project is locked to, by name; `usable` the versions that are on this machine and were
+    not deleted.
     """
 
     learnable: Learnable
     model: str
     snapshots: tuple[str, ...]
     samples: int
+    judging: Judging
+    locked: str | None = None
+    usable: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +237,7 @@ class Project:
         self._places = Places(store.url)
         self._sketches = SketchIndex()
         self._counter = LearnableCounter(store)
+        self._judging = JudgingCounter(store, self.library)
         self._places_lock, self._load_lock, self._counter_lock = Lock(), Lock(), Lock()
 
     def __enter__(self) -> Self:
@@ -474,10 +484,18 @@ class Project:
             expected=None if last is None else last.version,
         )
 
-    def roll_back(self, *, why: str) -> Promotion:
-        """Put the model back into use that was before; again for the one before that."""
+    def roll_back(self, *, why: str, expected: str | None = None) -> Promotion:
+        """Put the model back into use that was before; again for the one before that.
+
+        `expected` is the name of the model that you take for that one, as in `ModelList.back_to`; where it is
+        another by now, nothing is done.
+        """
         self.begin()
         target = rollback_target(self.store)
+        if expected is not None and (target is None or target.model != expected):
+            raise ConflictError(
+                "another model came into use since you looked: look which one it is, and try again"
+            )
         if target is not None:
             self._verify(target)
         to = None if target is None else target.version
@@ -522,10 +540,35 @@ class Project:
         """Count what is new since the model in use, and list the snapshots, the newest first."""
         with self._counter_lock:
             learnable = self._counter.count()
+            judging = self._judging.count(learnable.version or shipped_card().version)
         names = tuple(snapshot.name for snapshot in list_snapshots(self.store))
+        rows, locked = list_models(self.store), locked_version(self.store)
         return LearningStatus(
-            learnable, learnable.model or shipped_card().model, names[::-1], learnable.samples
+            learnable,
+            learnable.model or shipped_card().model,
+            names[::-1],
+            learnable.samples,
+            judging=judging,
+            locked=next((row.model for row in rows if row.version == locked), None),
+            usable=frozenset(self.library.versions()) - {row.version for row in rows if row.is_deleted},
         )
+
+    def pulse(self, *, thorough: bool = False) -> Hashable:
+        """Give a value that is another one as soon as anybody, in any program, decided something.
+
+        Cheap, so that whoever shows a project can ask it every few seconds. A `thorough` look reads all of
+        the store's file, and finds damage within it.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be used, such as one whose file is gone; the message says what to do.
+        """
+        try:
+            models = self.library.folder.stat().st_mtime_ns
+        except OSError:
+            models = 0
+        return read_pulse(self.store, thorough=thorough), models
 
     def jobs_folder(self) -> Path:
         """Return where the project's jobs lie."""

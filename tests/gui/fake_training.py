@@ -118,7 +118,7 @@ def main() -> int:
         "who": "anna",
         "what": "a fine-tuning",
     }
-    state["plan"] = {"snapshot": "third"}
+    state["plan"] = {"snapshot": "third", "max_minutes": 45.0}
     (folder / "job.json").write_text(json.dumps(state))
     say(folder, Job(folder=str(folder)))
     if mode == "gone":

@@ -61,10 +61,6 @@ def test_the_header_shows_the_model_in_use_as_soon_as_it_is_known(desk, store):
     assert desk.panel.predicting.model_line == "Model model-bbbbbbbb · CPU"
 
 
-def test_another_panel_can_tell_that_the_model_moved(desk, store):
-    from sonoloop.gui.launch import tell_model_moved
-
+def test_a_promotion_by_another_program_is_seen_within_seconds(desk, store, qtbot):
     use_tuned(store)
-    tell_model_moved(desk.viewer)
-    desk.idle()
-    assert "ft-bbbbbbbb" in desk.panel.predicting.model_line
+    qtbot.waitUntil(lambda: "ft-bbbbbbbb" in desk.panel.predicting.model_line, timeout=6_000)

@@ -58,3 +58,19 @@ def test_minutes_are_whole_and_within_a_day(form):
     assert budget.text() == "5 min"
     budget.setValue(5000)
     assert form.values()["max_minutes"] == 1440
+
+
+@pytest.mark.parametrize(
+    ("minutes", "shown"),
+    [(30, "30 min"), (0.5, "0.5 min"), (None, "no limit"), (2000, "2000 min"), ("x", "no limit")],
+)
+def test_the_budget_of_a_job_is_shown_whatever_it_is_and_asked_again_after_it(qtbot, minutes, shown):
+    form = RequestForm(FinetuneRequest)
+    (_, snapshot), (_, budget) = form.rows()
+    budget.setValue(7)
+    form.show_job({"snapshot": "of another store", "max_minutes": minutes})
+    assert (snapshot.currentText(), budget.text()) == ("of another store", shown)
+    form.set_choices("snapshot", ["first"])
+    assert snapshot.currentText() == "of another store"
+    form.show_job(None)
+    assert (form.values()["snapshot"], form.values()["max_minutes"], budget.text()) == (None, 7, "7 min")

@@ -12,16 +12,18 @@ from napari.components import ViewerModel
 from napari.layers import Image as NapariImage
 from PIL import Image
 from qtpy.QtCore import QThreadPool
-from qtpy.QtWidgets import QApplication, QComboBox, QLabel, QLineEdit, QPushButton
+from qtpy.QtWidgets import QApplication, QComboBox, QDoubleSpinBox, QLabel, QLineEdit, QPushButton
 
-from sonoloop.errors import ConflictError
+from sonoloop.errors import ConflictError, StoreError
 from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.train.panel import TrainPanel
 from sonoloop.gui.train.progress import Stage
 from sonoloop.gui.workers import Projects
 from sonoloop.jobs import process as train_start
 from sonoloop.jobs.events import failure
-from sonoloop.project import LearningStatus
+from sonoloop.leakage import Judging
+from sonoloop.project import LearningStatus, Project
+from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.snapshots import Learnable
 
 NEWS = Learnable(
@@ -42,7 +44,9 @@ class FakeProject:
         self.used: list[tuple[str, str, str | None]] = []
         self.version, self.problem = "a" * 64, None
         self.asked: list[str | None] = []
-        self.samples = 157
+        self.samples, self.locked = 157, None
+        self.deleted: set[str] = set()
+        self.judging = Judging(frames=41)
 
     def at(self, url):
         self.url = url
@@ -51,6 +55,11 @@ class FakeProject:
     def by(self, who):
         self.who = who
         return self
+
+    def pulse(self, *, thorough=False):
+        if isinstance(self.problem, StoreError) and not isinstance(self.problem, ConflictError):
+            raise self.problem
+        return self.version, self.samples, self.locked, len(self.deleted)
 
     def learning_status(self):
         self.asked.append(self.url)
@@ -62,7 +71,17 @@ class FakeProject:
             samples=self.samples,
             test_frames=NEWS.test_frames,
         )
-        return LearningStatus(news, news.model, ("second", "first"), self.samples)
+        usable = {"a" * 64, "b" * 64, "c" * 64} - self.deleted
+        names = ("second", "first")
+        return LearningStatus(
+            news,
+            news.model,
+            names,
+            self.samples,
+            judging=self.judging,
+            locked=self.locked,
+            usable=frozenset(usable),
+        )
 
     def name_frames(self, frames):
         return dict.fromkeys(frames, "case 12.png")
@@ -216,8 +235,13 @@ def test_a_panel_opened_later_finds_the_job_that_runs(make_panel, qtbot, mode):
     wait(later, qtbot, Stage.RUNNING)
     qtbot.waitUntil(lambda: bool(later.watch.progress.losses), timeout=15_000)
     assert later.watch.progress.losses[0] == (0.25, 1 / 1.25), "from its beginning"
+    snapshot, budget = later.findChild(QComboBox), later.findChild(QDoubleSpinBox)
+    qtbot.waitUntil(lambda: (snapshot.currentText(), budget.text()) == ("third", "45 min"))
+    assert not (snapshot.isEnabled() or budget.isEnabled()), "it is the job's own"
     later.watch.stop()
     wait(later, qtbot, Stage.STOPPED)
+    assert (snapshot.currentText(), budget.text()) == ("All accepted", "5 min")
+    assert snapshot.isEnabled()
     first.watch.progress = later.watch.progress
 
 
@@ -300,7 +324,7 @@ def test_another_store_shows_its_own_job_and_goes_on_with_none(panel, qtbot, mod
     assert not button(panel, "Go on").isVisibleTo(panel)
     assert len(mode[1]) == 1, "nothing was started"
     preferences.append(preferences[0])
-    panel._store_timer.setInterval(20)
+    panel.news.timer.setInterval(20)
     wait(panel, qtbot, Stage.STOPPED)
     assert button(panel, "Go on").isVisibleTo(panel)
 
@@ -358,7 +382,7 @@ def test_files_that_are_gone_can_be_done_without(panel, qtbot, mode):
     button(panel, "Fine-tune").click()
     wait(panel, qtbot, Stage.FAILED)
     assert without.isVisibleTo(panel)
-    told = "It failed: case 12.png is gone; go on without it with --skip-missing"
+    told = "It failed: case 12.png is gone; press Go on without them"
     qtbot.waitUntil(lambda: label(panel, "is gone") == told)
     mode[0].append("done")
     without.click()
@@ -420,27 +444,15 @@ def test_too_little_to_learn_from_is_said_before_it_is_asked(make_panel, fake, q
     assert label(panel, "Accept at least") is None
 
 
-def test_what_is_accepted_beside_it_is_counted_at_once(make_panel, make_desk, fake, qtbot):
-    desk = make_desk()
-    panel = TrainPanel(
-        desk.viewer, projects=Projects(fake.at), preferences=lambda: Preferences(annotator="anna")
-    )
+def test_what_is_accepted_beside_it_is_counted_at_once(desk, qtbot):
+    projects = Projects(lambda url: Project(CorrectionStore(url)))
+    panel = TrainPanel(desk.viewer, projects=projects, preferences=lambda: desk.preferences)
     qtbot.addWidget(panel)
-    panel._store_timer.setInterval(20)
-    panel.show()
+    qtbot.waitUntil(lambda: label(panel, "Accept at least") == "Accept at least 5 images first; 0 so far")
     desk.open(NapariImage(picture(), name="case"))
-    qtbot.waitUntil(lambda: not panel._jobs.busy)
-    qtbot.wait(100)
-    before = len(fake.asked)
-    fake.samples = 4
     desk.panel.run("choose_normal")
     desk.accept()
-    qtbot.waitUntil(lambda: label(panel, "Accept at least") == "Accept at least 5 images first; 4 so far")
-    assert len(fake.asked) == before + 1, "once"
-    panel.hide()
-    fake.samples = 9
-    panel.show()
-    qtbot.waitUntil(lambda: label(panel, "Accept at least") is None)
+    qtbot.waitUntil(lambda: label(panel, "Accept at least") == "Accept at least 5 images first; 1 so far")
     panel.close_session()
 
 
@@ -485,3 +497,91 @@ def test_a_curve_of_one_point_is_seen_and_axes_hold_what_can_be(panel, qtbot):
     assert curves._loss.opts["symbol"] is None
     assert curves._plots[1].viewRange()[1] == pytest.approx([0.451, 1])
     assert not curves._none.isVisible()
+
+
+def inconclusive(panel, qtbot) -> None:
+    from dataclasses import replace
+
+    run(panel, qtbot)
+    gate = replace(panel.watch.progress.gate, verdict="inconclusive", groups_needed=90)
+    panel.watch._set(replace(panel.watch.progress, gate=gate))
+    assert button(panel, "Use anyway").isVisibleTo(panel)
+
+
+def test_what_was_deleted_elsewhere_is_not_offered(panel, qtbot, fake):
+    inconclusive(panel, qtbot)
+    fake.deleted.add("c" * 64)
+    qtbot.waitUntil(lambda: label(panel, "It was deleted since") is not None, timeout=5_000)
+    assert not button(panel, "Use anyway").isVisibleTo(panel)
+
+
+def test_a_comparison_with_a_model_that_is_not_in_use_any_more_offers_nothing(panel, qtbot, fake):
+    inconclusive(panel, qtbot)
+    button(panel, "Use anyway").click()
+    fake.version = "b" * 64
+    qtbot.waitUntil(lambda: label(panel, "model-bbbbbbbb came into use since") is not None, timeout=5_000)
+    assert not button(panel, "Use anyway").isVisibleTo(panel)
+    assert not button(panel, "Confirm").isVisibleTo(panel)
+    fake.version = "a" * 64
+    qtbot.waitUntil(lambda: button(panel, "Use anyway").isVisibleTo(panel), timeout=5_000)
+
+
+def test_a_locked_project_is_said_and_nothing_can_be_started_or_used(panel, qtbot, fake):
+    inconclusive(panel, qtbot)
+    fake.locked = "model-aaaaaaaa"
+    told = "The project is locked to model-aaaaaaaa: nothing else gets in until it is unlocked in Models"
+    qtbot.waitUntil(lambda: label(panel, "locked") == told, timeout=5_000)
+    assert (button(panel, "Fine-tune").isEnabled(), button(panel, "Fine-tune").toolTip()) == (False, told)
+    assert not button(panel, "Use anyway").isVisibleTo(panel)
+    fake.locked = None
+    qtbot.waitUntil(lambda: label(panel, "locked") is None, timeout=5_000)
+    assert button(panel, "Fine-tune").isEnabled()
+
+
+def test_a_broken_store_is_said_as_long_as_it_is_and_what_was_counted_stays(panel, qtbot, fake, notices):
+    inconclusive(panel, qtbot)
+    problem = "the server at db.example cannot be reached: check the connection"
+    fake.problem = StoreError(problem)
+    told = f"\N{WARNING SIGN} The store cannot be used\n{problem}"
+    qtbot.waitUntil(lambda: label(panel, "cannot be reached") == told, timeout=5_000)
+    assert label(panel, "to learn").startswith("157 to learn from")
+    for name in ("Fine-tune", "Use anyway"):
+        assert not (button(panel, name).isEnabled() and button(panel, name).isVisibleTo(panel)), name
+    fake.problem = None
+    button(panel, "Try again").click()
+    qtbot.waitUntil(lambda: label(panel, "cannot be reached") is None)
+    qtbot.waitUntil(button(panel, "Fine-tune").isEnabled)
+    assert button(panel, "Use anyway").isVisibleTo(panel)
+    assert notices == []
+
+
+def test_frames_that_will_not_judge_are_told_before_it_is_started(panel, qtbot, fake):
+    assert label(panel, "do not judge") is None
+    fake.judging, fake.samples = Judging(known=37, missing=2), 158
+    told = (
+        "37 more do not judge: model-aaaaaaaa learned from them, or from copies\n"
+        "2 more do not judge: their files are not on this computer\n"
+        "With none to judge, whether a new model is used will be yours to say"
+    )
+    qtbot.waitUntil(lambda: label(panel, "do not judge") == told, timeout=5_000)
+    assert label(panel, "to learn").endswith(", 0 to judge")
+
+
+def test_what_changed_most_is_named_by_its_file(panel, qtbot):
+    from dataclasses import replace
+
+    run(panel, qtbot)
+    changed = {"harmed": ["1" * 64, "2" * 64], "improved": []}
+    panel.watch._set(replace(panel.watch.progress, gate=replace(panel.watch.progress.gate, changed=changed)))
+    qtbot.waitUntil(lambda: label(panel, "Most harmed") == "Most harmed: case 12.png, case 12.png")
+
+
+def test_the_dashed_line_and_an_empty_curve_are_explained(panel, qtbot):
+    from dataclasses import replace
+
+    progress = replace(panel.watch.progress, epochs=3, losses=((0.25, 0.9),), dices=((0, 0.5),))
+    panel.watch._set(progress)
+    told = "Dashed line: the model that it starts from. The curve of the Dice begins after the first epoch"
+    assert label(panel, "Dashed") == told
+    panel.watch._set(replace(progress, dices=((0, 0.5), (1, 0.6))))
+    assert label(panel, "Dashed") == "Dashed line: the model that it starts from"

@@ -34,6 +34,7 @@ from sonoloop.jobs.events import (
 from sonoloop.jobs.folder import open_job
 from sonoloop.jobs.request import FinetuneRequest
 from sonoloop.models.bundle import read_bundle
+from sonoloop.models.card import read_card
 from sonoloop.store import CorrectionStore
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import set_aside
@@ -94,6 +95,9 @@ def test_the_new_model_says_where_it_comes_from(made):
         row = find_model(store, bundle.version)
     assert (learned["name"], learned["sha256"]) == (snapshot.name, snapshot.sha256)
     assert learned["images"] == {"train": 9, "validation": 0, "test": 0, "replay": 0}
+    assert learned["by_site"]["own corrections"] == 9
+    assert learned["licences"]["own corrections"] == "the project's own"
+    assert "too few groups to keep any apart" in " ".join(learned["limits"])
     assert learned["recipe"]["fit"]["l2sp"] == 1.0
     assert learned["start"] == project.base.model
     assert (row.origin, row.parent, row.snapshot, row.who) == (
@@ -212,6 +216,9 @@ def test_twenty_groups_validate_in_part(many, tmp_path):
     started = only(events, Started)
     assert started.validation >= 1
     assert started.train + started.validation == 30
+    measured = read_card(Path(only(events, Finished).path)).metrics["validation"]
+    assert measured["images"] == started.validation
+    assert 0 <= measured["lesion_dice"]["value"] <= 1
     done = [event for event in events if isinstance(event, EpochDone)]
     assert all(event.dice is not None or event.accuracy is not None for event in done)
     # what the curve is compared with: the first event after `Started`

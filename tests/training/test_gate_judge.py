@@ -15,6 +15,7 @@ from sonoloop.imaging.fingerprints import fingerprint
 from sonoloop.imaging.io import read_frame
 from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import Gate, Notice, Progress, Unreadable
+from sonoloop.leakage import Judging, JudgingCounter
 from sonoloop.models.predictor import Predictor
 from sonoloop.store import CorrectionStore
 from sonoloop.store import test_sets as judging
@@ -250,6 +251,34 @@ def test_a_patient_who_became_known_later_does_not_judge_what_learned_from_them(
     _, found = run(project, tmp_path / "gate")
     assert found.verdict.judged == 5
     assert "1 frame did not judge" in found.verdict.reason
+
+
+@pytest.mark.parametrize("how", ["trained", "fitted", "near copy", "patient", "file gone"])
+def test_what_will_judge_is_counted_before_as_the_gate_counts_it(store, tmp_path, how):
+    project = make_project(store, tmp_path)
+    counter = JudgingCounter(store, project.library)
+    assert counter.count(project.incumbent) == Judging(frames=6)
+    frame_id = judging.freeze_test_set(store).members[0].frame_id
+    sister = phantom_frame(tmp_path / "sister.png", 901)
+    if how == "trained":
+        knows(project, train=[{"name": "a", "id": frame_id}])
+    elif how == "fitted":
+        knows(project, validation=[{"name": "a", "id": frame_id}])
+    elif how == "near copy":
+        place_frame(store, sister, patient="0")
+        knows(project, train=[{"name": "a", "id": "f" * 64, "fingerprint": fingerprint(sister.pixels)}])
+    elif how == "patient":
+        place_frame(store, sister, role="train")
+        knows(project, train=[{"name": "a", "id": sister.id}])
+        assert counter.count(project.candidate) == Judging(frames=6)
+        place_frame(store, sister, patient="0")
+    else:
+        Places(store.url).find(frame_id).path.unlink()
+    counted = counter.count(project.candidate)
+    _, found = run(project, tmp_path / "gate")
+    assert counted.frames == found.verdict.judged == 5
+    assert (counted.known, counted.missing) == ((0, 1) if how == "file gone" else (1, 0))
+    assert counter.count(project.candidate) == counted, "the look changes nothing"
 
 
 def test_a_list_that_cannot_be_right_is_told(project, tmp_path):

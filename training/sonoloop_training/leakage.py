@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 
 from sonoloop.errors import TrainingError, UnsupportedImageError
-from sonoloop.imaging.fingerprints import BITS, NEAR, distance, sketch
+from sonoloop.imaging.fingerprints import sketch
 from sonoloop.imaging.grey import check_frame
 from sonoloop.jobs.events import Event, Notice, Progress
+from sonoloop.leakage import Family, Leak, find_leaks, list_row, read_family
 from sonoloop.models.bundle import read_bundle
 from sonoloop.models.library import Library, bundle_folder
 from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
@@ -31,42 +31,9 @@ from sonoloop_training.fit.preflight import check_parts
 from sonoloop_training.fit.recipe import Recipe
 from sonoloop_training.splits import Part
 
-Kind = Literal["same image", "near copy", "same patient or group"]
-_FINGERPRINT_BYTES = BITS // 8
 _TRAINED_EVERY = 50
 _COPIES_EVERY = 100
 _DOES: dict[Part, str] = {"train": "train", "validation": "validate"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leak:
-    """An evaluated image, the training image that gives it away, and how."""
-
-    image: str
-    trained: str
-    kind: Kind
-
-
-def find_leaks(evaluated: Sequence[Member], trained: Sequence[Member]) -> list[Leak]:
-    """Find the evaluated images that the training saw, one leak an image at most."""
-    # where hashes are listed, a name says nothing: two folders may hold other images of one name
-    by_name = {one.name: one.name for one in trained if not one.hashes}
-    by_hash = {key: one.name for one in trained for key in one.hashes}
-    # the first of each
-    by_group = {one.group: one.name for one in reversed(trained) if one.group}
-    prints = [(one.fingerprint, one.name) for one in trained if one.fingerprint]
-    leaks = []
-    for image in evaluated:
-        same = by_hash.get(image.id) or by_hash.get(image.pixels_hash) or by_name.get(image.name)
-        kind: Kind = "same image"
-        if same is None and image.fingerprint:
-            near = (name for other, name in prints if distance(image.fingerprint, other) <= NEAR)
-            same, kind = next(near, None), "near copy"
-        if same is None:
-            same, kind = by_group.get(image.group), "same patient or group"
-        if same is not None:
-            leaks.append(Leak(image=image.name, trained=same, kind=kind))
-    return leaks
 
 
 def find_leaks_in_steps(
@@ -218,7 +185,7 @@ def read_test_side(store: CorrectionStore) -> TestSide:
     gone = [row for row in rows if row.gone]
     return TestSide(
         store=store,
-        listed=tuple(_list_row(row, row.frame_id[:16]) for row in testing),
+        listed=tuple(list_row(row, row.frame_id[:16]) for row in testing),
         # nothing ties it to another frame
         outsiders=frozenset(
             row.frame_id
@@ -230,18 +197,6 @@ def read_test_side(store: CorrectionStore) -> TestSide:
         _withdrawn=frozenset(key for row in gone for key in (row.frame_id, row.pixels_hash)),
         _withdrawn_patients=frozenset(row.patient for row in gone if row.patient is not None),
         _secret=store_secret(store),
-    )
-
-
-def _list_row(row: Any, name: str) -> Member:  # noqa: ANN401 - a database's row
-    """Describe a frame of the store as a split lists it."""
-    return Member(
-        name=name,
-        group=row.group_id,
-        id=row.frame_id,
-        pixels_hash=row.pixels_hash,
-        # the first hash is that of the whole frame
-        fingerprint=row.bits[:_FINGERPRINT_BYTES].hex(),
     )
 
 
@@ -289,48 +244,6 @@ def find_relatives(store: CorrectionStore, test_set: TestSet, split: Path) -> li
     return family.give_away(find_leaks(family.frames, known))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Family:
-    """The frames of a test set, and the others of their groups and patients, named by their ids."""
-
-    frames: list[Member]
-    # by a frame's id its group, and its patient where that is known
-    keys: Mapping[str, tuple[str, ...]]
-    # ids of those that test
-    testing: list[str]
-
-    def give_away(self, leaks: Sequence[Leak]) -> list[Leak]:
-        """Say of each test frame what gives it away: itself, or another of its group or patient."""
-        own = {leak.image: leak for leak in leaks}
-        known: dict[str, str] = {}
-        for leak in leaks:
-            for key in self.keys[leak.image]:
-                known.setdefault(key, leak.trained)
-        found = []
-        for image in self.testing:
-            relatives = [known[key] for key in self.keys[image] if key in known]
-            if image in own:
-                found.append(own[image])
-            elif relatives:
-                found.append(Leak(image=image, trained=relatives[0], kind="same patient or group"))
-        return found
-
-
-def _read_family(store: CorrectionStore, test_set: TestSet) -> _Family:
-    testing = {frame.frame_id for frame in test_set.members}
-    members = select(TEST_SET_MEMBERS.c.frame_id).where(TEST_SET_MEMBERS.c.test_set == test_set.number)
-    theirs = MEMBERS.c.frame_id.in_(members)
-    related = or_(
-        MEMBERS.c.group_id.in_(select(MEMBERS.c.group_id).where(theirs)),
-        MEMBERS.c.patient.in_(select(MEMBERS.c.patient).where(theirs)),
-    )
-    query = select(
-        MEMBERS.c.frame_id, MEMBERS.c.group_id, MEMBERS.c.patient, MEMBERS.c.bits, FRAMES.c.pixels_hash
-    ).join(FRAMES, FRAMES.c.id == MEMBERS.c.frame_id)
-    with store.reading() as connection:
-        rows = connection.execute(query.where(related).order_by(MEMBERS.c.frame_id)).all()
-    return _Family(
-        frames=[_list_row(row, row.frame_id) for row in rows],
-        keys={row.frame_id: tuple(filter(None, (row.group_id, row.patient))) for row in rows},
-        testing=[row.frame_id for row in rows if row.frame_id in testing],
-    )
+def _read_family(store: CorrectionStore, test_set: TestSet) -> Family:
+    frames = select(TEST_SET_MEMBERS.c.frame_id).where(TEST_SET_MEMBERS.c.test_set == test_set.number)
+    return read_family(store, frames)

@@ -89,14 +89,14 @@ def print_model(
         return
     console = result_console()
     for name, value in _facts(line, overview, folder, card):
-        console.print(f"{name + ':':<22}{value}", soft_wrap=True)
+        console.print(f"{name + ':':<26}{value}", soft_wrap=True)
     for move in moves:
-        console.print(f"{'put into use:':<22}{_day(move.created)} ({move.kind}) by {move.who}: {move.why}")
+        console.print(f"{'put into use:':<26}{_day(move.created)} ({move.kind}) by {move.who}: {move.why}")
     names = {other.row.version: other.row.model for other in overview.models}
     for look in judged:
-        console.print(f"{'judged:':<22}{_tell_look(look, names)}", soft_wrap=True)
+        console.print(f"{'judged:':<26}{_tell_look(look, names)}", soft_wrap=True)
     for mark in row.marks:
-        console.print(f"{'marked:':<22}{_day(mark.created)} {mark.mark} by {mark.who}: {mark.why}")
+        console.print(f"{'marked:':<26}{_day(mark.created)} {mark.mark} by {mark.who}: {mark.why}")
 
 
 def _cells(line: ComparedModel, overview: ModelComparison) -> list[str]:
@@ -168,6 +168,10 @@ def _facts(
                 f"{figures.groups} groups",
             )
         )
+    if card is not None:
+        from sonoloop.models.origin import describe_origin  # noqa: PLC0415 - `--help` loads none
+
+        facts += [(name.lower(), text) for name, text in describe_origin(card)]
     for part, reached in () if card is None else ((part, card.figures(part)) for part in card.metrics):
         told = [f"{title} {reached[key]}" for key, title in _CARD_FIGURES.items() if key in reached]
         if told:

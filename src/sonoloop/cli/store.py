@@ -40,7 +40,10 @@ _LISTED = 10
 
 def print_status(store: CorrectionStore, *, as_json: bool) -> None:
     """Print what a store holds."""
-    from sonoloop.store.database import describe  # noqa: PLC0415 - `--help` loads no SQLAlchemy
+    from sonoloop.leakage import JudgingCounter  # noqa: PLC0415 - `--help` loads no SQLAlchemy
+    from sonoloop.models.card import shipped_card  # noqa: PLC0415
+    from sonoloop.models.library import Library  # noqa: PLC0415
+    from sonoloop.store.database import describe  # noqa: PLC0415
     from sonoloop.store.groups import count_groups  # noqa: PLC0415
     from sonoloop.store.model_registry import find_model  # noqa: PLC0415
     from sonoloop.store.promotions import incumbent  # noqa: PLC0415
@@ -50,6 +53,7 @@ def print_status(store: CorrectionStore, *, as_json: bool) -> None:
     counts, revisions, snapshots = count_groups(store), store.count(), list_snapshots(store)
     settings, used = read_settings(store), incumbent(store)
     model = None if used is None else find_model(store, used.version).model
+    judging = JudgingCounter(store, Library()).count(used.version if used else shipped_card().version)
     if as_json:
         newest = snapshots[-1].name if snapshots else None
         print_json(
@@ -57,6 +61,7 @@ def print_status(store: CorrectionStore, *, as_json: bool) -> None:
                 "store": describe(store.url),
                 "revisions": revisions,
                 **asdict(counts),
+                "judging": asdict(judging),
                 "snapshots": len(snapshots),
                 "newest_snapshot": newest,
                 "model": model,
@@ -74,6 +79,12 @@ def print_status(store: CorrectionStore, *, as_json: bool) -> None:
             f"{counts.test_groups_with_lesion} with a lesion",
         ),
     ]
+    today = [
+        f"{_images(judging.frames)} a new model",
+        *([f"{judging.known} do not, since the model in use knows them"] if judging.known else []),
+        *([f"{judging.missing} do not, since their files are not here"] if judging.missing else []),
+    ]
+    rows.append(("judge today", "; ".join(today)))
     if counts.neither_frames:
         rows.append(("neither", f"{_images(counts.neither_frames)} that belong to both sides"))
     if counts.unplaced_frames:

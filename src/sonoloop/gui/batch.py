@@ -98,6 +98,7 @@ class BatchPanel(Panel):
         self._preferences = preferences or viewer_preferences(viewer)
         self._projects = projects or Projects()
         self._load = load or _load_model
+        self.news = self.watch_store(self._projects, self._preferences)
         self._jobs = JobQueue(parent=self)
         self._reports = _Reports()
         self._cancelled = Event()
@@ -163,6 +164,7 @@ class BatchPanel(Panel):
             return
         self._closed = True
         self._cancelled.set()
+        self.news.close()
         self._jobs.mute()
         self._jobs.submit(self._projects.close, done=ignore, failed=ignore)
 

@@ -76,10 +76,3 @@ def viewer_preferences(viewer: ViewerModel) -> Callable[[], Preferences]:
         return read_preferences() if panel is None else panel.session.preferences()
 
     return read
-
-
-def tell_model_moved(viewer: ViewerModel) -> None:
-    """Let the viewer's Annotate panel ask which model is in use by now."""
-    panel = annotate_panel(viewer)
-    if panel is not None:
-        panel.deciding.refresh_model()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import textwrap
 from collections.abc import Callable, Sequence
 
 from napari.resources import get_colorized_svg, get_icon_path
@@ -13,10 +15,11 @@ from napari.utils.notifications import (
     show_warning,
 )
 from napari.utils.theme import get_theme
-from qtpy.QtCore import QObject, Qt, QTimer
+from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtGui import QCloseEvent, QIcon, QPixmap, QShowEvent
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import (
+    QApplication,
     QDockWidget,
     QFrame,
     QHBoxLayout,
@@ -25,13 +28,20 @@ from qtpy.QtWidgets import (
     QMainWindow,
     QPushButton,
     QScrollArea,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
 
 from sonoloop.errors import SonoloopError, UnsupportedImageError
+from sonoloop.gui.news import StoreNews
+from sonoloop.gui.preferences import Preferences
+from sonoloop.gui.words import in_panel_words
+from sonoloop.gui.workers import Projects
 
 _WIDTH = 300
+_WARNING = "\N{WARNING SIGN}"
+BROKEN = "The store cannot be used now: the line at the top says why"
 
 
 class Panel(QWidget):
@@ -57,10 +67,20 @@ class Panel(QWidget):
         scroll.setWidget(self._content)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
+        outer.setSpacing(0)
+        self.problem = ProblemLine()
+        outer.addWidget(self.problem)
         outer.addWidget(scroll)
         # once: where the user moves it to is their choice
         self._stack = single_shot(self, 0, self._join_others)
         self._stacked = False
+
+    def watch_store(self, projects: Projects, preferences: Callable[[], Preferences]) -> StoreNews:
+        """Say above the column what is wrong with the store that the preferences name."""
+        news = StoreNews(projects, preferences, parent=self)
+        news.trouble_changed.connect(lambda: self.problem.set_trouble(news.trouble))
+        self.problem.tried_again.connect(news.look)
+        return news
 
     def close_session(self) -> None:
         """Stop listening to the viewer and let go of what was opened."""
@@ -113,6 +133,72 @@ def _dock_of(widget: QWidget) -> QDockWidget | None:
     while above is not None and not isinstance(above, QDockWidget):
         above = above.parent()
     return above
+
+
+class ProblemLine(QFrame):
+    """Says what is wrong, and stays until it is not: above a panel's column, always in sight; else hidden.
+
+    What is wrong with the store is said first, and can be tried again; what could not be done once is said
+    below it until it is dismissed.
+
+    Parameters
+    ----------
+    parent : QWidget, optional
+        The panel.
+    """
+
+    tried_again = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setFrameShape(QFrame.Shape.StyledPanel)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self._trouble, self._once = QLabel(), QLabel()
+        self._again = QPushButton("Try again")
+        self._again.setToolTip("Look whether the store can be used by now")
+        self._dismiss = QPushButton("Dismiss")
+        self._dismiss.setToolTip("It was read")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(8, 6, 8, 6)
+        for label, button in ((self._trouble, self._again), (self._once, self._dismiss)):
+            label.setWordWrap(True)
+            label.setTextFormat(Qt.TextFormat.PlainText)
+            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+            button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+            layout.addWidget(label)
+            layout.addWidget(button, alignment=Qt.AlignmentFlag.AlignLeft)
+        self._again.clicked.connect(self._try_again)
+        self._dismiss.clicked.connect(lambda: self.tell(None))
+        self.set_trouble(None)
+        self.tell(None)
+
+    def set_trouble(self, text: str | None) -> None:
+        """Say why the store cannot be used; None when it can."""
+        self._again.setEnabled(True)
+        self._again.setText("Try again")
+        told = text and f"{_WARNING} The store cannot be used\n{in_panel_words(text)}"
+        self._set(self._trouble, self._again, told)
+
+    def tell(self, text: str | None) -> None:
+        """Say what could not be done; None to say nothing."""
+        self._set(self._once, self._dismiss, text and f"{_WARNING} {text}")
+
+    def _set(self, label: QLabel, button: QPushButton, text: str | None) -> None:
+        label.setText(breakable(text or ""))
+        label.setToolTip(text or "")
+        label.setVisible(bool(text))
+        button.setVisible(bool(text))
+        self.setVisible(bool(self._trouble.text() or self._once.text()))
+
+    def _try_again(self) -> None:
+        self._again.setEnabled(False)
+        self._again.setText("Trying\N{HORIZONTAL ELLIPSIS}")
+        self.tried_again.emit()
+
+
+def breakable(text: str) -> str:
+    """Let lines of a label break within paths, which have no blanks."""
+    return text.replace(os.sep, f"{os.sep}\N{ZERO WIDTH SPACE}")
 
 
 class QuestionBox(QFrame):
@@ -252,16 +338,43 @@ def focus_canvas(widget: QWidget) -> None:
 logger = logging.getLogger(__name__)
 
 
+_TOAST = 90
+
+
+def fit_toast(text: str) -> str:
+    """Cut a text to what a notification shows whole: its first clause, where that is short enough."""
+    if len(text) <= _TOAST and "\n" not in text:
+        return text
+    clause = text.partition(": ")[0]
+    if len(clause) < len(text) and len(clause) < _TOAST:
+        return f"{clause}\N{HORIZONTAL ELLIPSIS}"
+    cut = textwrap.shorten(text, _TOAST, placeholder="\N{HORIZONTAL ELLIPSIS}")
+    return cut if len(cut) > 1 else f"{text[: _TOAST - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def show_problem(error: Exception) -> None:
-    """Show an error as a notification; an unexpected one with its traceback, which is logged too."""
+    """Show an error as a notification, and what is too long for one in the panels that are in sight.
+
+    An unexpected one is shown with its traceback, which is logged too.
+    """
+    if isinstance(error, SonoloopError):
+        text = in_panel_words(str(error))
+        toast = fit_toast(text)
+        if toast != text:
+            for panel in _panels_in_sight():
+                panel.problem.tell(text)
     if isinstance(error, UnsupportedImageError):
-        show_warning(str(error))
+        show_warning(toast)
     elif isinstance(error, SonoloopError):
         logger.info("%s: %s", type(error).__name__, error)
-        show_error(str(error))
+        show_error(toast)
     else:
         logger.error("unexpected error", exc_info=error)
         notification_manager.dispatch(ErrorNotification(error))
+
+
+def _panels_in_sight() -> list[Panel]:
+    return [each for each in QApplication.allWidgets() if isinstance(each, Panel) and each.isVisible()]
 
 
 def device_name(device: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,8 +45,8 @@ class Projects:
 
     def __init__(self, open_one: Callable[[str | None], Project] = open_project) -> None:
         self._open = open_one
-        self._projects: dict[str | None, Project] = {}
-        self._users: Counter[str | None] = Counter()
+        self._projects: dict[str | None, _Opened] = {}
+        self._forgotten: list[_Opened] = []
         self._last: str | None = None
         self._closed = False
         self._lock = Lock()
@@ -58,20 +58,26 @@ class Projects:
             if self._closed:
                 raise StoreError("the panel was closed: open it again from Plugins > Sonoloop")
             if store not in self._projects:
-                self._projects[store] = self._open(store)
-            project, self._last = self._projects[store], store
-            self._users[store] += 1
+                self._projects[store] = _Opened(self._open(store))
+            opened, self._last = self._projects[store], store
+            opened.users += 1
         try:
-            yield project if annotator is None else project.by(annotator)
+            yield opened.project if annotator is None else opened.project.by(annotator)
         finally:
             with self._lock:
-                self._users[store] -= 1
+                opened.users -= 1
                 self._close_unused()
 
     def ask(self, store: str | None, question: Callable[[Project], T], *, annotator: str | None = None) -> T:
         """Give the answer of a project to a question."""
         with self.use(store, annotator) as project:
             return question(project)
+
+    def forget(self, store: str | None) -> None:
+        """Open the project of a store anew when it is asked next; closed once no worker uses it."""
+        with self._lock:
+            if store in self._projects:
+                self._forgotten.append(self._projects.pop(store))
 
     def close(self) -> None:
         """Close every project, for good, as soon as no worker uses it."""
@@ -80,9 +86,21 @@ class Projects:
             self._close_unused()
 
     def _close_unused(self) -> None:
-        for store in list(self._projects):
-            if not self._users[store] and (self._closed or store != self._last):
-                self._projects.pop(store).close()
+        for store, opened in list(self._projects.items()):
+            if not opened.users and (self._closed or store != self._last):
+                self._projects.pop(store).project.close()
+        for opened in list(self._forgotten):
+            if not opened.users:
+                self._forgotten.remove(opened)
+                opened.project.close()
+
+
+@dataclass(slots=True, eq=False)
+class _Opened:
+    """A project, and how many workers use it."""
+
+    project: Project
+    users: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

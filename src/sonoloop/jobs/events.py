@@ -174,7 +174,8 @@ class Gate(Event):
 
     `difference` (with its `interval`), `missed_malignant`, `false_alarms` and `auc` are candidate less
     incumbent; `sides` has all that is known of the last three. `look` is the number of the comparison in the
-    store, the `looks`-th at this test set. `pictures` are PNG files, by "scatter", "improved" and "harmed".
+    store, the `looks`-th at this test set. `pictures` are PNG files, by "scatter", "improved" and "harmed";
+    `changed` has the ids of the frames in the last two, from the top.
     """
 
     verdict: str
@@ -194,6 +195,7 @@ class Gate(Event):
     candidate: str
     incumbent: str
     pictures: dict[str, str] = field(default_factory=dict)
+    changed: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -208,10 +208,16 @@ def forget_old_output(jobs: Path) -> None:
                 output.unlink()
 
 
+def read_plan(folder: Path) -> Mapping[str, Any]:
+    """Read what a job was asked for, by the names of a `Plan`'s fields; empty where it does not say."""
+    plan = _read_state(Job(folder)).get("plan")
+    return plan if isinstance(plan, dict) else {}
+
+
 def planned_snapshot(folder: Path) -> str | None:
     """Name the snapshot that a job learns from; None where it does not say."""
-    plan = _read_state(Job(folder)).get("plan")
-    return str(plan["snapshot"]) if isinstance(plan, dict) and plan.get("snapshot") else None
+    name = read_plan(folder).get("snapshot")
+    return str(name) if name else None
 
 
 def is_running(job: Job) -> bool:

@@ -68,8 +68,8 @@ class Sample:
         study = read_study(self.image)
         if len(study.frames) > 1:
             raise TrainingError(
-                f"{self.image.name} has {len(study.frames)} frames, and its mask is of one; save that one as a "
-                "file of its own"
+                f"{self.image.name} has {len(study.frames)} frames, and its mask is of one; save that one "
+                "as a file of its own"
             )
         if study.notes:
             # of which a part is missing, it would teach what is not so

@@ -14,6 +14,7 @@ from sonoloop.atomic import write_together
 from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import EvaluationDone, Event, Notice, Progress
 from sonoloop.jobs.request import EvaluateRequest
+from sonoloop.leakage import Leak
 from sonoloop.models.card import Head
 from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
 from sonoloop.models.predictor import Predictor
@@ -43,7 +44,7 @@ from sonoloop_training.evaluation.summary import (
     stratify,
     summarise,
 )
-from sonoloop_training.leakage import Leak, find_leaks_in_steps
+from sonoloop_training.leakage import find_leaks_in_steps
 from sonoloop_training.splits import Part
 
 RESULTS, CASES, REPORT = "results.json", "cases.csv", "report.html"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sonoloop.leakage import Leak
 from sonoloop.models.bundle import Bundle, read_bundle
 from sonoloop.models.card import Head
 from sonoloop.models.library import bundle_folder
@@ -17,7 +18,6 @@ from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
 from sonoloop.store.metrics import Bools, Counts, draw_groups, percentile_interval
 from sonoloop_training.evaluation.measures import MEASURES, Columns, Measure, simulate_perfect, to_columns
 from sonoloop_training.evaluation.scores import Score
-from sonoloop_training.leakage import Leak
 from sonoloop_training.splits import Part
 
 HEADS: tuple[Head, ...] = ("lesion", "classes")

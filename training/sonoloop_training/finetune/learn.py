@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
@@ -20,10 +23,14 @@ from sonoloop.models.card import Card
 from sonoloop.models.devices import choose_device
 from sonoloop.models.library import Library
 from sonoloop.models.manifest import SPLIT, Manifest, Member, hash_listing, read_manifest
+from sonoloop.models.origin import LICENCES, NOT_RECORDED, OWN, OWN_LICENCE
+from sonoloop.models.predictor import Predictor
 from sonoloop.store import CorrectionStore
 from sonoloop.store.file_index import Places
+from sonoloop.store.metrics import FrameScore, summarise_scores
 from sonoloop.store.snapshots import Snapshot, read_snapshot, revisions_of
 from sonoloop.values import CLASSES
+from sonoloop_training.evaluation.scores import Case, dice, malignant_share
 from sonoloop_training.finetune.replay import (
     choose_replay,
     count_by_dataset,
@@ -53,6 +60,7 @@ from sonoloop_training.fit.train import as_shipped, library_versions
 from sonoloop_training.leakage import TestSide, read_corrected, read_test_side
 
 HISTORY = "history.json"
+_EARLIER = "earlier corrections, or without a name"
 # below this many lesions the numbers of the model started from are the better guess
 LESIONS_TO_CALIBRATE = 40
 # an epoch ends with a checkpoint, which costs about as much as a few steps
@@ -113,10 +121,19 @@ def learn(
     card = _describe(recipe, base, gathered, fitted)
     network = as_shipped(card, fitted.kept)
     validation = gathered.selection.validation
-    if count_to_calibrate(validation) >= LESIONS_TO_CALIBRATE:
+    calibrates, cases = count_to_calibrate(validation) >= LESIONS_TO_CALIBRATE, []
+    try:
         cases = yield from read_cases(validation, gathered.find)
-        with device_watched(choose_device(plan.device)):
+    except TrainingError as error:
+        if calibrates:
+            raise
+        yield Notice(message=f"the new model is not measured on the images that validated: {error}")
+    with device_watched(choose_device(plan.device)):
+        if calibrates:
             card = calibrate(card, network, cases, device=plan.device, on_batch=on_batch)
+        if cases and "lesion" in card.spec.heads:
+            measured = _validate(card, network, cases, plan.device, on_batch)
+            card = replace(card, metrics={"validation": measured})
     beside = {
         SPLIT: gathered.members.to_json(),
         HISTORY: json.dumps(fitted.entries, indent=1).encode(),
@@ -299,10 +316,78 @@ def count_to_calibrate(samples: Sequence[CorrectedSample]) -> int:
     return sum(sample.label is not None and bool(sample.mask.any()) for sample in samples)
 
 
+def _validate(
+    card: Card, network: nn.Module, cases: Sequence[Case], device: str, on_batch: Callable[[], None]
+) -> dict[str, Any]:
+    """Measure a model on the images that validated; they chose its epoch, so that it is flattered."""
+    predictor = Predictor(Bundle(card, network), device=device)
+    scores = []
+    for number, case in enumerate(cases):
+        on_batch()
+        prediction = predictor.predict(case.frame)
+        predicted = np.asarray(prediction.mask > 0)
+        scores.append(
+            FrameScore(
+                frame=str(number),
+                group=case.group,
+                label=case.label,
+                lesion=bool(case.mask.any()),
+                dice=dice(predicted, case.mask),
+                claimed=bool(predicted.any()),
+                malignant=malignant_share(prediction.classes),
+            )
+        )
+    found = summarise_scores(scores)
+    named = {
+        "lesion_dice": found.dice,
+        "false_alarms": found.false_alarms,
+        "missed_malignant": found.missed_malignant,
+        "auc": found.auc,
+    }
+    figures = {
+        name: {
+            "value": round(one.value, 4),
+            "ci95": None if one.low is None or one.high is None else [round(one.low, 4), round(one.high, 4)],
+            "n": one.frames,
+        }
+        for name, one in named.items()
+        if one is not None
+    }
+    return {**figures, "images": found.frames, "groups": found.groups}
+
+
+def _count_sites(gathered: Gathered) -> dict[str, int]:
+    """Count all that the model knows by where it comes from, what trained the model started from among it."""
+    own = {one.frame_id for one in (*gathered.selection.train, *gathered.selection.validation)}
+    counts: Counter[str] = Counter()
+    for member in gathered.members.known:
+        site, named, _ = member.name.partition("/")
+        counts[OWN if member.id in own else site if named else _EARLIER] += 1
+    return dict(counts.most_common())
+
+
+def _describe_limits(base: Bundle, gathered: Gathered) -> list[str]:
+    """Say what the model has not seen."""
+    selection = gathered.selection
+    limits = []
+    lacking = [name for name in CLASSES if not selection.by_class[name]]
+    if lacking:
+        limits.append(f"no {' and no '.join(lacking)} image among the own corrections")
+    if not selection.validation:
+        limits.append("too few groups to keep any apart: not measured on images that it did not learn from")
+    if not gathered.replayed:
+        limits.append("the images that trained the model before were not shown again: it may know them less")
+    earlier = base.card.snapshot.get("limits")
+    told = [str(one) for one in earlier] if isinstance(earlier, list) else []
+    return list(dict.fromkeys([*limits, "images of other scanners and sites than those listed", *told]))
+
+
 def _describe(recipe: Recipe, base: Bundle, gathered: Gathered, fitted: Fitting) -> Card:
     """Write the new model's card: the base's numbers, and where it comes from."""
     selection, replay = gathered.selection, count_by_dataset(gathered.replayed)
     leaked = bool(base.card.snapshot.get("leaked"))
+    sites, earlier = _count_sites(gathered), base.card.snapshot.get("licences")
+    known = {**LICENCES, **(earlier if isinstance(earlier, dict) else {}), OWN: OWN_LICENCE}
     learned: dict[str, Any] = {
         "name": gathered.snapshot.name,
         "sha256": gathered.snapshot.sha256,
@@ -314,6 +399,9 @@ def _describe(recipe: Recipe, base: Bundle, gathered: Gathered, fitted: Fitting)
             "replay": sum(replay.values()),
         },
         "by_class": selection.by_class,
+        "by_site": sites,
+        "licences": {site: known.get(site, NOT_RECORDED) for site in sites},
+        "limits": _describe_limits(base, gathered),
         "left_out": len(selection.left_out),
         "replay": replay,
         "epochs": fitted.epoch,

@@ -33,6 +33,8 @@ class Judgement:
     test_set: TestSet
     # paths of PNG files, by "scatter", "improved" and "harmed"; fewer where there is nothing to show
     pictures: dict[str, str]
+    # ids of the frames in the last two, from the top
+    changed: dict[str, list[str]]
 
 
 def judge(
@@ -88,7 +90,7 @@ def judge(
         resumed=resumed,
     )
     crash_here("after-look")
-    pictures = yield from draw_changes(
+    pictures, changed = yield from draw_changes(
         store, test_set, versions, *pairs, names=names, device=device, library=library, out=out
     )
     judgement = Judgement(
@@ -97,6 +99,7 @@ def judge(
         evaluations=len(evaluations(store, test_set.number)),
         test_set=test_set,
         pictures=pictures,
+        changed=changed,
     )
     yield _tell(judgement)
     return judgement
@@ -165,6 +168,7 @@ def _tell(found: Judgement) -> Gate:
         candidate=found.evaluation.candidate,
         incumbent=found.evaluation.incumbent,
         pictures=found.pictures,
+        changed=found.changed,
     )
 
 

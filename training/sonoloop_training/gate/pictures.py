@@ -69,14 +69,16 @@ def draw_changes(
     device: str,
     library: Library,
     out: Path,
-) -> Generator[Event, None, dict[str, str]]:
+) -> Generator[Event, None, tuple[dict[str, str], dict[str, list[str]]]]:
     """Draw before against after, and the frames that change most; the verdict does not hang on it.
 
-    Of versions and names the candidate's come first.
+    Of versions and names the candidate's come first. Gives the files, and the ids of the frames that change
+    most in the order in which they are drawn.
     """
     if not candidate:
-        return {}
+        return {}, {}
     figures: dict[str, Figure] = {}
+    drawn: dict[str, list[str]] = {}
     if any(one.lesion for one in candidate):
         figures[SCATTER] = scatter_figure(candidate, incumbent, names=names)
     chosen = dict(zip((IMPROVED, HARMED), most_changed(candidate, incumbent), strict=True))
@@ -105,11 +107,12 @@ def draw_changes(
             shown.append(Shown(change=change, case=case, before=before, after=after))
         if shown:
             figures[name] = changes_figure(shown, title=_TITLES[name])
+            drawn[name] = [one.change.after.frame for one in shown]
     try:
-        return save_pictures(out, figures)
+        return save_pictures(out, figures), drawn
     except OSError as error:
         yield Notice(message=f"no pictures: {out} cannot be written to ({error.strerror})")
-        return {}
+        return {}, {}
 
 
 def most_changed(

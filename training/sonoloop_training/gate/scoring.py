@@ -10,6 +10,7 @@ from sonoloop.errors import ImageError, ModelError, TrainingError
 from sonoloop.imaging.grey import check_frame
 from sonoloop.imaging.orientation import onto_frame
 from sonoloop.jobs.events import Event, Notice, Progress, Unreadable
+from sonoloop.leakage import Leak
 from sonoloop.models.library import Library
 from sonoloop.models.manifest import SPLIT
 from sonoloop.models.predictor import Predictor
@@ -22,7 +23,7 @@ from sonoloop.store.tables import REVISIONS
 from sonoloop.store.test_sets import TestFrame, TestSet, note_known, read_scores, scores_on, write_scores
 from sonoloop.values import Prediction
 from sonoloop_training.evaluation.scores import Case, dice, malignant_share
-from sonoloop_training.leakage import Leak, find_relatives, find_trained
+from sonoloop_training.leakage import find_relatives, find_trained
 
 _SHORT = 8
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QMessageBox, QWidget
 
-from sonoloop.errors import ConflictError, SonoloopError
-from sonoloop.gui.annotate.layers import Source, Target, read_mask
+from sonoloop.errors import ConflictError, SonoloopError, StoreError
+from sonoloop.gui.annotate.layers import Key, Source, Target, read_mask
 from sonoloop.gui.annotate.session import NO_IMAGE, Session, count_lesions
 from sonoloop.gui.preferences import Identity
 from sonoloop.gui.widgets import show_problem, single_shot
@@ -52,6 +52,7 @@ class Deciding(QObject):
     conflicted = Signal(object, object)  # the Target and the HeadMovedError
     looked_up = Signal(object, bool)  # a Target, and whether a correction of it is stored
     accepted = Signal(object)  # a Target
+    refused = Signal()  # by the store, which may be broken
     model_seen = Signal(object)  # the InUse that the store names by now
 
     def __init__(self, session: Session, *, projects: Projects) -> None:
@@ -60,7 +61,7 @@ class Deciding(QObject):
         self._projects = projects
         self._jobs = JobQueue(parent=self)
         self._told: set[str] = set()
-        self.stored = 0  # corrections, since the panel was opened
+        self._unanswered: set[Key] = set()  # frames whose look-up failed
         self._settle = single_shot(self, _SETTLE_MS, self._look_up)
         session.target_changed.connect(self._on_target)
 
@@ -145,6 +146,18 @@ class Deciding(QObject):
             failed=ignore,  # said at the next look-up
         )
 
+    def look_again(self) -> None:
+        """Look up again what could not be looked up; the store can be used by now."""
+        states, keys = self._session.known_states(), self._unanswered
+        if not keys:
+            return
+        for key in keys & states.keys():
+            states[key].looked_up = states[key].draw_first = None
+        keys.clear()
+        self._told.clear()
+        self._look_up()
+        self._session.changed.emit()
+
     def close(self) -> None:
         """Close the store once what is under way is stored."""
         self._settle.stop()
@@ -184,7 +197,6 @@ class Deciding(QObject):
 
     def _on_accepted(self, target: Target, revision: Revision) -> None:
         state = self._session.state(target)
-        self.stored += 1
         state.saving = False
         state.revision = revision
         state.parent = revision.id
@@ -198,6 +210,7 @@ class Deciding(QObject):
             self.conflicted.emit(target, error)
         else:
             show_problem(error)
+            self.refused.emit()
         self._session.changed.emit()
 
     def _on_target(self) -> None:
@@ -255,6 +268,9 @@ class Deciding(QObject):
         # Accept asks the store again, and says again what is wrong; looking says it once
         state = self._session.state(target)
         state.looked_up, state.parent = identity, None
+        self._unanswered.add(target.key)
+        if isinstance(error, StoreError):
+            self.refused.emit()
         if state.draw_first is None:
             state.draw_first = False
         if str(error) not in self._told:

@@ -57,6 +57,7 @@ class AnnotatePanel(Panel):
         projects = projects or Projects()
         self.deciding = Deciding(self.session, projects=projects)
         self.predicting = Predicting(self.session, projects=projects)
+        self.news = self.watch_store(projects, self.session.preferences)
         self._carry_over = CarryOver(viewer)
         self._closed = False
         self._predict_first = False
@@ -91,6 +92,7 @@ class AnnotatePanel(Panel):
         self._closed = True
         self._viewer.events.theme.disconnect(self._on_theme)
         detach(self._viewer, self)
+        self.news.close()
         self._carry_over.close()
         self.predicting.cancel()
         self.deciding.close()
@@ -141,6 +143,11 @@ class AnnotatePanel(Panel):
 
     def _connect(self) -> None:
         self.session.changed.connect(self._render)
+        self.news.opened.connect(self.deciding.look_again)
+        self.news.changed.connect(self.deciding.refresh_model)
+        self.news.trouble_changed.connect(lambda: self.session.set_trouble(self.news.trouble))
+        self.deciding.accepted.connect(lambda _target: self.news.look())
+        self.deciding.refused.connect(self.news.doubt)
         self.session.target_changed.connect(lambda: lay_out_canvas(self.session))
         self.predicting.busy_changed.connect(self._on_busy)
         self.deciding.asked.connect(self._on_asked)

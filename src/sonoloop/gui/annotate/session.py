@@ -26,7 +26,7 @@ from sonoloop.gui.annotate.layers import (
     write_mask,
 )
 from sonoloop.gui.preferences import Preferences, read_preferences
-from sonoloop.gui.widgets import single_shot
+from sonoloop.gui.widgets import BROKEN, single_shot
 from sonoloop.values import CLASSES, ClassName, Label
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ class Session(QObject):
         self.viewer = viewer
         self._preferences = preferences
         self._store: str | None = None
+        self._trouble: str | None = None  # why the store cannot be used
         self.target: Target | None = None
         self._states: dict[Key, FrameState] = {}
         # ids of the frames of which a prediction was shown; outlives their layers
@@ -171,6 +172,10 @@ class Session(QObject):
         """Return what is known of a frame, to read and to write."""
         return self._states.setdefault(target.key, FrameState())
 
+    def known_states(self) -> dict[Key, FrameState]:
+        """Return what is known of every frame whose layer is open."""
+        return self._states
+
     def is_open(self, target: Target) -> bool:
         """Whether the frame's layer is still there."""
         return target.image in self.viewer.layers
@@ -183,7 +188,15 @@ class Session(QObject):
             mask = read_mask(self.viewer, self.target)
         except SonoloopError:
             mask = None  # said at Accept, where it matters
-        return describe(self.target, self.state(self.target), mask, self.preferences().annotator)
+        view = describe(self.target, self.state(self.target), mask, self.preferences().annotator)
+        if self._trouble is None:
+            return view
+        return replace(view, why_no_predict=BROKEN, why_no_accept=BROKEN)
+
+    def set_trouble(self, trouble: str | None) -> None:
+        """Take note of why the store cannot be used; None when it can."""
+        self._trouble = trouble
+        self.changed.emit()
 
     def write(self, target: Target, mask: NDArray[np.uint8]) -> None:
         """Put a mask on a frame's canvas, undoably."""

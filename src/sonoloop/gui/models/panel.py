@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QWidget
 
-from sonoloop.gui.launch import tell_model_moved, viewer_preferences
+from sonoloop.gui.launch import viewer_preferences
 from sonoloop.gui.models.table import ModelsTable, describe_list, describe_model
 from sonoloop.gui.preferences import Preferences
-from sonoloop.gui.widgets import Panel, QuestionBox, WhyBox, show_problem
+from sonoloop.gui.widgets import BROKEN, Panel, QuestionBox, WhyBox, breakable, show_problem
 from sonoloop.gui.workers import JobQueue, Projects, ignore
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = 3
 _FILES = "Models (*.zip card.json)"
+_USE = "Put the chosen model into use; asks why"
+_LOCKED = "The project is locked to the model in use: unlock it first"
 _ROLLBACK, _DELETED = "rolled back in the Models panel", "deleted in the Models panel"
 
 
@@ -55,34 +57,47 @@ class ModelsPanel(Panel):
         self._viewer = viewer
         self._preferences = preferences or viewer_preferences(viewer)
         self._projects = projects or Projects()
+        self.news = self.watch_store(self._projects, self._preferences)
         self._jobs = JobQueue(parent=self)
+        self._unread: str | None = None  # why
         self._models: ModelList | None = None
         self._closed = False
         self._build()
         self._lay_out()
         self._connect()
         self._render()
-        self.refresh()
 
     def refresh(self) -> None:
         """Read the models again."""
-        self._submit(lambda project: project.models(), self._on_models, show_problem)
+        store = self.news.store
+        self._submit(
+            lambda project: project.models(),
+            partial(self._on_models, store),
+            partial(self._on_unread, store),
+        )
 
     def import_file(self, source: Path) -> None:
         """Bring in a model from a zip file or a card."""
-        self._ask(lambda project: project.import_model(source))
+        self._ask(
+            lambda project: project.import_model(source),
+            lambda row: f"{row.model} is here; choose it and press Use to use it",
+        )
 
     def export_file(self, target: Path) -> None:
         """Write the model that is chosen to a zip file."""
         line = self._table.value()
         if line is not None:
-            self._ask(lambda project: project.export_model(line.row.version, target))
+            self._ask(
+                lambda project: project.export_model(line.row.version, target),
+                lambda path: f"{line.row.model} was written to {path}",
+            )
 
     def close_session(self) -> None:
         """Close the store once what is under way is done."""
         if self._closed:
             return
         self._closed = True
+        self.news.close()
         self._jobs.mute()
         self._jobs.submit(self._projects.close, done=ignore, failed=ignore)
 
@@ -90,7 +105,7 @@ class ModelsPanel(Panel):
         self._table = ModelsTable()
         self._test_set = QLabel()
         self._test_set.setWordWrap(True)
-        self._use = self._button("Use", "Put the chosen model into use; asks why")
+        self._use = self._button("Use", _USE)
         self._back = self._button("Roll back", "Put the model back into use that was before")
         self._import = self._button("Import", "Bring in a model from a zip file or a card")
         self._export = self._button("Export", "Write the chosen model to a zip file")
@@ -100,6 +115,10 @@ class ModelsPanel(Panel):
         self._delete = self._button("Delete", "Delete the chosen model's files; what was said of it stays")
         self._question = QuestionBox()
         self._why = WhyBox()
+        self._result = QLabel()
+        self._result.setWordWrap(True)
+        self._result.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self._result.hide()
         self._facts = QLabel()
         self._facts.setWordWrap(True)
         self._facts.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -124,16 +143,17 @@ class ModelsPanel(Panel):
         for place, button in enumerate(buttons):
             grid.addWidget(button, place // _COLUMNS, place % _COLUMNS)
         self.column.addLayout(grid)
-        for widget in (self._question, self._why, self._facts):
+        for widget in (self._result, self._question, self._why, self._facts):
             self.column.addWidget(widget)
         self.column.addStretch(1)
 
     def _connect(self) -> None:
+        self.news.moved.connect(self._on_moved)
+        self.news.changed.connect(self.refresh)
+        self.news.trouble_changed.connect(self._render)
         self._table.chosen.connect(self._on_chosen)
         self._use.clicked.connect(self._on_use)
-        self._back.clicked.connect(
-            lambda: self._ask(lambda project: project.roll_back(why=_ROLLBACK), moves=True)
-        )
+        self._back.clicked.connect(self._on_back)
         self._import.clicked.connect(self._on_import)
         self._export.clicked.connect(self._on_export)
         self._card.toggled.connect(lambda _on: self._show_card())
@@ -147,24 +167,34 @@ class ModelsPanel(Panel):
         done: Callable[[Any], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        preferences = self._preferences()
-        ask = partial(self._projects.ask, preferences.store, question, annotator=preferences.annotator)
+        # of the store that is shown: of another one, what is chosen here means nothing
+        ask = partial(self._projects.ask, self.news.store, question, annotator=self._preferences().annotator)
         self._jobs.submit(ask, done=done, failed=failed)
 
-    def _ask(self, action: Callable[[Project], Any], *, moves: bool = False) -> None:
-        """Do something in the worker; `moves` where another model may be in use after it."""
+    def _ask(self, action: Callable[[Project], Any], say: Callable[[Any], str] | None = None) -> None:
+        """Do something in the worker, and say what came of it; all panels hear of it."""
+        self._question.clear()
+        self._tell("")
+        if self.news.follow():
+            return  # what was chosen is of another store than the preferences name by now
 
-        def done(_answer: object) -> None:
-            if moves:
-                tell_model_moved(self._viewer)
-            self.refresh()
+        def done(answer: object) -> None:
+            self._tell(say(answer) if say is not None else "")
+            self._look_again()
 
         def failed(error: Exception) -> None:
             show_problem(error)
-            self.refresh()
+            self._look_again()
 
-        self._question.clear()
         self._submit(action, done, failed)
+
+    def _tell(self, text: str) -> None:
+        self._result.setText(breakable(text))
+        self._result.setVisible(bool(text))
+
+    def _look_again(self) -> None:
+        self.refresh()
+        self.news.look()
 
     def _on_use(self) -> None:
         line, used = self._table.value(), self._in_use()
@@ -172,11 +202,14 @@ class ModelsPanel(Panel):
             return
 
         def use(why: str) -> None:
-            self._ask(
-                lambda project: project.promote(line.row.version, why=why, expected=used.version), moves=True
-            )
+            self._ask(lambda project: project.promote(line.row.version, why=why, expected=used.version))
 
         self._why.ask(f"Use {line.row.model}: why?", use)
+
+    def _on_back(self) -> None:
+        expected = None if self._models is None else self._models.back_to
+        if expected is not None:
+            self._ask(lambda project: project.roll_back(why=_ROLLBACK, expected=expected))
 
     def _on_lock(self) -> None:
         used = self._in_use()
@@ -231,8 +264,26 @@ class ModelsPanel(Panel):
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()
 
-    def _on_models(self, models: ModelList) -> None:
-        self._models = models
+    def _on_moved(self) -> None:
+        self._models, self._unread = None, None
+        self._question.clear()
+        self._why.clear()
+        self._table.set_models(None)
+        self._test_set.clear()
+        self._render()
+
+    def _on_unread(self, store: str | None, error: Exception) -> None:
+        if store != self.news.store:
+            return
+        if str(error) != self._unread:
+            show_problem(error)
+        self._unread = str(error)
+        self.news.doubt()
+
+    def _on_models(self, store: str | None, models: ModelList) -> None:
+        if store != self.news.store:
+            return  # of a store that another one followed
+        self._models, self._unread = models, None
         self._table.set_models(models)
         self._test_set.setText(f"* in use. {describe_list(models.overview)}")
         self._render()
@@ -245,18 +296,28 @@ class ModelsPanel(Panel):
 
     def _render(self) -> None:
         models, line = self._models, self._table.value()
+        # what was read stays in sight
+        works = models is not None and self.news.trouble is None
         locked = models is not None and models.overview.locked is not None
         here = models is not None and line is not None and line.row.version in models.here
-        self._use.setEnabled(line is not None and here and not line.in_use and not locked)
-        self._back.setEnabled(models is not None and models.back_to is not None and not locked)
-        if models is not None and models.back_to is not None:
-            self._back.setToolTip(f"Put {models.back_to} back into use")
-        self._export.setEnabled(here)
-        self._card.setEnabled(line is not None)
-        self._lock.setEnabled(models is not None)
+        free = works and line is not None and not line.in_use
+        self._use.setEnabled(free and here and not locked)
+        self._use.setToolTip(self._why_not(_LOCKED if locked else None) or _USE)
+        back = None if models is None else models.back_to
+        self._back.setEnabled(works and back is not None and not locked)
+        self._back.setToolTip(
+            self._why_not(_LOCKED if locked else None)
+            or ("No other model was in use before" if back is None else f"Put {back} back into use")
+        )
+        self._export.setEnabled(works and here)
+        self._card.setEnabled(works and line is not None)
+        self._import.setEnabled(self.news.trouble is None)
+        self._lock.setEnabled(works)
         self._lock.setText("Unlock" if locked else "Lock")
-        deletable = line is not None and not line.in_use and line.row.origin != "shipped"
-        self._delete.setEnabled(deletable)
+        self._delete.setEnabled(free and line is not None and line.row.origin != "shipped")
+
+    def _why_not(self, reason: str | None) -> str | None:
+        return reason if self.news.trouble is None else BROKEN
 
     def _show_card(self) -> None:
         line = self._table.value()

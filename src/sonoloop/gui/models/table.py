@@ -77,10 +77,11 @@ class ModelsTable(QTableWidget):
         rows = {index.row() for index in self.selectedIndexes()}
         return self._lines[rows.pop()] if len(rows) == 1 else None
 
-    def set_models(self, models: ModelList) -> None:
+    def set_models(self, models: ModelList | None) -> None:
         """Show all that were not deleted; what was chosen stays chosen, else the one in use is."""
         before = self.value()
-        lines = tuple(line for line in models.overview.models if not line.row.is_deleted)
+        known = () if models is None else models.overview.models
+        lines = tuple(line for line in known if not line.row.is_deleted)
         self.blockSignals(True)
         self._models, self._lines = models, lines
         self.setRowCount(len(lines))
@@ -196,7 +197,12 @@ def describe_list(overview: ModelComparison) -> str:
 
 def describe_model(project: Project, version: str) -> Facts:
     """Tell what is known of a model, name by name; asked in a worker."""
-    return _card_facts(project.library, version) + _store_facts(project.store, version)
+    return (
+        *_card_facts(project.library, version),
+        *_origin_facts(project.library, version),
+        *_test_facts(project.store, version),
+        *_store_facts(project.store, version),
+    )
 
 
 def _card_facts(library: Library, version: str) -> Facts:
@@ -234,6 +240,39 @@ def _store_facts(store: CorrectionStore, version: str) -> Facts:
     facts += [("Put into use", f"{_when(m.created)} by {m.who} ({m.kind}): {m.why}") for m in moves]
     facts += [(m.mark.capitalize(), f"{_when(m.created)} by {m.who}: {m.why}") for m in row.marks]
     return tuple(facts)
+
+
+def _origin_facts(library: Library, version: str) -> Facts:
+    from sonoloop.models.card import read_card  # noqa: PLC0415
+    from sonoloop.models.origin import describe_origin, describe_reached  # noqa: PLC0415
+
+    try:
+        card = read_card(library.find(version))
+    except SonoloopError:
+        return ()  # said already
+    return (*describe_origin(card), ("On validation images", describe_reached(card, "validation")))
+
+
+def _test_facts(store: CorrectionStore, version: str) -> Facts:
+    from sonoloop.store.test_sets import compare_models  # noqa: PLC0415 - the store loads slowly
+
+    overview = compare_models(store)
+    figures = next((line.figures for line in overview.models if line.row.version == version), None)
+    if figures is None or overview.test_set is None:
+        return (("On this project's test set", "not compared yet"),)
+    named = {
+        "Dice": figures.dice,
+        "normals with a mask": figures.false_alarms,
+        "malignant missed": figures.missed_malignant,
+        "AUC": figures.auc,
+    }
+    told = [
+        f"{name} {one.value:.3f}" + ("" if one.low is None else f" [{one.low:.3f}, {one.high:.3f}]")
+        for name, one in named.items()
+        if one is not None
+    ]
+    frames = f"{_frames(figures.frames)}, {figures.groups} groups, test set {overview.test_set.number}"
+    return (("On this project's test set", f"{', '.join(told)} ({frames})"),)
 
 
 def _when(moment: datetime) -> str:

@@ -7,7 +7,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QHBoxLayout, QSizePolicy, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from sonoloop.gui.train.progress import JobProgress
 
@@ -28,11 +28,17 @@ class Curves(QWidget):
 
         self._graph = pyqtgraph
         self._plots = [self._make_plot("Training loss"), self._make_plot("Validation Dice")]
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
+        plots = QHBoxLayout()
+        plots.setSpacing(4)
         for plot in self._plots:
-            layout.addWidget(plot, 1)
+            plots.addWidget(plot, 1)
+        self._caption = QLabel()
+        self._caption.setWordWrap(True)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addLayout(plots)
+        layout.addWidget(self._caption)
         self._loss = self._plots[0].plot()
         self._dice = self._plots[1].plot()
         self._start = pyqtgraph.InfiniteLine(angle=0)
@@ -78,6 +84,8 @@ class Curves(QWidget):
         self._start.setVisible(start is not None)
         if start is not None:
             self._start.setValue(start)
+        self._caption.setText(describe_curves(progress))
+        self._caption.setVisible(bool(self._caption.text()))
         # a line needs two points
         self._loss.setSymbol("o" if len(progress.losses) == 1 else None)
         epochs = max(progress.epochs, 1)
@@ -104,6 +112,18 @@ class Curves(QWidget):
         axis.setWidth(34)
         axis.enableAutoSIPrefix(False)
         return plot
+
+
+def describe_curves(progress: JobProgress) -> str:
+    """Explain what may look strange: a dashed line, and curves that are empty yet."""
+    told = []
+    if any(epoch == 0 for epoch, _ in progress.dices):
+        told.append("Dashed line: the model that it starts from")
+    if not progress.unwatched and not any(epoch > 0 for epoch, _ in progress.dices):
+        told.append("The curve of the Dice begins after the first epoch")
+    if progress.unwatched and not progress.dices:
+        told.append("The Dice is measured from 20 patients, or images without near copies, on")
+    return ". ".join(told)
 
 
 def _range(values: Sequence[float], top: float | None) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from magicgui.widgets import create_widget
@@ -32,6 +32,9 @@ class RequestForm(QObject):
         self._widgets = {name: _make_widget(each) for name, each in self._asked.items()}
         for widget in self._widgets.values():
             widget.changed.connect(lambda _value: self.changed.emit())
+        # what is asked for, while a job's own is shown instead
+        self._kept: dict[str, Any] | None = None
+        self._job: Mapping[str, Any] | None = None
 
     def rows(self) -> list[tuple[QLabel, QWidget]]:
         """Return the label and the widget of each field."""
@@ -44,14 +47,59 @@ class RequestForm(QObject):
             name: None if value is None else self._asked[name].kind(value) for name, value in given.items()
         }
 
+    def show_job(self, plan: Mapping[str, Any] | None) -> None:
+        """Show what a job that runs was asked for, which cannot be changed; None to ask again."""
+        if plan == self._job:
+            return
+        self._job = plan
+        if plan is None:
+            assert self._kept is not None
+            kept, self._kept = self._kept, None
+            for name, value in kept.items():
+                self._put(name, value)
+        else:
+            if self._kept is None:
+                self._kept = {name: widget.value for name, widget in self._widgets.items()}
+            for name in self._widgets.keys() & plan.keys():
+                self._put(name, plan[name])
+        for widget in self._widgets.values():
+            widget.native.setEnabled(plan is None)
+
+    def _put(self, name: str, value: Any) -> None:  # noqa: ANN401 - a field's
+        """Show a value, also one that could not be asked for, such as no limit."""
+        widget, form = self._widgets[name], self._asked[name].option.form
+        assert form is not None
+        widget.native.blockSignals(True)
+        if isinstance(widget, CategoricalWidget):
+            if value is not None and value not in widget.choices:
+                widget.choices = [*_pairs(widget), (str(value), value)]
+            widget.value = value
+        elif form.least is not None:
+            number = value if isinstance(value, int | float) else None
+            within = (
+                number is not None and number == int(number) and form.least <= number <= (form.most or number)
+            )
+            told = "no limit" if number is None else f"{number:g}{form.unit}"
+            # shown in the place of the least
+            widget.native.setSpecialValueText("" if within else told)
+            widget.value = number if within else form.least
+        widget.native.blockSignals(False)
+
     def set_choices(self, name: str, choices: Sequence[str]) -> None:
         """Offer choices beside none; what was chosen stays chosen, if it is still among them."""
         widget, form = self._widgets[name], self._asked[name].option.form
         chosen = widget.value
         nothing = [] if form is None or form.nothing is None else [(form.nothing, None)]
         assert isinstance(widget, CategoricalWidget)
+        if self._kept is not None and chosen is not None and chosen not in choices:
+            choices = (*choices, chosen)  # a job's own
         widget.choices = [*nothing, *((each, each) for each in choices)]
         widget.value = chosen if chosen in choices else None
+
+
+def _pairs(widget: CategoricalWidget[Any]) -> list[tuple[str, Any]]:
+    native = widget.native
+    return [(native.itemText(place), value) for place, value in enumerate(widget.choices)]
 
 
 def _make_widget(asked: Asked) -> ValueWidget[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QIcon, QImage, QPixmap
@@ -46,21 +46,21 @@ class GateBox(QFrame):
         font.setPointSizeF(font.pointSizeF() * 1.25)
         self._verdict.setFont(font)
         self._figures, self._reason, self._set = QLabel(), QLabel(), QLabel()
-        self._pictures = _Pictures()
+        self._pictures, self._changed = _Pictures(), QLabel()
         self._use = QPushButton("Use it")
         self._use.setToolTip("Bring this model into use, as the comparison says")
         self._anyway = QPushButton("Use anyway")
         self._anyway.setToolTip("Bring this model into use against the comparison; asks why, and keeps it")
         self._why = WhyBox()
-        self._in_use = QLabel("In use now")
+        self._state = QLabel()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 6, 6, 6)
         layout.setSpacing(6)
-        for label in (self._verdict, self._figures, self._reason, self._set, self._in_use):
+        for label in (self._verdict, self._figures, self._reason, self._set, self._changed, self._state):
             label.setWordWrap(True)
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         parts: tuple[QWidget, ...] = (self._verdict, self._figures, self._reason, self._set, self._pictures)
-        for part in (*parts, self._use, self._anyway, self._why, self._in_use):
+        for part in (*parts, self._changed, self._use, self._anyway, self._why, self._state):
             layout.addWidget(part)
         for button in (self._use, self._anyway):
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
@@ -68,8 +68,8 @@ class GateBox(QFrame):
         self._anyway.clicked.connect(self._ask_why)
         self.hide()
 
-    def set_gate(self, gate: Gate | None, *, model: str, in_use: bool) -> None:
-        """Show how a comparison ended."""
+    def set_gate(self, gate: Gate | None, *, model: str, in_use: bool, fate: str | None = None) -> None:
+        """Show how a comparison ended; `fate` says why the model cannot be used any more, or at present."""
         self.setVisible(gate is not None)
         if gate is not self._gate:
             self._gate = gate
@@ -84,11 +84,21 @@ class GateBox(QFrame):
         self._reason.setText(describe_reason(gate))
         self._set.setText(describe_set(gate, model))
         better = gate.verdict == "promote"
-        self._use.setVisible(better and not in_use)
-        self._anyway.setVisible(not better and not in_use)
-        self._in_use.setVisible(in_use)
-        if in_use:
+        free = not in_use and fate is None
+        self._use.setVisible(better and free)
+        self._anyway.setVisible(not better and free)
+        self._state.setText("In use now" if in_use else fate or "")
+        self._state.setVisible(not free)
+        if not free:
             self._why.clear()
+
+    def set_changed(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Name the images in the pictures of those that changed most, from the top."""
+        rows = [
+            f"{_TITLES[name]}: {', '.join(each)}" for name, each in names.items() if name in _TITLES and each
+        ]
+        self._changed.setText("\n".join(rows))
+        self._changed.setVisible(bool(rows))
 
     def _ask_why(self) -> None:
         self._why.ask("Use it against the comparison: why?", self.used.emit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,18 +11,12 @@ from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_info
 from napari.utils.theme import get_theme
-from qtpy.QtCore import QObject, Qt, QTimer, Signal
-from qtpy.QtGui import QIcon, QShowEvent
-from qtpy.QtWidgets import (
-    QApplication,
-    QLabel,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtGui import QIcon
+from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-from sonoloop.gui.launch import annotate_panel, tell_model_moved, viewer_preferences
+from sonoloop.gui.launch import viewer_preferences
 from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.train.form import RequestForm
 from sonoloop.gui.train.gate_view import GateBox
@@ -35,8 +28,10 @@ from sonoloop.gui.train.progress import (
     describe_progress,
 )
 from sonoloop.gui.train.watcher import TrainWatch
-from sonoloop.gui.widgets import Panel, row, show_problem
+from sonoloop.gui.widgets import BROKEN, Panel, breakable, row, show_problem
+from sonoloop.gui.words import in_panel_words
 from sonoloop.gui.workers import JobQueue, Projects, ignore
+from sonoloop.jobs.events import Gate
 from sonoloop.jobs.folder import Job
 from sonoloop.jobs.process import start_job, what_is_missing
 from sonoloop.jobs.request import FinetuneRequest
@@ -59,6 +54,7 @@ class LearnableText(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._learnable, self._learn, self._by_annotator = QLabel(), QLabel(), QLabel()
+        self._aside = QLabel()
         font = self._learnable.font()
         font.setBold(True)
         self._learnable.setFont(font)
@@ -66,20 +62,26 @@ class LearnableText(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(8)
-        for label in (self._learnable, self._learn, self._by_annotator):
+        for label in (self._learnable, self._learn, self._aside, self._by_annotator):
             label.setWordWrap(True)
             layout.addWidget(label)
 
-    def set_status(self, status: LearningStatus | None) -> None:
-        """Show what was counted; None while it is being counted."""
+    def set_status(self, status: LearningStatus | None, *, failed: bool = False) -> None:
+        """Show what was counted; None while it is being counted, or where that failed."""
+        self._learn.setVisible(status is not None)
+        self._by_annotator.setVisible(status is not None)
         if status is None:
-            self._learnable.setText("Counting what is new")
+            self._aside.hide()
+            self._learnable.setText("What is new could not be counted" if failed else "Counting what is new")
             return
         learnable = status.learnable
         self._learnable.setText(f"New since {status.model}")
         self._learn.setText(
-            f"{learnable.new} to learn from{_brackets(learnable.by_class)}, {learnable.test_frames} to judge"
+            f"{learnable.new} to learn from{_brackets(learnable.by_class)}, {status.judging.frames} to judge"
         )
+        aside = describe_aside(status)
+        self._aside.setText(aside or "")
+        self._aside.setVisible(aside is not None)
         self._by_annotator.setText(
             "By " + ", ".join(f"{who} {n}" for who, n in learnable.by_annotator.items())
         )
@@ -91,6 +93,39 @@ def describe_too_few(status: LearningStatus | None) -> str | None:
     if status is None or status.samples >= _FEWEST:
         return None
     return f"Accept at least {_FEWEST} images first; {status.samples} so far"
+
+
+def describe_aside(status: LearningStatus) -> str | None:
+    """Say which frames were kept to judge and do not, and why; None where all of them do."""
+    judging, told = status.judging, []
+    if judging.known:
+        told.append(f"{judging.known} more do not judge: {status.model} learned from them, or from copies")
+    if judging.missing:
+        told.append(f"{judging.missing} more do not judge: their files are not on this computer")
+    if not judging.frames and (told or status.learnable.new):
+        told.append("With none to judge, whether a new model is used will be yours to say")
+    return "\n".join(told) or None
+
+
+def describe_lock(status: LearningStatus | None) -> str | None:
+    """Say that the project keeps its model; None where it does not."""
+    if status is None or status.locked is None:
+        return None
+    return f"The project is locked to {status.locked}: nothing else gets in until it is unlocked in Models"
+
+
+def describe_fate(gate: Gate, status: LearningStatus) -> str | None:
+    """Say why a model that was compared cannot be used any more; None where it can."""
+    if gate.candidate == status.learnable.version:
+        return None
+    if gate.candidate not in status.usable:
+        return "It was deleted since, or is not on this computer"
+    if gate.incumbent != status.learnable.version:
+        return (
+            f"{status.model} came into use since: the comparison was with another model. Fine-tune again, or "
+            "choose a model in Models"
+        )
+    return describe_lock(status)
 
 
 def _brackets(counts: Mapping[str, int]) -> str:
@@ -188,7 +223,6 @@ class FrameNames(QObject):
             self.changed.emit()
 
 
-_STORE_MS = 1_000  # napari does not say when a plugin's preference changes
 _START = "Make a new model from the model in use and the corrections"
 
 
@@ -223,11 +257,13 @@ class TrainPanel(Panel):
         self._preferences = preferences or viewer_preferences(viewer)
         self._projects = projects or Projects()
         ask = self._projects.ask
+        self.news = self.watch_store(self._projects, self._preferences)
         self._jobs = JobQueue(parent=self)
         self.watch = TrainWatch(
             lambda url: ask(url, lambda project: project.jobs_folder()), start=start, parent=self
         )
         self._status: LearningStatus | None = None
+        self._uncounted: str | None = None  # why
         self._curves: Curves | None = None
         self._names = FrameNames(
             lambda url, frames: ask(url, lambda project: project.name_frames(frames)), parent=self
@@ -237,57 +273,27 @@ class TrainPanel(Panel):
         self._build()
         self._lay_out()
         self._connect()
-        self._store = self._preferences().store
         self._render()
-        self.refresh()
-        self.watch.look_for(self._store)
-        self._stored: int | None = None  # in the Annotate panel, when this was last counted
-        self._store_timer = QTimer(self)
-        self._store_timer.setInterval(_STORE_MS)
-        self._store_timer.timeout.connect(self._look_at_store)
-        self._store_timer.start()
 
     def refresh(self) -> None:
         """Count again what is new since the model in use."""
-        ask, url = self._projects.ask, self._store
+        ask, url = self._projects.ask, self.news.store
         self._jobs.submit(
             lambda: ask(url, lambda project: project.learning_status()),
             done=partial(self._on_outlook, url),
-            failed=show_problem,
+            failed=partial(self._on_uncounted, url),
         )
-
-    def _look_at_store(self) -> None:
-        # a name that is still being typed would make a store of every beginning of it
-        followed = QApplication.activeWindow() in (None, self.window()) and self.follow_store()
-        panel = annotate_panel(self._viewer)
-        stored = None if panel is None else panel.deciding.stored
-        if stored != self._stored and not followed and self.isVisible():
-            self._stored = stored
-            self.refresh()
 
     def follow_store(self) -> bool:
         """Go over to the store that the preferences name by now; tell whether it is another one."""
-        store = self._preferences().store
-        if store == self._store:
-            return False
-        self._store, self._status = store, None
-        self.watch.look_for(store)
-        self._render()
-        self.refresh()
-        return True
-
-    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Count again what may have changed out of sight."""
-        super().showEvent(event)
-        if not self._closed and not self._jobs.busy:
-            self.refresh()
+        return self.news.follow()
 
     def close_session(self) -> None:
         """Stop reading; a training that runs goes on."""
         if self._closed:
             return
         self._closed = True
-        self._store_timer.stop()
+        self.news.close()
         self._viewer.events.theme.disconnect(self._on_theme)
         self.watch.close()
         self._names.close()
@@ -304,7 +310,7 @@ class TrainPanel(Panel):
         self._go_on.setToolTip("Go on from where the last fine-tuning broke off")
         self._stop = QPushButton("Stop")
         self._stop.setToolTip("End at the next batch; it can be gone on with")
-        self._few = _text()
+        self._few, self._locked = _text(), _text()
         self._progress, self._error, self._left_out = _text(), _text(), _text()
         self._notes, self._gate = Notes(), GateBox()
         for button in (self._start, self._go_on, self._without, self._stop):
@@ -318,6 +324,7 @@ class TrainPanel(Panel):
         for parts in (*rows, [*last, (self._start, 1)]):
             column.addLayout(row(*parts))
         column.addWidget(self._few)
+        column.addWidget(self._locked)
         self._place = QVBoxLayout()
         column.addLayout(self._place)
         column.addLayout(row((self._progress, 1), (self._go_on, 0), (self._stop, 0)))
@@ -327,9 +334,13 @@ class TrainPanel(Panel):
         column.addStretch(1)
 
     def _connect(self) -> None:
+        self.news.moved.connect(self._on_moved)
+        self.news.opened.connect(self._on_opened)
+        self.news.changed.connect(self.refresh)
+        self.news.trouble_changed.connect(self._render)
         self.watch.changed.connect(self._render)
         self._names.changed.connect(self._render)
-        self.watch.ended.connect(self.refresh)
+        self.watch.ended.connect(self.news.look)
         for button, act in (
             (self._start, self.watch.start),
             (self._go_on, self.watch.go_on),
@@ -351,7 +362,7 @@ class TrainPanel(Panel):
         preferences = self._preferences()
         data = preferences.base_data
         return FinetuneRequest(
-            store=self._store,
+            store=self.news.store,
             who=preferences.annotator,
             device=preferences.device,
             base_data=None if data is None else Path(data),
@@ -359,38 +370,62 @@ class TrainPanel(Panel):
         )
 
     def _use(self, why: str | None) -> None:
-        ask, who, url = self._projects.ask, self._preferences().annotator, self._store
+        ask, who, url = self._projects.ask, self._preferences().annotator, self.news.store
         gate = None if self.follow_store() else self.watch.progress.gate
         if gate is not None:
             self._jobs.submit(
                 lambda: ask(url, lambda project: project.promote(gate, why=why), annotator=who),
                 done=self._on_used,
-                failed=show_problem,
+                failed=self._on_unused,
             )
 
     def _on_used(self, _answer: object) -> None:
         show_info(f"{self.watch.progress.model or 'The model'} is in use now")
-        tell_model_moved(self._viewer)
-        self.refresh()
+        self.news.look()
+
+    def _on_unused(self, error: Exception) -> None:
+        show_problem(error)
+        self.news.look()
+
+    def _on_moved(self) -> None:
+        self._status, self._uncounted = None, None
+        self.watch.look_for(self.news.store)
+        self._render()
+
+    def _on_opened(self) -> None:
+        if self.watch.progress.stage is Stage.NONE:
+            self.watch.look_for(self.news.store)
 
     def _on_outlook(self, url: str | None, status: LearningStatus) -> None:
-        if url != self._store:
+        if url != self.news.store:
             return  # of a store that another one followed
-        moved = self._status is not None and self._status.model != status.model
-        self._status = status
+        self._status, self._uncounted = status, None
         self._form.set_choices("snapshot", status.snapshots)
         self._render()
-        if moved:
-            tell_model_moved(self._viewer)
+
+    def _on_uncounted(self, url: str | None, error: Exception) -> None:
+        if url != self.news.store:
+            return
+        if str(error) != self._uncounted:
+            show_problem(error)
+        self._uncounted = str(error)
+        self._render()
+        self.news.doubt()
 
     def _render(self) -> None:
         progress = self.watch.progress
-        self._learnable.set_status(self._status)
+        trouble = self.news.trouble is not None
+        self._learnable.set_status(self._status, failed=trouble or self._uncounted is not None)
         alive = progress.stage.alive
+        self._form.show_job(self.watch.plan if alive else None)
         learn = 0 if self._status is None else self._status.learnable.new
         # a snapshot holds what it holds
         too_few = describe_too_few(self._status) if self._form.values()["snapshot"] is None else None
-        why_not = "It runs already" if alive else self._missing or too_few
+        locked = describe_lock(self._status)
+        self._locked.setText(locked or "")
+        self._locked.setVisible(locked is not None)
+        broken = BROKEN if trouble else None
+        why_not = "It runs already" if alive else self._missing or broken or locked or too_few
         self._start.setEnabled(why_not is None and self._status is not None)
         self._start.setToolTip(why_not or _START)
         self._few.setText(too_few or "")
@@ -398,15 +433,22 @@ class TrainPanel(Panel):
         self._start.setDefault(learn > 0)
         self._stop.setVisible(alive)
         self._stop.setEnabled(progress.stage is not Stage.STOPPING)
-        self._go_on.setVisible(self.watch.can_go_on and self._missing is None)
-        self._without.setVisible(progress.misses_files and self._missing is None)
+        for button, wanted in ((self._go_on, self.watch.can_go_on), (self._without, progress.misses_files)):
+            button.setVisible(wanted and self._missing is None)
+            button.setEnabled(not trouble and locked is None)
         line = describe_progress(progress)
         self._progress.setText(f"Stopped · {line}" if progress.stage is Stage.STOPPED else line)
         self._render_words(progress)
         gate = progress.gate
         model = progress.model or "The candidate"
+        fate = broken if gate is None or self._status is None else broken or describe_fate(gate, self._status)
         now = None if self._status is None else self._status.learnable.version
-        self._gate.set_gate(gate, model=model, in_use=gate is not None and gate.candidate == now)
+        self._gate.set_gate(gate, model=model, in_use=gate is not None and gate.candidate == now, fate=fate)
+        self._gate.set_changed(
+            {}
+            if gate is None
+            else {name: [self._names.of(frame) for frame in frames] for name, frames in gate.changed.items()}
+        )
         if progress.losses or progress.dices:
             self._draw(progress)
         elif self._curves is not None:
@@ -415,15 +457,16 @@ class TrainPanel(Panel):
     def _render_words(self, progress: JobProgress) -> None:
         names, failed, error = self._names, progress.failed, self._missing
         told = (*progress.notices, *([] if failed is None else [failed.error]))
-        names.ask(self._store, (one.frame for one in progress.left_out), told)
+        gate = progress.gate
+        changed = () if gate is None else (frame for frames in gate.changed.values() for frame in frames)
+        names.ask(self.news.store, (*(one.frame for one in progress.left_out), *changed), told)
         if failed is not None:
-            named = replace(failed, error=names.put_into(failed.error))
+            named = replace(failed, error=in_panel_words(names.put_into(failed.error)))
             error = describe_failure(named, self.watch.details)
-        # a path has no blank to break the line at
-        self._error.setText((error or "").replace(os.sep, f"{os.sep}\N{ZERO WIDTH SPACE}"))
+        self._error.setText(breakable(error or ""))
         self._error.setToolTip(error or "")
         self._error.setVisible(error is not None)
-        self._notes.set_notes([names.put_into(notice) for notice in progress.notices])
+        self._notes.set_notes([in_panel_words(names.put_into(notice)) for notice in progress.notices])
         rows = [f"{names.of(one.frame)}: {names.put_into(one.why)}" for one in progress.left_out]
         self._left_out.setText(describe_left_out(rows))
         self._left_out.setToolTip("\n".join(rows))

@@ -124,6 +124,7 @@ def _read(  # noqa: PLR0911, PLR0912 - a case an event
         case events.StartWatched():
             # once, unless it broke off before its first epoch began
             dices[:] = [] if event.dice is None else [(0, event.dice)]
+            return {"unwatched": event.dice is None}
         case events.EpochDone():
             if event.dice is not None:
                 dices.append((event.epoch, event.dice))

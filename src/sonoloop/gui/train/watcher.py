@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from sonoloop.errors import StoreError
 from sonoloop.gui.train.progress import JobProgress, Stage, advance, end
 from sonoloop.gui.widgets import show_problem, single_shot
 from sonoloop.gui.workers import JobQueue
@@ -20,6 +22,7 @@ from sonoloop.jobs.folder import (
     find_job,
     find_running,
     planned_snapshot,
+    read_plan,
     terminate,
 )
 from sonoloop.jobs.process import start_job
@@ -58,6 +61,7 @@ class TrainWatch(QObject):
         self._told = JobProgress()  # by its events alone
         self._stopping = False
         self._kept = False
+        self.plan: Mapping[str, Any] = {}  # what the job was asked for
         self.details: Path | None = None  # where all is that a process wrote that is gone
         self._jobs = JobQueue(parent=self)
         self._poll = QTimer(self)
@@ -83,7 +87,7 @@ class TrainWatch(QObject):
         self._set(JobProgress())
         find = self._find_jobs
         self._jobs.submit(
-            lambda: find_job(find(store)), done=partial(self._on_found, store), failed=show_problem
+            lambda: find_job(find(store)), done=partial(self._on_found, store), failed=_show_unless_store
         )
         self._idle.start()
 
@@ -160,12 +164,22 @@ class TrainWatch(QObject):
             self._started.append(job)
         if job is None or store != self._store:
             return  # one that runs on another store goes on, and is found when that is worked on again
-        self._reader = JobReader(job)
+        reader = self._reader = JobReader(job)
         self._stopping = False
+        self.plan = {}
+        if job.folder is not None:
+            self._jobs.submit(
+                partial(read_plan, job.folder), done=partial(self._on_plan, reader), failed=show_problem
+            )
         self._told = JobProgress(stage=Stage.STARTING)
         self._set(self._told)
         self._poll.start()
         self._look()
+
+    def _on_plan(self, reader: JobReader, plan: Mapping[str, Any]) -> None:
+        if reader is self._reader:
+            self.plan = plan
+            self.changed.emit()
 
     def _look(self) -> None:
         if self._reader is not None and not self._jobs.busy:
@@ -202,6 +216,12 @@ class TrainWatch(QObject):
     def _set(self, progress: JobProgress) -> None:
         self.progress = progress
         self.changed.emit()
+
+
+def _show_unless_store(error: Exception) -> None:
+    """Show what the panel does not say anyway: that its store is broken."""
+    if not isinstance(error, StoreError):
+        show_problem(error)
 
 
 def _ignore(_answer: object) -> None:

@@ -1,0 +1,193 @@
+"""What panels are told of their store: that something in it changed, whoever did it, or that it is broken."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable
+from functools import partial
+
+from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtWidgets import QApplication, QWidget
+
+from sonoloop.errors import SonoloopError
+from sonoloop.gui.preferences import Preferences
+from sonoloop.gui.workers import JobQueue, Projects
+
+_POLL_MS = 2_000
+_DOUBT_MS = 5_000  # a look at all of a file takes longer
+_FOLLOW_MS = 1_000  # napari does not say when a plugin's preference changes
+
+_log = logging.getLogger(__name__)
+
+
+class _Watch(QObject):
+    """Looks at one store for all panels on it, in a worker."""
+
+    told = Signal(bool)  # whether it can be used for the first time, or again
+
+    def __init__(self, store: str | None) -> None:
+        super().__init__()
+        self._store = store
+        # what the panels' workers ask; the first one is asked
+        self.users: list[Projects] = []
+        self.trouble: str | None = None
+        self.pulse: Hashable = None
+        # something failed that no quick look explains: it is looked at all of it until nothing is wrong
+        self._doubts = False
+        self._jobs = JobQueue(latest_only=True, parent=self)
+        self._timer = QTimer(self)
+        self._timer.setInterval(_POLL_MS)
+        self._timer.timeout.connect(self._poll)
+        self._timer.start()
+
+    def look(self, *, doubts: bool = False) -> None:
+        """Look now; the answer to an earlier look is dropped."""
+        self._doubts = thorough = doubts or self._doubts
+        self._timer.setInterval(_DOUBT_MS if thorough else _POLL_MS)
+        if self.users:
+            ask = partial(self.users[0].ask, self._store, lambda project: project.pulse(thorough=thorough))
+            self._jobs.submit(ask, done=self._on_pulse, failed=self._on_trouble)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._timer.stop()
+        self._jobs.mute()
+        self.deleteLater()
+
+    def _poll(self) -> None:
+        if not self._jobs.busy:  # a server that is down is waited for
+            self.look()
+
+    def _on_pulse(self, pulse: Hashable) -> None:
+        again = self.trouble is not None or self.pulse is None
+        self._doubts = False
+        self._timer.setInterval(_POLL_MS)
+        before, self.pulse, self.trouble = self.pulse, pulse, None
+        if again or pulse != before:
+            self.told.emit(again)
+
+    def _on_trouble(self, error: Exception) -> None:
+        if not isinstance(error, SonoloopError):
+            _log.error("the store could not be looked at", exc_info=error)
+        self.trouble = str(error) or type(error).__name__
+        self.told.emit(False)
+
+
+_watches: dict[str | None, _Watch] = {}
+
+
+class StoreNews(QObject):
+    """Tells one panel of the store that its preferences name.
+
+    All panels on a store share one look at it, so that what is done in one of them, or by another program,
+    is seen in all within seconds; `look` is for at once.
+
+    Parameters
+    ----------
+    projects : Projects
+        What the panel's workers ask.
+    preferences : callable
+        Gives the user's preferences as they are now.
+    parent : QWidget
+        The panel.
+    """
+
+    changed = Signal()  # to be read again; at first, and after trouble, once it can be used
+    opened = Signal()  # the same, before it: it can be used for the first time, or again
+    trouble_changed = Signal()
+    moved = Signal()  # the preferences name another store by now
+
+    def __init__(
+        self, projects: Projects, preferences: Callable[[], Preferences], *, parent: QWidget
+    ) -> None:
+        super().__init__(parent)
+        self._projects = projects
+        self._preferences = preferences
+        self._panel = parent
+        self.store = preferences().store
+        self.trouble: str | None = None
+        self._watch: _Watch | None = None
+        self.timer = QTimer(self)
+        self.timer.setInterval(_FOLLOW_MS)
+        self.timer.timeout.connect(self._follow)
+        self.timer.start()
+        # the panel may be given another store before it is shown
+        self._begin = QTimer(self)
+        self._begin.setSingleShot(True)
+        self._begin.timeout.connect(self._join)
+        self._begin.start()
+
+    def look(self) -> None:
+        """Look at the store now: something was done, or may work again."""
+        if self._watch is not None:
+            self._watch.look()
+
+    def doubt(self) -> None:
+        """Look at all of the store now: something failed that should not have."""
+        if self._watch is not None:
+            self._watch.look(doubts=True)
+
+    def follow(self) -> bool:
+        """Go over to the store that the preferences name by now; tell whether it is another one."""
+        store = self._preferences().store
+        if store == self.store:
+            return False
+        self._leave()
+        self.store = store
+        self._set_trouble(None)
+        self.moved.emit()
+        self._join()
+        return True
+
+    def close(self) -> None:
+        """Tell nothing any more."""
+        self.timer.stop()
+        self._begin.stop()
+        self._leave()
+
+    def _follow(self) -> None:
+        # a name that is still being typed would make a store of every beginning of it
+        if QApplication.activeWindow() in (None, self._panel.window()):
+            self.follow()
+
+    def _join(self) -> None:
+        self.store = self._preferences().store
+        if self.store not in _watches:
+            _watches[self.store] = _Watch(self.store)
+        watch = self._watch = _watches[self.store]
+        watch.users.append(self._projects)
+        watch.told.connect(self._on_told)
+        if watch.trouble is None and watch.pulse is not None:
+            self._on_told(True)
+        else:
+            self._set_trouble(watch.trouble)
+            watch.look()
+
+    def _leave(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is None:
+            return
+        watch.told.disconnect(self._on_told)
+        watch.users.remove(self._projects)
+        if not watch.users:
+            _watches.pop(self.store).close()
+
+    def _on_told(self, again: bool) -> None:
+        if self._watch is None:
+            return
+        if self._watch.trouble is not None:
+            self._set_trouble(self._watch.trouble)
+            return
+        if self.trouble is not None:
+            # what lies there may be another one, as after a backup was restored
+            self._projects.forget(self.store)
+        self._set_trouble(None)
+        if again:
+            self.opened.emit()
+        self.changed.emit()
+
+    def _set_trouble(self, trouble: str | None) -> None:
+        # told even if it is the same: whoever tries again sees an answer
+        same, self.trouble = trouble is None and self.trouble is None, trouble
+        if not same:
+            self.trouble_changed.emit()

@@ -1,0 +1,53 @@
+"""Messages that were written for the command line, in the words of the panels' own controls."""
+
+from __future__ import annotations
+
+import re
+
+_BASE_DATA = "name their folder under Base data in the preferences"
+# from the longest on: what is said of an option alone comes last
+_WORDS = tuple(
+    (re.compile(told), said)
+    for told, said in (
+        (r"or go on without (?:them|it) with --skip-missing", "or press Go on without them"),
+        (r"go on without (?:them|it) with --skip-missing", "press Go on without them"),
+        (
+            r"What is done is kept; go on with: sonoloop finetune --job .+",
+            "What is done is kept: press Go on",
+        ),
+        (r"--base-data shows them again", f"{_BASE_DATA} to show them again"),
+        (
+            r"give the data that it was trained on with --base-data",
+            "name the folder of the data that it was trained on under Base data in the preferences",
+        ),
+        (
+            r"say where (?:they|it) (?:lie|is)(?: now)? with: sonoloop store relink FOLDER",
+            "open the images again from where they lie now",
+        ),
+        (r",? ?as with: sonoloop models unlock --why REASON", ": press Unlock in Models"),
+        (r"bring in another one with: sonoloop models import FILE", "press Import in Models for another one"),
+        (
+            r"import it from a zip file or a folder, as in: sonoloop models import FILE",
+            "press Import in Models",
+        ),
+        (r"to judge it again: sonoloop gate (.+)", r"to judge it again, in a terminal: sonoloop gate \1"),
+        (r", without --job\b", ""),
+        (r"or give another --job to begin anew", "or press Fine-tune to begin anew"),
+        (r"\bwith another --store\b", "with another store"),
+        (r"give it with --store\b", "name it under Correction store in the preferences"),
+        (r"check --store\b", "check Correction store in the preferences"),
+        (r"use --device auto\b", "choose the device auto in the preferences"),
+        (r"train on the CPU with --device cpu", "choose the device cpu in the preferences"),
+        (r"another --base-data\b", "another folder under Base data"),
+        (r"another --snapshot\b", "another snapshot"),
+        (r"another --max-minutes\b", "another budget"),
+        (r"another --device\b", "another device"),
+    )
+)
+
+
+def in_panel_words(text: str) -> str:
+    """Name the panel's controls and the preferences instead of the command line's options."""
+    for told, said in _WORDS:
+        text = told.sub(said, text)
+    return text
