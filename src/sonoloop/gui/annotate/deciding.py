@@ -74,10 +74,10 @@ class Deciding(QObject):
         mask = self._mask(session.target)
         if label == "normal" and mask is not None and mask.any():
             state.cleared = mask
-            session.write(session.target, np.zeros_like(mask))
+            session.write(session.target, np.zeros_like(mask), label)
         elif label != "normal" and state.cleared is not None:
             if mask is not None and not mask.any():
-                session.write(session.target, state.cleared)
+                session.write(session.target, state.cleared, label)
             state.cleared = None
         state.label = label
         self.asked.emit(None)
