@@ -169,7 +169,7 @@ class Deciding(QObject):
             target.capture(),
             mask,
             state.label,
-            prediction=state.prediction or state.held,
+            prediction=state.prediction or state.held or state.kept,
             seen=state.prediction is not None,
             shown=frozenset(self._session.shown),
             parent=state.parent,

@@ -130,6 +130,8 @@ class FrameState:
         The model's, as it is shown; the stored correction's after reopening.
     held, held_uncertainty : Prediction and numpy.ndarray, optional
         The model's, as long as it may not be shown; the map was computed in the worker.
+    kept : Prediction, optional
+        The model's, made with those of the other frames of a stack, until the frame is looked at.
     draw_first : bool, optional
         Whether the annotator draws before the prediction is shown; None until the store has said.
     label : str, optional
@@ -152,6 +154,7 @@ class FrameState:
     prediction: Prediction | None = None
     held: Prediction | None = None
     held_uncertainty: NDArray[np.float32] | None = None
+    kept: Prediction | None = None
     draw_first: bool | None = None
     label: Label | None = None
     written: NDArray[np.uint8] | None = None
@@ -190,6 +193,15 @@ def frame_of(viewer: ViewerModel, image: Image) -> Target:
 def slider_position(viewer: ViewerModel, image: Image) -> NDArray[np.float64]:
     """Where the sliders stand, in frames of a stack; may lie beyond them."""
     return np.asarray(image.world_to_data(viewer.dims.point), float)[: image.ndim - 2]
+
+
+def look_of(target: Target) -> tuple[tuple[int, int], NDArray[Any] | None]:
+    """Give a frame's size, and its colours where it has some that are at hand."""
+    height, width = target.grid[-2:]
+    image = target.image
+    data = image.data[0] if image.multiscale else image.data
+    in_memory = image.rgb and isinstance(data, np.ndarray)
+    return (height, width), data[target.index] if in_memory else None
 
 
 def _current_image(viewer: ViewerModel, before: Image | None) -> Image | None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from napari.utils.theme import get_theme
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QPushButton, QToolButton, QWidget
 from superqt import QElidingLabel
@@ -110,9 +110,19 @@ class AnnotatePanel(Panel):
 
     def closeEvent(self, event: QCloseEvent | None) -> None:  # noqa: N802 - Qt's name
         """Leave the viewer as it was found."""
+        self._leave()
+        super().closeEvent(event)
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Take being cut out of the window for being closed: napari's dock does not close what it holds."""
+        super().changeEvent(event)
+        if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._leave()
+
+    def _leave(self) -> None:
         if not self._closed:
             self.session.restore_hidden()
-        super().closeEvent(event)
+        self.close_session()
 
     def _build(self) -> None:
         self._name = QElidingLabel()
@@ -132,7 +142,11 @@ class AnnotatePanel(Panel):
         self._offer = QuestionBox()
         self._offered: tuple[Offer, ...] = ()
         self._question = QuestionBox()
+        self._advice = QLabel()
+        self._advice.setWordWrap(True)
         self._predict = QPushButton("Predict")
+        self._predict_all = QPushButton("Predict all")
+        self._predict_all.setToolTip("Predict every frame that nobody worked on; the slider shows them")
         self._accept = QPushButton("Accept")
         self._help = QToolButton()
         self._help.setCheckable(True)
@@ -143,7 +157,7 @@ class AnnotatePanel(Panel):
         self._keys.hide()
         self._notice = QLabel("For research use, not for diagnosis")
         self._notice.setWordWrap(True)
-        for button in (self._predict, self._accept, self._help, self._show):
+        for button in (self._predict, self._predict_all, self._accept, self._help, self._show):
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
 
     def _lay_out(self) -> None:
@@ -151,13 +165,14 @@ class AnnotatePanel(Panel):
         column.addLayout(row((self._name, 1), (self._status, 0)))
         column.addWidget(self._model)
         column.addLayout(row((self._hint, 1), (self._show, 0)))
+        column.addWidget(self._advice)
         column.addWidget(self._classes)
         column.addSpacing(8)
         column.addWidget(self._facts)
         column.addSpacing(8)
         column.addWidget(self._offer)
         column.addWidget(self._question)
-        column.addLayout(row((self._predict, 1), (self._accept, 1)))
+        column.addLayout(row((self._predict, 1), (self._predict_all, 1), (self._accept, 1)))
         column.addSpacing(8)
         column.addLayout(row((self._notice, 1), (self._help, 0)))
         column.addWidget(self._keys)
@@ -167,6 +182,7 @@ class AnnotatePanel(Panel):
         self.session.changed.connect(self._render)
         self.session.target_changed.connect(lambda: lay_out_canvas(self.session))
         self.predicting.busy_changed.connect(self._on_busy)
+        self.predicting.progressed.connect(self._on_progress)
         self.deciding.asked.connect(self._on_asked)
         self.deciding.conflicted.connect(self._on_conflict)
         self.deciding.looked_up.connect(self._on_looked_up)
@@ -176,11 +192,13 @@ class AnnotatePanel(Panel):
         self._classes.chosen.connect(self._choose)
         self._predict.clicked.connect(self.predicting.predict)
         self._accept.clicked.connect(self.deciding.accept)
+        self._predict_all.clicked.connect(self.predicting.predict_all)
         self._show.clicked.connect(self.session.show_current)
         self._help.toggled.connect(self._keys.setVisible)
         for signal in (
             self._classes.chosen,
             self._predict.clicked,
+            self._predict_all.clicked,
             self._accept.clicked,
             self._help.clicked,
             self._show.clicked,
@@ -200,6 +218,10 @@ class AnnotatePanel(Panel):
         self._hint.setVisible(hint is not None)
         self._show.setVisible(view.unseen is not None)
         self._offer_layers(view.offers)
+        self._advice.setText(view.advice or "")
+        self._advice.setVisible(view.advice is not None)
+        self._predict_all.setVisible(view.frames > 1)
+        self._predict_all.setEnabled(not self.predicting.predicts_all)
         self._classes.setEnabled(self.session.target is not None)
         self._classes.set_probabilities(view.probabilities)
         self._classes.set_value(view.label)
@@ -241,6 +263,12 @@ class AnnotatePanel(Panel):
     def _on_busy(self, busy: bool) -> None:
         self._model.set_busy(busy)
         self._model.set_text(self.predicting.model_line)
+        self._predict_all.setEnabled(not self.predicting.predicts_all)
+
+    def _on_progress(self, number: int, total: int) -> None:
+        self._model.set_progress(number, total)
+        self._model.set_text(self.predicting.model_line)
+        self._predict_all.setEnabled(False)
 
     def _on_asked(self, question: Question | None) -> None:
         if question is Question.NORMAL_WITH_LESION:
@@ -285,7 +313,7 @@ class AnnotatePanel(Panel):
             self.predicting.predict()
 
     def _on_looked_up(self, target: Target, found: bool) -> None:
-        self.predicting.release(target)
+        self.predicting.look_up_answered(target)
         lay_out_canvas(self.session)
         current = self.session.target
         if not self._predict_first or current is None or current.key != target.key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -34,6 +35,7 @@ from sonoloop.gui.annotate.layers import (
     is_lesions,
     is_source,
     keep_as_draft,
+    look_of,
     owner_id,
     read_mask,
     show_only,
@@ -44,6 +46,7 @@ from sonoloop.gui.annotate.mask_steps import Step
 from sonoloop.gui.annotate.own_layers import Offer, find_offers, mask_of
 from sonoloop.gui.preferences import Preferences, read_preferences
 from sonoloop.gui.widgets import single_shot
+from sonoloop.imaging.unusual import why_unusual
 from sonoloop.values import CLASSES, ClassName, Label
 
 if TYPE_CHECKING:
@@ -86,6 +89,8 @@ class FrameView:
     hint: str | None = None
     unseen: str | None = None
     offers: tuple[Offer, ...] = ()
+    advice: str | None = None
+    frames: int = 1
     why_no_predict: str | None = NO_IMAGE
     why_no_accept: str | None = NO_IMAGE
 
@@ -238,6 +243,14 @@ class Session(QObject):
         """Whether the frame's layer is still there."""
         return target.image in self.viewer.layers
 
+    def is_drawn(self, target: Target) -> bool:
+        """Whether anything is drawn on a frame."""
+        try:
+            mask = read_mask(self.viewer, target)
+        except SonoloopError:
+            return True
+        return mask is not None and bool(mask.any())
+
     def view(self) -> FrameView:
         """Describe the current frame."""
         if self.target is None or not self.is_open(self.target):
@@ -256,7 +269,12 @@ class Session(QObject):
             mask_unseen=mask_unseen,
             offers=offers,
         )
-        return replace(view, name=self._name(self.target))
+        return replace(
+            view,
+            name=self._name(self.target),
+            advice=why_unusual(*look_of(self.target)),
+            frames=math.prod(self.target.grid[:-2]),
+        )
 
     def write(self, target: Target, mask: NDArray[np.uint8], label: Label | None = None) -> None:
         """Put a mask on a frame's canvas, undoably; a class given with it is undone with it."""
@@ -516,7 +534,7 @@ def lay_out_canvas(session: Session) -> None:
     if target is None:
         return
     state = session.state(target)
-    if state.draw_first and state.withheld and not _is_drawn(session, target):
+    if state.draw_first and state.withheld and not session.is_drawn(target):
         take_up_brush(session)
 
 
@@ -549,11 +567,3 @@ def offer_canvas(session: Session) -> None:
         return
     if find_layer(session.viewer, target.image, "lesions") is None:
         take_up_brush(session)
-
-
-def _is_drawn(session: Session, target: Target) -> bool:
-    try:
-        mask = read_mask(session.viewer, target)
-    except SonoloopError:
-        return True
-    return mask is not None and bool(mask.any())
