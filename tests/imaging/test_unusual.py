@@ -42,4 +42,4 @@ def doppler(*shape):
 )
 def test_what_is_far_from_ultrasound_is_told(shape, colour, word):
     told = why_unusual(shape, colour)
-    assert (word in told and len(told) <= 90) if word else told is None
+    assert (word in told and len(told) <= 50) if word else told is None

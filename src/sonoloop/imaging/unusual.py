@@ -22,13 +22,13 @@ def why_unusual(shape: tuple[int, int], colour: NDArray[Any] | None = None) -> s
     height, width = shape
     size = f"{width} x {height} pixels"
     if min(shape) < _SMALL:
-        return f"Small for ultrasound ({size}): the model may be wrong"
+        return f"Small for ultrasound: {size}"
     if max(shape) > _LARGE:
-        return f"Large for ultrasound ({size}): the model may be wrong"
+        return f"Large for ultrasound: {size}"
     if max(shape) > _LONG * min(shape):
-        return f"Long for ultrasound ({size}): the model may be wrong"
+        return f"Long for ultrasound: {size}"
     if colour is not None and _is_colourful(colour):
-        return "In colour, like a photograph: the model may be wrong"
+        return "Coloured like a photograph"
     return None
 
 

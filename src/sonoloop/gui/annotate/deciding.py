@@ -137,6 +137,10 @@ class Deciding(QObject):
             state.revision = conflict.theirs
         session.changed.emit()
 
+    def look_up_again(self) -> None:
+        """Ask the store about the current frame, where it is another store, or another annotator, by now."""
+        self._settle.start()
+
     def refresh_model(self) -> None:
         """Ask the store which model is in use by now."""
         self._jobs.submit(

@@ -23,7 +23,7 @@ from sonoloop.gui.annotate.layers import Target
 from sonoloop.gui.annotate.own_layers import Offer
 from sonoloop.gui.annotate.predicting import ModelLine, Predicting
 from sonoloop.gui.annotate.session import Session, lay_out_canvas, offer_canvas, take_up_brush
-from sonoloop.gui.preferences import Preferences, read_preferences
+from sonoloop.gui.preferences import Preferences, read_preferences, watch_preferences
 from sonoloop.gui.widgets import Panel, QuestionBox, focus_canvas, row, show_problem, themed_icon
 from sonoloop.gui.workers import Projects
 from sonoloop.values import Label
@@ -75,6 +75,7 @@ class AnnotatePanel(Panel):
         self._lay_out()
         self._connect()
         attach(viewer, self)
+        self._unwatch = watch_preferences(self.deciding.look_up_again)
         self._on_theme()
         self._render()
 
@@ -101,6 +102,7 @@ class AnnotatePanel(Panel):
             return
         self._closed = True
         self._viewer.events.theme.disconnect(self._on_theme)
+        self._unwatch()
         detach(self._viewer, self)
         self._carry_over.close()
         self._followers.close()
@@ -144,6 +146,7 @@ class AnnotatePanel(Panel):
         self._question = QuestionBox()
         self._advice = QLabel()
         self._advice.setWordWrap(True)
+        self._advice.setToolTip("The model learned from other images: take its answer with care")
         self._predict = QPushButton("Predict")
         self._predict_all = QPushButton("Predict all")
         self._predict_all.setToolTip("Predict every frame that nobody worked on; the slider shows them")
@@ -218,7 +221,7 @@ class AnnotatePanel(Panel):
         self._hint.setVisible(hint is not None)
         self._show.setVisible(view.unseen is not None)
         self._offer_layers(view.offers)
-        self._advice.setText(view.advice or "")
+        self._advice.setText(f"{view.advice}: the model may err" if view.advice else "")
         self._advice.setVisible(view.advice is not None)
         self._predict_all.setVisible(view.frames > 1)
         self._predict_all.setEnabled(not self.predicting.predicts_all)

@@ -231,6 +231,11 @@ class Session(QObject):
         preferences = self._preferences()
         return preferences if self._store is None else replace(preferences, store=self._store)
 
+    @property
+    def own_store(self) -> str | None:
+        """The store that was named instead of the preferences', if one was."""
+        return self._store
+
     def use_store(self, url: str) -> None:
         """Work on another store than the preferences name."""
         self._store = url
