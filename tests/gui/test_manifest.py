@@ -44,6 +44,7 @@ def test_listing_the_widgets_loads_neither_torch_nor_curves(manifest):
         "Train",
         "Models",
         "Batch predict",
+        "Settings",
     ]
     names = [command.python_name for command in manifest.contributions.commands]
     modules = sorted({name.partition(":")[0] for name in names})

@@ -280,3 +280,16 @@ napari.run()
     )
     assert done.returncode == 0, done.stderr
     assert "predicted benign" in done.stdout
+
+
+def test_closing_the_panel_leaves_the_viewer_as_it_was(plugin, make_napari_viewer_proxy, qtbot):
+    viewer = make_napari_viewer_proxy()
+    panel = dock_panel(viewer)
+    for name in ("lower", "upper"):
+        viewer.add_image(picture(), name=name)
+    qtbot.waitUntil(lambda: [layer.visible for layer in viewer.layers] == [False, True])
+    viewer.window.remove_dock_widget(panel)
+    assert [layer.visible for layer in viewer.layers] == [True, True]
+    viewer.layers.selection.active = viewer.layers["lower"]
+    QApplication.processEvents()
+    assert [layer.visible for layer in viewer.layers] == [True, True], "the panel listens no more"

@@ -1,9 +1,10 @@
-"""What a user set under Preferences > Plugins; the manifest declares it, napari keeps it."""
+"""What a user set under Settings, or Preferences > Plugins; the manifest declares it, napari keeps it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from napari.settings import get_plugin_settings
 
@@ -44,9 +45,41 @@ class Preferences:
         return self.annotator, self.store
 
 
+@dataclass(frozen=True, slots=True)
+class FieldText:
+    """What the manifest says of a preference."""
+
+    title: str
+    help: str
+
+
+def find_settings() -> Any:  # noqa: ANN401 - a model that napari makes of the manifest
+    """Find what napari keeps of them, to read and to write; None where the plugin is not registered."""
+    return getattr(get_plugin_settings().get(PLUGIN), "annotate", None)
+
+
+def describe_field(name: str) -> FieldText:
+    """Say what a preference is called, and what it is for."""
+    field = type(find_settings()).model_fields[name]
+    return FieldText(str(field.title).partition("\n")[0], str(field.description))
+
+
+def watch_preferences(changed: Callable[[], object]) -> Callable[[], None]:
+    """Call something at every change, wherever it is made; returns what ends that."""
+    settings = find_settings()
+    if settings is None:
+        return lambda: None
+
+    def tell(_event: object = None) -> None:
+        changed()
+
+    settings.events.connect(tell)
+    return lambda: settings.events.disconnect(tell)
+
+
 def read_preferences() -> Preferences:
     """Read the preferences as they are now; the defaults where the plugin is not registered."""
-    settings = getattr(get_plugin_settings().get(PLUGIN), "annotate", None)
+    settings = find_settings()
     if settings is None:
         return Preferences()
     return Preferences(

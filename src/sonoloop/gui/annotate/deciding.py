@@ -75,10 +75,10 @@ class Deciding(QObject):
         mask = self._mask(session.target)
         if label == "normal" and mask is not None and mask.any():
             state.cleared = mask
-            session.write(session.target, np.zeros_like(mask))
+            session.write(session.target, np.zeros_like(mask), label)
         elif label != "normal" and state.cleared is not None:
             if mask is not None and not mask.any():
-                session.write(session.target, state.cleared)
+                session.write(session.target, state.cleared, label)
             state.cleared = None
         state.label = label
         self.asked.emit(None)
@@ -138,6 +138,10 @@ class Deciding(QObject):
             state.revision = conflict.theirs
         session.changed.emit()
 
+    def look_up_again(self) -> None:
+        """Ask the store about the current frame, where it is another store, or another annotator, by now."""
+        self._settle.start()
+
     def refresh_model(self) -> None:
         """Ask the store which model is in use by now."""
         self._jobs.submit(
@@ -182,7 +186,7 @@ class Deciding(QObject):
             target.capture(),
             mask,
             state.label,
-            prediction=state.prediction or state.held,
+            prediction=state.prediction or state.held or state.kept,
             seen=state.prediction is not None,
             shown=frozenset(self._session.shown),
             parent=state.parent,

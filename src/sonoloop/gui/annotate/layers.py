@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sonoloop import __version__
 from sonoloop.errors import SonoloopError
+from sonoloop.gui.annotate.mask_steps import MaskSteps
 from sonoloop.gui.preferences import Identity
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.overlay import lesion_colour
@@ -57,6 +58,12 @@ class Target:
         if not self.index:
             return str(self.image.name)
         return f"{self.image.name} [{', '.join(str(i + 1) for i in self.index)}]"
+
+    @property
+    def frame_ids(self) -> tuple[str, ...] | None:
+        """Ids of all frames of the layer, where the reader recorded them."""
+        ids: tuple[str, ...] | None = self.image.metadata.get("sonoloop", {}).get("frame_ids")
+        return ids
 
     @property
     def spacing(self) -> tuple[float, float] | None:
@@ -125,6 +132,8 @@ class FrameState:
         The model's, as it is shown; the stored correction's after reopening.
     held, held_uncertainty : Prediction and numpy.ndarray, optional
         The model's, as long as it may not be shown; the map was computed in the worker.
+    kept : Prediction, optional
+        The model's, made with those of the other frames of a stack, until the frame is looked at.
     draw_first : bool, optional
         Whether the annotator draws before the prediction is shown; None until the store has said.
     label : str, optional
@@ -133,6 +142,8 @@ class FrameState:
         The mask that the program last put on the canvas; what differs from it was drawn by a person.
     cleared : numpy.ndarray, optional
         The mask that choosing "normal" took away, until another class brings it back.
+    steps : MaskSteps
+        What the program wrote, with the class before and after, so that undo brings back both.
     revision : Revision, optional
         What the store holds of this frame.
     parent : str, optional
@@ -145,10 +156,12 @@ class FrameState:
     prediction: Prediction | None = None
     held: Prediction | None = None
     held_uncertainty: NDArray[np.float32] | None = None
+    kept: Prediction | None = None
     draw_first: bool | None = None
     label: Label | None = None
     written: NDArray[np.uint8] | None = None
     cleared: NDArray[np.uint8] | None = None
+    steps: MaskSteps = field(default_factory=MaskSteps)
     revision: Revision | None = None
     parent: str | None = None
     saving: bool = False
@@ -159,28 +172,62 @@ class FrameState:
         return self.draw_first is None or (self.draw_first and self.parent is None)
 
 
-def current_target(viewer: ViewerModel) -> Target | None:
-    """Find the frame that a user means: of the active layer, else of the topmost visible image."""
-    image = _current_image(viewer)
-    if image is None:
-        return None
+def current_target(viewer: ViewerModel, before: Target | None = None) -> Target | None:
+    """Find the frame that a user means.
+
+    It is of the active layer; else of the image that was current, as long as it is shown; else of the topmost
+    image, of those that are shown if there are any.
+    """
+    image = _current_image(viewer, None if before is None else before.image)
+    return None if image is None else frame_of(viewer, image)
+
+
+def frame_of(viewer: ViewerModel, image: Image) -> Target:
+    """Find the frame of an image that the sliders stand on, or are nearest to."""
     depth = image.ndim - 2
     if depth == 0:
         return Target(image)
-    position = np.rint(image.world_to_data(viewer.dims.point)).astype(int)[:depth]
+    position = np.rint(slider_position(viewer, image)).astype(int)
     shape = Target(image).grid
     return Target(image, tuple(int(np.clip(p, 0, n - 1)) for p, n in zip(position, shape, strict=False)))
 
 
-def _current_image(viewer: ViewerModel) -> Image | None:
+def slider_position(viewer: ViewerModel, image: Image) -> NDArray[np.float64]:
+    """Where the sliders stand, in frames of a stack; may lie beyond them."""
+    return np.asarray(image.world_to_data(viewer.dims.point), float)[: image.ndim - 2]
+
+
+def look_of(target: Target) -> tuple[tuple[int, int], NDArray[Any] | None]:
+    """Give a frame's size, and its colours where it has some that are at hand."""
+    height, width = target.grid[-2:]
+    image = target.image
+    data = image.data[0] if image.multiscale else image.data
+    in_memory = image.rgb and isinstance(data, np.ndarray)
+    return (height, width), data[target.index] if in_memory else None
+
+
+def _current_image(viewer: ViewerModel, before: Image | None) -> Image | None:
     images = {str(layer.unique_id): layer for layer in viewer.layers if is_source(layer)}
     active = viewer.layers.selection.active
-    if active is not None:
-        owner = active.metadata.get("sonoloop", {}).get("image", str(active.unique_id))
-        if owner in images:
-            return images[owner]
+    if active is not None and (of_active := images.get(owner_id(active))) is not None:
+        return of_active
+    alive = None if before is None else images.get(str(before.unique_id))
+    if alive is not None and alive.visible:
+        return alive
     visible = [image for image in images.values() if image.visible]
-    return visible[-1] if visible else None
+    rest = list(images.values()) if alive is None else [alive]
+    return (visible or rest or [None])[-1]
+
+
+def owner_id(layer: Layer) -> str:
+    """Id of the image that a layer belongs to; its own where it belongs to none."""
+    return str(layer.metadata.get("sonoloop", {}).get("image", layer.unique_id))
+
+
+def owned_layers(viewer: ViewerModel, image: Image) -> list[Layer]:
+    """List the layers that Sonoloop made of an image, bottom to top."""
+    owner = str(image.unique_id)
+    return [layer for layer in viewer.layers if layer != image and owner_id(layer) == owner]
 
 
 def is_source(layer: object) -> bool:
@@ -219,11 +266,50 @@ def adopt_layer(viewer: ViewerModel, target: Target) -> None:
         return
     if layer.multiscale or layer.data.shape != target.grid:
         return
-    placed = all(np.allclose(getattr(layer, n), getattr(target.image, n)) for n in ("scale", "translate"))
-    if not placed or find_layer(viewer, target.image, "lesions") is not None or np.any(layer.data):
+    if (
+        not is_placed_alike(layer, target.image)
+        or find_layer(viewer, target.image, "lesions") is not None
+        or np.any(layer.data)
+    ):
         return
-    owner = str(target.image.unique_id)
-    layer.metadata = {**layer.metadata, "sonoloop": {"kind": "lesions", "image": owner}}
+    layer.metadata = {**layer.metadata, "sonoloop": _about(target.image, "lesions")}
+
+
+def is_placed_alike(layer: Layer, image: Image) -> bool:
+    """Whether a layer's pixels lie in the world where an image's lie."""
+    return bool(np.allclose(_pixel_corners(layer), _pixel_corners(image)))
+
+
+def _pixel_corners(layer: Layer) -> list[Any]:
+    """Where the first pixel lies, and its neighbours below and to the right."""
+    first = (0,) * (layer.ndim - 2)
+    return [layer.data_to_world((*first, *at))[-2:] for at in ((0, 0), (1, 0), (0, 1))]
+
+
+def keep_as_draft(layer: Labels) -> None:
+    """Leave a mask by itself, hidden, until its image is there again."""
+    about = layer.metadata["sonoloop"]
+    layer.metadata = {
+        **layer.metadata,
+        "sonoloop": {"kind": "draft", "of": about["image"], "frames": about.get("frames")},
+    }
+    layer.visible = False
+
+
+def take_up_draft(viewer: ViewerModel, target: Target) -> None:
+    """Take the mask that was left of an image for its lesions again."""
+    if find_layer(viewer, target.image, "lesions") is not None:
+        return
+    owner, frames = str(target.image.unique_id), target.frame_ids
+    for layer in viewer.layers:
+        about = layer.metadata.get("sonoloop", {})
+        same = about.get("of") == owner or (frames is not None and about.get("frames") == frames)
+        if about.get("kind") == "draft" and same and layer.data.shape == target.grid:
+            layer.metadata = {**layer.metadata, "sonoloop": _about(target.image, "lesions")}
+            for name, value in _placement(target.image).items():
+                setattr(layer, name, value)
+            layer.visible = True
+            return
 
 
 def read_mask(viewer: ViewerModel, target: Target) -> NDArray[np.uint8] | None:
@@ -272,7 +358,7 @@ def write_uncertainty(viewer: ViewerModel, target: Target, uncertainty: NDArray[
         contrast_limits=(0, 1),
         blending="additive",
         visible=False,
-        metadata={"sonoloop": {"kind": "uncertainty", "image": str(image.unique_id)}},
+        metadata={"sonoloop": _about(image, "uncertainty")},
         **_placement(image),
     )
     _insert(viewer, image, layer)
@@ -294,7 +380,8 @@ def write_proposal(viewer: ViewerModel, target: Target, mask: NDArray[np.uint8])
         name=f"{image.name} proposal",
         colormap=DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours}),
         opacity=_PROPOSAL["opacity"],
-        metadata={"sonoloop": {"kind": "proposal", "image": str(image.unique_id)}},
+        visible=image.visible,
+        metadata={"sonoloop": _about(image, "proposal")},
         **_placement(image),
     )
     layer.contour = int(_PROPOSAL["contour"])
@@ -321,22 +408,22 @@ def record_prediction(viewer: ViewerModel, target: Target, prediction: Predictio
     layer.metadata = {**layer.metadata, "sonoloop": about}
 
 
-def show_only(viewer: ViewerModel, image: Image) -> None:
-    """Show an image with what was drawn on it, and hide the other images that Sonoloop opened with theirs."""
+def show_only(viewer: ViewerModel, image: Image) -> list[str]:
+    """Show an image with what was drawn on it; hide the others with theirs, and return their ids."""
     owner = str(image.unique_id)
-    others = {
-        str(layer.unique_id)
-        for layer in viewer.layers
-        if is_source(layer) and "sonoloop" in layer.metadata and layer != image
-    }
+    others = {str(layer.unique_id) for layer in viewer.layers if is_source(layer) and layer != image}
+    hidden = []
     for layer in viewer.layers:
-        belongs_to = layer.metadata.get("sonoloop", {}).get("image", str(layer.unique_id))
-        hide = belongs_to in others
+        belongs_to = owner_id(layer)
         about = layer.metadata.get("sonoloop", {})
         show = belongs_to == owner and (layer == image or about.get("kind") in ("lesions", "proposal"))
         # napari takes setting it anew for a change, and forgets the layer's tool
-        if (hide and layer.visible) or (show and not layer.visible):
-            layer.visible = show
+        if belongs_to in others and layer.visible:
+            layer.visible = False
+            hidden.append(str(layer.unique_id))
+        elif show and not layer.visible:
+            layer.visible = True
+    return hidden
 
 
 def _lesions_layer(image: Image, data: NDArray[np.uint8]) -> Labels:
@@ -348,11 +435,17 @@ def _lesions_layer(image: Image, data: NDArray[np.uint8]) -> Labels:
         name=f"{image.name} lesions",
         colormap=DirectLabelColormap(color_dict=colours),
         opacity=OUTLINE["opacity"],
-        metadata={"sonoloop": {"kind": "lesions", "image": str(image.unique_id)}},
+        visible=image.visible,  # the user may be on another one by now
+        metadata={"sonoloop": _about(image, "lesions")},
         **_placement(image),
     )
     layer.contour = int(OUTLINE["contour"])
     return layer
+
+
+def _about(image: Image, kind: Kind) -> dict[str, Any]:
+    """Say in a layer's metadata whose it is: by the layer, and by the frames, which outlive it."""
+    return {"kind": kind, "image": str(image.unique_id), "frames": Target(image).frame_ids}
 
 
 def _placement(image: Image) -> dict[str, Any]:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from napari.utils.theme import get_theme
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QPushButton, QToolButton, QWidget
 from superqt import QElidingLabel
 
+from sonoloop.errors import SonoloopError
+from sonoloop.gui.annotate.canvas import shorten
 from sonoloop.gui.annotate.carry_over import CarryOver
 from sonoloop.gui.annotate.class_table import ClassTable, FactsTable
 from sonoloop.gui.annotate.deciding import Deciding, Question, ask_which
+from sonoloop.gui.annotate.followers import Followers
 from sonoloop.gui.annotate.keys import attach, describe_keys, detach
 from sonoloop.gui.annotate.layers import Target
+from sonoloop.gui.annotate.own_layers import Offer
 from sonoloop.gui.annotate.predicting import ModelLine, Predicting
 from sonoloop.gui.annotate.session import Session, lay_out_canvas, offer_canvas, take_up_brush
-from sonoloop.gui.preferences import Preferences, read_preferences
-from sonoloop.gui.widgets import Panel, QuestionBox, focus_canvas, row, themed_icon
+from sonoloop.gui.preferences import Preferences, read_preferences, watch_preferences
+from sonoloop.gui.widgets import Panel, QuestionBox, focus_canvas, row, show_problem, themed_icon
 from sonoloop.gui.workers import Projects
 from sonoloop.values import Label
 
@@ -26,6 +32,10 @@ if TYPE_CHECKING:
     import napari
 
     from sonoloop.store.revisions import HeadMovedError
+
+
+# layers offered at once; the others follow
+_OFFERS = 3
 
 
 class AnnotatePanel(Panel):
@@ -59,12 +69,14 @@ class AnnotatePanel(Panel):
         self.predicting = Predicting(self.session, projects=projects)
         self.news = self.watch_store(projects, self.session.preferences)
         self._carry_over = CarryOver(viewer)
+        self._followers = Followers(viewer)
         self._closed = False
         self._predict_first = False
         self._build()
         self._lay_out()
         self._connect()
         attach(viewer, self)
+        self._unwatch = watch_preferences(self.deciding.look_up_again)
         self._on_theme()
         self._render()
 
@@ -91,12 +103,30 @@ class AnnotatePanel(Panel):
             return
         self._closed = True
         self._viewer.events.theme.disconnect(self._on_theme)
+        self._unwatch()
         detach(self._viewer, self)
         self.news.close()
         self._carry_over.close()
+        self._followers.close()
         self.predicting.cancel()
         self.deciding.close()
         self.session.close()
+
+    def closeEvent(self, event: QCloseEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Leave the viewer as it was found."""
+        self._leave()
+        super().closeEvent(event)
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Take being cut out of the window for being closed: napari's dock does not close what it holds."""
+        super().changeEvent(event)
+        if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._leave()
+
+    def _leave(self) -> None:
+        if not self._closed:
+            self.session.restore_hidden()
+        self.close_session()
 
     def _build(self) -> None:
         self._name = QElidingLabel()
@@ -108,10 +138,20 @@ class AnnotatePanel(Panel):
         self._model = ModelLine()
         self._hint = QLabel()
         self._hint.setWordWrap(True)
+        self._show = QPushButton("Show it")
+        self._show.setToolTip("Show this image alone on the canvas, with its lesions")
+        self._show.hide()
         self._classes = ClassTable()
         self._facts = FactsTable()
+        self._offer = QuestionBox()
+        self._offered: tuple[Offer, ...] = ()
         self._question = QuestionBox()
+        self._advice = QLabel()
+        self._advice.setWordWrap(True)
+        self._advice.setToolTip("The model learned from other images: take its answer with care")
         self._predict = QPushButton("Predict")
+        self._predict_all = QPushButton("Predict all")
+        self._predict_all.setToolTip("Predict every frame that nobody worked on; the slider shows them")
         self._accept = QPushButton("Accept")
         self._help = QToolButton()
         self._help.setCheckable(True)
@@ -122,20 +162,22 @@ class AnnotatePanel(Panel):
         self._keys.hide()
         self._notice = QLabel("For research use, not for diagnosis")
         self._notice.setWordWrap(True)
-        for button in (self._predict, self._accept, self._help):
+        for button in (self._predict, self._predict_all, self._accept, self._help, self._show):
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
 
     def _lay_out(self) -> None:
         column = self.column
         column.addLayout(row((self._name, 1), (self._status, 0)))
         column.addWidget(self._model)
-        column.addWidget(self._hint)
+        column.addLayout(row((self._hint, 1), (self._show, 0)))
+        column.addWidget(self._advice)
         column.addWidget(self._classes)
         column.addSpacing(8)
         column.addWidget(self._facts)
         column.addSpacing(8)
+        column.addWidget(self._offer)
         column.addWidget(self._question)
-        column.addLayout(row((self._predict, 1), (self._accept, 1)))
+        column.addLayout(row((self._predict, 1), (self._predict_all, 1), (self._accept, 1)))
         column.addSpacing(8)
         column.addLayout(row((self._notice, 1), (self._help, 0)))
         column.addWidget(self._keys)
@@ -150,6 +192,7 @@ class AnnotatePanel(Panel):
         self.deciding.refused.connect(self.news.doubt)
         self.session.target_changed.connect(lambda: lay_out_canvas(self.session))
         self.predicting.busy_changed.connect(self._on_busy)
+        self.predicting.progressed.connect(self._on_progress)
         self.deciding.asked.connect(self._on_asked)
         self.deciding.conflicted.connect(self._on_conflict)
         self.deciding.looked_up.connect(self._on_looked_up)
@@ -159,8 +202,17 @@ class AnnotatePanel(Panel):
         self._classes.chosen.connect(self._choose)
         self._predict.clicked.connect(self.predicting.predict)
         self._accept.clicked.connect(self.deciding.accept)
+        self._predict_all.clicked.connect(self.predicting.predict_all)
+        self._show.clicked.connect(self.session.show_current)
         self._help.toggled.connect(self._keys.setVisible)
-        for signal in (self._classes.chosen, self._predict.clicked, self._accept.clicked, self._help.clicked):
+        for signal in (
+            self._classes.chosen,
+            self._predict.clicked,
+            self._predict_all.clicked,
+            self._accept.clicked,
+            self._help.clicked,
+            self._show.clicked,
+        ):
             signal.connect(lambda *_: focus_canvas(self))
         self._viewer.events.theme.connect(self._on_theme)
         self.destroyed.connect(self.close_session)
@@ -171,8 +223,15 @@ class AnnotatePanel(Panel):
         self._name.setToolTip(view.name)
         self._status.setText(view.status)
         self._model.set_text(self.predicting.model_line)
-        self._hint.setText(view.hint or "")
-        self._hint.setVisible(view.hint is not None)
+        hint = view.unseen or view.hint
+        self._hint.setText(hint or "")
+        self._hint.setVisible(hint is not None)
+        self._show.setVisible(view.unseen is not None)
+        self._offer_layers(view.offers)
+        self._advice.setText(f"{view.advice}: the model may err" if view.advice else "")
+        self._advice.setVisible(view.advice is not None)
+        self._predict_all.setVisible(view.frames > 1)
+        self._predict_all.setEnabled(not self.predicting.predicts_all)
         self._classes.setEnabled(self.session.target is not None)
         self._classes.set_probabilities(view.probabilities)
         self._classes.set_value(view.label)
@@ -182,9 +241,44 @@ class AnnotatePanel(Panel):
         self._accept.setEnabled(view.why_no_accept is None)
         self._accept.setToolTip(view.why_no_accept or "Store this mask and class (Ctrl+Enter)")
 
+    def _offer_layers(self, offers: tuple[Offer, ...]) -> None:
+        if offers == self._offered:
+            return
+        self._offered = offers
+        if not offers:
+            self._offer.clear()
+            return
+        usable = [offer for offer in offers if offer.why_not is None]
+        text = ";\n".join(offer.text for offer in offers[:_OFFERS])
+        answers: list[tuple[str, Callable[[], object]]] = [
+            (f"Use “{shorten(offer.name, 20)}” as the mask", partial(self._use_layer, offer))
+            for offer in usable[:_OFFERS]
+        ]
+        leave = "Leave it" if len(offers) == 1 else "Leave them"
+        self._offer.ask(
+            text + (".\nUse it?" if usable else ": not used."), [*answers, (leave, self._leave_layers)]
+        )
+
+    def _use_layer(self, offer: Offer) -> None:
+        try:
+            self.session.use_layer(offer)
+        except SonoloopError as error:
+            show_problem(error)
+        focus_canvas(self)
+
+    def _leave_layers(self) -> None:
+        self.session.leave_layers()
+        focus_canvas(self)
+
     def _on_busy(self, busy: bool) -> None:
         self._model.set_busy(busy)
         self._model.set_text(self.predicting.model_line)
+        self._predict_all.setEnabled(not self.predicting.predicts_all)
+
+    def _on_progress(self, number: int, total: int) -> None:
+        self._model.set_progress(number, total)
+        self._model.set_text(self.predicting.model_line)
+        self._predict_all.setEnabled(False)
 
     def _on_asked(self, question: Question | None) -> None:
         if question is Question.NORMAL_WITH_LESION:
@@ -229,7 +323,7 @@ class AnnotatePanel(Panel):
             self.predicting.predict()
 
     def _on_looked_up(self, target: Target, found: bool) -> None:
-        self.predicting.release(target)
+        self.predicting.look_up_answered(target)
         lay_out_canvas(self.session)
         current = self.session.target
         if not self._predict_first or current is None or current.key != target.key:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import QGridLayout, QProgressBar, QPushButton, QWidget
 from superqt import QElidingLabel
 
-from sonoloop.errors import SonoloopError
+from sonoloop.errors import SonoloopError, UnsupportedImageError
 from sonoloop.gui.annotate.layers import (
     Source,
     Target,
@@ -42,6 +43,26 @@ class _Loaded:
     device: str = ""
 
 
+# of the predictions that wait to be looked at
+_MOST_BYTES = 2 * 1024**3
+_BYTES_PER_PIXEL = 5  # a probability and a mask
+
+
+@dataclass(slots=True, eq=False)
+class _Series:
+    """The frames of a stack that are still to be predicted, and how it went so far."""
+
+    waiting: deque[Target]
+    total: int
+    asked: Target | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def number(self) -> int:
+        """Number of the frame that is being predicted, from 1."""
+        return self.total - len(self.waiting)
+
+
 class Predicting(QObject):
     """Runs the model on the current frame in a worker and shows what it says.
 
@@ -54,6 +75,7 @@ class Predicting(QObject):
     """
 
     busy_changed = Signal(bool)
+    progressed = Signal(int, int)  # the frame of a stack that is being predicted, and how many there are
 
     def __init__(self, session: Session, *, projects: Projects) -> None:
         super().__init__(session)
@@ -62,11 +84,17 @@ class Predicting(QObject):
         self._loaded = _Loaded()
         self._in_use: InUse | None = None
         self._jobs = JobQueue(latest_only=True, parent=self)
-        self._jobs.busy_changed.connect(self.busy_changed)
+        self._jobs.busy_changed.connect(self._tell_busy)
+        self._maps = JobQueue(parent=self)
+        self._series: _Series | None = None
+        self._busy = False
+        session.target_changed.connect(self._show_kept)
 
     @property
     def model_line(self) -> str:
-        """Which model, and where it runs."""
+        """Which model, and where it runs; which frame it is on."""
+        if self._series is not None:
+            return f"Predicting frame {self._series.number} of {self._series.total}"
         version, name = (None, None) if self._in_use is None else (self._in_use.version, self._in_use.model)
         if self._loaded.model is not None and self._loaded.version == version:
             return f"Model {self._loaded.model} · {device_name(self._loaded.device)}"
@@ -95,12 +123,41 @@ class Predicting(QObject):
         self._jobs.submit(
             partial(self._projects.ask, preferences.store, question),
             done=partial(self._on_prediction, session.target),
-            failed=show_problem,
+            failed=self._on_problem,
         )
 
-    def cancel(self) -> None:
-        """Ignore the answer that is still to come."""
+    def predict_all(self) -> None:
+        """Predict every frame of the current stack that nobody worked on, from the current one on.
+
+        What is predicted is kept until the slider comes to it, and nothing is accepted.
+        """
+        session = self._session
+        session.follow()
+        if session.target is None:
+            show_warning(NO_IMAGE)
+            return
+        frames = [target for target in _frames_from(session.target) if not self._is_begun(target)]
+        if not frames:
+            show_info("Every frame has a prediction or a mask already")
+            return
+        height, width = session.target.grid[-2:]
+        most = max(1, _MOST_BYTES // (_BYTES_PER_PIXEL * height * width))
+        if len(frames) > most:
+            show_info(f"The next {most} of {len(frames)} frames are predicted: memory holds no more")
         self._jobs.drop()
+        self._series = _Series(deque(frames[:most]), len(frames[:most]))
+        self._go_on()
+
+    @property
+    def predicts_all(self) -> bool:
+        """Whether the frames of a stack are being predicted."""
+        return self._series is not None
+
+    def cancel(self) -> None:
+        """Ignore the answers that are still to come."""
+        self._series = None
+        self._jobs.drop()
+        self._tell_busy()
 
     def release(self, target: Target) -> None:
         """Show the prediction that was held back, if it may be shown by now."""
@@ -113,7 +170,20 @@ class Predicting(QObject):
         assert uncertainty is not None
         self._show(target, prediction, uncertainty)
 
+    def look_up_answered(self, target: Target) -> None:
+        """Show what was kept or held back of a frame, now that the store has said what it knows of it."""
+        self.release(target)
+        self._show_kept()
+
     def _on_prediction(self, target: Target, answer: tuple[Prediction, NDArray[np.float32], InUse]) -> None:
+        self._put(target, answer)
+        self._go_on()
+
+    def _on_problem(self, error: Exception) -> None:
+        show_problem(error)
+        self._go_on()
+
+    def _put(self, target: Target, answer: tuple[Prediction, NDArray[np.float32], InUse]) -> None:
         session, (prediction, uncertainty, in_use) = self._session, answer
         self.set_in_use(in_use)
         if not session.is_open(target) or target.grid[-2:] != prediction.mask.shape:
@@ -149,6 +219,92 @@ class Predicting(QObject):
             show_info(f"The prediction replaced the mask of {target.name}; Ctrl+Z brings it back")
         session.changed.emit()
 
+    def _go_on(self) -> None:
+        """Ask for the next frame of a stack."""
+        series, session = self._series, self._session
+        if series is None:
+            return
+        if series.asked is not None:  # a single prediction came first
+            series.waiting.appendleft(series.asked)
+            series.asked = None
+        if not series.waiting or not session.is_open(series.waiting[0]):
+            self._end_series(series)
+            return
+        target = series.asked = series.waiting.popleft()
+        preferences = session.preferences()
+        question = partial(_predict_for_later, target.capture(), preferences.device, self._loaded)
+        self._jobs.submit(
+            partial(self._projects.ask, preferences.store, question),
+            done=partial(self._on_next, target),
+            failed=partial(self._on_next_failed, target),
+        )
+        self._tell_busy()
+        self.progressed.emit(series.number, series.total)
+
+    def _on_next(self, target: Target, answer: tuple[Prediction, InUse]) -> None:
+        prediction, in_use = answer
+        self.set_in_use(in_use)
+        if self._series is not None:
+            self._series.asked = None
+        if self._session.is_open(target) and target.grid[-2:] == prediction.mask.shape:
+            self._session.state(target).kept = prediction
+            self._show_kept()
+        self._go_on()
+
+    def _on_next_failed(self, target: Target, error: Exception) -> None:
+        series = self._series
+        if series is None:
+            return
+        series.asked = None
+        if isinstance(error, UnsupportedImageError):
+            series.problems.append(str(error))  # of this frame; the others can be predicted
+            self._go_on()
+        else:
+            self.cancel()
+            show_problem(error)
+
+    def _end_series(self, series: _Series) -> None:
+        self._series = None
+        self._tell_busy()
+        if series.problems:
+            failed = len(series.problems)
+            show_warning(f"{failed} of {series.total} frames not predicted: {series.problems[0]}")
+        self._session.changed.emit()
+
+    def _tell_busy(self) -> None:
+        busy = self._jobs.busy or self._series is not None
+        if busy != self._busy:
+            self._busy = busy
+            self.busy_changed.emit(busy)
+
+    def _is_begun(self, target: Target) -> bool:
+        """Whether somebody decided or drew on a frame, or a prediction of it is there."""
+        session = self._session
+        state = session.state(target)
+        known = (state.prediction, state.held, state.kept, state.revision, state.label)
+        return any(each is not None for each in known) or session.is_drawn(target)
+
+    def _show_kept(self) -> None:
+        """Show what was predicted of the current frame before it was looked at, unless something is there."""
+        target = self._session.target
+        if target is None or (kept := self._session.state(target).kept) is None:
+            return
+        state = self._session.state(target)
+        if state.looked_up is None:
+            return  # the store may hold a mask of it
+        if state.revision is not None or self._session.is_drawn(target):
+            state.kept = None
+            return
+        self._maps.submit(
+            lambda: kept.uncertainty, done=partial(self._on_map, target, kept), failed=show_problem
+        )
+
+    def _on_map(self, target: Target, kept: Prediction, uncertainty: NDArray[np.float32]) -> None:
+        state = self._session.state(target)
+        if state.kept is kept:
+            state.kept, state.held, state.held_uncertainty = None, kept, uncertainty
+            self.release(target)
+
     def _replaces_work(self, target: Target) -> bool:
         """Whether a mask is on the canvas that a person drew or accepted."""
         try:
@@ -163,16 +319,30 @@ class Predicting(QObject):
         return accepted or not untouched
 
 
+def _frames_from(current: Target) -> list[Target]:
+    """List the frames of a stack from the current one on, those before it last."""
+    indices = list(np.ndindex(current.grid[:-2]))
+    start = indices.index(current.index)
+    return [Target(current.image, index) for index in indices[start:] + indices[:start]]
+
+
 def _predict(
     source: Source, device: str, loaded: _Loaded, project: Project
 ) -> tuple[Prediction, NDArray[np.float32], InUse]:
     """Predict with the model in use, in the worker; the uncertainty, too, takes long."""
+    prediction, in_use = _predict_for_later(source, device, loaded, project)
+    return prediction, prediction.uncertainty, in_use
+
+
+def _predict_for_later(
+    source: Source, device: str, loaded: _Loaded, project: Project
+) -> tuple[Prediction, InUse]:
+    """Predict without the map of uncertainty, which is made when the frame is looked at."""
     frame = check_frame(source.frame())
     in_use = project.in_use()
     predictor = project.model(in_use.version, device)
     loaded.version, loaded.model, loaded.device = in_use.version, predictor.model, predictor.device
-    prediction = predictor.predict(frame)
-    return prediction, prediction.uncertainty, in_use
+    return predictor.predict(frame), in_use
 
 
 _CANCEL_AFTER_MS = 1000
@@ -219,8 +389,14 @@ class ModelLine(QWidget):
         self._text.setText(text)
         self._text.setToolTip(text)
 
+    def set_progress(self, number: int, total: int) -> None:
+        """Show how far a task of several parts is."""
+        self._bar.setRange(0, total)
+        self._bar.setValue(number - 1)
+
     def set_busy(self, busy: bool) -> None:
         """Show that something runs, or that nothing does."""
+        self._bar.setRange(0, 0)
         self._bar.setVisible(busy)
         if busy:
             self._timer.start()

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.utils.notifications import show_warning
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
 from sonoloop.errors import SonoloopError
+from sonoloop.gui.annotate.canvas import (
+    move_slider,
+    shorten,
+    show_frame,
+    why_mask_unseen,
+    why_unseen,
+)
+from sonoloop.gui.annotate.followers import put_in_order
 from sonoloop.gui.annotate.layers import (
     FILL,
     OUTLINE,
@@ -21,12 +31,22 @@ from sonoloop.gui.annotate.layers import (
     adopt_layer,
     current_target,
     find_layer,
+    frame_of,
+    is_lesions,
+    is_source,
+    keep_as_draft,
+    look_of,
+    owner_id,
     read_mask,
     show_only,
+    take_up_draft,
     write_mask,
 )
+from sonoloop.gui.annotate.mask_steps import Step
+from sonoloop.gui.annotate.own_layers import Offer, find_offers, mask_of
 from sonoloop.gui.preferences import Preferences, read_preferences
 from sonoloop.gui.widgets import BROKEN, single_shot
+from sonoloop.imaging.unusual import why_unusual
 from sonoloop.values import CLASSES, ClassName, Label
 
 if TYPE_CHECKING:
@@ -36,6 +56,20 @@ if TYPE_CHECKING:
 
 
 DRAW_FIRST = "Draw this one first: the model's proposal is shown after Accept"
+# what the layers tell that changes nothing of what is seen
+_UNRELATED = frozenset(
+    {
+        "thumbnail",
+        "_extent_augmented",
+        "status",
+        "help",
+        "cursor",
+        "cursor_size",
+        "mode",
+        "brush_size",
+        "loaded",
+    }
+)
 NO_IMAGE = "Open an image first, or File > Open Sample > Sonoloop"
 
 
@@ -53,12 +87,29 @@ class FrameView:
     area_mm2: float | None = None
     expected_dice: float | None = None
     hint: str | None = None
+    unseen: str | None = None
+    offers: tuple[Offer, ...] = ()
+    advice: str | None = None
+    frames: int = 1
     why_no_predict: str | None = NO_IMAGE
     why_no_accept: str | None = NO_IMAGE
 
 
-def describe(target: Target, state: FrameState, mask: NDArray[np.uint8] | None, annotator: str) -> FrameView:
-    """Describe a frame for the panel."""
+def describe(
+    target: Target,
+    state: FrameState,
+    mask: NDArray[np.uint8] | None,
+    annotator: str,
+    *,
+    unseen: str | None = None,
+    mask_unseen: str | None = None,
+    offers: tuple[Offer, ...] = (),
+) -> FrameView:
+    """Describe a frame for the panel.
+
+    `unseen` and `mask_unseen` say why the canvas does not show the frame, or not its mask; `offers` are the
+    layers that may be meant as its mask.
+    """
     prediction = state.prediction
     area = 0 if mask is None else int(np.count_nonzero(mask))
     spacing = target.spacing
@@ -77,8 +128,10 @@ def describe(target: Target, state: FrameState, mask: NDArray[np.uint8] | None, 
         area_mm2=None if spacing is None else area * spacing[0] * spacing[1],
         expected_dice=None if prediction is None else prediction.expected_dice,
         hint=hint,
-        why_no_predict=hint,
-        why_no_accept=_why_no_accept(state),
+        unseen=unseen or mask_unseen,
+        offers=offers,
+        why_no_predict=unseen or hint,
+        why_no_accept=_why_no_accept(state) or unseen or mask_unseen or _why_not_yet(offers),
     )
 
 
@@ -95,6 +148,11 @@ def _why_no_accept(state: FrameState) -> str | None:
     if state.label is None:
         return "Choose a class first, under Yours"
     return None
+
+
+def _why_not_yet(offers: tuple[Offer, ...]) -> str | None:
+    name = next((offer.name for offer in offers if offer.why_not is None), None)
+    return None if name is None else f"Say first whether to use the layer “{shorten(name)}”"
 
 
 def _status(state: FrameState, mask: NDArray[np.uint8] | None, annotator: str) -> tuple[str, bool]:
@@ -153,16 +211,31 @@ class Session(QObject):
         # ids of the frames of which a prediction was shown; outlives their layers
         self.shown: set[str] = set()
         self._watched: Any = None
+        self._writing = False
+        self._redoable = 0  # how much of the watched layer can be redone: undo adds to it, redo takes from it
+        self._lesions_held = False
+        self._hidden: set[str] = set()  # layers that were hidden to show another image
+        self._rendered: object = None
+        self._left: set[tuple[str, str]] = set()  # layers not to be used, each with the image
+        self.changed.connect(self._note)
         self._follow_timer = single_shot(self, 0, self.follow)
         self._redraw_timer = single_shot(self, 50, self.changed.emit)
+        self._look_timer = single_shot(self, 100, self._look)
         for event in self._viewer_events():
             event.connect(self._on_viewer)
+        for event in self._canvas_events():
+            event.connect(self._on_canvas)
         self._follow_timer.start()
 
     def preferences(self) -> Preferences:
         """Return the user's preferences as they are now."""
         preferences = self._preferences()
         return preferences if self._store is None else replace(preferences, store=self._store)
+
+    @property
+    def own_store(self) -> str | None:
+        """The store that was named instead of the preferences', if one was."""
+        return self._store
 
     def use_store(self, url: str) -> None:
         """Work on another store than the preferences name."""
@@ -180,15 +253,38 @@ class Session(QObject):
         """Whether the frame's layer is still there."""
         return target.image in self.viewer.layers
 
+    def is_drawn(self, target: Target) -> bool:
+        """Whether anything is drawn on a frame."""
+        try:
+            mask = read_mask(self.viewer, target)
+        except SonoloopError:
+            return True
+        return mask is not None and bool(mask.any())
+
     def view(self) -> FrameView:
         """Describe the current frame."""
-        if self.target is None:
+        if self.target is None or not self.is_open(self.target):
             return FrameView()
         try:
             mask = read_mask(self.viewer, self.target)
         except SonoloopError:
             mask = None  # said at Accept, where it matters
-        view = describe(self.target, self.state(self.target), mask, self.preferences().annotator)
+        unseen, mask_unseen, offers = self._look_at(self.target)
+        view = describe(
+            self.target,
+            self.state(self.target),
+            mask,
+            self.preferences().annotator,
+            unseen=unseen,
+            mask_unseen=mask_unseen,
+            offers=offers,
+        )
+        view = replace(
+            view,
+            name=self._name(self.target),
+            advice=why_unusual(*look_of(self.target)),
+            frames=math.prod(self.target.grid[:-2]),
+        )
         if self._trouble is None:
             return view
         return replace(view, why_no_predict=BROKEN, why_no_accept=BROKEN)
@@ -198,30 +294,75 @@ class Session(QObject):
         self._trouble = trouble
         self.changed.emit()
 
-    def write(self, target: Target, mask: NDArray[np.uint8]) -> None:
-        """Put a mask on a frame's canvas, undoably."""
-        write_mask(self.viewer, target, mask)
-        self.state(target).written = mask.copy()
+    def write(self, target: Target, mask: NDArray[np.uint8], label: Label | None = None) -> None:
+        """Put a mask on a frame's canvas, undoably; a class given with it is undone with it."""
+        state = self.state(target)
+        before = self._read(target)
+        self._writing = True
+        try:
+            write_mask(self.viewer, target, mask)
+        finally:
+            self._writing = False
+        if before is not None:
+            state.steps.record(Step(before, state.label, mask.copy(), label or state.label))
+        state.label = label or state.label
+        state.written = mask.copy()
         self._watch()
 
     def follow(self) -> None:
         """Find out which frame is current."""
         self._follow_timer.stop()
         self._forget_removed()
-        before, target = self.target, current_target(self.viewer)
+        before, target = self.target, current_target(self.viewer, self.target)
         if target is not None:
+            take_up_draft(self.viewer, target)
             adopt_layer(self.viewer, target)
+        put_in_order(self.viewer)
         if before is not None and target is not None and before.key == target.key:
             self._watch()
+            self._look_timer.start()
             return
         self.target = target
-        moved = before is not None and target is not None and before.image != target.image
-        if moved and target is not None and "sonoloop" in target.image.metadata:
-            # an image on top would hide what is being annotated
-            show_only(self.viewer, target.image)
+        if target is not None and (before is None or before.image != target.image):
+            self._bring_up(target)
         self._watch()
         self.target_changed.emit()
         self.changed.emit()
+
+    def show_current(self) -> None:
+        """Show the current frame on the canvas, alone, whatever hid it."""
+        if self.target is not None:
+            show_frame(self.viewer, self.target)
+            self._bring_up(self.target)
+            self.changed.emit()
+
+    def use_layer(self, offer: Offer) -> None:
+        """Take an offered layer for the current frame's mask, undoably; the layer is hidden."""
+        target = self.target
+        if target is None:
+            return
+        self.write(target, mask_of(self.viewer, target, offer))
+        state = self.state(target)
+        state.written = state.cleared = None  # a person drew it
+        for layer in self.viewer.layers:
+            if str(layer.unique_id) == offer.layer:
+                layer.visible = False
+        take_up_brush(self)
+        self.changed.emit()
+
+    def leave_layers(self) -> None:
+        """Use none of the offered layers for the current image, and ask no more."""
+        if self.target is not None:
+            offers = find_offers(self.viewer, self.target, self._left)
+            self._left |= {(offer.layer, self.target.key[0]) for offer in offers}
+            self.changed.emit()
+
+    def restore_hidden(self) -> None:
+        """Show again the images that were hidden to show another one."""
+        for layer in self.viewer.layers:
+            if str(layer.unique_id) in self._hidden and not layer.visible:
+                layer.visible = True
+        self._hidden.clear()
 
     def toggle_fill(self) -> None:
         """Show lesions as outlines, or filled."""
@@ -235,15 +376,19 @@ class Session(QObject):
         """Show or hide the current image's lesions."""
         layer = self._lesions()
         if layer is not None:
+            self._lesions_held = not visible
             layer.visible = visible
 
     def close(self) -> None:
         """Stop listening to the viewer."""
         for event in self._viewer_events():
             event.disconnect(self._on_viewer)
+        for event in self._canvas_events():
+            event.disconnect(self._on_canvas)
         self._unwatch()
         self._follow_timer.stop()
         self._redraw_timer.stop()
+        self._look_timer.stop()
 
     def _viewer_events(self) -> tuple[Any, ...]:
         layers = self.viewer.layers
@@ -253,6 +398,58 @@ class Session(QObject):
             layers.events.removed,
             self.viewer.dims.events.current_step,
         )
+
+    def _canvas_events(self) -> tuple[Any, ...]:
+        viewer = self.viewer
+        return (
+            viewer.layers.events,
+            viewer.scene.camera.events.center,
+            viewer.scene.camera.events.zoom,
+            viewer.canvas.grid.events.enabled,
+            viewer.dims.events.ndisplay,
+            viewer.dims.events.order,
+        )
+
+    def _on_canvas(self, event: Any) -> None:  # noqa: ANN401 - napari's event
+        if event.type in ("visible", "reordered"):
+            self._follow_timer.start()
+        elif event.type not in _UNRELATED:
+            self._look_timer.start()
+
+    def _look(self) -> None:
+        """Look whether the canvas still shows what the panel speaks of."""
+        if self._look_at(self.target) != self._rendered:
+            self.changed.emit()
+
+    def _note(self) -> None:
+        self._rendered = self._look_at(self.target)
+
+    def _look_at(self, target: Target | None) -> tuple[str | None, str | None, tuple[Offer, ...]]:
+        """Say why a frame is not seen, why its mask is not, and what may be meant as its mask."""
+        if target is None or not self.is_open(target):
+            return None, None, ()
+        viewer = self.viewer
+        mask_unseen = None if self._lesions_held else why_mask_unseen(viewer, target)
+        return why_unseen(viewer, target), mask_unseen, find_offers(viewer, target, self._left)
+
+    def _bring_up(self, target: Target) -> None:
+        if not self.viewer.canvas.grid.enabled:
+            self._hidden.update(show_only(self.viewer, target.image))
+            self._hidden.discard(str(target.image.unique_id))
+        move_slider(self.viewer, target)
+
+    def _name(self, target: Target) -> str:
+        """Name a frame; by its layer, too, where another image is called the same."""
+        layer, name = target.image, target.name
+        others = (frame_of(self.viewer, other) for other in self.viewer.layers if is_source(other))
+        alike = any(other.image != layer and other.name == name for other in others)
+        return f"{name} ({layer.name})" if alike and layer.name != name else name
+
+    def _read(self, target: Target) -> NDArray[np.uint8] | None:
+        try:
+            return read_mask(self.viewer, target)
+        except SonoloopError:
+            return None
 
     def _on_viewer(self, _event: object = None) -> None:
         # one answer to the several events of one action
@@ -268,23 +465,82 @@ class Session(QObject):
             return
         self._unwatch()
         self._watched = layer
+        self._redoable = _count_redoable(getattr(layer, "__wrapped__", layer))
         if layer is not None:
-            for event in (layer.events.paint, layer.events.set_data):
-                event.connect(self._on_drawn)
+            for event, slot in self._drawing_events(layer):
+                event.connect(slot)
         self._redraw_timer.start()
 
     def _unwatch(self) -> None:
         if self._watched is not None:
-            for event in (self._watched.events.paint, self._watched.events.set_data):
-                event.disconnect(self._on_drawn)
+            for event, slot in self._drawing_events(self._watched):
+                event.disconnect(slot)
         self._watched = None
 
-    def _on_drawn(self, _event: object = None) -> None:
+    def _drawing_events(self, layer: Any) -> tuple[tuple[Any, Any], ...]:  # noqa: ANN401
+        events = layer.events
+        return (
+            (events.paint, self._on_painted),
+            (events.labels_update, self._on_painted),
+            (events.set_data, self._on_undone),
+        )
+
+    def _on_painted(self, event: Any) -> None:  # noqa: ANN401 - napari's event
+        self._redoable = _count_redoable(event.source)
+        if not self._writing:
+            for state in self._states_of_watched().values():
+                state.steps.painted()
         self._redraw_timer.start()
+
+    def _on_undone(self, event: Any) -> None:  # noqa: ANN401 - napari's event
+        """Take back the class with the mask."""
+        before, self._redoable = self._redoable, _count_redoable(event.source)
+        if not self._writing and self._redoable != before:
+            undoing = self._redoable > before
+            for index, state in self._states_of_watched().items():
+                step = state.steps.follow(event.source.data[index], state.label, undoing=undoing)
+                if step is not None:
+                    state.label = step.label_after
+                    cleared = step.label_after == "normal" and not step.mask_after.any()
+                    state.cleared = step.mask_before if cleared else None
+        self._redraw_timer.start()
+
+    def _states_of_watched(self) -> dict[tuple[int, ...], FrameState]:
+        """Return the states of the image whose lesions are watched: undo reaches frames not shown."""
+        owner = None if self._watched is None else owner_id(self._watched)
+        return {index: state for (image, index), state in self._states.items() if image == owner}
 
     def _forget_removed(self) -> None:
         alive = {str(layer.unique_id) for layer in self.viewer.layers}
+        for layer in list(self.viewer.layers):
+            if (owner := owner_id(layer)) not in alive:
+                self._put_away(layer, owner)
         self._states = {key: state for key, state in self._states.items() if key[0] in alive}
+
+    def _put_away(self, layer: Any, owner: str) -> None:  # noqa: ANN401 - napari's proxy of a layer
+        """Remove a layer whose image was removed; a mask that is stored nowhere stays, by itself."""
+        if is_lesions(layer) and self._holds_work(layer, owner):
+            keep_as_draft(layer)
+            show_warning(f"Kept, hidden: “{shorten(layer.name)}”, which is not accepted")
+        else:
+            self.viewer.layers.remove(layer)
+
+    def _holds_work(self, layer: Any, owner: str) -> bool:  # noqa: ANN401
+        """Whether a person drew on a layer what was not accepted."""
+        data = np.asarray(layer.data)
+        for index in np.ndindex(data.shape[:-2]):
+            mask, state = data[index], self._states.get((owner, index))
+            known = [] if state is None else [state.written]
+            if state is not None and state.revision is not None:
+                known.append(state.revision.correction.mask)
+            if mask.any() and not any(each is not None and np.array_equal(mask, each) for each in known):
+                return True
+        return False
+
+
+def _count_redoable(layer: object) -> int:
+    """How many strokes could be redone; napari has no public way to tell undo from redo."""
+    return len(getattr(layer, "_redo_history", ()))
 
 
 _BRUSH, _NO_TOOL = "paint", "pan_zoom"
@@ -296,7 +552,7 @@ def lay_out_canvas(session: Session) -> None:
     if target is None:
         return
     state = session.state(target)
-    if state.draw_first and state.withheld and not _is_drawn(session, target):
+    if state.draw_first and state.withheld and not session.is_drawn(target):
         take_up_brush(session)
 
 
@@ -329,11 +585,3 @@ def offer_canvas(session: Session) -> None:
         return
     if find_layer(session.viewer, target.image, "lesions") is None:
         take_up_brush(session)
-
-
-def _is_drawn(session: Session, target: Target) -> bool:
-    try:
-        mask = read_mask(session.viewer, target)
-    except SonoloopError:
-        return True
-    return mask is not None and bool(mask.any())
