@@ -1,10 +1,10 @@
 """Tissue moved within an image and between images: lesions painted out, lesions put elsewhere, other looks.
 
 Images without a lesion are few, and those that there are may all be from one hospital. A lesion that is
-painted out leaves the same image, its shadow with it, as one that has none; one that is put into another image
-is found by what it is, and not by where it came from. After Ghiasi et al., *Simple Copy-Paste is a Strong Data
-Augmentation Method for Instance Segmentation*, CVPR 2021; the look is exchanged as in Yang and Soatto, *FDA:
-Fourier Domain Adaptation for Semantic Segmentation*, CVPR 2020.
+painted out leaves the same image, its shadow with it, as one that has none; one that is put into another
+image is found by what it is, and not by where it came from. After Ghiasi et al., Simple Copy-Paste is a
+Strong Data Augmentation Method for Instance Segmentation, CVPR 2021; the look is exchanged as in Yang and
+Soatto, FDA: Fourier Domain Adaptation for Semantic Segmentation, CVPR 2020.
 
 Images are float (1, S, S) in [0, 1], letterboxed in black; masks are uint8 (1, S, S), 1 in a lesion. What is
 random comes from torch's generator.

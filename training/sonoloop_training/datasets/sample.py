@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -26,7 +26,7 @@ class Sample:
 
     # unique within its dataset
     name: str
-    # "busi", "busbra", "udiat", or the name of the user's own folder
+    # "busi", "busbra", "breast-usg", "udiat", or the name of the user's own folder
     dataset: str
     image: Path
     # one file a lesion, or none
@@ -41,6 +41,8 @@ class Sample:
     scanner: str = ""
     # whether callipers, text or body marks are burned in, into it or a near-duplicate of it
     overlay: bool | None = None
+    # mm a pixel, down and across, where the dataset knows
+    spacing: tuple[float, float] | None = None
     # what else the dataset says: "histology", "birads", "side", "device", "objection" (BUSI's axilla and
     # needle images), "overlay" (which kinds), "5-fold" and "10-fold", and other columns of a user's own table
     facts: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -55,7 +57,7 @@ class Sample:
         if not self.masks and self.label != "normal":
             # an empty mask would teach that there is no lesion
             raise TrainingError(f"{self.image.name} is {self.label} and has no mask; add it, or move it away")
-        frame = read_study(self.image).frames[0]
+        frame = replace(read_study(self.image).frames[0], spacing=self.spacing)
         mask = np.zeros(frame.shape, np.bool_)
         for path in self.masks:
             mask |= read_mask(path, frame.shape)
