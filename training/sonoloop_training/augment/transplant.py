@@ -109,7 +109,7 @@ def exchange_look(image: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     for rows in (slice(0, reach), slice(-reach + 1, None) if reach > 1 else slice(0, 0)):
         mixed = share * theirs[..., rows, :reach] + (1 - share) * amplitude[..., rows, :reach]
         amplitude[..., rows, :reach] = mixed
-    looks = torch.fft.irfft2(torch.polar(amplitude, spectrum.angle()), s=image.shape[-2:])
+    looks: torch.Tensor = torch.fft.irfft2(torch.polar(amplitude, spectrum.angle()), s=image.shape[-2:])
     # the black around stays black
     return looks.clamp(0, 1) * (image > 0)
 
