@@ -1,6 +1,7 @@
 """What single changes to the default recipe are worth, each on the same small budget.
 
     python benchmarks/ideas.py run --data FOLDER --work FOLDER [--only NAME ...] [--threads N]
+    python benchmarks/ideas.py left-out --data FOLDER --work FOLDER --hospital NAME --seed N [--only NAME ...]
     python benchmarks/ideas.py summarise --work FOLDER
 
 Every idea is `default-base` at 192 pixels for eight epochs of 1,040 images, with one setting changed, trained
@@ -11,8 +12,13 @@ training: those keep the recipe's.
 Ideas that need no training of their own are tried on the unchanged recipe's model. A scanner that is left out
 is compared with the unchanged recipe too, on those of its images that did not train that one.
 
-Figures go to WORK/NAME/figures.json, and with `summarise` to benchmarks/results/ideas.json, which
-`docs/results.py` reads. A training that was broken off goes on; what is there is not made again.
+`left-out` trains on all hospitals of the data but one, and judges an idea and the unchanged recipe of the
+same seed on that one: what counts for a hospital that nobody trained on. Threshold, temperature and gate are
+fitted on validation images of the hospitals that trained.
+
+Figures go to WORK/NAME/figures.json, where a hospital is left out to WORK/HOSPITAL/NAME-SEED/figures.json.
+`summarise` puts them into benchmarks/results/ideas.json, which `docs/results.py` reads, beside what other
+folders gave. A training that was broken off goes on; what is there is not made again.
 """
 
 from __future__ import annotations
@@ -108,6 +114,14 @@ TRAINED = {
     "256-px": Idea("256 pixels", ("model.size=256",)),
     "128-px": Idea("128 pixels", ("model.size=128",)),
     "longer": Idea("twice as many epochs", ("fit.epochs=16",)),
+    "zoom-out": Idea("zoomed out to 0.4: lesions get small and deep", ("augment.scale=[0.4,1.3]",)),
+    "instance-norm": Idea(
+        "instance normalisation in the decoder", ('model.arguments.decoder_use_norm="instancenorm"',)
+    ),
+    "paint-out": Idea("lesions painted out of a quarter of the images", ("fit.paint_out=0.25",)),
+    "put-in": Idea("another image's lesion put into 40 % of the images", ("fit.put_in=0.4",)),
+    "look": Idea("another image's low frequencies in 30 % of the images", ("fit.look=0.3",)),
+    "miss": Idea("a price for missing a lesion as a whole", ("fit.miss_weight=0.3",)),
     "without-logiq-7": Idea("GE Logiq 7", left_out="GE Logiq 7"),
     "without-logiq-5": Idea("GE Logiq 5", left_out="GE Logiq 5"),
 }
@@ -135,8 +149,10 @@ class Ensemble(torch.nn.Module):
 def main() -> None:
     """Make what is missing, or write down what is there."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("run", "summarise"))
-    parser.add_argument("--data", type=Path, help="BUSI and BUS-BRA")
+    parser.add_argument("what", choices=("run", "left-out", "summarise"))
+    parser.add_argument("--data", type=Path, help="BUSI and BUS-BRA; for left-out all hospitals")
+    parser.add_argument("--hospital", help="the dataset that is left out, as busi, busbra or breast-usg")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=(*TRAINED, *USED), default=(*TRAINED, *USED))
     parser.add_argument("--threads", type=int, default=1)
@@ -145,6 +161,9 @@ def main() -> None:
         write_results(options.work)
         return
     torch.set_num_threads(options.threads)
+    if options.what == "left-out":
+        leave_out(options)
+        return
     for name in options.only:
         figures = options.work / name / "figures.json"
         if figures.is_file():
@@ -156,13 +175,31 @@ def main() -> None:
         print(name, flush=True)
 
 
-def train(name: str, options: argparse.Namespace) -> None:
+def leave_out(options: argparse.Namespace) -> None:
+    """Train without a hospital and judge on it; the unchanged recipe of the same seed comes first."""
+    work = options.work / options.hospital
+    left_out = ("split.method=leave-dataset", f'split.left_out="{options.hospital}"')
+    images = [s for s in find_datasets(options.data) if s.dataset == options.hospital]
+    for name in dict.fromkeys((REFERENCE, *(name for name in options.only if name in TRAINED))):
+        folder = work / f"{name}-{options.seed}"
+        if (folder / "figures.json").is_file() or TRAINED[name].left_out or name == SEED:
+            continue
+        train(name, options, folder=folder, more=(*left_out, f"fit.seed={options.seed}"))
+        bundles = [read_bundle(f / "bundle") for f in (work / f"{REFERENCE}-{options.seed}", folder)]
+        measured = compare_bundles(name, images, *bundles)
+        write_whole(folder / "figures.json", json.dumps(measured, indent=1) + "\n")
+        print(options.hospital, name, options.seed, flush=True)
+
+
+def train(
+    name: str, options: argparse.Namespace, *, folder: Path | None = None, more: Sequence[str] = ()
+) -> None:
     """Train an idea's model, unless it is there."""
-    folder = options.work / name
+    folder = folder or options.work / name
     if (folder / "bundle").is_dir():
         return
     idea = TRAINED[name]
-    settings = [f"name=idea-{name}", *BUDGET, *idea.settings]
+    settings = [f"name=idea-{name}", *BUDGET, *idea.settings, *more]
     if idea.left_out:
         settings += ["split.method=leave-scanner", f'split.left_out="{idea.left_out}"']
     command = [sys.executable, "-m", "sonoloop_training", "train", "default-base"]
@@ -178,11 +215,16 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Compare an idea with the unchanged recipe, on images that train neither."""
     reference = read_bundle(options.work / REFERENCE / "bundle")
     bundle = find_bundle(name, options.work, reference)
+    images = choose_images(options.data, TRAINED[name].left_out if name in TRAINED else "")
+    return compare_bundles(name, images, reference, bundle)
+
+
+def compare_bundles(name: str, images: Sequence[Sample], reference: Bundle, bundle: Bundle) -> dict[str, Any]:
+    """Give figures of both and their differences, each dataset for itself."""
     predictors = [
         Predictor(reference, device="cpu"),
         Predictor(bundle, device="cpu", views=VIEWS.get(name)),
     ]
-    images = choose_images(options.data, TRAINED[name].left_out if name in TRAINED else "")
     old, new = drain(assess(images, predictors, identified=False, stage=name)).scores
     measured: dict[str, Any] = {"minutes": bundle.card.snapshot.get("minutes")}
     for dataset in sorted({score.dataset for score in old}):
@@ -220,18 +262,39 @@ def choose_images(data: Path, left_out: str) -> Sequence[Sample]:
 
 
 def write_results(work: Path) -> None:
-    """Write down what there is, in the order above."""
-    results: dict[str, Any] = {"recipe": "default-base", "settings": BUDGET, "ideas": {}}
+    """Write down what there is, in the order above, beside what was written down before."""
+    results: dict[str, Any] = {"recipe": "default-base", "settings": BUDGET, "ideas": {}, "left_out": []}
+    if RESULTS.is_file():
+        results |= json.loads(RESULTS.read_text(encoding="utf-8"))
+    earlier, results["ideas"] = results["ideas"], {}
     for name, what in {**{n: idea.what for n, idea in TRAINED.items()}, **USED}.items():
         figures = work / name / "figures.json"
-        if not figures.is_file():
-            continue
-        facts: dict[str, Any] = {"what": what, "trained": name in TRAINED}
-        if name in TRAINED:
-            facts |= {"settings": TRAINED[name].settings, "left_out": TRAINED[name].left_out}
-        results["ideas"][name] = facts | json.loads(figures.read_text(encoding="utf-8"))
+        if figures.is_file():
+            facts: dict[str, Any] = {"what": what, "trained": name in TRAINED}
+            if name in TRAINED:
+                facts |= {"settings": TRAINED[name].settings, "left_out": TRAINED[name].left_out}
+            results["ideas"][name] = facts | json.loads(figures.read_text(encoding="utf-8"))
+        elif name in earlier:
+            results["ideas"][name] = earlier[name]
+    rows = {(row["hospital"], row["name"], row["seed"]): row for row in results["left_out"]}
+    rows |= {(row["hospital"], row["name"], row["seed"]): row for row in read_left_out(work)}
+    order = list(TRAINED)
+    ranked = sorted(rows, key=lambda key: (key[0], order.index(key[1]), key[2]))
+    results["left_out"] = [rows[key] for key in ranked]
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def read_left_out(work: Path) -> list[dict[str, Any]]:
+    """Read what was measured on hospitals that were left out."""
+    found = []
+    for figures in work.glob("*/*-*/figures.json"):
+        name, _, seed = figures.parent.name.rpartition("-")
+        if name in TRAINED:
+            facts = {"hospital": figures.parent.parent.name, "name": name, "seed": int(seed)}
+            told = {"what": TRAINED[name].what, "settings": TRAINED[name].settings}
+            found.append(facts | told | json.loads(figures.read_text(encoding="utf-8")))
+    return found
 
 
 if __name__ == "__main__":

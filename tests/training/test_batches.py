@@ -35,7 +35,10 @@ def test_weights_are_by_dataset_and_class_the_closest_first(tiny_cache):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"busii": 2.0}, "fit.weights names 'busii'; the datasets are busbra, busi, phantom, udiat"),
+        (
+            {"busii": 2.0},
+            "fit.weights names 'busii'; the datasets are breast-usg, busbra, busi, phantom, udiat",
+        ),
         ({"busii/normal": 2.0}, "fit.weights names 'busii/normal'"),
         ({"busi": 0.0}, "fit.weights leave no image to draw; give one of them a weight above 0"),
     ],

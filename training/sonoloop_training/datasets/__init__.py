@@ -1,5 +1,6 @@
 """Datasets on disk, as samples with a class, masks and a group; one file a layout."""
 
+from sonoloop_training.datasets.breast import load_breast
 from sonoloop_training.datasets.busbra import load_busbra
 from sonoloop_training.datasets.busi import load_busi, load_huggingface
 from sonoloop_training.datasets.folder import DATASETS, load_folder
@@ -13,6 +14,7 @@ __all__ = [
     "FindGroups",
     "Sample",
     "find_datasets",
+    "load_breast",
     "load_busbra",
     "load_busi",
     "load_folder",

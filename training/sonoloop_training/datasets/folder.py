@@ -14,7 +14,7 @@ from sonoloop_training.datasets.groups import FindGroups, group_samples
 from sonoloop_training.datasets.sample import Sample, images_in, parse_class, read_table, subfolder
 
 # what a recipe may weigh by name without having seen the data, and no other folder may be called
-DATASETS = ("busi", "busbra", "udiat", "phantom")
+DATASETS = ("busi", "busbra", "breast-usg", "udiat", "phantom")
 
 _COLUMNS = ("image", "class")
 _KNOWN = (*_COLUMNS, "patient", "group", "scanner", "mask", "overlay")

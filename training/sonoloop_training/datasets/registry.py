@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sonoloop.errors import TrainingError
+from sonoloop_training.datasets.breast import is_breast, load_breast
 from sonoloop_training.datasets.busbra import is_busbra, load_busbra
 from sonoloop_training.datasets.busi import (
     is_busi,
@@ -48,6 +49,7 @@ class Layout:
 LAYOUTS = (
     Layout("BUSI (benign, malignant, normal, or train with these)", is_busi, load_busi),
     Layout("BUS-BRA (bus_data.csv)", is_busbra, load_busbra, lambda root: True),
+    Layout("BrEaST (its clinical table, or index.csv)", is_breast, load_breast, lambda root: True),
     Layout("Dataset B (original, GT)", is_udiat, load_udiat),
     Layout("images, masks and a CSV", is_folder, load_folder, has_groups),
     Layout("", is_huggingface, load_huggingface),

@@ -6,7 +6,7 @@ import csv
 import io
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -27,7 +27,7 @@ class Sample:
 
     # unique within its dataset
     name: str
-    # "busi", "busbra", "udiat", or the name of the user's own folder
+    # "busi", "busbra", "breast-usg", "udiat", or the name of the user's own folder
     dataset: str
     image: Path
     # one file a lesion, or none
@@ -42,6 +42,8 @@ class Sample:
     scanner: str = ""
     # whether callipers, text or body marks are burned in, into it or a near-duplicate of it
     overlay: bool | None = None
+    # mm a pixel, down and across, where the dataset knows
+    spacing: tuple[float, float] | None = None
     # what else the dataset says: "histology", "birads", "side", "device", "objection" (BUSI's axilla and
     # needle images), "overlay" (which kinds), "5-fold" and "10-fold", and other columns of a user's own table
     facts: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -74,7 +76,8 @@ class Sample:
         if study.notes:
             # of which a part is missing, it would teach what is not so
             raise TrainingError(f"{self.image.name} is not whole: {study.notes[0]}; copy or export it again")
-        return study.frames[0], read_masks(self.masks, study.frames[0], self.label)
+        frame = replace(study.frames[0], spacing=self.spacing)
+        return frame, read_masks(self.masks, frame, self.label)
 
 
 MAX_BYTES = 64_000_000

@@ -19,6 +19,7 @@ from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import Notice, Progress
 from sonoloop.models.preprocess import Letterbox, normalise
 from sonoloop.values import CLASSES, ClassName
+from sonoloop_training.augment.transplant import exchange_look, paint_out, put_in
 from sonoloop_training.datasets import DATASETS, Sample
 from sonoloop_training.fit.recipe import FitConfig
 
@@ -76,6 +77,10 @@ class Cache:
     def size(self) -> int:
         """Side of the images in pixels."""
         return self.images.shape[-1]
+
+    def pair(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return an image, float (1, S, S) in [0, 1], and its mask, uint8 (1, S, S)."""
+        return self.images[index][None].float() / 255, self.masks[index][None]
 
     def shrink(self, size: int) -> Cache:
         """Return the same images at a smaller size."""
@@ -254,11 +259,14 @@ def make_batch(
     cache: Cache, drawn: torch.Tensor, augmentation: nn.Module, config: FitConfig, *, epoch: int, first: int
 ) -> Batch:
     """Augment some of an epoch's images."""
-    images, masks, labels = [], [], []
+    images, masks, labels, weights = [], [], [], cache.weights[drawn]
     for place, index in enumerate(drawn.tolist(), first):
         torch.manual_seed(_seed(config.seed, epoch, 1 + place))
-        image, mask = cache.images[index][None].float() / 255, cache.masks[index][None]
+        image, mask = cache.pair(index)
         label = int(cache.labels[index])
+        image, mask, whole = transplant(image, mask, cache, config)
+        if not whole:
+            weights[place - first, 1] = 0
         if config.strips and torch.rand(()) < config.strips:
             image, mask, label = cut_strip(image, mask, label)
         image, mask = augmentation(Image(image), Mask(mask))
@@ -266,7 +274,21 @@ def make_batch(
         masks.append(mask.as_subclass(torch.Tensor).float())
         labels.append(label)
     stacked = normalise(torch.stack(images)).to(memory_format=torch.channels_last)
-    return Batch(stacked, torch.stack(masks), torch.tensor(labels), cache.weights[drawn])
+    return Batch(stacked, torch.stack(masks), torch.tensor(labels), weights)
+
+
+def transplant(
+    image: torch.Tensor, mask: torch.Tensor, cache: Cache, config: FitConfig
+) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """Move tissue within an image and from others, and say whether its own lesions alone are still there."""
+    own = mask
+    if config.paint_out and torch.rand(()) < config.paint_out:
+        image, mask = paint_out(image, mask)
+    if config.put_in and torch.rand(()) < config.put_in:
+        image, mask = put_in(image, mask, *cache.pair(int(torch.randint(len(cache), ()))))
+    if config.look and torch.rand(()) < config.look:
+        image = exchange_look(image, cache.pair(int(torch.randint(len(cache), ())))[0])
+    return image, mask, torch.equal(own, mask)
 
 
 _NARROWEST, _WIDEST = 0.4, 0.75

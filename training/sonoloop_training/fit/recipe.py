@@ -76,6 +76,8 @@ class FitConfig:
     freeze_norm: bool = False
     # of the mask; "focal tversky" minds missed pixels more than claimed ones (Abraham and Khan, ISBI 2019)
     loss: SegmentationLoss = "cross-entropy + dice"
+    # what it costs to miss a lesion as a whole: minus the logarithm of the mean probability in it
+    miss_weight: float = 0.0
     # of the two heads' losses
     lesion_weight: float = 1.0
     class_weight: float = 0.5
@@ -98,6 +100,12 @@ class FitConfig:
     accepted_weight: float = 1.0
     # probability that an image is cut to a part of its width; see `sonoloop_training.fit.batches`
     strips: float = 0.0
+    # the probability that an image's lesions are painted out, that another's are put into it, and that it
+    # takes on another's look; see `sonoloop_training.augment.transplant`. The mask learns from what comes
+    # out, the class only from what still has its own lesions
+    paint_out: float = 0.0
+    put_in: float = 0.0
+    look: float = 0.0
     # how often an image is drawn, by "dataset", "/class" or "dataset/class"; 1 where nothing is said
     weights: Mapping[str, float] = field(default_factory=dict)
 
@@ -114,13 +122,15 @@ class FitConfig:
             "empty_weight",
             "l2sp",
             "replay",
+            "miss_weight",
         ):
             _check(self, name, getattr(self, name) >= 0, "0 or more")
         for name in ("learning_rate", "encoder_learning_rate", "clip", "lesion_weight", "class_weight"):
             _check(self, name, getattr(self, name) > 0, "positive")
         for name in ("ema", "warmup", "strips", "label_smoothing", "blend", "blend_alone"):
             _check(self, name, 0 <= getattr(self, name) < 1, "in [0, 1)")
-        _check(self, "accepted_weight", 0 <= self.accepted_weight <= 1, "in [0, 1]")
+        for name in ("accepted_weight", "paint_out", "put_in", "look"):
+            _check(self, name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
         for name, kind in _CHOICES.items():
             _check(self, name, getattr(self, name) in get_args(kind), f"one of {', '.join(get_args(kind))}")
         for key, weight in self.weights.items():
