@@ -18,7 +18,7 @@ TORCH = {"torch", "torchvision", "timm", "segmentation_models_pytorch", "lightni
 QT = {"napari", "qtpy", "superqt", "PyQt5", "PyQt6", "PySide2", "PySide6"}
 
 # what every package may import of ours
-GROUND = {"values", "errors", "crash_points", "atomic"}
+GROUND = {"values", "errors", "crash_points", "atomic", "regular_files"}
 # what a package may import of ours, anywhere in its code, beside itself and the ground
 MAY_IMPORT = {
     "imaging": set(),

@@ -52,7 +52,8 @@ class ImageFormat:
         Where the magic lies.
     decoder : str
         "module:function" of the bytes, a name for messages and the most pixels of a page: gives the pages,
-        (H, W) or (H, W, C), and calls `check_count` and `check_sizes` before it decodes any.
+        upright arrays (H, W) or (H, W, C), or `Page` where there is more to say, and calls `check_count` and
+        `check_sizes` before it decodes any.
     """
 
     suffixes: tuple[str, ...]
