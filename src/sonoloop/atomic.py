@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
@@ -30,8 +30,10 @@ def whole(path: Path, *, durable: bool = True) -> Iterator[Path]:
         temporary.replace(path)
         if durable:
             sync_folder(path.parent)
-    finally:
-        _remove(temporary)
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to tell
+            _remove(temporary)
+        raise
 
 
 def write_whole(path: Path, text: str) -> None:
