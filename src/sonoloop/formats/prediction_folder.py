@@ -9,7 +9,7 @@ import io
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePath
@@ -91,7 +91,7 @@ def describe(prediction: Prediction, *, image: str, seconds: float) -> Predictio
 def read_predictions(path: Path) -> list[PredictionRow]:
     """Read a `predictions.csv`, or that of a folder."""
     path = path / TABLE if path.is_dir() else path
-    kinds = {"int": int, "float": float, "str": from_cell}
+    kinds: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": from_cell}
     try:
         with io.StringIO(read_regular(path, most=_MOST).decode(), newline="") as file:
             table = csv.DictReader(file)
