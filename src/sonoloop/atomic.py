@@ -40,8 +40,10 @@ def whole(path: Path, *, durable: bool = True) -> Iterator[Path]:
         temporary.replace(path)
         if durable:
             sync_folder(path.parent)
-    finally:
-        _remove(temporary)
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to tell
+            _remove(temporary)
+        raise
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -98,7 +98,7 @@ def describe_system_error(error: OSError | MemoryError) -> str:
     """Say what, which and what to do of an error of the system that nobody foresaw where it came up."""
     if isinstance(error, MemoryError):
         return "there is not enough memory; close other programs, or give less at a time"
-    what = "a file cannot be used" if error.filename is None else f"{error.filename} cannot be used"
+    what = f"{'a file or the output' if error.filename is None else error.filename} cannot be used"
     # not every system has this one
     is_full = errno.errorcode.get(error.errno or 0) == "EDQUOT"
     remedy = _REMEDIES.get(errno.ENOSPC if is_full else error.errno or 0, "check the path")

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -414,6 +415,93 @@ def test_a_prediction_that_is_no_number_is_refused(prediction):
     ):
         with pytest.raises(ModelError, match="no numbers"):
             describe(broken, image="a.png", seconds=0)
+
+
+# every way in which a run changes a disk
+STEPS = [
+    (os, "write"),
+    (os, "open"),
+    (Path, "write_bytes"),
+    (Path, "replace"),
+    (Path, "unlink"),
+    (Path, "open"),
+]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize("lasts", [True, False], ids=["for good", "once"])
+@pytest.mark.parametrize("first", [True, False], ids=["second run", "first run"])
+def test_whatever_step_fails_nothing_of_the_earlier_run_is_lost(
+    frame, prediction, tmp_path, *, number, lasts, first
+):
+    def run(out: Path, model: str, names: str, rows: int) -> None:
+        mask = prediction.mask.copy()
+        mask[0, :rows] = 1
+        told = replace(prediction, model=model, mask=mask)
+        folder = PredictionFolder(out, overlay=True)
+        folder.check()
+        with folder:
+            for name in names:
+                row = describe(told, image=f"{name}.png", seconds=0)
+                with contextlib.suppress(OutputError):
+                    folder.write(frame, told, row, Path(name))
+
+    step, failures = 0, 1
+    while failures:
+        step += 1
+        out = tmp_path / str(step)
+        out.mkdir()
+        if first:
+            run(out, "old", "abc", 1)
+        with pytest.MonkeyPatch.context() as patch:
+            failures = fail_at(patch, step, number, lasts=lasts)
+            ended = False
+            with contextlib.suppress(SonoloopError):
+                run(out, "new", "abd", 2)
+                ended = True
+            failures = failures[0]
+        tables = [path for name in ("csv", "partial.csv") if has_bytes(path := out / f"predictions.{name}")]
+        rows = {row.image: row for table in tables for row in read_predictions(table)}
+        if first:
+            # c.png is not in the new run, and goes when that one's table is there
+            assert rows.keys() >= {"a.png", "b.png"}
+            assert ended or "c.png" in rows or {row.model for row in rows.values()} == {"new"}
+        for row in rows.values():
+            mask = read_mask(out / "masks" / row.image.replace(".png", "_mask.png"))
+            assert np.count_nonzero(mask) == row.lesion_area_px
+        run(out, "newest", "abcd", 3)
+        assert {row.model for row in read_predictions(out)} == {"newest"}
+        assert len(read_predictions(out)) == 4
+    assert step > 20
+
+
+def has_bytes(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def fail_at(patch: pytest.MonkeyPatch, step: int, number: int, *, lasts: bool) -> list[int]:
+    """Have the step of a run fail, and give how many did."""
+    count, failures = [0], [0]
+
+    def wrap(owner: object, name: str) -> None:
+        true = getattr(owner, name)
+
+        def call(*arguments: object, **options: object) -> object:
+            if name == "open":
+                mode = options.get("mode", arguments[1] if len(arguments) > 1 else "r")
+                writes = bool(mode & os.O_CREAT) if isinstance(mode, int) else "r" not in str(mode)
+            if name != "open" or writes:
+                count[0] += 1
+                if count[0] == step or (lasts and count[0] > step):
+                    failures[0] += 1
+                    raise OSError(number, os.strerror(number), str(arguments[0]))
+            return true(*arguments, **options)
+
+        patch.setattr(owner, name, call)
+
+    for owner, name in STEPS:
+        wrap(owner, name)
+    return failures
 
 
 def test_a_full_disk_is_said(frame, prediction, row, tmp_path, monkeypatch):

@@ -62,6 +62,12 @@ class Report(ProgressConsole):
 
     def finish(self, out: Path, *, device: str, seconds: float) -> None:
         """Give the result, and name what failed."""
+        try:
+            self._print_result(out, device, seconds)
+        finally:
+            self.name_failures()
+
+    def _print_result(self, out: Path, device: str, seconds: float) -> None:
         if not self._as_json:
             console = result_console()
             console.print(self._table() if len(self.rows) <= MAX_TABLE_ROWS else self._counts())
@@ -71,7 +77,6 @@ class Report(ProgressConsole):
                 f"masks and predictions.csv are in {out}",
                 soft_wrap=True,
             )
-        self.name_failures()
 
     def name_failures(self) -> None:
         """Name the images that could not be predicted, and why."""

@@ -9,7 +9,7 @@ import io
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePath
@@ -91,7 +91,7 @@ def describe(prediction: Prediction, *, image: str, seconds: float) -> Predictio
 def read_predictions(path: Path) -> list[PredictionRow]:
     """Read a `predictions.csv`, or that of a folder."""
     path = path / TABLE if path.is_dir() else path
-    kinds = {"int": int, "float": float, "str": from_cell}
+    kinds: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": from_cell}
     try:
         with io.StringIO(read_regular(path, most=_MOST).decode(), newline="") as file:
             table = csv.DictReader(file)
@@ -229,6 +229,8 @@ class EarlierRun:
             return []
         if self.files.is_ours(table):
             return read_predictions(table)
+        if table.is_file() and not table.is_symlink() and table.stat().st_size == 0:
+            return []  # a full disk left it, and nothing is lost with it
         if self.files.is_begun or table.is_symlink():
             raise SonoloopError(f"{table} {_STAYS}; {_REMEDY}")
         try:
@@ -451,7 +453,7 @@ class PredictionFolder:
         try:
             if error is not None and not self._written:
                 self._table.drop()
-                if self._is_first:
+                if self._is_first and not any(map(os.path.lexists, self._earlier.files.files())):
                     self._earlier.files.drop()
             else:
                 self._finish(error)
@@ -518,6 +520,8 @@ class PredictionFolder:
         except (OSError, UnicodeError, OutputError) as error:
             if has_row:
                 self._table.take_back()
+                # it came to its place before the mask could not
+                self._remove(overlay_path(mask), pictures.get(overlay_path(mask)))
             self._refused.append(mask)
             if isinstance(error, OutputError):
                 raise
@@ -539,6 +543,11 @@ class PredictionFolder:
             self._table.append([row], files=digests, image=row.image)
         except OSError as error:
             raise self._fail(f"cannot write the prediction of {row.image}", error) from error
+
+    def _remove(self, path: Path, data: bytes | None) -> None:
+        with suppress(OSError):
+            if data is not None and path.read_bytes() == data:
+                path.unlink()
 
     def _refuse_others(self, pictures: Iterable[Path]) -> None:
         for path in pictures:

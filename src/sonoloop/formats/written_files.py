@@ -71,8 +71,10 @@ class WrittenFiles:
     def is_ours(self, path: Path) -> bool:
         """Whether a file holds what we wrote there."""
         known = self._hashes.get(self._name(path))
+        if known is None:
+            return False
         try:
-            return bool(known) and stat.S_ISREG(path.lstat().st_mode) and _hash(path) in known
+            return stat.S_ISREG(path.lstat().st_mode) and _hash(path) in known
         except (OSError, ValueError):
             return False
 
@@ -169,4 +171,7 @@ def _is_below(name: str) -> bool:
 
 def _hash(path: Path) -> str:
     with open_regular(path, most=_MOST) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()

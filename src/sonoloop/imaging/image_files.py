@@ -155,7 +155,7 @@ class _Search:
             elif folder is not root:
                 self.found.notices.append(f"{folder.path} is a link to {searched}, which is searched once")
         self.found.images[before:] = sorted(
-            self.found.images[before:], key=lambda image: natural_order(image.path)
+            self.found.images[before:], key=lambda image: (natural_order(image.path), str(image.path))
         )
 
     def take(self, path: Path, relative: Path, found: os.stat_result) -> None:

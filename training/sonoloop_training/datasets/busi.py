@@ -84,16 +84,17 @@ def _list_classes(root: Path) -> list[Sample]:
         for left_out in found.left_out:
             if not is_image_path(left_out.path):
                 raise TrainingError(str(left_out.error)) from left_out.error
+        paths = [*(image.path for image in found.images), *(one.path for one in found.left_out)]
         samples += [
             Sample(
-                name=image.path.stem,
+                name=path.stem,
                 dataset="busi",
-                image=image.path,
-                masks=tuple(mask_paths(image.path)),
+                image=path,
+                masks=tuple(mask_paths(path)),
                 label=label,
-                group=f"busi/{image.path.stem}",
+                group=f"busi/{path.stem}",
             )
-            for image in (*found.images, *found.left_out)
+            for path in paths
         ]
     if not samples:
         raise TrainingError(f"{root} holds no images; unpack the dataset into it")
