@@ -56,13 +56,15 @@ _LOST = frozenset({"image unreadable", "mask unreadable", "mask missing"})
 
 # Bounds, as shares. Of the 2,101 masks with a lesion of BUSI, BUS-BRA and BrEaST, 7 cover more than half,
 # 0.576 at most, and none of these fills its box by more than 0.84; implants cover 0.50 of the border and
-# touch three sides; none has more than 3 regions or fewer than 511 pixels; filling holes adds 0.1 % at most.
+# touch three sides; none has more than 3 regions or holes or fewer than 511 pixels; filling holes adds
+# 0.1 % at most; each is 13 pixels wide somewhere.
 _HALF, _ALWAYS = 0.5, 0.6
 _BOX = 0.9
 _BORDER = 0.6
 _SIDES = 4
 _REGIONS = 16
 _FILLED = 1.5
+_THIN = 2
 _LEAST = 16
 
 _LOSSY = frozenset({".jpg", ".jpeg"})
@@ -175,7 +177,7 @@ def find_lesion(array: NDArray[Any], *, lossy: bool = False) -> tuple[NDArray[np
         shape = np.ones(above.shape, np.bool_) if alpha is None or alpha.max() > 0 else above & False
         mask = above & shape
     else:
-        shape = np.greater(alpha, alpha.min())
+        shape = np.asarray(alpha > alpha.min(), np.bool_)
         mask = shape if _is_one(colour[shape]) else above & shape
     odd = not _is_one(colour[mask]) or bool((~(colour[shape] >= 0)).any())
     if alpha is not None:
@@ -254,12 +256,18 @@ def _check_shape(mask: NDArray[np.bool_]) -> list[Fault]:
     if share > _ALWAYS or (share > _HALF and box > _BOX):
         tell("mask over half", f"its mask covers {share:.0%} of the frame")
     regions = int(ndimage.label(mask, _EIGHT)[1])
+    filled = ndimage.binary_fill_holes(mask)
+    holes = int(ndimage.label(filled & ~mask)[1])
     if regions > _REGIONS:
         tell("mask in specks", f"its mask lies in {regions} regions")
-    elif ndimage.binary_fill_holes(mask).sum() > _FILLED * area:
+    elif holes > _REGIONS:
+        tell("mask in specks", f"its mask has {holes} holes")
+    elif filled.sum() > _FILLED * area:
         tell("mask an outline", "its mask is an outline that is not filled")
-    if area < _LEAST:
+    elif area < _LEAST:
         tell("mask tiny", f"its mask covers {area} pixels of {mask.size:,}")
+    elif not ndimage.binary_erosion(mask, _EIGHT, iterations=_THIN, border_value=1).any():
+        tell("mask an outline", f"its mask is a line, nowhere wider than {2 * _THIN} pixels")
     return faults
 
 
