@@ -204,6 +204,7 @@ def test_a_store_that_was_put_in_the_place_of_another_is_read_anew(panels, desk,
     file_of(desk).rename(tmp_path / "gone.db")
     qtbot.waitUntil(lambda: trouble(train) is not None, timeout=6_000)
     (tmp_path / "other.db").rename(file_of(desk))
+    train.problem._again.click()
     qtbot.waitUntil(lambda: train._status.samples == 0, timeout=6_000)
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, QTimer, Signal
 from qtpy.QtWidgets import QApplication, QWidget
 
-from sonoloop.errors import SonoloopError
+from sonoloop.errors import SonoloopError, StoreError
 from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.workers import JobQueue, Projects
+
+if TYPE_CHECKING:
+    from sonoloop.project import Project
 
 _POLL_MS = 2_000
 _DOUBT_MS = 5_000  # a look at all of a file takes longer
@@ -40,13 +44,13 @@ class _Watch(QObject):
         self._timer.timeout.connect(self._poll)
         self._timer.start()
 
-    def look(self, *, doubts: bool = False) -> None:
-        """Look now; the answer to an earlier look is dropped."""
+    def look(self, *, doubts: bool = False, anew: bool = False) -> None:
+        """Look now; the answer to an earlier look is dropped. `anew`: open what lies there, if need be."""
         self._doubts = thorough = doubts or self._doubts
         self._timer.setInterval(_DOUBT_MS if thorough else _POLL_MS)
         if self.users:
-            ask = partial(self.users[0].ask, self._store, lambda project: project.pulse(thorough=thorough))
-            self._jobs.submit(ask, done=self._on_pulse, failed=self._on_trouble)
+            body = partial(_look, self.users[0], self._store, thorough=thorough, anew=anew)
+            self._jobs.submit(body, done=self._on_pulse, failed=self._on_trouble)
 
     def close(self) -> None:
         """Look no more."""
@@ -71,6 +75,24 @@ class _Watch(QObject):
             _log.error("the store could not be looked at", exc_info=error)
         self.trouble = str(error) or type(error).__name__
         self.told.emit(False)
+
+
+def _look(projects: Projects, store: str | None, *, thorough: bool, anew: bool) -> Hashable:
+    """Take the pulse of a store, in the worker."""
+    from sonoloop.store.pulse import GoneError  # noqa: PLC0415 - the store loads slowly
+
+    def ask(project: Project) -> Hashable:
+        return project.pulse(thorough=thorough)
+
+    try:
+        return projects.ask(store, ask)
+    except GoneError:
+        raise  # opened anew, it would be an empty one
+    except StoreError:
+        if not anew:
+            raise
+        projects.forget(store)
+        return projects.ask(store, ask)
 
 
 _watches: dict[str | None, _Watch] = {}
@@ -121,6 +143,11 @@ class StoreNews(QObject):
         """Look at the store now: something was done, or may work again."""
         if self._watch is not None:
             self._watch.look()
+
+    def try_again(self) -> None:
+        """Look now, and open what lies there by now."""
+        if self._watch is not None:
+            self._watch.look(anew=True)
 
     def doubt(self) -> None:
         """Look at all of the store now: something failed that should not have."""

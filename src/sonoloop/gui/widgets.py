@@ -79,7 +79,7 @@ class Panel(QWidget):
         """Say above the column what is wrong with the store that the preferences name."""
         news = StoreNews(projects, preferences, parent=self)
         news.trouble_changed.connect(lambda: self.problem.set_trouble(news.trouble))
-        self.problem.tried_again.connect(news.look)
+        self.problem.tried_again.connect(news.try_again)
         return news
 
     def close_session(self) -> None:

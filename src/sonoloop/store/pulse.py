@@ -29,6 +29,10 @@ _NUMBERED = (REVISIONS, TOMBSTONES, PROMOTIONS, MARKS, LOOKS, TEST_SETS, REFEREN
 _COUNTED = (MODELS, SNAPSHOTS, SCORES)
 
 
+class GoneError(StoreError):
+    """The file of a store that was open is gone, or empty: nothing is to be opened in its place."""
+
+
 def read_pulse(store: Database, *, thorough: bool = False) -> Hashable:
     """Give a value that is another one as soon as anybody decided something; refuse a store that is broken.
 
@@ -59,12 +63,12 @@ def _check_file(store: Database) -> Hashable:
     try:
         status = path.stat()
     except OSError as error:
-        raise StoreError(
+        raise GoneError(
             f"{path} is gone ({error.strerror}): put it back, connect its drive, or choose another store in "
             "the preferences"
         ) from error
     if not status.st_size:
-        raise StoreError(f"{path} is empty: restore a backup, or choose another store in the preferences")
+        raise GoneError(f"{path} is empty: restore a backup, or choose another store in the preferences")
     effective = os.access in os.supports_effective_ids
     for place in (path.parent, path):
         if not os.access(place, os.W_OK, effective_ids=effective):
