@@ -111,7 +111,7 @@ def _read_folder(folder: Path) -> list[LayerData]:
     if problems:
         show_warning(f"{len(problems)} of {len(found)} images not read: {problems[0]}")
     if len(found) > FOLDER_LIMIT:
-        show_info(f"Opened the first {FOLDER_LIMIT} of {len(found)} images; others: File > Open, or Batch predict")
+        show_info(f"Opened the first {FOLDER_LIMIT} of {len(found)} images; the others: Batch predict")
     return layers
 
 
