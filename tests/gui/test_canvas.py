@@ -277,3 +277,36 @@ def test_a_draft_does_not_come_up_on_another_image(predicted):
     predicted.open(Image(np.zeros(SHAPE, np.uint8) + picture(20), name="other"))
     assert predicted.view.lesions == 0
     assert predicted.view.offers == ()
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_a_size_that_is_replaced_takes_the_layers_of_the_old_one_away(predicted, notices, drawn):
+    if not drawn:
+        predicted.lesions.undo()
+    image = predicted.viewer.layers["case"]
+    image.data = np.kron(picture(), np.ones((2, 2), np.uint8))
+    predicted.ready()
+    assert seen(predicted) == ["case"]
+    assert predicted.view.probabilities is None
+    assert bool(notices) == drawn
+    predicted.predict()
+    assert predicted.viewer.layers["case uncertainty"].data.shape == (80, 120)
+
+
+def test_other_pixels_of_the_same_size_are_another_frame(predicted):
+    predicted.panel.run("choose_benign")
+    image, mask = predicted.viewer.layers["case"], predicted.lesions.data.copy()
+    image.data = picture(20)
+    predicted.ready()
+    assert (predicted.view.label, predicted.view.probabilities) == (None, None)
+    np.testing.assert_array_equal(predicted.lesions.data, mask)
+
+
+def test_a_stack_that_shrinks_under_the_slider_is_followed(desk):
+    image = desk.open(Image(np.stack([picture(row % 30) for row in range(6)]), name="cine"))
+    desk.viewer.dims.set_current_step(0, 5)
+    desk.ready()
+    image.data = np.stack([picture()] * 2)
+    assert desk.view.name == "No image", "until it was looked which frame it is"
+    desk.ready()
+    assert desk.view.name == "cine [2]"

@@ -113,12 +113,9 @@ def _read_folder(folder: Path) -> list[LayerData]:
         raise NotAnImageError(f"no image of {folder.name} could be read; the first: {problems[0]}")
     show_first(layers)
     if problems:
-        show_warning(f"{len(problems)} of {total} images or folders could not be read. {problems[0]}")
+        show_warning(f"{len(problems)} of {total} images or folders not read: {problems[0]}")
     if len(found) > FOLDER_LIMIT:
-        show_info(
-            f"Opened the first {FOLDER_LIMIT} of {len(found)} images in {folder.name}. "
-            "Select files in File > Open to see others; `sonoloop predict` works on all."
-        )
+        show_info(f"Opened the first {FOLDER_LIMIT} of {len(found)} images; the others: Batch predict")
     return layers
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers import Image, Layer
 
-from sonoloop.gui.annotate.layers import Target, find_layer, is_source, owner_id, slider_position
+from sonoloop.gui.annotate.layers import Target, find_layer, is_source, owner_id, shorten, slider_position
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -91,14 +91,6 @@ def covering(viewer: ViewerModel, image: Image) -> Layer | None:
     return None
 
 
-def shorten(name: str, most: int = 28) -> str:
-    """Shorten a name in its middle, so that a line with it stays one line."""
-    if len(name) <= most:
-        return name
-    half = (most - 1) // 2
-    return f"{name[:half]}…{name[-half:]}"
-
-
 def _is_rolled(viewer: ViewerModel, image: Image) -> bool:
     dims = viewer.dims
     return dims.ndisplay == 2 and image.ndim > 2 and set(dims.displayed) != {dims.ndim - 2, dims.ndim - 1}
@@ -112,7 +104,7 @@ def _is_beyond(viewer: ViewerModel, target: Target) -> bool:
 def _box(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     """First and last corner of a layer in the world, rows and columns."""
     low, high = np.asarray(layer.extent.world)[:, -2:]
-    half = np.asarray(layer.extent.step)[-2:] / 2  # the extent runs from pixel centre to pixel centre
+    half = np.abs(np.asarray(layer.extent.step)[-2:]) / 2  # the extent runs from pixel centre to pixel centre
     return low - half, high + half
 
 

@@ -50,6 +50,13 @@ class Target:
         return shape[:-1] if self.image.rgb else shape
 
     @property
+    def is_within(self) -> bool:
+        """Whether the layer holds the frame; its data may have been replaced since."""
+        return len(self.index) == len(self.grid) - 2 and all(
+            i < n for i, n in zip(self.index, self.grid, strict=False)
+        )
+
+    @property
     def name(self) -> str:
         """The frame's name before a user."""
         recorded = self._recorded("names")
@@ -93,6 +100,8 @@ class Target:
         """Look up what the reader recorded of this frame; None where it recorded nothing."""
         values = self.image.metadata.get("sonoloop", {}).get(what)
         stack = self.grid[:-2]
+        if not self.is_within:
+            return None
         number = int(np.ravel_multi_index(self.index, stack)) if self.index else 0
         return values[number] if values is not None and number < len(values) else None
 
@@ -170,6 +179,14 @@ class FrameState:
     def withheld(self) -> bool:
         """Whether a prediction may not be shown yet."""
         return self.draw_first is None or (self.draw_first and self.parent is None)
+
+
+def shorten(name: str, most: int = 28) -> str:
+    """Shorten a name in its middle, so that a line with it stays one line."""
+    if len(name) <= most:
+        return name
+    half = (most - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"
 
 
 def current_target(viewer: ViewerModel, before: Target | None = None) -> Target | None:
@@ -321,8 +338,7 @@ def read_mask(viewer: ViewerModel, target: Target) -> NDArray[np.uint8] | None:
     low, high = plane.min(initial=0), plane.max(initial=0)
     if low < 0 or high > 255:
         raise SonoloopError(
-            f"{layer.name} holds the label {low if low < 0 else high}; Sonoloop keeps the labels 1 to 255, "
-            "one a lesion: fill the lesion with another number"
+            f"“{shorten(layer.name)}” holds the label {low if low < 0 else high}; a mask keeps 1 to 255"
         )
     return plane.astype(np.uint8)
 
@@ -445,7 +461,14 @@ def _lesions_layer(image: Image, data: NDArray[np.uint8]) -> Labels:
 
 def _about(image: Image, kind: Kind) -> dict[str, Any]:
     """Say in a layer's metadata whose it is: by the layer, and by the frames, which outlive it."""
-    return {"kind": kind, "image": str(image.unique_id), "frames": Target(image).frame_ids}
+    target = Target(image)
+    return {"kind": kind, "image": str(image.unique_id), "frames": target.frame_ids, "grid": target.grid}
+
+
+def fits(layer: Layer, image: Image) -> bool:
+    """Whether a layer that was made of an image still is of its size: its data may have been replaced."""
+    grid = layer.metadata["sonoloop"].get("grid")
+    return grid is None or tuple(grid) == Target(image).grid
 
 
 def _placement(image: Image) -> dict[str, Any]:

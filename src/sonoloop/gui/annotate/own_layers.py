@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from skimage.draw import polygon2mask
 
 from sonoloop.errors import SonoloopError
-from sonoloop.gui.annotate.canvas import shorten
-from sonoloop.gui.annotate.layers import Target, is_placed_alike
+from sonoloop.gui.annotate.layers import Target, is_placed_alike, shorten
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -140,7 +139,8 @@ def _ellipse(corners: NDArray[Any]) -> NDArray[np.float64]:
     box = np.asarray(corners, float)
     centre, across, along = box.mean(axis=0), (box[1] - box[0]) / 2, (box[3] - box[0]) / 2
     angles = np.linspace(0, 2 * np.pi, 180, endpoint=False)[:, None]
-    return centre + np.cos(angles) * across + np.sin(angles) * along
+    outline: NDArray[np.float64] = centre + np.cos(angles) * across + np.sin(angles) * along
+    return outline
 
 
 def _draw_shapes(layer: Shapes, target: Target) -> NDArray[np.uint8]:

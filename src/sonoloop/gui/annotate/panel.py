@@ -13,13 +13,12 @@ from qtpy.QtWidgets import QLabel, QPushButton, QToolButton, QWidget
 from superqt import QElidingLabel
 
 from sonoloop.errors import SonoloopError
-from sonoloop.gui.annotate.canvas import shorten
 from sonoloop.gui.annotate.carry_over import CarryOver
 from sonoloop.gui.annotate.class_table import ClassTable, FactsTable
 from sonoloop.gui.annotate.deciding import Deciding, Question, ask_which
 from sonoloop.gui.annotate.followers import Followers
 from sonoloop.gui.annotate.keys import attach, describe_keys, detach
-from sonoloop.gui.annotate.layers import Target
+from sonoloop.gui.annotate.layers import Target, shorten
 from sonoloop.gui.annotate.own_layers import Offer
 from sonoloop.gui.annotate.predicting import ModelLine, Predicting
 from sonoloop.gui.annotate.session import Session, lay_out_canvas, offer_canvas, take_up_brush

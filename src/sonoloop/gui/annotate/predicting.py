@@ -21,6 +21,7 @@ from sonoloop.gui.annotate.layers import (
     find_layer,
     read_mask,
     record_prediction,
+    shorten,
     write_proposal,
     write_uncertainty,
 )
@@ -216,7 +217,7 @@ class Predicting(QObject):
             # ready to paint, and Ctrl+Z ready to undo
             viewer.layers.selection.active = find_layer(viewer, image, "lesions")
         if replaces:
-            show_info(f"The prediction replaced the mask of {target.name}; Ctrl+Z brings it back")
+            show_info(f"Ctrl+Z brings back the mask of {shorten(target.name)} that was replaced")
         session.changed.emit()
 
     def _go_on(self) -> None:

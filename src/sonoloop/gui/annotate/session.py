@@ -16,7 +16,6 @@ from qtpy.QtCore import QObject, Signal
 from sonoloop.errors import SonoloopError
 from sonoloop.gui.annotate.canvas import (
     move_slider,
-    shorten,
     show_frame,
     why_mask_unseen,
     why_unseen,
@@ -31,6 +30,7 @@ from sonoloop.gui.annotate.layers import (
     adopt_layer,
     current_target,
     find_layer,
+    fits,
     frame_of,
     is_lesions,
     is_source,
@@ -38,6 +38,7 @@ from sonoloop.gui.annotate.layers import (
     look_of,
     owner_id,
     read_mask,
+    shorten,
     show_only,
     take_up_draft,
     write_mask,
@@ -214,6 +215,7 @@ class Session(QObject):
         self._writing = False
         self._redoable = 0  # how much of the watched layer can be redone: undo adds to it, redo takes from it
         self._lesions_held = False
+        self._replaced: set[str] = set()  # images whose pixels were replaced
         self._hidden: set[str] = set()  # layers that were hidden to show another image
         self._rendered: object = None
         self._left: set[tuple[str, str]] = set()  # layers not to be used, each with the image
@@ -250,8 +252,8 @@ class Session(QObject):
         return self._states
 
     def is_open(self, target: Target) -> bool:
-        """Whether the frame's layer is still there."""
-        return target.image in self.viewer.layers
+        """Whether the frame is still there."""
+        return target.image in self.viewer.layers and target.is_within
 
     def is_drawn(self, target: Target) -> bool:
         """Whether anything is drawn on a frame."""
@@ -411,7 +413,9 @@ class Session(QObject):
         )
 
     def _on_canvas(self, event: Any) -> None:  # noqa: ANN401 - napari's event
-        if event.type in ("visible", "reordered"):
+        if event.type == "data" and is_source(layer := self.viewer.layers[event.index]):
+            self._replaced.add(str(layer.unique_id))
+        if event.type in ("visible", "reordered", "data"):
             self._follow_timer.start()
         elif event.type not in _UNRELATED:
             self._look_timer.start()
@@ -511,11 +515,17 @@ class Session(QObject):
         return {index: state for (image, index), state in self._states.items() if image == owner}
 
     def _forget_removed(self) -> None:
-        alive = {str(layer.unique_id) for layer in self.viewer.layers}
-        for layer in list(self.viewer.layers):
-            if (owner := owner_id(layer)) not in alive:
-                self._put_away(layer, owner)
-        self._states = {key: state for key, state in self._states.items() if key[0] in alive}
+        layers = self.viewer.layers
+        alive = {str(layer.unique_id): layer for layer in layers}
+        for layer in list(layers):
+            owner = alive.get(owner_id(layer))
+            if owner is None or (owner is not layer and not fits(layer, owner)):
+                self._put_away(layer, owner_id(layer))
+        gone = self._replaced | {image for image, _ in self._states if image not in alive}
+        self._states = {key: state for key, state in self._states.items() if key[0] not in gone}
+        if self.target is not None and self.target.key[0] in self._replaced:
+            self.target = None  # other pixels: another frame, of which nothing is known
+        self._replaced.clear()
 
     def _put_away(self, layer: Any, owner: str) -> None:  # noqa: ANN401 - napari's proxy of a layer
         """Remove a layer whose image was removed; a mask that is stored nowhere stays, by itself."""
