@@ -93,14 +93,24 @@ def test_an_index_names_paths_below_its_folder_and_several_masks(tmp_path):
     write(tmp_path / "images", "a", "benign", 1)
     write(tmp_path / "images", "b", "malignant", 2)
     masks = "images/a_tumor.png;images/b_tumor.png"
-    write_index(tmp_path, [["images/a.png", masks, "benign", "p1", "", "3"]])
+    write_index(tmp_path, [["images/a.png", masks, "benign", "BrEaST-001", "", "3"]])
     (sample,) = find_datasets(tmp_path)
     assert (sample.dataset, sample.patient, sample.spacing, len(sample.masks)) == (
         "breast-usg",
-        "p1",
+        "BrEaST-001",
         None,
         2,
     )
+
+
+def test_somebodys_own_table_with_the_same_columns_is_their_own(tmp_path):
+    for seed, name in enumerate("ab"):
+        write(tmp_path / "images", name, "benign", seed)
+    (tmp_path / "masks").mkdir()
+    for name in "ab":
+        (tmp_path / "images" / f"{name}_tumor.png").rename(tmp_path / "masks" / f"{name}.png")
+    write_index(tmp_path, [[f"{name}.png", f"{name}.png", "benign", name, "0.01", "3"] for name in "ab"])
+    assert {s.dataset for s in find_datasets(tmp_path)} == {tmp_path.name.lower()}
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ _CLINICAL = "breast-lesions-usg-clinical-data"
 # the archive's own column names, and those of an index; what else a table says becomes facts
 _IMAGE, _CLASS = ("image_filename", "image"), ("classification", "class")
 _MASK, _PATIENT = ("mask_tumor_filename", "mask"), ("caseid", "case_id", "patient")
+_PATIENTS = "breast-"
 # in cm, for rows and columns alike
 _PIXEL = ("pixel_size", "pixel_size_cm")
 _LEFT_OUT = {
@@ -38,17 +39,19 @@ _NOTHING = {"", "not applicable", "not available"}
 
 
 def is_breast(root: Path) -> bool:
-    """Whether a folder holds BrEaST: the archive's clinical table, or an index that gives the pixel size."""
+    """Whether a folder holds BrEaST: the archive's clinical table, or an index of its patients."""
     if _clinical_table(root) is not None:
         return True
     index = file_in(root, INDEX)
     if index is None:
         return False
     try:
-        columns = read_table(index)[0]
+        rows = read_table(index)
     except TrainingError:
         return False
-    return {"image", "mask", "class", "patient", "pixel_size_cm"} <= columns.keys()
+    # somebody's own table may have the same columns
+    named = all(row.get("patient", "").casefold().startswith(_PATIENTS) for row in rows)
+    return named and {"image", "mask", "class", "pixel_size_cm"} <= rows[0].keys()
 
 
 def load_breast(
