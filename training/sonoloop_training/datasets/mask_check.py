@@ -66,6 +66,8 @@ _REGIONS = 16
 _FILLED = 1.5
 _THIN = 2
 _LEAST = 16
+# more than what is worn away to see whether a mask is a line
+_AROUND = _THIN + 1
 
 _LOSSY = frozenset({".jpg", ".jpeg"})
 _CUT = 127
@@ -164,6 +166,10 @@ def find_lesion(array: NDArray[Any], *, lossy: bool = False) -> tuple[NDArray[np
     A pixel is lesion where it is opaque and above the background, which is 0, or 127 in a `lossy` one. Where
     the colour is one all over what is opaque, alpha alone is the shape.
     """
+    if array.ndim == 2 and array.dtype.kind in "bu" and not lossy:
+        # most masks, so that it has to be quick
+        mask = array > 0
+        return mask, "" if (array[mask] == array.max()).all() else _count_levels(array[..., None])
     channels = array[..., None] if array.ndim == 2 else array
     colour, alpha = channels, None
     if channels.shape[2] in (2, 4):
@@ -245,7 +251,8 @@ def _check_shape(mask: NDArray[np.bool_]) -> list[Fault]:
         faults.append(Fault(kind=kind, detail=detail))
 
     area = int(np.count_nonzero(mask))
-    share = area / mask.size
+    pixels = mask.size
+    share = area / pixels
     sides = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
     border = float(np.concatenate(sides).mean())
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -255,6 +262,9 @@ def _check_shape(mask: NDArray[np.bool_]) -> list[Fault]:
         tell("mask along the border", f"its mask covers {border:.0%} of the frame's border{inverted}")
     if share > _ALWAYS or (share > _HALF and box > _BOX):
         tell("mask over half", f"its mask covers {share:.0%} of the frame")
+    # beyond it there is nothing to see
+    mask = mask[max(0, rows[0] - _AROUND) : rows[-1] + 1 + _AROUND]
+    mask = mask[:, max(0, columns[0] - _AROUND) : columns[-1] + 1 + _AROUND]
     regions = int(ndimage.label(mask, _EIGHT)[1])
     filled = ndimage.binary_fill_holes(mask)
     holes = int(ndimage.label(filled & ~mask)[1])
@@ -265,7 +275,7 @@ def _check_shape(mask: NDArray[np.bool_]) -> list[Fault]:
     elif filled.sum() > _FILLED * area:
         tell("mask an outline", "its mask is an outline that is not filled")
     elif area < _LEAST:
-        tell("mask tiny", f"its mask covers {area} pixels of {mask.size:,}")
+        tell("mask tiny", f"its mask covers {area} pixels of {pixels:,}")
     elif not ndimage.binary_erosion(mask, _EIGHT, iterations=_THIN, border_value=1).any():
         tell("mask an outline", f"its mask is a line, nowhere wider than {2 * _THIN} pixels")
     return faults
