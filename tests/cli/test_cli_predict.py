@@ -187,3 +187,26 @@ def test_a_second_run_leaves_nothing_of_the_first(sonoloop, study, model, tmp_pa
     written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     masks = {f"masks/normal (1){suffix}_mask.png" for suffix in (".png", ".tif")}
     assert written == masks | {"predictions.csv", "predictions.manifest.jsonl"}
+
+
+def test_samples_replace_no_other_file(sonoloop, tmp_path):
+    for _ in range(2):
+        assert sonoloop("samples", "--out", tmp_path).returncode == 0
+    (tmp_path / "phantom-benign.png").unlink()
+    (tmp_path / "phantom-normal_mask.png").write_text("mine")
+    done = sonoloop("samples", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "phantom-normal_mask.png is another file than the sample and would be lost; move it" in done.stderr
+    assert (tmp_path / "phantom-normal_mask.png").read_text() == "mine"
+    assert not (tmp_path / "phantom-benign.png").exists()
+
+
+@pytest.mark.parametrize("blank", [("--out", ""), ("--out=",)])
+def test_an_empty_argument_is_not_this_folder(sonoloop, tmp_path, monkeypatch, blank):
+    monkeypatch.chdir(tmp_path)
+    done = sonoloop("samples", *blank)
+    assert done.returncode == 2
+    assert "an argument is empty" in done.stderr
+    assert not list(tmp_path.iterdir())
+    assert sonoloop("predict", "", "--out", "out").returncode == 2
+    assert not list(tmp_path.iterdir())

@@ -126,3 +126,21 @@ def test_a_side_keeps_its_interval():
     side = sample(Side)
     event = dataclasses.replace(sample(Gate), sides={"auc": side})
     assert parse_event(event.to_json()).sides["auc"].interval == side.interval == (0.5, 0.5)
+
+
+def test_what_is_no_number_is_null_in_json():
+    told = {"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": (-float("inf"), "x", Path("p"))}}
+    line = to_json(told)
+    assert json.loads(line, parse_constant=pytest.fail) == {
+        "a": None,
+        "b": [1.5, None],
+        "c": {"d": [None, "x", "p"]},
+    }
+
+
+@pytest.mark.parametrize("minutes", [float("nan"), float("inf")])
+def test_a_time_that_is_no_number_is_refused(minutes):
+    with pytest.raises(SonoloopError, match=r"--max-minutes is (nan|inf); give a number, or leave it out"):
+        FinetuneRequest(max_minutes=minutes)
+    with pytest.raises(SonoloopError, match="--max-minutes"):
+        read_request(FinetuneRequest, json.dumps({"max_minutes": minutes}))

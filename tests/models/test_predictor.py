@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import special
 
 from sonoloop.batch import Failed, Predicted, predict_images
 from sonoloop.errors import ConstantImageError, DeviceError, ModelError, NotFiniteImageError
@@ -207,6 +208,16 @@ def test_classes_of_extreme_logits_are_probabilities(kind, temperature, logits):
     assert np.isfinite(classes).all()
     assert classes.min() >= 0
     assert classes.sum() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_classes_beside_extreme_ones_keep_every_bit(kind):
+    logits = np.random.default_rng(0).normal(scale=4, size=(4, 9, 3)).astype(np.float32)
+    beside = logits.copy()
+    beside[:, 8] = 3e38, -3e38, 0
+    plain = torch.from_numpy(logits) / 0.7 if kind is not np.asarray else logits / np.float32(0.7)
+    softmax = plain.softmax(-1).mean(0) if kind is not np.asarray else special.softmax(plain, -1).mean(0)
+    assert np.array_equal(average_classes(kind(beside), 0.7)[:8], softmax[:8])
 
 
 @pytest.mark.parametrize(

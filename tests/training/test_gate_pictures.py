@@ -7,6 +7,7 @@ import pytest
 from gate_samples import alarmed, changed, outcomes
 from PIL import Image
 
+from sonoloop.errors import SonoloopError
 from sonoloop.imaging.phantom import phantom
 from sonoloop.values import Frame
 from sonoloop_training.evaluation.scores import Case
@@ -14,10 +15,12 @@ from sonoloop_training.gate.pictures import (
     Change,
     Shown,
     changes_figure,
+    check_pictures,
     most_changed,
     save_pictures,
     scatter_figure,
 )
+from sonoloop_training.page import new_figure
 
 
 def test_the_most_changed_come_first_and_false_alarms_count():
@@ -67,3 +70,21 @@ def test_frames_are_drawn_before_and_after_and_saved_whole(tmp_path):
     paths = save_pictures(tmp_path / "out", {"improved": figure})
     assert Image.open(paths["improved"]).size == (704, 627)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["improved.png"]
+
+
+@pytest.mark.parametrize("name", ["scatter.png", "improved.png", "harmed.png"])
+def test_pictures_that_no_gate_drew_are_refused(tmp_path, name):
+    Image.new("L", (4, 4)).save(tmp_path / name)
+    with pytest.raises(
+        SonoloopError, match=rf"{name} was not made by `sonoloop gate` and would be lost; move"
+    ):
+        check_pictures(tmp_path)
+    with pytest.raises(SonoloopError, match=r"is no folder; give a folder"):
+        check_pictures(tmp_path / name)
+
+
+def test_pictures_of_an_earlier_look_are_replaced(tmp_path):
+    with new_figure() as figure:
+        save_pictures(tmp_path, {"scatter": figure})
+    check_pictures(tmp_path)
+    check_pictures(tmp_path / "not there yet")

@@ -247,7 +247,7 @@ def test_a_full_disk_is_told_in_one_event(capsys, datasets, recipe_file, tmp_pat
     assert code == 1
     assert "No space left on device" in events[-1]["error"]
     assert "make room on the disk and run the same command again" in events[-1]["error"]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["split.json"]
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_augmentation_is_shown_in_one_picture(tiny, datasets, tmp_path):

@@ -19,7 +19,7 @@ from sonoloop_training.__main__ import main, read_arguments
 from sonoloop_training.commands import settings_of
 from sonoloop_training.datasets import find_datasets
 from sonoloop_training.fit.recipe import read_recipe
-from sonoloop_training.fit.train import train
+from sonoloop_training.fit.train import show_augmentation, train
 from sonoloop_training.splits import apply_split
 
 
@@ -40,10 +40,11 @@ def make_folder(root: Path, labels: list[str], *, with_masks: bool = True) -> Pa
 
 
 def refused(recipe, data: Path, out: Path, *, device: str = "cpu") -> str:
-    """Train, which must fail and leave nothing; give the error's message."""
+    """Train, which must fail and change nothing; give the error's message."""
+    before = sorted(out.iterdir()) if out.exists() else None
     with pytest.raises(SonoloopError) as error:
         list(train(recipe, data, out, device=device))
-    assert not out.exists()
+    assert (sorted(out.iterdir()) if out.exists() else None) == before
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -104,7 +105,10 @@ def test_a_mask_of_another_size_is_named(tiny, datasets, tmp_path):
             ["precision=float16"],
             "asks for float16, which needs CUDA, and this run is on cpu; use --set fit.pre",
         ),
-        (["fit.weights.busii=2"], "fit.weights names 'busii'; the datasets are busbra, busi, phantom, udiat"),
+        (
+            ["fit.weights.busii=2"],
+            "fit.weights names 'busii'; the datasets are breast-usg, busbra, busi, phantom, udiat",
+        ),
         (["architecture=Unett"], "has no architecture 'Unett'"),
         (["fit.start=gone"], "gone"),
         (["name=Über model"], "no model can have the recipe's name: name must be lower-case letters"),
@@ -125,7 +129,7 @@ def test_a_device_that_is_not_there_is_refused_before_data_are_read(tiny, tmp_pa
 
 def test_a_file_in_the_place_of_the_folder_is_named(tiny, datasets, tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(TrainingError, match=r"out/split\.json cannot be written \(.*\); make room, or give"):
+    with pytest.raises(TrainingError, match=r"out is no folder; give a folder with --out"):
         list(train(tiny(), datasets, tmp_path / "out", device="cpu"))
     assert (tmp_path / "out").read_text() == "mine"
 
@@ -154,7 +158,8 @@ def test_a_disk_that_is_full_when_a_run_goes_on_keeps_its_split(tiny, datasets, 
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        TrainingError, match=r"split\.json cannot be written \(No space left on device\); make room"
+        TrainingError,
+        match=r"history\.jsonl cannot be written \(No space left on device\); epoch 1 is kept .* make room",
     ):
         list(train(tiny(), datasets, out, device="cpu"))
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -188,3 +193,63 @@ def test_the_recipe_for_corrections_is_refused(datasets, tmp_path, capsys):
     assert main(["train", "finetune", "--data", str(datasets), "--out", str(tmp_path / "out")]) == 1
     assert "sonoloop finetune" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+OWN_NAMES = (
+    "results.json",
+    "split.json",
+    "folds.json",
+    "history.jsonl",
+    "final.jsonl",
+    "checkpoint.pt",
+    "final.pt",
+)
+
+
+@pytest.mark.parametrize("name", OWN_NAMES)
+@pytest.mark.parametrize("content", [b"mine", b"{}", b'{"train": [], "validation": [], "test": []}'])
+def test_a_users_file_of_a_trainings_name_is_refused_before_data_are_read(tiny, tmp_path, name, content):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_bytes(content)
+    message = refused(tiny(), tmp_path / "no data", out)
+    assert str(out / name) in message
+    assert "give another --out" in message or "delete it to start anew" in message
+    assert (out / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("name", OWN_NAMES[:4])
+def test_a_users_file_beside_a_trainings_own_checkpoint_stays(tiny, datasets, tmp_path, name):
+    out = tmp_path / "out"
+    events = train(tiny("epochs=2", "draws=4"), datasets, out, device="cpu")
+    next(event for event in events if isinstance(event, EpochDone))
+    events.close()
+    (out / name).write_text('{"train": ["mine"]}')
+    message = refused(tiny("epochs=2", "draws=4"), datasets, out)
+    assert message.startswith(f"{out / name} would be replaced")
+    assert (out / name).read_text() == '{"train": ["mine"]}'
+    (out / name).unlink()
+    list(train(tiny("epochs=2", "draws=4"), datasets, out, device="cpu"))
+    assert (out / "bundle").is_dir()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such pipes")
+@pytest.mark.parametrize("name", [*OWN_NAMES, "bundle"])
+def test_a_pipe_of_a_trainings_name_is_refused_and_waits_for_nobody(tiny, datasets, tmp_path, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    os.mkfifo(out / name)
+    assert "give another --out" in refused(tiny(), datasets, out)
+    assert (out / name).is_fifo()
+
+
+def test_a_picture_that_was_not_drawn_as_an_augmentation_stays(tiny, datasets, tmp_path):
+    path = tmp_path / "augmentation.png"
+    Image.new("L", (4, 4)).save(path)
+    before = path.read_bytes()
+    with pytest.raises(SonoloopError, match=r"augmentation\.png was not made by .* give another --out"):
+        list(show_augmentation(tiny(), datasets, path))
+    assert path.read_bytes() == before
+    path.unlink()
+    for _ in range(2):
+        list(show_augmentation(tiny(), datasets, path))

@@ -99,11 +99,15 @@ def gate(request: GateRequest) -> Iterator[Event]:
     from sonoloop.store.test_sets import freeze_test_set
     from sonoloop_training.fit.devices import device_watched
     from sonoloop_training.gate.comparison import judge, promote_found, promote_if_free
+    from sonoloop_training.gate.pictures import check_pictures
     from sonoloop_training.gate.scoring import score_every
 
     _set_threads(request.threads)
     library, device, who = Library(), request.device, request.who
     read_existing(request.store)
+    if request.out is not None:
+        # before a look, which counts
+        check_pictures(request.out)
     with CorrectionStore(request.store) as store:
         in_use = begin_with_shipped(store, library, who=who)
         if request.model is None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
+from collections.abc import Sequence
 from pkgutil import resolve_name
 from typing import Annotated
 
@@ -63,6 +65,7 @@ def main() -> int:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     code = 0
     try:
+        _refuse_blanks(sys.argv[1:])
         with only_ours_told():
             make_app()()
     except SystemExit as ended:
@@ -80,6 +83,15 @@ def main() -> int:
     printed = let_go_of(sys.stdout)
     let_go_of(sys.stderr)
     return code or int(not printed)
+
+
+def _refuse_blanks(arguments: Sequence[str]) -> None:
+    """Refuse what a shell makes of a variable that is not set: as a path it would be the folder one is in."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if not argument or re.fullmatch(r"--[a-z-]+=", argument):
+            what = argument or before
+            after = f" ({what.rstrip('=')})" if what.startswith("--") else ""
+            raise SonoloopError(f"an argument is empty{after}; give a value, or leave it out")
 
 
 def _code_of(ended: SystemExit) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
@@ -68,6 +69,15 @@ class Request:
 
     command: ClassVar[str]
     about: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number; every bound lets it pass."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, float) and not isfinite(value):
+                raise SonoloopError(
+                    f"--{each.name.replace('_', '-')} is {value}; give a number, or leave it out"
+                )
 
 
 R = TypeVar("R", bound=Request)
@@ -149,7 +159,7 @@ class TrainRequest(Request):
     leaky: bool = option("Split by image, twins on both sides; every result is marked leaked.", default=False)
     show_augment: bool = option("Only draw 32 augmented pairs, to OUT/augmentation.png.", default=False)
     device: str = option("Where to train; auto takes a GPU if there is one.", default="auto", choices=DEVICES)
-    threads: int | None = option(_THREADS, least=1)
+    threads: int | None = option(_THREADS, least=1, most=1024)
 
     @property
     def folder(self) -> Path:
@@ -207,7 +217,7 @@ class FinetuneRequest(Request):
     )
     who: str | None = option("Pseudonym of whoever starts it.", metavar="NAME", blank=False)
     device: str | None = option("Where to train; auto if not given.", choices=DEVICES, settled=True)
-    threads: int | None = option(_THREADS, least=1)
+    threads: int | None = option(_THREADS, least=1, most=1024)
     recipe_name: str | None = option("A shipped recipe's name, or a TOML file.", flag="--recipe", typed=False)
 
 
@@ -230,7 +240,7 @@ class GateRequest(Request):
     out: Path | None = option("Folder for the pictures; beside the store if not given.", metavar="DIR")
     who: str = option("Your pseudonym, for the record.", default=DEFAULT_WHO, metavar="NAME")
     device: str = option(_RUN_DEVICE, default="auto", choices=DEVICES)
-    threads: int | None = option(_THREADS, least=1)
+    threads: int | None = option(_THREADS, least=1, most=1024)
 
     def __post_init__(self) -> None:
         if (self.model is None) is not self.every_model:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -17,9 +18,20 @@ T = TypeVar("T", bound="DataclassInstance")
 
 
 def to_json(values: DataclassInstance | Mapping[str, Any], indent: int | None = None) -> str:
-    """Write a frozen value, or a table of what is in one."""
+    """Write a frozen value, or a table of what is in one; JSON has no NaN and no infinity: null."""
     table = values if isinstance(values, Mapping) else asdict(values)
-    return json.dumps(table, default=str, indent=indent)
+    try:
+        return json.dumps(table, default=str, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(table), default=str, indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def build(kind: type[T], values: Mapping[str, Any], *, strict: bool = False) -> T:

@@ -63,11 +63,13 @@ def agreement(maps: Array, threshold: float) -> Array:
 
 def average_classes(logits: Array, temperature: float) -> Array:
     """Average the class probabilities of the views, of finite logits (views, B, 3): (B, 3), summing to 1."""
-    # the largest becomes zero first: what a division makes infinite then has probability zero
-    if not isinstance(logits, np.ndarray):
-        return ((logits - logits.amax(-1, keepdim=True)) / temperature).softmax(-1).mean(0)
-    with np.errstate(over="ignore"):
-        return special.softmax((logits - logits.max(-1, keepdims=True)) / temperature, -1).mean(0)
+    xp = namespace(logits)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # where a division makes one infinite, the largest is made zero first: it has probability zero then
+        scaled = logits / temperature
+        from_largest = (logits - xp.amax(logits, -1, keepdims=True)) / temperature
+        scaled = xp.where(xp.isfinite(scaled).all(-1)[..., None], scaled, from_largest)
+        return (special.softmax(scaled, -1) if isinstance(scaled, np.ndarray) else scaled.softmax(-1)).mean(0)
 
 
 def expected_dice(score: float, curves: Mapping[str, Mapping[str, list[float]]], views: int) -> float:

@@ -105,7 +105,7 @@ class Checkpoint:
         """
         if not self.path.is_file():
             return False
-        state = self._read()
+        state = read_checkpoint(self.path)
         wrong = {
             "was made with another recipe": not _is_of(state["recipe"], self.recipe),
             "learned from other data or another split, so images it trained on could be tested": (
@@ -139,27 +139,30 @@ class Checkpoint:
                 "is left as it was: lower fit.learning_rate"
             )
 
-    def _read(self) -> Mapping[str, Any]:
-        try:
-            state: Mapping[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception as error:  # zip, pickle and torch each have their own for damaged files
-            raise TrainingError(f"{self.path} is damaged ({error}); delete it to start anew") from error
-        if not isinstance(state, dict) or not state.keys() >= _HELD:
-            raise TrainingError(
-                f"{self.path} is no checkpoint of this version of Sonoloop; give another --out, or delete it "
-                "to start anew"
-            )
-        return state
+
+def read_checkpoint(path: Path, *, mapped: bool = False) -> Mapping[str, Any]:
+    """Read what a checkpoint holds; where it is mapped, its tensors are not read until they are used."""
+    try:
+        state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # zip, pickle and torch each have their own for damaged files
+        raise TrainingError(f"{path} is damaged ({error}); delete it to start anew") from error
+    if not isinstance(state, dict) or not state.keys() >= _HELD:
+        raise TrainingError(
+            f"{path} is no checkpoint of this version of Sonoloop; give another --out, or delete it "
+            "to start anew"
+        )
+    return state
 
 
 def held_precision(path: Path) -> str | None:
     """Tell in which precision a checkpoint was computed, by Lightning's name; None where nothing was."""
-    try:
-        # mapped, so that its tensors are not read
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return str(state["precision"]) if state["epoch"] else None
-    except Exception:  # `Checkpoint.resume` says what is wrong with it
+    if not path.is_file():
         return None
+    try:
+        state = read_checkpoint(path, mapped=True)
+    except TrainingError:  # `Checkpoint.resume` says it
+        return None
+    return str(state["precision"]) if state["epoch"] else None
 
 
 def _is_of(stored: Mapping[str, Any], recipe: Recipe) -> bool:

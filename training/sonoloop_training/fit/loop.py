@@ -178,9 +178,13 @@ def fit(
     max_minutes: float | None = None,
     follows: float = 0.0,
     validate_start: bool = False,
+    on_begun: Callable[[], None] = lambda: None,
     on_batch: Callable[[], None] = lambda: None,
 ) -> Generator[Event, None, Fitting]:
-    """Train, epoch by epoch, with a checkpoint before the first and after each; `on_batch` may end it."""
+    """Train, epoch by epoch, with a checkpoint before the first and after each.
+
+    `on_begun` is called once there is a checkpoint on the disk; `on_batch` may end it.
+    """
     config = recipe.fit
     held = held_precision(out / checkpoint) if config.precision == "auto" else None
     fabric = make_fabric(config, device, held=held)
@@ -236,6 +240,7 @@ def fit(
     if not resumed and fabric.is_global_zero:
         # whoever stops in the first epoch goes on from its beginning
         on_disk.save(fitting)
+    on_begun()
     learning = Learning(fabric, network, optimizer, fitting, config, pace, on_batch)
     while fitting.epoch < fitting.epochs and not fitting.has_waited(config.patience):
         started = time.monotonic()

@@ -150,6 +150,7 @@ class FitConfig:
 
 
 _MOST_BYTES = 1 << 20
+_TOO_LARGE = 1 << 63
 _CHOICES = {
     "optimizer": Optimizer,
     "schedule": Schedule,
@@ -309,7 +310,7 @@ def _parse_setting(setting: str) -> dict[str, Any]:
         tables = owners
     try:
         value: Any = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text.strip()
     for name in reversed([*tables, key]):
         value = {name: value}
@@ -340,3 +341,9 @@ def _check_kind(name: str, value: object, default: object) -> None:
     fits = type(value) is kind or (kind is float and type(value) is int)
     if kind in _KINDS and not fits:
         raise TrainingError(f"the recipe's {name} must be {_KINDS[kind]}, got {value!r}")
+    for number in value.values() if isinstance(value, Mapping) else (value,):
+        # TOML has inf and nan, and whole numbers without end
+        if isinstance(number, int | float) and not abs(number) < _TOO_LARGE:
+            raise TrainingError(
+                f"the recipe's {name} must be a number of ordinary size, got {str(number)[:20]}"
+            )

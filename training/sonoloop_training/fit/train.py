@@ -18,6 +18,7 @@ from PIL import Image as Picture
 from sonoloop import __version__
 from sonoloop.atomic import write_whole
 from sonoloop.errors import TrainingError
+from sonoloop.formats.mask_png import refuse_others, write_png
 from sonoloop.imaging.fingerprints import fingerprint
 from sonoloop.imaging.overlay import draw_overlay
 from sonoloop.jobs.events import Evaluated, Event, Finished, Progress
@@ -27,21 +28,27 @@ from sonoloop.models.devices import choose_device
 from sonoloop.models.manifest import SPLIT, Manifest, Member, hash_listing
 from sonoloop.models.networks import build_network
 from sonoloop.models.predictor import Predictor
+from sonoloop.regular_files import read_regular
 from sonoloop_training.augment import build_augmentation
 from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.evaluation.scores import Case, assess, confusion, read_case
 from sonoloop_training.evaluation.summary import summarise
 from sonoloop_training.fit.batches import cache_samples, make_batch
 from sonoloop_training.fit.calibration import calibrate
+from sonoloop_training.fit.checkpoint import read_checkpoint
 from sonoloop_training.fit.fitting import Fitting, Weights
-from sonoloop_training.fit.loop import fit
+from sonoloop_training.fit.loop import CHECKPOINT, HISTORY, fit
 from sonoloop_training.fit.preflight import check_recipe
 from sonoloop_training.fit.recipe import FitConfig, Recipe
 from sonoloop_training.leakage import inherit, leave_out_copies
 from sonoloop_training.splits import LEFT_OUT, PARTS, Part, apply_split, describe_folds, write_folds
 
 FINAL, FOLDS, RESULTS = "final.pt", "folds.json", "results.json"
+FINAL_HISTORY, _BUNDLE = "final.jsonl", "bundle"
+# of a list or of figures that are looked at before they are replaced
+_MOST_BYTES = 1 << 30
 _LIBRARIES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "lightning", "numpy")
+_MADE_BY = "sonoloop train --show-augment"
 _EVERY = 16
 # of an augmentation that is drawn: so many images before and after, and tiles a row
 PAIRS, _COLUMNS = 32, 8
@@ -52,9 +59,8 @@ def train(
     recipe: Recipe, data: Path, out: Path, *, device: str = "auto", max_minutes: float | None = None
 ) -> Iterator[Event]:
     """Make a model: read, split, fit, calibrate, evaluate, fit once more on all if asked to, write."""
-    bundle_folder = out / "bundle"
-    if bundle_folder.exists():
-        raise TrainingError(f"{bundle_folder} holds a finished model; give another --out")
+    bundle_folder = out / _BUNDLE
+    check_out(out)
     recipe.fit.check_device(choose_device(device).type)
     _blank_card(recipe, leaked=False)
     samples = find_datasets(data)
@@ -73,6 +79,14 @@ def train(
     size, phantoms = recipe.model.size, recipe.fit.phantoms
     training = yield from cache_samples(parts["train"], phantoms=phantoms, size=size)
     validation = yield from cache_samples(parts["validation"], size=size)
+    # under torchrun the others only learn
+    speaks = int(os.environ.get("RANK", "0")) == 0
+
+    def write_split() -> None:
+        _write(out / SPLIT, listing, "make room, or give another --out")
+        if (folds := describe_folds(recipe.split, samples)) is not None:
+            write_folds(out / FOLDS, folds)
+
     fitting = fit(
         recipe,
         training,
@@ -83,16 +97,8 @@ def train(
         test=len(parts["test"]),
         max_minutes=_share(recipe, max_minutes),
         follows=_final_epochs(recipe, parts),
+        on_begun=write_split if speaks else lambda: None,
     )
-    # under torchrun the others only learn
-    speaks = int(os.environ.get("RANK", "0")) == 0
-    started = next(fitting)
-    if speaks:
-        # not sooner: beside the checkpoint of another split, its own list stays
-        _write(out / SPLIT, listing, "make room, or give another --out")
-        if (folds := describe_folds(recipe.split, samples)) is not None:
-            write_folds(out / FOLDS, folds)
-    yield started
     fitted = yield from fitting
     if speaks:
         card, metrics = yield from _evaluate_parts(card, fitted.kept, parts, device=device)
@@ -149,6 +155,50 @@ def train(
     }
     save_bundle(bundle_folder, network, card, beside=beside)
     yield Finished(model=bundle.model, path=str(bundle_folder), minutes=round(minutes, 1))
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder in which what a training writes would take the place of what it did not write.
+
+    Its checkpoint, which it writes first, tells that the rest is its own.
+    """
+    if os.path.lexists(out) and not out.is_dir():
+        raise TrainingError(f"{out} is no folder; give a folder with --out")
+    if os.path.lexists(out / _BUNDLE):
+        raise TrainingError(f"{out / _BUNDLE} holds a finished model; give another --out")
+    names = (CHECKPOINT, FINAL, HISTORY, FINAL_HISTORY, SPLIT, FOLDS, RESULTS)
+    there = [out / name for name in names if os.path.lexists(out / name)]
+    pipes = [path for path in there if not path.is_file()]
+    held = {
+        path.name: read_checkpoint(path, mapped=True)
+        for path in there
+        if path.name in (CHECKPOINT, FINAL) and path not in pipes
+    }
+    others = pipes or [
+        path
+        for path in there
+        if path.name not in held and not (CHECKPOINT in held and _is_of(path, held[CHECKPOINT]))
+    ]
+    if others:
+        raise TrainingError(
+            f"{', '.join(map(str, others))} would be replaced, and nothing in {out} shows that a training "
+            "wrote it; move it away, or give another --out"
+        )
+
+
+def _is_of(path: Path, checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a file is what the training with this checkpoint wrote, or half of it after a power cut."""
+    try:
+        text = read_regular(path, most=_MOST_BYTES)
+        if path.name in (HISTORY, FINAL_HISTORY):
+            return all({"epoch", "loss"} <= json.loads(line).keys() for line in text.splitlines())
+        values = json.loads(text)
+        if path.name == FOLDS:
+            return bool(values.keys() == {"folds"})
+        learned_from = hash_listing(values) if path.name == SPLIT else values["split_sha256"]
+        return bool(learned_from == checkpoint["learns_from"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def describe_split(
@@ -289,6 +339,7 @@ def library_versions() -> dict[str, str]:
 
 def show_augmentation(recipe: Recipe, data: Path, path: Path) -> Iterator[Event]:
     """Draw 32 pairs: each image as it is and, to its right, augmented; lesions outlined."""
+    refuse_others([path], _MADE_BY)
     samples = find_datasets(data)
     chosen = np.random.default_rng(recipe.fit.seed).permutation(len(samples))[:PAIRS]
     cache = yield from cache_samples([samples[index] for index in chosen], size=recipe.model.size)
@@ -305,7 +356,7 @@ def show_augmentation(recipe: Recipe, data: Path, path: Path) -> Iterator[Event]
     rows = [np.concatenate(tiles[i : i + _COLUMNS // 2], axis=1) for i in range(0, len(tiles), _COLUMNS // 2)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Picture.fromarray(np.concatenate(rows)).save(path, format="PNG")
+        write_png(path, Picture.fromarray(np.concatenate(rows)), maker=_MADE_BY)
     except OSError as error:
         raise TrainingError(f"{path} cannot be written ({error.strerror}); give another file") from error
     yield Finished(model="", path=str(path), minutes=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from sonoloop.atomic import whole
 from sonoloop.errors import SonoloopError
+from sonoloop.formats.mask_png import MAKER, refuse_others
 from sonoloop.jobs.events import Event, Notice, Progress
 from sonoloop.models.library import Library
 from sonoloop.store.corrections import CorrectionStore
@@ -26,6 +28,7 @@ from sonoloop_training.gate.scoring import load_predictor, read_test_frame
 from sonoloop_training.page import CLASS_COLOURS, new_figure
 
 SCATTER, IMPROVED, HARMED = "scatter", "improved", "harmed"
+_MADE_BY = "sonoloop gate"
 _TITLES = {IMPROVED: "Most improved", HARMED: "Most harmed"}
 COUNT = 5
 
@@ -172,6 +175,13 @@ def changes_figure(shown: Sequence[Shown], *, title: str) -> Figure:
     return figure
 
 
+def check_pictures(out: Path) -> None:
+    """Refuse a folder whose pictures of these names no earlier look drew."""
+    if os.path.lexists(out) and not out.is_dir():
+        raise SonoloopError(f"{out} is no folder; give a folder with --out")
+    refuse_others((out / f"{name}.png" for name in (SCATTER, IMPROVED, HARMED)), _MADE_BY)
+
+
 def save_pictures(out: Path, figures: Mapping[str, Figure]) -> dict[str, str]:
     """Write figures as PNG on white, each whole or not at all, and give their paths by name."""
     out.mkdir(parents=True, exist_ok=True)
@@ -179,7 +189,7 @@ def save_pictures(out: Path, figures: Mapping[str, Figure]) -> dict[str, str]:
     for name, figure in figures.items():
         path = out / f"{name}.png"
         with whole(path) as partial:
-            figure.savefig(partial, format="png", facecolor="white", dpi=110, metadata={"Software": None})
+            figure.savefig(partial, format="png", facecolor="white", dpi=110, metadata={MAKER: _MADE_BY})
         paths[name] = str(path)
     return paths
 
