@@ -132,6 +132,24 @@ def test_a_tiff_without_some_tiles_is_read_and_told(tmp_path):
         read_frame(put(tmp_path, write_tiff(GREY, tile=32, missing=tuple(range(12))), "b.tif"))
 
 
+@pytest.mark.parametrize("damage", ["cut", "fewer-rows"])
+def test_a_jpeg_in_a_tiff_that_is_not_whole_is_refused(tmp_path, damage):
+    Image.fromarray(GREY).save(tmp_path / "a.tif", compression="jpeg")
+    assert read_frame(tmp_path / "a.tif").shape == GREY.shape
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        tags = tiff.pages[0].tags
+    if damage == "cut":
+        at = tags["StripByteCounts"].valueoffset
+        struct.pack_into("<I", data, at, tags["StripByteCounts"].value[0] // 2)
+    else:
+        for tag in ("ImageLength", "RowsPerStrip"):
+            struct.pack_into("<H" if tags[tag].dtype == 3 else "<I", data, tags[tag].valueoffset, 120)
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(ImageTruncatedError, match=r"a\.tif breaks off"):
+        read_study(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("compression", [NONE, DEFLATE, LZW])
 def test_a_tiff_that_breaks_off_is_refused(tmp_path, compression):
     data = write_tiff(GREY, compression=compression)

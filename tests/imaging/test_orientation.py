@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from sonoloop.formats.mask_png import read_mask
 from sonoloop.imaging.io import read_frame, read_study
-from sonoloop.imaging.orientation import as_stored, onto_frame, read_exif, turn, turn_back
+from sonoloop.imaging.orientation import as_stored, onto_frame, turn, turn_back
 
 RNG = np.random.default_rng(5)
 GREY = RNG.integers(0, 256, (16, 24), np.uint8)
@@ -90,15 +90,62 @@ def test_an_orientation_that_there_is_not_is_ignored(tmp_path, container, orient
     assert other.orientation == 1
 
 
+@pytest.mark.parametrize("container", ["png", "jpg"])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_exif_is_read_in_both_orders_and_damage_is_ignored(order):
+def test_exif_is_read_in_both_orders_and_damage_is_ignored(tmp_path, order, container):
+    def read(block: bytes) -> int:
+        (tmp_path / "a").write_bytes(with_exif(container, block))
+        return read_frame(tmp_path / "a").orientation
+
     block = exif(6, order)
-    assert read_exif(block) == 6
-    assert [read_exif(exif(6, order, kind)) for kind in "BI"] == [6, 6]
-    assert read_exif(exif(6, order, "f")) == 1
-    assert all(read_exif(block[:length]) in (1, 6) for length in range(len(block)))
-    assert read_exif(block[:18]) == 1
-    assert read_exif(b"") == read_exif(b"II*\0\xff\xff\xff\xff") == 1
+    assert read(block) == 6
+    assert [read(exif(6, order, kind)) for kind in "BI"] == [6, 6]
+    assert read(exif(6, order, "f")) == 1
+    assert all(read(block[:length]) in (1, 6) for length in range(len(block)))
+    assert read(block[:18]) == 1
+    assert read(b"") == read(b"II*\0\xff\xff\xff\xff") == 1
+
+
+def with_exif(container: str, block: bytes) -> bytes:
+    if container == "png":
+        return write_png(GREY, chunks=((b"eXIf", block),))
+    return with_segment(b"Exif\0\0" + block)
+
+
+def with_segment(body: bytes) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(GREY).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(body)) + body + data[2:]
+
+
+XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>"""
+
+
+@pytest.mark.parametrize("first", [None, 1, 3])
+@pytest.mark.parametrize("container", ["png", "jpg", "tif", "jpeg.tif"])
+def test_xmp_counts_where_nothing_else_says_how_to_turn(tmp_path, container, first):
+    block = b"" if first is None else exif(first)
+    if container == "jpg":
+        data = with_segment(b"http://ns.adobe.com/xap/1.0/\0" + XMP)
+        if first is not None:
+            data = data[:2] + b"\xff\xe1" + struct.pack(">H", 8 + len(block)) + b"Exif\0\0" + block + data[2:]
+    elif container == "png":
+        text = (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)
+        data = write_png(GREY, chunks=(text, *([(b"eXIf", block)] if block else ())))
+    else:
+        tags = {700: XMP} if first is None else {700: XMP, 274: first}
+        buffer = io.BytesIO()
+        packing = "jpeg" if container == "jpeg.tif" else None
+        Image.fromarray(GREY).save(buffer, "TIFF", tiffinfo=tags, compression=packing)
+        data = buffer.getvalue()
+    (tmp_path / "a").write_bytes(data)
+    frame = read_frame(tmp_path / "a")
+    lying = np.asarray(Image.open(io.BytesIO(data))) if container in ("png", "jpg") else GREY
+    expected = turn(lying, 6 if first is None else first)
+    assert frame.shape == expected.shape
+    if container != "jpeg.tif":
+        np.testing.assert_array_equal(frame.pixels, expected)
 
 
 @pytest.mark.parametrize("chunk_first", [True, False])

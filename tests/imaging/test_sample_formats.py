@@ -30,7 +30,7 @@ from PIL import Image
 
 from sonoloop.errors import ImageError, NotAnImageError, UnsupportedImageError
 from sonoloop.imaging.grey import to_grey, to_unit
-from sonoloop.imaging.io import Study, read_frame, read_study
+from sonoloop.imaging.io import Study, read_channels, read_frame, read_study
 
 RNG = np.random.default_rng(3)
 SHAPE = (19, 23)
@@ -340,6 +340,28 @@ def test_a_transparent_colour_changes_no_pixel(tmp_path, bits, channels):
     clear = samples[0, 0].astype(">u2").tobytes()
     study = read(tmp_path, write_png(samples, chunks=((b"tRNS", clear),)), "a.png")
     assert_shows(study.frames[0].pixels, to_grey(samples))
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_mask_keeps_all_bits_of_a_png_with_alpha(tmp_path, channels, interlaced):
+    samples = levels(np.uint16, *SHAPE, channels)
+    (tmp_path / "a.png").write_bytes(write_png(samples, interlaced=interlaced))
+    (page,) = read_channels(tmp_path / "a.png")
+    np.testing.assert_array_equal(page.pixels, samples)
+
+
+@pytest.mark.parametrize("extra", [1, 2], ids=["associated", "apart"])
+@pytest.mark.parametrize("photometric", [WHITE, BLACK, RGB, PALETTE])
+def test_a_mask_keeps_the_alpha_of_a_tiff_and_an_image_drops_it(tmp_path, photometric, extra):
+    samples = levels(np.uint8, *SHAPE, 4 if photometric == RGB else 2)
+    tags = {320: tuple(range(768))} if photometric == PALETTE else {}
+    data = write_tiff(samples, photometric=photometric, extra=(extra,), tags=tags)
+    study = read(tmp_path, data)
+    (page,) = read_channels(tmp_path / "a.tif")
+    np.testing.assert_array_equal(page.pixels[..., -1], samples[..., -1])
+    assert study.frames[0].pixels.ndim == 2
+    np.testing.assert_array_equal(study.frames[0].pixels, to_grey(page.pixels))
 
 
 def saved(image: Image.Image, form: str, **options) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from sonoloop.errors import TrainingError
@@ -81,6 +82,25 @@ def half(rows: int = SHAPE[0], columns: int = SHAPE[1]) -> np.ndarray:
     mask = np.zeros(SHAPE, np.bool_)
     mask[4:rows, 4:columns] = True
     return mask
+
+
+@pytest.mark.parametrize("kind", ["assocalpha", "unassalpha"])
+@pytest.mark.parametrize("shown", [(0,), (65535,), (0, 0, 0), (65535, 0, 0)])
+@pytest.mark.parametrize("alpha", [1, 65535])
+def test_alpha_of_a_tiff_counts(tmp_path, kind, shown, alpha):
+    deep = np.stack([*(np.full(SHAPE, level) for level in shown), LESION * alpha], -1).astype(np.uint16)
+    photometric = "minisblack" if len(shown) == 1 else "rgb"
+    tifffile.imwrite(tmp_path / "mask.tif", deep, photometric=photometric, extrasamples=[kind])
+    found = read_masks([tmp_path / "mask.tif"], grey(tmp_path), "benign")
+    np.testing.assert_array_equal(found.union, LESION)
+    assert found.faults == ()
+
+
+@pytest.mark.parametrize("label", ["benign", "normal"])
+def test_a_palette_that_hides_what_it_holds_is_told(tmp_path, label):
+    palette([0, 0, 0, 0, 0, 0]).save(tmp_path / "mask.png")
+    found = read_masks([tmp_path / "mask.png"], grey(tmp_path), label)
+    assert any("palette" in fault.detail and fault.odd for fault in found.faults)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from sonoloop.errors import (
     UnsupportedImageError,
 )
 from sonoloop.imaging.grey import channels_agree, check_frame, frame_from_array
-from sonoloop.imaging.page import Page
+from sonoloop.imaging.page import Page, narrow_colour
 from sonoloop.imaging.silence import silence_decoders
 from sonoloop.regular_files import name_size, read_regular
 from sonoloop.values import Frame
@@ -150,7 +150,7 @@ def read_study(path: Path, *, max_pixels: int = MAX_PIXELS) -> Study:
 
 def _make_study(path: Path, max_pixels: int) -> Study:
     data = _read_bytes(path)
-    pages = _decode(data, path.name, max_pixels)
+    pages = narrow_colour(_decode(data, path.name, max_pixels))
     digest = hashlib.sha256(data)
     frames = []
     for number, page in enumerate(pages):
@@ -192,7 +192,7 @@ def read_values(path: Path) -> NDArray[np.uint8]:
     return values
 
 
-def read_channels(path: Path, *, max_pixels: int = MAX_PIXELS) -> list[NDArray[Any]]:
+def read_channels(path: Path, *, max_pixels: int = MAX_PIXELS) -> list[Page]:
     """Read the pages of a file with all their channels, alpha too: a mask's shape may stand there.
 
     Raises
@@ -208,7 +208,7 @@ def read_channels(path: Path, *, max_pixels: int = MAX_PIXELS) -> list[NDArray[A
     for page in pages:
         if page.note is not None:
             raise ImageTruncatedError(f"{path.name} is not whole: {page.note}; copy or export it again")
-    return [page.pixels for page in pages]
+    return pages
 
 
 def read_frame(path: Path, *, max_pixels: int = MAX_PIXELS) -> Frame:

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from sonoloop.errors import ImageTruncatedError, NotAnImageError
 from sonoloop.imaging.io import say_truncated
-from sonoloop.imaging.orientation import UPRIGHT, read_exif, turn
+from sonoloop.imaging.orientation import turn
 from sonoloop.imaging.page import Page, missing_rows
-from sonoloop.imaging.pictures import open_picture, to_array
+from sonoloop.imaging.pictures import open_picture, read_orientation, to_array
 
 _BASELINE = (0xC0, 0xC1)
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _READ_FRAMES = {*_BASELINE, 0xC2, 0xC9, 0xCA}
-_START, _END, _SCAN, _EXIF, _ADOBE = 0xD8, 0xD9, 0xDA, 0xE1, 0xEE
+_START, _END, _SCAN, _ADOBE = 0xD8, 0xD9, 0xDA, 0xEE
 # not a marker, but a byte of data, a fill byte or a restart
 _CODED = {0x00, 0xFF, *range(0xD0, 0xD8)}
 _ALONE = {0x01, *range(0xD0, 0xD9)}
@@ -28,21 +28,23 @@ _MORE = bytes(number * 73 % 255 for number in range(1, 4097))
 
 
 @dataclass(slots=True)
-class _Header:
+class Header:
+    """What the markers of a JPEG say."""
+
     frame: int = 0
     precision: int = 8
     channels: int = 0
+    rows: int = 0
     # rows that are coded together
     step: int = 8
     adobe: bool = False
-    orientation: int = UPRIGHT
     # where the picture ends; None where it breaks off
     end: int | None = None
 
 
 def decode_jpeg(data: bytes, name: str, max_pixels: int) -> list[Page]:
     """Decode a JPEG."""
-    header = _read_header(data)
+    header = read_header(data)
     if header.precision != 8 or (header.frame and header.frame not in _READ_FRAMES):
         raise NotAnImageError(
             f"{name} is a JPEG of a kind that Sonoloop does not read ({header.precision}-bit, process "
@@ -53,26 +55,26 @@ def decode_jpeg(data: bytes, name: str, max_pixels: int) -> list[Page]:
             f"{name} is a CMYK JPEG that does not say how its inks are meant; save it as RGB"
         )
     with open_picture(data, "JPEG", name, max_pixels) as image:
-        pixels = to_array(image, name)
+        pixels, orientation = to_array(image, name), read_orientation(image)
     rows = _count_rows(data, header, pixels, name, max_pixels)
     return [
         Page(
-            pixels=turn(pixels, header.orientation),
-            orientation=header.orientation,
+            pixels=turn(pixels, orientation),
+            orientation=orientation,
             note=None if rows == len(pixels) else _say_missing(header, rows, len(pixels)),
         )
     ]
 
 
-def _say_missing(header: _Header, there: int, of: int) -> str:
+def _say_missing(header: Header, there: int, of: int) -> str:
     if header.frame in _BASELINE:
         return missing_rows(there, of)
     return f"it ends early: from row {there} of {of} on it is coarser, or blank"
 
 
-def _read_header(data: bytes) -> _Header:
+def read_header(data: bytes) -> Header:
     """Walk the markers of a JPEG to its end."""
-    header, at = _Header(), 2
+    header, at = Header(), 2
     while at + 4 <= len(data) or data[at : at + 2] == b"\xff\xd9":
         if data[at] != 0xFF:
             break
@@ -94,14 +96,13 @@ def _read_header(data: bytes) -> _Header:
     return header
 
 
-def _take(header: _Header, marker: int, body: bytes) -> None:
+def _take(header: Header, marker: int, body: bytes) -> None:
     if marker in _FRAMES and len(body) >= 6:
         header.frame, header.precision, header.channels = marker, body[0], body[5]
+        (header.rows,) = struct.unpack_from(">H", body, 1)
         header.step = 8 * max([1, *(factor & 15 for factor in body[7 : 6 + 3 * body[5] : 3])])
     elif marker == _ADOBE and body.startswith(b"Adobe"):
         header.adobe = True
-    elif marker == _EXIF and body.startswith(b"Exif\0\0") and header.orientation == UPRIGHT:
-        header.orientation = read_exif(body[6:])
 
 
 def _skip_scan(data: bytes, at: int) -> int:
@@ -114,7 +115,7 @@ def _skip_scan(data: bytes, at: int) -> int:
     return len(data)
 
 
-def _count_rows(data: bytes, header: _Header, pixels: NDArray[Any], name: str, max_pixels: int) -> int:
+def _count_rows(data: bytes, header: Header, pixels: NDArray[Any], name: str, max_pixels: int) -> int:
     """Count the rows that are there, where a JPEG ends before its picture does, which Pillow passes over.
 
     What is put before the end changes a picture that is not whole, from where it stops.

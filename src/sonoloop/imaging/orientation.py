@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import struct
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -16,9 +16,8 @@ UPRIGHT = 1
 TAG = 274
 # what undoes each: the two quarter turns undo each other
 _BACK = {6: 8, 8: 6}
-# BYTE, SHORT and LONG, as EXIF writers have used them
-_TYPES = {1: "B", 3: "H", 4: "I"}
-_TIFF = {b"II*\0": "<", b"MM\0*": ">"}
+# as Pillow looks for it in the other containers
+_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 
 def turn(array: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -37,29 +36,16 @@ def turn_back(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     return turn(array, _BACK.get(orientation, orientation))
 
 
-def read_exif(block: bytes) -> int:
-    """Read the orientation of an EXIF block; what is damaged or unknown counts as upright."""
-    order = _TIFF.get(block[:4])
-    if order is None:
-        return UPRIGHT
-    try:
-        (start,) = struct.unpack_from(f"{order}I", block, 4)
-        (count,) = struct.unpack_from(f"{order}H", block, start)
-        for number in range(count):
-            at = start + 2 + 12 * number
-            tag, kind, values = struct.unpack_from(f"{order}HHI", block, at)
-            if tag == TAG:
-                known = kind in _TYPES and values == 1
-                return known_orientation(
-                    struct.unpack_from(f"{order}{_TYPES[kind]}", block, at + 8)[0] if known else None
-                )
-    except struct.error:
-        pass
-    return UPRIGHT
+def read_xmp(packet: object) -> int:
+    """Read the orientation of an XMP packet, which counts where a file's EXIF or TIFF tags have none."""
+    match = _XMP.search(packet) if isinstance(packet, bytes) else None
+    return known_orientation(int(match[1])) if match else UPRIGHT
 
 
 def known_orientation(value: object) -> int:
-    """Return an orientation if it is one; anything else counts as upright."""
+    """Return an orientation if it is one, also as a single byte; anything else counts as upright."""
+    if isinstance(value, bytes) and len(value) == 1:
+        value = value[0]
     return int(value) if isinstance(value, int) and 1 <= value <= 8 else UPRIGHT
 
 

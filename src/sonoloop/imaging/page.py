@@ -43,15 +43,17 @@ def missing_rows(there: int, of: int) -> str:
 
 def narrow_colour(pages: Sequence[Page]) -> list[Page]:
     """Bring colours of 16 bits to 8, unless 10 or 12 bits of signal would be lost with them."""
-    deep = [page.pixels for page in pages if page.pixels.ndim == 3 and page.pixels.dtype == np.uint16]
+    deep = [page.pixels for page in pages if _is_deep_colour(page.pixels)]
     if not deep or max(int(pixels[..., :3].max()) for pixels in deep) <= _HALF:
         return list(pages)
     return [
-        replace(page, pixels=(page.pixels >> 8).astype(np.uint8))
-        if page.pixels.ndim == 3 and page.pixels.dtype == np.uint16
-        else page
+        replace(page, pixels=(page.pixels >> 8).astype(np.uint8)) if _is_deep_colour(page.pixels) else page
         for page in pages
     ]
+
+
+def _is_deep_colour(pixels: NDArray[Any]) -> bool:
+    return pixels.ndim == 3 and pixels.shape[2] >= 3 and pixels.dtype == np.uint16
 
 
 def unmultiply(colour: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sonoloop.errors import ImageTooLargeError, ImageTruncatedError, NotAnImageError
 from sonoloop.imaging.io import BROKEN, check_sizes, say_packed, say_too_large, say_truncated
+from sonoloop.imaging.orientation import TAG, UPRIGHT, known_orientation
 from sonoloop.imaging.page import Page
 
 _GREY = ("L", "LA", "La")
@@ -39,6 +40,14 @@ def open_picture(data: bytes, form: str, name: str, max_pixels: int) -> Iterator
         raise ImageTruncatedError(say_truncated(name)) from error
     except BROKEN as error:
         raise ImageTruncatedError(say_truncated(name)) from error
+
+
+def read_orientation(image: Image.Image) -> int:
+    """Read which way up a loaded picture is, from its EXIF, else its XMP; damage counts as upright."""
+    try:
+        return known_orientation(image.getexif().get(TAG))
+    except BROKEN:
+        return UPRIGHT
 
 
 def to_array(image: Image.Image, name: str) -> NDArray[Any]:

@@ -14,9 +14,9 @@ from PIL import Image
 
 from sonoloop.errors import ImageTruncatedError
 from sonoloop.imaging.io import say_truncated
-from sonoloop.imaging.orientation import read_exif, turn
-from sonoloop.imaging.page import Page, missing_rows, narrow_colour
-from sonoloop.imaging.pictures import open_picture, to_array, to_values
+from sonoloop.imaging.orientation import turn
+from sonoloop.imaging.page import Page, missing_rows
+from sonoloop.imaging.pictures import open_picture, read_orientation, to_array, to_values
 
 _HEADER = struct.Struct(">IIBBBBB")
 _RGB, _GREY_ALPHA, _RGBA = 2, 4, 6
@@ -49,19 +49,18 @@ def decode_png(data: bytes, name: str, max_pixels: int) -> list[Page]:
     chunks = list(_chunks(data))
     # the first thing that is opened: it is what refuses a bomb
     with open_picture(data, "PNG", name, max_pixels) as image:
-        pixels, values = to_array(image, name), to_values(image)
+        pixels, values, orientation = to_array(image, name), to_values(image), read_orientation(image)
     header = _read_header(chunks, name)
     if header.depth == 16 and header.colour in (_RGB, _GREY_ALPHA, _RGBA):
         pixels = _read_deep(data, header)
     rows, first = _count_rows(header, chunks, name), dict(reversed(chunks))
-    orientation = read_exif(first.get(b"eXIf", b""))
     page = Page(
         pixels=turn(pixels, orientation),
         values=None if values is None else turn(values, orientation),
         orientation=orientation,
         note=_say_missing(rows, header, first.get(b"acTL", b"")),
     )
-    return narrow_colour([page])
+    return [page]
 
 
 def _say_missing(rows: int, header: _Header, animation: bytes) -> str | None:
@@ -96,7 +95,7 @@ def _read_deep(data: bytes, header: _Header) -> NDArray[np.uint16]:
         chunk = b"IHDR" + told
         data = data[:start] + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[start + len(chunk) + 4 :]
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            high, low = np.moveaxis(np.array(image)[..., :2], -1, 0)
+            high, low = np.moveaxis(np.array(image).reshape(header.height, header.width, 2, 2), -1, 0)
     else:
         high, low = (_unpack(data, rawmode) for rawmode in ("16B", "16L"))
     deep: NDArray[np.uint16] = high.astype(np.uint16) << 8 | low

@@ -22,8 +22,9 @@ from PIL import Image, UnidentifiedImageError
 from sonoloop.errors import ImageError, ImageTruncatedError, NotAnImageError, UnsupportedImageError
 from sonoloop.imaging.grey import to_grey, to_unit
 from sonoloop.imaging.io import check_count, check_sizes, say_packed, say_truncated
-from sonoloop.imaging.orientation import TAG, UPRIGHT, known_orientation, turn
-from sonoloop.imaging.page import Page, missing_rows, narrow_colour, unmultiply
+from sonoloop.imaging.jpeg import read_header
+from sonoloop.imaging.orientation import TAG, UPRIGHT, known_orientation, read_xmp, turn
+from sonoloop.imaging.page import Page, missing_rows, unmultiply
 from sonoloop.imaging.pictures import to_array, to_values
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _CHANNELS = {
     _YCBCR: 3,
 }
 # the last one is MetaMorph's
-_PHOTOMETRIC, _INK_SET, _PLANES = 262, 332, 33629
+_PHOTOMETRIC, _INK_SET, _XMP, _PLANES = 262, 332, 700, 33629
 _UNSIGNED, _SIGNED, _FLOAT, _VOID = 1, 2, 3, 4
 _NONE, _LZW, _JPEG, _DEFLATE, _PACKBITS, _LZMA, _OLD_DEFLATE = 1, 5, 7, 8, 32773, 34925, 32946
 _FAX, _OLD_JPEG = (2, 3, 4), 6
@@ -49,7 +50,7 @@ _PLAIN = {_NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA}
 _PLAIN_BITS = (1, 8, 16, 32, 64)
 _PILLOW_BITS = (1, 2, 4, 8, 12)
 _REDUCED_OR_STENCIL = 1 | 4
-_ASSOCIATED = 1
+_ASSOCIATED, _UNASSOCIATED = 1, 2
 # the predictor of whole numbers
 _DIFFERENCES = 2
 # a page this many times smaller than another, with its proportions and its picture, is its thumbnail
@@ -69,7 +70,7 @@ def decode_tiff(data: bytes, name: str, max_pixels: int) -> list[Page]:
             _check_chain(tiff, pages, data, name)
             pages = [page for page in pages if not _is_marked(page)] or pages[:1]
             check_sizes(map(_shape, pages), name, max_pixels, pixel_bytes=max(map(_pixel_bytes, pages)))
-            turned = any(known_orientation(page.tags.valueof(TAG)) != UPRIGHT for page in pages)
+            turned = any(_read_orientation(page) != UPRIGHT for page in pages)
             left_undone = turned and not _is_known_to_pillow(data)
             decoded = [_decode(page, data, buffer, name, left_undone=left_undone) for page in pages]
     except (ImageError, MemoryError):
@@ -78,7 +79,7 @@ def decode_tiff(data: bytes, name: str, max_pixels: int) -> list[Page]:
         if _lacks_codec(error):
             raise NotAnImageError(say_packed(name)) from error
         raise ImageTruncatedError(say_truncated(name)) from error
-    return narrow_colour(_narrow_grey(_without_thumbnails(decoded)))
+    return _narrow_grey(_without_thumbnails(decoded))
 
 
 def _check_chain(tiff: TiffFile, pages: Sequence[TiffPage], data: bytes, name: str) -> None:
@@ -121,6 +122,12 @@ def _pixel_bytes(page: TiffPage) -> int:
     return each * min(int(page.samplesperpixel), 4)
 
 
+def _read_orientation(page: TiffPage) -> int:
+    if TAG in page.tags:
+        return known_orientation(page.tags.valueof(TAG))
+    return read_xmp(page.tags.valueof(_XMP))
+
+
 def _is_known_to_pillow(data: bytes) -> bool:
     """Whether Pillow opens the file: an earlier Sonoloop then read it through Pillow, which turned it."""
     try:
@@ -132,7 +139,7 @@ def _is_known_to_pillow(data: bytes) -> bool:
 
 def _decode(page: TiffPage, data: bytes, buffer: io.BytesIO, name: str, *, left_undone: bool) -> Page:
     _check_layout(page, name)
-    orientation, note = known_orientation(page.tags.valueof(TAG)), None
+    orientation, note = _read_orientation(page), None
     if _is_plain(page):
         samples, note = _read_samples(page, data, buffer, name)
         pixels, values = _interpret(page, samples, name)
@@ -308,26 +315,35 @@ def _interpret(
 ) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     """Turn samples to grey levels or colour, and return the numbers that a palette or one bit stood for."""
     photometric = int(page.photometric)
-    if photometric in (_RGB, _CMYK):
-        colours = _CHANNELS[photometric]
-        colour = samples[..., :colours]
-        if samples.dtype == np.bool_:
-            colour = colour.astype(np.uint8) * np.uint8(255)
-        if photometric == _CMYK:
-            return np.asarray(Image.fromarray(colour, "CMYK").convert("RGB")), None
-        if samples.shape[2] > colours and page.extrasamples[:1] == (_ASSOCIATED,):
-            return unmultiply(colour, samples[..., colours]), None
-        return np.ascontiguousarray(colour), None
+    levels = samples.astype(np.uint8) * np.uint8(255) if samples.dtype == np.bool_ else samples
+    if photometric == _CMYK:
+        return np.asarray(Image.fromarray(levels[..., :4].copy(), "CMYK").convert("RGB")), None
+    if photometric == _RGB:
+        return _with_alpha(page, levels[..., :3], levels), None
     grey = samples if samples.ndim == 2 else np.ascontiguousarray(samples[..., 0])
     if photometric == _PALETTE:
-        return _resolve_palette(page, grey), grey.astype(np.uint8) if page.bitspersample <= 8 else None
+        colour = _resolve_palette(page, grey)
+        if samples.dtype.itemsize <= colour.dtype.itemsize:
+            colour = _with_alpha(page, colour, samples.astype(colour.dtype))
+        return colour, grey.astype(np.uint8) if page.bitspersample <= 8 else None
     if photometric == _WHITE_IS_ZERO:
         grey = ~grey if grey.dtype.kind in "bui" else -grey
-    if grey.dtype == np.bool_:
-        return grey.astype(np.uint8) * np.uint8(255), grey.astype(np.uint8)
-    if samples.ndim == 3 and page.extrasamples[:1] == (_ASSOCIATED,):
-        grey = unmultiply(grey[..., None], samples[..., 1])[..., 0]
-    return grey, None
+    values = grey.astype(np.uint8) if grey.dtype == np.bool_ else None
+    if values is not None:
+        grey = values * np.uint8(255)
+    return _with_alpha(page, grey, levels), values
+
+
+def _with_alpha(page: TiffPage, colour: NDArray[Any], samples: NDArray[Any]) -> NDArray[Any]:
+    """Add the alpha of a page to its grey levels (H, W) or colour (H, W, 3), if it has one."""
+    kind = page.extrasamples[:1]
+    if samples.ndim == 2 or kind not in ((_ASSOCIATED,), (_UNASSOCIATED,)):
+        return np.ascontiguousarray(colour)
+    alpha = samples[..., _CHANNELS[int(page.photometric)]]
+    colour = colour[..., None] if colour.ndim == 2 else colour
+    if kind == (_ASSOCIATED,) and page.photometric != _PALETTE:
+        colour = unmultiply(colour, alpha)
+    return np.dstack([colour, alpha])
 
 
 def _resolve_palette(page: TiffPage, indices: NDArray[Any]) -> NDArray[Any]:
@@ -378,6 +394,9 @@ def _decode_by_pillow(
         raise NotAnImageError(say_packed(name))
     if photometric == _YCBCR and page.compression not in (_JPEG, _NONE):
         raise NotAnImageError(say_packed(name))
+    if page.compression == _JPEG and not _are_whole(page, data):
+        # libtiff passes over it
+        raise ImageTruncatedError(say_truncated(name))
     try:
         with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
             image.seek(page.index)
@@ -390,6 +409,16 @@ def _decode_by_pillow(
             return to_array(image, name), values
     except (UnidentifiedImageError, SyntaxError) as error:
         raise NotAnImageError(say_packed(name)) from error
+
+
+def _are_whole(page: TiffPage, data: bytes) -> bool:
+    """Whether each strip or tile is a JPEG that ends, and has the rows that it is to have."""
+    _, rows = _strips(page)
+    parts = zip(rows, page.dataoffsets, page.databytecounts, strict=False)
+    headers = [(of, read_header(data[start : start + length])) for of, start, length in parts]
+    return len(headers) == len(rows) and all(
+        header.end is not None and header.rows >= of for of, header in headers
+    )
 
 
 def _lacks_codec(error: Exception) -> bool:

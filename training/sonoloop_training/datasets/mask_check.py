@@ -19,6 +19,7 @@ from scipy import ndimage
 from sonoloop.errors import ImageError
 from sonoloop.imaging.grey import to_grey
 from sonoloop.imaging.io import read_channels
+from sonoloop.imaging.page import Page, narrow_colour
 from sonoloop.values import ClassName, Frame
 
 FaultKind = Literal[
@@ -125,11 +126,14 @@ def read_masks(paths: Sequence[Path], frame: Frame, label: ClassName) -> Masks:
             faults.append(found)
             whole = False
             continue
-        mask, told = find_lesion(pages[0], lossy=path.suffix.lower() in _LOSSY)
+        mask, told = find_lesion(pages[0].pixels, lossy=path.suffix.lower() in _LOSSY)
         if _is_image(path, pages[0], frame):
             faults.append(Fault(kind="mask is the image", detail=f"{path.name} holds the image itself"))
         elif told:
             faults.append(Fault(kind="mask not binary", detail=f"{path.name} has {told}"))
+        elif _hides(pages[0]):
+            told = f"{path.name} has a palette that shows others of its numbers as it shows 0"
+            faults.append(Fault(kind="mask not binary", detail=told))
         if not mask.any():
             empty.append(path.name)
         union |= mask
@@ -210,6 +214,15 @@ def _count_levels(channels: NDArray[Any]) -> str:
     return f"{len(np.unique(packed))} colours"
 
 
+def _hides(page: Page) -> bool:
+    """Whether a palette shows numbers that are used in the colour of 0, which is the background."""
+    if page.values is None:
+        return False
+    used, first = np.unique(page.values, return_index=True)
+    colours = page.pixels.reshape(page.values.size, -1)[first]
+    return bool(used[0] == 0 and (colours[1:] == colours[0]).all(-1).any())
+
+
 def _grey_apart(levels: NDArray[Any], mask: NDArray[np.bool_]) -> str:
     """Look for grey in a JPEG that is more than what the compression leaves at the lesion's edge."""
     near = ndimage.binary_dilation(mask, _EIGHT, iterations=_BLOCK) & ~ndimage.binary_erosion(
@@ -223,12 +236,12 @@ def _grey_apart(levels: NDArray[Any], mask: NDArray[np.bool_]) -> str:
     return f"{apart:.1%} of grey away from its edges" if apart > _GREY_APART else ""
 
 
-def _check_file(path: Path, pages: Sequence[NDArray[Any]], frame: Frame) -> Fault | None:
+def _check_file(path: Path, pages: Sequence[Page], frame: Frame) -> Fault | None:
     if len(pages) > 1:
         return Fault(
             kind="mask of several pages", detail=f"{path.name} has {len(pages)} pages, and a mask is one"
         )
-    shape = pages[0].shape[:2]
+    shape = pages[0].pixels.shape[:2]
     if shape == frame.shape:
         return None
     sizes = ", its image ".join(f"{width} x {height}" for height, width in (shape, frame.shape))
@@ -236,10 +249,11 @@ def _check_file(path: Path, pages: Sequence[NDArray[Any]], frame: Frame) -> Faul
     return Fault(kind="mask of another size", detail=f"{path.name} is {sizes}{turned}")
 
 
-def _is_image(path: Path, page: NDArray[Any], frame: Frame) -> bool:
+def _is_image(path: Path, page: Page, frame: Frame) -> bool:
     if frame.path is not None and path.samefile(frame.path):
         return True
-    grey = to_grey(page)
+    # as an image is read
+    grey = to_grey(narrow_colour([page])[0].pixels)
     return grey.dtype == frame.pixels.dtype and bool(np.array_equal(grey, frame.pixels))
 
 
