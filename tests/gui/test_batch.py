@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 import threading
+import zlib
 
+import numpy as np
 import pytest
 from desk import FakePredictor, picture
 from napari.components import ViewerModel
@@ -116,8 +119,26 @@ def test_what_could_not_be_found_or_written_is_told_in_words(panel, qtbot, image
     assert "gone.png: is a link to what is not there" in said
     assert "nnn.png: its mask cannot be written" in said
     assert "again is a link to" in said
+    assert "n" * 25 not in said, "a long name is shortened"
     assert panel._result.textFormat() == Qt.TextFormat.PlainText
     assert (tmp_path / "out" / "masks" / "<b>\u202ecase_mask.png").is_file()
+
+
+def test_an_image_that_is_not_whole_is_named_with_what_is_missing(panel, qtbot, images):
+    rows = np.pad(np.tile(picture(), (10, 10)), ((0, 0), (1, 0)))[:112]
+    header = struct.pack(">IIBBBBB", 600, 400, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b""))
+    (images / "cut.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        )
+    )
+    said = run(panel, qtbot).splitlines()
+    assert said[0].startswith("10 of 11 images predicted;")
+    assert said[-2] == "1 predicted, though not whole:"
+    assert said[-1] == "cut.png: only 112 of 400 rows are there; the rest is blank"
 
 
 def test_a_folder_of_somebody_else_is_refused_in_words(panel, qtbot, tmp_path, notices, asked):

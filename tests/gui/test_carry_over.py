@@ -117,6 +117,22 @@ def test_the_same_part_of_a_larger_image_is_shown(viewer):
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], (39.5, 59.5))
 
 
+def test_an_image_of_another_size_is_seen_whole_at_first_and_each_size_keeps_its_view(viewer):
+    camera = viewer.scene.camera
+    first = open_image(viewer, "first")
+    camera.zoom, camera.center = 17, (0, 12, 25)
+    wide = open_image(viewer, "wide", np.tile(picture(), (1, 20)))
+    height, width = viewer.canvas.size
+    assert camera.zoom == pytest.approx(0.95 * min(height / 40, width / 1200))
+    np.testing.assert_allclose(camera.center[-2:], (19.5, 599.5))
+    camera.zoom = 3
+    viewer.layers.selection.active = first
+    assert camera.zoom == pytest.approx(17)
+    np.testing.assert_allclose(camera.center[-2:], (12, 25))
+    viewer.layers.selection.active = wide
+    assert camera.zoom == pytest.approx(3)
+
+
 def test_the_first_image_is_shown_as_napari_shows_it(viewer):
     plain = ViewerModel()
     plain.add_image(picture())

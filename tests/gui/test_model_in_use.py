@@ -56,7 +56,7 @@ def test_the_header_shows_the_model_in_use_as_soon_as_it_is_known(desk, store):
     desk.predict()
     use_tuned(store)
     desk.open(Image(picture(20), name="next"))
-    assert desk.panel.predicting.model_line == "Model ft-bbbbbbbb · loads at the next prediction"
+    assert desk.panel.predicting.model_line == "Model ft-bbbbbbbb"
     desk.predict()
     assert desk.panel.predicting.model_line == "Model model-bbbbbbbb · CPU"
 

@@ -21,7 +21,7 @@ from sonoloop.models.networks import build_network
 from sonoloop.project import Project
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.metrics import FrameScore
-from sonoloop.store.model_registry import list_models, mark
+from sonoloop.store.model_registry import list_models, mark, register
 from sonoloop.store.promotions import history, incumbent
 from sonoloop.store.test_sets import freeze_test_set, write_scores
 
@@ -71,7 +71,13 @@ def idle(panel, qtbot) -> None:
 
 def rows(panel) -> list[list[str]]:
     table = panel._table
-    return [[table.item(r, c).text() for c in range(table.columnCount())] for r in range(table.rowCount())]
+    columns = range(table.columnCount())
+    return [[seen(table.item(r, c).text()) for c in columns] for r in range(table.rowCount())]
+
+
+def seen(text: str) -> str:
+    """A text as it is read, without what lets its lines break."""
+    return text.replace("\N{ZERO WIDTH SPACE}", "").replace("\N{NO-BREAK SPACE}", " ")
 
 
 def choose(panel, model: str) -> None:
@@ -131,6 +137,29 @@ def test_a_damaged_model_is_not_used(with_tuned, qtbot, store, tmp_path, notices
     give_reason(with_tuned, qtbot, "a second opinion")
     assert weights.parent.name in notices[-1]
     assert incumbent(store).version == shipped_card().version
+
+
+def test_a_name_is_whole_in_a_narrow_column(panel):
+    text = panel._table.item(0, 0).text()
+    assert text.startswith("*\N{NO-BREAK SPACE}default-\N{ZERO WIDTH SPACE}")
+
+
+def test_the_card_of_a_model_that_is_not_here_names_the_panels_own_button(panel, store, qtbot):
+    register(store, version="b" * 64, model="ft-b", origin="tuned", who="bela", parent=shipped_card().version)
+    panel.news.look()
+    qtbot.waitUntil(lambda: panel._table.rowCount() == 2, timeout=10_000)
+    choose(panel, "ft-b")
+    button(panel, "Card").click()
+    idle(panel, qtbot)
+    assert "press Import in Models" in panel._facts.text()
+    assert "sonoloop models" not in panel._facts.text()
+
+
+def test_what_could_not_be_done_is_said_until_something_else_is_done(with_tuned, qtbot, tmp_path):
+    with_tuned.problem.tell("the card of x cannot be used")
+    with_tuned.export_file(tmp_path / "ft.zip")
+    idle(with_tuned, qtbot)
+    assert not with_tuned.problem.isVisibleTo(with_tuned)
 
 
 def test_export_and_import_bring_the_same_model(with_tuned, tuned, qtbot, tmp_path, store):

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from desk import picture
 from napari.layers import Image
-from qtpy.QtCore import QThreadPool
-from qtpy.QtWidgets import QApplication, QLabel, QPushButton
+from qtpy.QtCore import Qt, QThreadPool
+from qtpy.QtWidgets import QApplication, QDockWidget, QLabel, QMainWindow, QPushButton
 
+from sonoloop.errors import StoreError
 from sonoloop.gui.batch import BatchPanel
 from sonoloop.gui.models.panel import ModelsPanel
 from sonoloop.gui.train.panel import TrainPanel
-from sonoloop.gui.widgets import fit_toast
-from sonoloop.gui.workers import Projects
+from sonoloop.gui.widgets import BROKEN, Panel, show_problem
+from sonoloop.gui.words import fit_toast
+from sonoloop.gui.workers import Projects, open_project
 from sonoloop.models.library import Library
 from sonoloop.project import Project
 from sonoloop.store.corrections import CorrectionStore
@@ -208,12 +210,67 @@ def test_a_store_that_was_put_in_the_place_of_another_is_read_anew(panels, desk,
     qtbot.waitUntil(lambda: train._status.samples == 0, timeout=6_000)
 
 
+def test_what_is_said_as_the_stores_trouble_is_not_said_twice(panels, qtbot):
+    line = panels[0].problem
+    for told in (False, True):
+        line.tell(None)
+        for act in (line.tell, line.set_trouble) if told else (line.set_trouble, line.tell):
+            act("it is gone")
+        said = [each.text() for each in line.findChildren(QLabel) if each.isVisibleTo(line)]
+        assert len(said) == 1, said
+        line.set_trouble(None)
+    line.tell("another matter")
+    assert button(line, "Dismiss").isVisibleTo(line)
+
+
+def test_a_problem_is_told_in_the_panel_that_is_seen_and_not_behind_its_tab(qtbot):
+    window = QMainWindow()
+    qtbot.addWidget(window)
+    docks = [QDockWidget(window), QDockWidget(window)]
+    for dock in docks:
+        panel = Panel()
+        dock.setWidget(panel)
+        window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
+    window.tabifyDockWidget(*docks)
+    with qtbot.waitExposed(window):
+        window.show()
+    behind, seen = (dock.widget() for dock in docks)
+
+    def is_in_front() -> bool:
+        docks[1].raise_()  # each took the front when it was shown
+        return not seen.visibleRegion().isEmpty() and behind.visibleRegion().isEmpty()
+
+    qtbot.waitUntil(is_in_front)
+    show_problem(StoreError("word " * 40))
+    assert button(seen, "Dismiss").isVisibleTo(seen)
+    assert not button(behind, "Dismiss").isVisibleTo(behind)
+
+
+def test_batch_predict_is_off_while_the_store_is_broken(panels, desk, qtbot):
+    batch = panels[-1]
+    damage(file_of(desk), "gone")
+    qtbot.waitUntil(lambda: trouble(batch) is not None, timeout=6_000)
+    assert not batch._start.isEnabled()
+    assert batch._start.toolTip() == BROKEN
+
+
+@pytest.mark.parametrize("named", ["study.db", "sqlite:///study.db", "a/../b.db"])
+def test_a_store_named_by_half_a_path_is_not_made_wherever_napari_runs(tmp_path, monkeypatch, named):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="not a whole path"):
+        open_project(named)
+    assert not list(tmp_path.glob("*.db"))
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
         ("short", "short"),
-        ("it is read-only: " + "x" * 90, "it is read-only\N{HORIZONTAL ELLIPSIS}"),
-        ("x" * 200, "x" * 89 + "\N{HORIZONTAL ELLIPSIS}"),
+        ("it is read-only: " + "word " * 20, "it is read-only\N{HORIZONTAL ELLIPSIS}"),
+        (
+            "/" + "x" * 300 + " is gone: why",
+            "/" + "x" * 22 + "\N{HORIZONTAL ELLIPSIS}" + "x" * 23 + " is gone: why",
+        ),
         ("word " * 40, "word " * 17 + "word\N{HORIZONTAL ELLIPSIS}"),
         ("one\ntwo", "one two"),
     ],

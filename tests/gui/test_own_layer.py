@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from desk import SHAPE, box, picture
 from napari.layers import Image, Labels, Shapes
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel
 
 from sonoloop.imaging.grey import hash_pixels
 
@@ -99,6 +101,16 @@ def test_what_was_drawn_with_naparis_own_tools_is_offered(case, store, data, exp
     assert case.view.offers == ()
     case.accept()
     np.testing.assert_array_equal(store.newest(hash_pixels(picture())).correction.mask, expected)
+
+
+def test_a_name_that_is_written_as_a_tag_is_shown_as_it_is(desk, qtbot):
+    desk.open(Image(picture(), name="a<b>case"))
+    add(desk, Labels(np.ones((20, 30), int), name="wrong<br>size"))
+    qtbot.waitUntil(lambda: bool(desk.view.offers))
+    naming = [each for each in desk.panel.findChildren(QLabel) if "<b" in each.text() and each.isEnabled()]
+    plain = [each.text() for each in naming if each.textFormat() == Qt.TextFormat.PlainText]
+    assert any(text.startswith("a<b>") for text in plain)
+    assert any("wrong<br>size" in text for text in plain)
 
 
 def test_using_a_layer_can_be_undone(case):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from desk import box, picture
@@ -9,6 +11,7 @@ from napari.layers import Image
 from qtpy.QtWidgets import QLabel, QPushButton
 
 from sonoloop.errors import DeviceError
+from sonoloop.gui.widgets import BROKEN, show_notice
 from sonoloop.imaging.grey import hash_pixels
 from sonoloop.store.settings import change_settings
 
@@ -59,6 +62,19 @@ def test_only_what_was_looked_at_was_seen(cine, store):
     cine.accept()
     correction = store.newest(hash_pixels(stack()[2])).correction
     assert (correction.prediction_seen, correction.mask_decision) == (True, "kept")
+
+
+def test_it_is_off_while_the_store_is_broken(cine, predictor):
+    button = next(b for b in cine.panel.findChildren(QPushButton) if b.text() == "Predict all")
+    url, cine.preferences = cine.preferences, replace(cine.preferences, store="/nowhere/at/all.db")
+    cine.panel.news.follow()
+    cine.qtbot.waitUntil(lambda: cine.panel.news.trouble is not None)
+    assert not button.isEnabled()
+    assert button.toolTip() == BROKEN
+    cine.preferences = url
+    cine.panel.news.follow()
+    cine.qtbot.waitUntil(button.isEnabled)
+    assert button.toolTip() != BROKEN
 
 
 def test_what_was_drawn_or_decided_is_left_alone(cine, predictor):
@@ -131,7 +147,11 @@ def test_a_frame_that_cannot_be_predicted_does_not_end_the_run(desk, predictor, 
     go_to(desk, 0)
     predict_all(desk)
     assert len(predictor.frames) == 3
-    assert notices[-1].startswith("1 of 4 frames not predicted: every pixel of cine [2]")
+    assert notices[-1] == "1 of 4 frames not predicted\N{HORIZONTAL ELLIPSIS}"
+    desk.panel.show()
+    show_notice("1 of 4 frames not predicted: " + "word " * 40)
+    told = [label.text() for label in desk.panel.problem.findChildren(QLabel)]
+    assert any("word word" in each for each in told), "what is cut off stays in the panel"
 
 
 def test_a_model_that_does_not_load_ends_the_run_with_one_notice(make_desk, notices):

@@ -38,7 +38,7 @@ def test_a_grey_image_is_one_layer_that_can_be_found_again(tmp_path):
 
 def test_an_image_of_which_rows_are_missing_is_opened_and_told(tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(reader, "show_warning", told.append)
+    monkeypatch.setattr(reader, "show_notice", told.append)
     save(tmp_path / "a.png", picture()[:20])
     data = (tmp_path / "a.png").read_bytes()
     # it says that it is higher than what it holds

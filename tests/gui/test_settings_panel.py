@@ -56,6 +56,13 @@ def test_what_is_entered_is_kept_by_napari(panel, qtbot):
     assert (read_preferences().annotator, read_preferences().device) == ("anna", "cpu")
 
 
+def test_a_path_from_home_is_one(panel):
+    get_plugin_settings(PLUGIN).annotate.store = "~/a.db"
+    get_plugin_settings(PLUGIN).annotate.base_data = "~nobody-of-that-name/data"
+    assert read_preferences().store == str(Path.home() / "a.db")
+    assert read_preferences().base_data == "~nobody-of-that-name/data"
+
+
 def test_what_is_changed_in_naparis_preferences_is_shown(panel, qtbot):
     get_plugin_settings(PLUGIN).annotate.annotator = "bela"
     qtbot.waitUntil(lambda: line(panel, "Annotator").text() == "bela")
@@ -78,8 +85,32 @@ def test_the_base_data_is_a_folder_chosen_in_a_dialog(panel, tmp_path, monkeypat
     assert line(panel, "Base data").text() == str(tmp_path)
 
 
+@pytest.mark.parametrize("typed", ["x" * 300, "/root\0", "no such place"])
+def test_browse_begins_at_home_where_what_was_typed_is_no_path(panel, monkeypatch, typed):
+    begun = []
+    for ask, nothing in (("getSaveFileName", ("", "")), ("getExistingDirectory", "")):
+        monkeypatch.setattr(
+            QFileDialog, ask, lambda _p, _t, start, *_, nothing=nothing, **__: begun.append(start) or nothing
+        )
+    for number, title in enumerate(("Correction store", "Base data")):
+        line(panel, title).setText(typed)
+        browse(panel, number)
+    assert begun == [str(Path.home())] * 2
+
+
+def test_browse_begins_at_the_store_that_a_url_names(panel, monkeypatch, tmp_path):
+    begun = []
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda _p, _t, start, *_, **__: begun.append(start) or ("", "")
+    )
+    (tmp_path / "a.db").touch()
+    line(panel, "Correction store").setText(f"sqlite:///{tmp_path / 'a.db'}")
+    browse(panel, 0)
+    assert begun == [str(tmp_path / "a.db")]
+
+
 def test_without_the_plugin_it_says_where_it_belongs(qtbot, plugin_settings, npe2pm):
     panel = SettingsPanel(ViewerModel())
     qtbot.addWidget(panel)
-    assert "Plugins > Sonoloop" in panel.findChild(QLabel).text()
+    assert any("Plugins > Sonoloop" in label.text() for label in panel.findChildren(QLabel))
     panel.close_session()

@@ -99,6 +99,16 @@ def test_a_class_chosen_between_undo_and_redo_is_the_one_that_comes_back(case):
     holds(case, "benign", box())
 
 
+def test_redo_brings_back_the_class_that_undo_took(case):
+    case.panel.run("choose_normal")
+    case.panel.run("choose_benign")
+    case.panel.run("choose_malignant")
+    case.lesions.undo()
+    holds(case, "normal", 0 * box())
+    case.lesions.redo()
+    holds(case, "malignant", box())
+
+
 def test_undo_reaches_the_frame_that_it_changes_and_no_other(desk):
     desk.open(Image(np.stack([picture(row, seed=row) for row in (0, 10)]), name="cine"))
     desk.predict()

@@ -40,6 +40,11 @@ from sonoloop.gui.words import in_panel_words
             "there is no store /x: check Correction store in the preferences",
         ),
         ("begin a new fine-tuning, without --job", "begin a new fine-tuning"),
+        ("a-1 was judged already; to judge it again: sonoloop gate a-1 --promote", "a-1 was judged already"),
+        (
+            "cannot write into /x (read-only); choose another folder with --out",
+            "cannot write into /x (read-only); choose another folder under Write to",
+        ),
         ("nothing to say", "nothing to say"),
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -177,3 +180,35 @@ def test_a_project_is_not_closed_under_a_worker_that_uses_it():
     assert second.closed
     with pytest.raises(StoreError, match="panel was closed"):
         projects.ask("b", lambda project: project)
+
+
+_ENDS_AT_ONCE = """
+import sys, time
+from pathlib import Path
+from qtpy.QtCore import QCoreApplication, QObject, Signal
+from sonoloop.gui.workers import JobQueue, ignore
+
+class Reports(QObject):
+    told = Signal(int)
+
+def store(tell):
+    for number in range(10):
+        time.sleep(0.05)
+        tell(number)
+    Path(sys.argv[1]).write_text("stored")
+
+application, reports, queue = QCoreApplication([]), Reports(), JobQueue()
+queue.submit(lambda tell=reports.told.emit: store(tell), done=ignore, failed=ignore)
+"""
+
+
+def test_what_was_begun_is_stored_although_napari_ends(tmp_path):
+    path = tmp_path / "stored.txt"
+    ended = subprocess.run(
+        [sys.executable, "-c", _ENDS_AT_ONCE, path],
+        env=os.environ | {"QT_QPA_PLATFORM": "offscreen"},
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0
+    assert path.read_text() == "stored"

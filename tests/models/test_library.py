@@ -379,6 +379,12 @@ def test_a_list_in_an_unknown_form_is_not_exported(library, folder, tmp_path):
         assert not any(name.endswith("split.json") for name in file.namelist())
 
 
+def test_an_export_under_a_name_that_is_too_long_is_refused_in_words(library, folder, tmp_path):
+    library.add(folder)
+    with pytest.raises(BundleError, match="cannot be written"):
+        library.export(read_card(folder).version, tmp_path / f"{'n' * 300}.zip")
+
+
 def test_an_export_overwrites_nothing(library, folder, tmp_path):
     library.add(folder)
     (tmp_path / "mine.zip").write_text("mine")

@@ -40,6 +40,8 @@ def open_images(
         )
     from sonoloop.gui import open_viewer  # noqa: PLC0415 - seconds, and only this command needs it
 
+    if store is not None and "://" not in store:
+        store = str(Path(store).absolute())
     open_viewer(paths or None, predict=predict, store=store)
 
 

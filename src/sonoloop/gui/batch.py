@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 from magicgui.widgets import Container, create_widget
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, Qt, Signal
-from qtpy.QtWidgets import QFormLayout, QLabel, QProgressBar, QPushButton, QWidget
+from qtpy.QtWidgets import QApplication, QFormLayout, QProgressBar, QPushButton, QWidget
 from superqt import QElidingLabel
 
 from sonoloop.gui.launch import viewer_preferences
 from sonoloop.gui.preferences import Device, Preferences
-from sonoloop.gui.widgets import Panel, row, show_problem
+from sonoloop.gui.widgets import BROKEN, Panel, breakable, row, show_problem, text_label
+from sonoloop.gui.words import fit_toast, in_panel_words, shorten_words
 from sonoloop.gui.workers import JobQueue, Projects, ignore
 from sonoloop.plain_text import shown
 
@@ -53,12 +54,13 @@ class BatchRequest:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """How many of all images were predicted, which were not, with the reason, and what else to know."""
+    """How many of all images were predicted; which were not, or in part, and why; and what else to know."""
 
     done: int
     total: int
     failures: tuple[str, ...]
     cancelled: bool
+    notes: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
 
@@ -111,13 +113,10 @@ class BatchPanel(Panel):
         self._start = QPushButton("Predict")
         self._cancel = QPushButton("Cancel")
         self._cancel.setToolTip("Stop; what is done is kept")
-        self._bar, self._current, self._result = QProgressBar(), QElidingLabel(), QLabel()
+        self._bar, self._current = QProgressBar(), QElidingLabel()
         self._current.setElideMode(Qt.TextElideMode.ElideMiddle)
-        self._result.setWordWrap(True)
-        self._result.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        for told in (self._current, self._result):
-            # a file may be named as a tag is
-            told.setTextFormat(Qt.TextFormat.PlainText)
+        self._current.setTextFormat(Qt.TextFormat.PlainText)
+        self._result = text_label(selectable=True)
         # magicgui's own rows begin each where its label ends
         rows = QFormLayout()
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -133,8 +132,14 @@ class BatchPanel(Panel):
         self._start.clicked.connect(self.start)
         self._cancel.clicked.connect(self.cancel)
         self._jobs.busy_changed.connect(self._on_busy)
+        self.news.trouble_changed.connect(self._render_start)
         self._reports.told.connect(self._on_told)
         self.destroyed.connect(self.close_session)
+        # napari's window goes without closing what is docked in it, whose own slots are not called any more
+        self.destroyed.connect(self._cancelled.set)
+        application = QApplication.instance()
+        if application is not None:
+            application.aboutToQuit.connect(self._cancelled.set)
 
     def start(self) -> None:
         """Predict what the form says."""
@@ -143,8 +148,9 @@ class BatchPanel(Panel):
                 show_warning(f"choose a folder for {what} first")
                 return
         request = BatchRequest(**{widget.name: widget.value for widget in self.form})
-        self._cancelled = Event()
+        self._cancelled.clear()
         self._result.hide()
+        self.problem.tell(None)
         self._on_told(0, 0, "")
         body = partial(predict_folder, request, self._load, self._reports.told.emit, self._cancelled)
         self._jobs.submit(
@@ -171,10 +177,15 @@ class BatchPanel(Panel):
     def _on_busy(self, busy: bool) -> None:
         for asked in self.form:
             asked.enabled = not busy
-        self._start.setEnabled(not busy)
+        self._render_start()
         self._cancel.setEnabled(busy)
         self._bar.setVisible(busy)
         self._current.setVisible(busy)
+
+    def _render_start(self) -> None:
+        broken = self.news.trouble is not None
+        self._start.setEnabled(not broken and not self._jobs.busy)
+        self._start.setToolTip(BROKEN if broken else "")
 
     def _on_told(self, done: int, total: int, name: str) -> None:
         self._bar.setRange(0, total)
@@ -185,12 +196,14 @@ class BatchPanel(Panel):
     def _on_done(self, out: Path, result: BatchResult) -> None:
         lines = [
             f"{'Cancelled: ' if result.cancelled else ''}{result.done} of {result.total} images predicted; "
-            f"masks and predictions.csv are in {shown(str(out))}".replace("/", "/\N{ZERO WIDTH SPACE}")
+            f"masks and predictions.csv are in {shown(str(out))}"
         ]
-        if result.failures:
-            lines += [f"{len(result.failures)} could not be predicted:", *map(shown, result.failures)]
+        partly = "predicted, though not whole"
+        for named, what in ((result.failures, "could not be predicted"), (result.notes, partly)):
+            if named:
+                lines += [f"{len(named)} {what}:", *(shorten_words(shown(one)) for one in named)]
         lines += map(shown, result.notices)
-        self._result.setText("\n".join(lines))
+        self._result.setText(breakable(in_panel_words("\n".join(lines))))
         self._result.show()
 
 
@@ -216,13 +229,15 @@ def predict_folder(
     from sonoloop.batch import Batch, Failed  # noqa: PLC0415
 
     batch = Batch.plan([request.images], request.out, overlay=request.overlay)
-    total, done, failures = batch.total, 0, []
+    total, done = batch.total, 0
+    failures: list[str] = []
+    notes: list[str] = []
     predictor = load(
         request.model or project.library.find(project.begin().version),
         device=request.device,
         views=None if request.views == _OWN else int(request.views),
         threshold=request.threshold or None,
-        on_notice=show_warning,
+        on_notice=lambda text: show_warning(fit_toast(text)),
     )
     with closing(batch.run(predictor)) as outcomes:
         for outcome in outcomes:
@@ -231,11 +246,13 @@ def predict_folder(
                 failures.append(f"{name}: {str(outcome.error).removeprefix(PurePosixPath(name).name + ' ')}")
             else:
                 name, done = outcome.row.image, done + 1
+                if outcome.note is not None:
+                    notes.append(f"{name}: {outcome.note}")
             tell(done + len(failures), total, name)
             if cancelled.is_set():
                 break
     stopped = cancelled.is_set() and done + len(failures) < total
-    return BatchResult(done, total, tuple(failures), stopped, tuple(batch.notices))
+    return BatchResult(done, total, tuple(failures), stopped, tuple(notes), tuple(batch.notices))
 
 
 def _load_model(*place: Any, **options: Any) -> Predictor:  # noqa: ANN401 - as `load_model` takes them

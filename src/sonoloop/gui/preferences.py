@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -84,7 +85,12 @@ def read_preferences() -> Preferences:
         return Preferences()
     return Preferences(
         device=settings.device,
-        store=settings.store.strip() or None,
+        store=_expand(settings.store),
         annotator=settings.annotator.strip() or Preferences().annotator,
-        base_data=settings.base_data.strip() or None,
+        base_data=_expand(settings.base_data),
     )
+
+
+def _expand(place: str) -> str | None:
+    # `Path.expanduser` raises where there is no such user
+    return os.path.expanduser(place.strip()) or None  # noqa: PTH111

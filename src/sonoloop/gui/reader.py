@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from napari.utils.notifications import show_info, show_warning
+from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 
 from sonoloop.errors import ImageError, ImageTruncatedError, NotAnImageError
+from sonoloop.gui.widgets import show_notice
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.image_files import find_images, is_image_path, is_mask_path
 from sonoloop.imaging.io import Study, read_study
@@ -81,7 +82,7 @@ def layer_data(name: str, frames: Sequence[Frame], colour: NDArray[Any] | None) 
 def _read_image(path: Path) -> LayerData:
     study = read_study(path)
     for note in study.notes:
-        show_warning(note)
+        show_notice(note)
     shapes = {frame.shape for frame in study.frames}
     if len(shapes) > 1:
         raise NotAnImageError(f"the pages of {study.name} differ in size; save each as a file of its own")
@@ -113,7 +114,7 @@ def _read_folder(folder: Path) -> list[LayerData]:
         raise NotAnImageError(f"no image of {folder.name} could be read; the first: {problems[0]}")
     show_first(layers)
     if problems:
-        show_warning(f"{len(problems)} of {total} images or folders not read: {problems[0]}")
+        show_notice(f"{len(problems)} of {total} images or folders not read: {problems[0]}")
     if len(found) > FOLDER_LIMIT:
         show_info(f"Opened the first {FOLDER_LIMIT} of {len(found)} images; the others: Batch predict")
     return layers
@@ -135,7 +136,7 @@ def _read_stack(paths: list[Path]) -> LayerData:
         raise NotAnImageError("there is no image among the files; masks are not stacked")
     studies = [read_study(image.path) for image in found]
     for note in (note for study in studies for note in study.notes):
-        show_warning(note)
+        show_notice(note)
     frames = [frame for study in studies for frame in study.frames]
     shapes = {frame.shape for frame in frames}
     if len(shapes) > 1:

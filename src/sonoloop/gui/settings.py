@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -18,7 +19,7 @@ from sonoloop.gui.preferences import (
     read_preferences,
     watch_preferences,
 )
-from sonoloop.gui.widgets import Panel, row, single_shot
+from sonoloop.gui.widgets import Panel, row, single_shot, text_label
 
 if TYPE_CHECKING:
     import napari
@@ -45,11 +46,10 @@ class SettingsPanel(Panel):
         self._device = QComboBox()
         self._device.addItems(get_args(Device))
         self._annotator, self._store, self._base_data = QLineEdit(), QLineEdit(), QLineEdit()
-        self._named = QLabel()
-        self._named.setWordWrap(True)
+        self._named = text_label()
         self._unwatch: Callable[[], None] = lambda: None
         if find_settings() is None:
-            self.column.addWidget(QLabel(_UNREGISTERED))
+            self.column.addWidget(text_label(_UNREGISTERED))
             return
         self._add("device", self._device)
         self._add("annotator", self._annotator)
@@ -71,10 +71,9 @@ class SettingsPanel(Panel):
 
     def _add(self, name: str, field: QWidget, button: QPushButton | None = None) -> None:
         text = describe_field(name)
-        title, explanation = QLabel(text.title), QLabel(text.help)
+        title, explanation = QLabel(text.title), text_label(text.help)
         title.setBuddy(field)
         field.setAccessibleName(text.title)
-        explanation.setWordWrap(True)
         small = explanation.font()
         small.setPointSizeF(small.pointSizeF() * _SMALLER)
         explanation.setFont(small)
@@ -110,7 +109,7 @@ class SettingsPanel(Panel):
         self._named.setVisible(own is not None)
 
     def _choose_store(self) -> None:
-        start = self._store.text() if Path(self._store.text()).is_file() else str(Path.home())
+        start = _start_of(self._store.text(), os.path.isfile)
         # one dialog for a file that is there and for one to be made
         options = QFileDialog.Option.DontConfirmOverwrite
         chosen, _ = QFileDialog.getSaveFileName(
@@ -122,11 +121,17 @@ class SettingsPanel(Panel):
             _write("store", self._store.text())
 
     def _choose_base_data(self) -> None:
-        start = self._base_data.text() if Path(self._base_data.text()).is_dir() else str(Path.home())
+        start = _start_of(self._base_data.text(), os.path.isdir)
         chosen = QFileDialog.getExistingDirectory(self, "Choose the folder of the base data", start)
         if chosen:
             self._base_data.setText(chosen)
             _write("base_data", chosen)
+
+
+def _start_of(text: str, is_there: Callable[[str], bool]) -> str:
+    """Say where a dialog begins: at what is named, where it can be looked at."""
+    path = text.removeprefix("sqlite:///")
+    return path if is_there(path) else str(Path.home())
 
 
 def _write(name: str, value: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import textwrap
+import re
 from collections.abc import Callable, Sequence
 
 from napari.resources import get_colorized_svg, get_icon_path
@@ -36,10 +36,11 @@ from qtpy.QtWidgets import (
 from sonoloop.errors import SonoloopError, UnsupportedImageError
 from sonoloop.gui.news import StoreNews
 from sonoloop.gui.preferences import Preferences
-from sonoloop.gui.words import in_panel_words
+from sonoloop.gui.words import fit_toast, in_panel_words
 from sonoloop.gui.workers import Projects
 
 _WIDTH = 300
+_LONG = re.compile(rf"[^\s{re.escape(os.sep)}]{{24}}")
 _WARNING = "\N{WARNING SIGN}"
 BROKEN = "The store cannot be used now: the line at the top says why"
 
@@ -106,6 +107,9 @@ class Panel(QWidget):
             place = _dock_of(other)
             docked = place is not None and place is not own and place.parent() is window
             if place is not None and docked and not place.isFloating() and not place.isHidden():
+                # the tabs have no room for the plugin's name beside the panel's
+                for dock in (place, own):
+                    dock.setWindowTitle(dock.windowTitle().partition(" (")[0])
                 window.tabifyDockWidget(place, own)
                 own.raise_()
                 return
@@ -117,6 +121,16 @@ def row(*widgets: tuple[QWidget, int]) -> QHBoxLayout:
     for widget, stretch in widgets:
         layout.addWidget(widget, stretch)
     return layout
+
+
+def text_label(text: str = "", *, selectable: bool = False) -> QLabel:
+    """Make a label whose lines wrap; what it says may name a file, and a file may be named as a tag is."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    if selectable:
+        label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return label
 
 
 def single_shot(parent: QObject, milliseconds: int, action: Callable[[], object]) -> QTimer:
@@ -153,7 +167,7 @@ class ProblemLine(QFrame):
         super().__init__(parent)
         self.setFrameShape(QFrame.Shape.StyledPanel)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
-        self._trouble, self._once = QLabel(), QLabel()
+        self._trouble, self._once = text_label(selectable=True), text_label(selectable=True)
         self._again = QPushButton("Try again")
         self._again.setToolTip("Look whether the store can be used by now")
         self._dismiss = QPushButton("Dismiss")
@@ -161,27 +175,28 @@ class ProblemLine(QFrame):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 6, 8, 6)
         for label, button in ((self._trouble, self._again), (self._once, self._dismiss)):
-            label.setWordWrap(True)
-            label.setTextFormat(Qt.TextFormat.PlainText)
-            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
             layout.addWidget(label)
             layout.addWidget(button, alignment=Qt.AlignmentFlag.AlignLeft)
         self._again.clicked.connect(self._try_again)
         self._dismiss.clicked.connect(lambda: self.tell(None))
+        self._told: str | None = None
         self.set_trouble(None)
-        self.tell(None)
 
     def set_trouble(self, text: str | None) -> None:
         """Say why the store cannot be used; None when it can."""
         self._again.setEnabled(True)
         self._again.setText("Try again")
-        told = text and f"{_WARNING} The store cannot be used\n{in_panel_words(text)}"
+        text = text and in_panel_words(text)
+        told = text and f"{_WARNING} The store cannot be used\n{text}"
+        self._reason = text
         self._set(self._trouble, self._again, told)
+        self.tell(self._told)
 
     def tell(self, text: str | None) -> None:
         """Say what could not be done; None to say nothing."""
-        self._set(self._once, self._dismiss, text and f"{_WARNING} {text}")
+        self._told = None if text == self._reason else text
+        self._set(self._once, self._dismiss, self._told and f"{_WARNING} {self._told}")
 
     def _set(self, label: QLabel, button: QPushButton, text: str | None) -> None:
         label.setText(breakable(text or ""))
@@ -197,8 +212,9 @@ class ProblemLine(QFrame):
 
 
 def breakable(text: str) -> str:
-    """Let lines of a label break within paths, which have no blanks."""
-    return text.replace(os.sep, f"{os.sep}\N{ZERO WIDTH SPACE}")
+    """Let lines of a label break within paths and long names, which have no blanks."""
+    parts = _LONG.sub("\\g<0>\N{ZERO WIDTH SPACE}", text)
+    return parts.replace(os.sep, f"{os.sep}\N{ZERO WIDTH SPACE}")
 
 
 class QuestionBox(QFrame):
@@ -213,8 +229,7 @@ class QuestionBox(QFrame):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setFrameShape(QFrame.Shape.StyledPanel)
-        self._text = QLabel()
-        self._text.setWordWrap(True)
+        self._text = text_label()
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(6, 6, 6, 6)
         self._layout.addWidget(self._text)
@@ -257,8 +272,7 @@ class WhyBox(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._text = QLabel()
-        self._text.setWordWrap(True)
+        self._text = text_label()
         self._line = QLineEdit()
         self._line.setPlaceholderText("Why, for the record")
         self._line.setMaxLength(500)
@@ -338,43 +352,35 @@ def focus_canvas(widget: QWidget) -> None:
 logger = logging.getLogger(__name__)
 
 
-_TOAST = 90
-
-
-def fit_toast(text: str) -> str:
-    """Cut a text to what a notification shows whole: its first clause, where that is short enough."""
-    if len(text) <= _TOAST and "\n" not in text:
-        return text
-    clause = text.partition(": ")[0]
-    if len(clause) < len(text) and len(clause) < _TOAST:
-        return f"{clause}\N{HORIZONTAL ELLIPSIS}"
-    cut = textwrap.shorten(text, _TOAST, placeholder="\N{HORIZONTAL ELLIPSIS}")
-    return cut if len(cut) > 1 else f"{text[: _TOAST - 1]}\N{HORIZONTAL ELLIPSIS}"
+def show_notice(text: str, show: Callable[[str], object] = show_warning) -> None:
+    """Show a text as a notification; what is too long for one stays in the panels that are in sight."""
+    text = in_panel_words(text)
+    toast = fit_toast(text)
+    if toast != text:
+        for panel in _panels_in_sight():
+            panel.problem.tell(text)
+    show(toast)
 
 
 def show_problem(error: Exception) -> None:
-    """Show an error as a notification, and what is too long for one in the panels that are in sight.
+    """Show an error as a notification; see `show_notice`.
 
     An unexpected one is shown with its traceback, which is logged too.
     """
-    if isinstance(error, SonoloopError):
-        text = in_panel_words(str(error))
-        toast = fit_toast(text)
-        if toast != text:
-            for panel in _panels_in_sight():
-                panel.problem.tell(text)
     if isinstance(error, UnsupportedImageError):
-        show_warning(toast)
+        show_notice(str(error))
     elif isinstance(error, SonoloopError):
         logger.info("%s: %s", type(error).__name__, error)
-        show_error(toast)
+        show_notice(str(error), show_error)
     else:
         logger.error("unexpected error", exc_info=error)
         notification_manager.dispatch(ErrorNotification(error))
 
 
 def _panels_in_sight() -> list[Panel]:
-    return [each for each in QApplication.allWidgets() if isinstance(each, Panel) and each.isVisible()]
+    # a panel behind another tab is visible, Qt says
+    panels = (each for each in QApplication.allWidgets() if isinstance(each, Panel))
+    return [each for each in panels if each.isVisible() and not each.visibleRegion().isEmpty()]
 
 
 def device_name(device: str) -> str:

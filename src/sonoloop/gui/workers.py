@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import warnings
@@ -9,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -16,6 +18,7 @@ from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, QRunnable, QThreadPool, Signal
 
 from sonoloop.errors import StoreError
+from sonoloop.gui.words import fit_toast
 
 if TYPE_CHECKING:
     from sonoloop.project import Project
@@ -28,8 +31,12 @@ def open_project(store: str | None) -> Project:
     """Open a project whose notices are shown; called in a worker."""
     from sonoloop.project import open_project  # noqa: PLC0415 - loads the database
 
+    path = None if store is None else store.removeprefix("sqlite:///")
+    if path is not None and "://" not in path and not Path(path).is_absolute():
+        # taken from where napari happens to be started, it would be another store each time
+        raise StoreError(f"{store} is not a whole path: choose the store with Browse in Settings")
     # safe to call in a worker
-    return open_project(store, on_notice=show_warning)
+    return open_project(store, on_notice=lambda text: show_warning(fit_toast(text)))
 
 
 class Projects:
@@ -165,6 +172,14 @@ class _Worker(QRunnable):
                     self._reports.answered.emit(job, answer, None)
         finally:
             _hook.thread.works = False
+
+
+@atexit.register
+def _await_workers() -> None:
+    """Let what was begun end before Python does: a worker that is cut off loses work, and crashes."""
+    pool = QThreadPool.globalInstance()
+    if pool is not None:
+        pool.waitForDone()
 
 
 class JobQueue(QObject):

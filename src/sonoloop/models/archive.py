@@ -104,10 +104,10 @@ def pack(folder: Path, target: Path) -> Path:
     Beside the card and the weights it holds the training's history, and who trained the model without names
     (see `sonoloop.models.manifest.Manifest.without_names`), and nothing else.
     """
-    if target.exists():
-        raise BundleError(f"{target} is there already; give another file")
     model = read_card(folder).model
     try:
+        if target.exists():
+            raise BundleError(f"{target} is there already; give another file")
         with whole(target) as temporary, ZipFile(temporary, "w") as archive:
             for name in _LEAVES:
                 _write_member(archive, folder / name, f"{model}/{name}")

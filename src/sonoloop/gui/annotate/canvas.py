@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers import Image, Layer
 
-from sonoloop.gui.annotate.layers import Target, find_layer, is_source, owner_id, shorten, slider_position
+from sonoloop.gui.annotate.layers import Target, find_layer, is_source, owner_id, slider_position
+from sonoloop.gui.words import shorten
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

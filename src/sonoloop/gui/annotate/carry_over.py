@@ -28,6 +28,7 @@ _TOOL = (
     "n_edit_dimensions",
     "mode",
 )
+_FITTED = 0.95  # of the canvas, as napari fits
 _CONTRAST = ("contrast_limits", "gamma")
 
 
@@ -43,7 +44,8 @@ class CarryOver:
     """Hands a user's settings from image to image.
 
     What the user last set on a lesions layer holds on every lesions layer; contrast and gamma hold on images
-    of the same dtype; the view is kept where napari would reset it, when another image follows the last.
+    of the same dtype; the view is kept where napari would reset it, when another image follows the last, and
+    for each size of images: it is fitted at the first image of another size beside those that are open.
 
     Parameters
     ----------
@@ -56,6 +58,7 @@ class CarryOver:
         self._tool: dict[str, Any] = {}
         self._contrast: dict[tuple[str, str], Any] = {}
         self._view: View | None = None
+        self._views: dict[tuple[float, ...], View] = {}  # by the size of the image
         self._shown: Image | None = None
         self._applying = False
         layers = viewer.layers
@@ -113,7 +116,7 @@ class CarryOver:
             if str(layer.unique_id) == owner or about.get("image") == owner:
                 self._apply(layer)
                 if is_source(layer):
-                    self._shown = layer
+                    self._go_to(layer)
         self._remember_view()
 
     def _on_tool(self, event: Any) -> None:  # noqa: ANN401
@@ -162,16 +165,36 @@ class CarryOver:
         camera = self._viewer.scene.camera
         centre = (np.asarray(camera.center[-2:]) - corner) / size
         self._view = View((float(centre[0]), float(centre[1])), float(camera.zoom * size[0]))
+        self._views[_key(size)] = self._view
+
+    def _go_to(self, image: Image) -> None:
+        """Look at an image of another size as at the last one of its size; at all of the first."""
+        viewer, before, self._shown = self._viewer, self._shown, image
+        if before is None or before == image or viewer.canvas.grid.enabled or viewer.dims.ndisplay != 2:
+            return
+        size = _world_box(image)[1]
+        if _key(size) != _key(_world_box(before)[1]):
+            height, width = (_FITTED * pixels for pixels in viewer.canvas.size)
+            whole = View((0.5, 0.5), min(height, width * float(size[0] / size[1])))
+            self._look_at(image, self._views.get(_key(size), whole))
 
     def _restore_view(self, image: Image) -> None:
         """Look at the same part of another image."""
-        view = self._view
-        if view is not None:
-            corner, size = _world_box(image)
-            camera = self._viewer.scene.camera
-            centre = corner + np.asarray(view.centre) * size
-            camera.center = (0.0, float(centre[0]), float(centre[1]))
-            camera.zoom = view.height / float(size[0])
+        if self._view is not None:
+            self._look_at(image, self._view)
+
+    def _look_at(self, image: Image, view: View) -> None:
+        corner, size = _world_box(image)
+        camera = self._viewer.scene.camera
+        centre = corner + np.asarray(view.centre) * size
+        # each of the two is remembered as it is set
+        camera.center = (0.0, float(centre[0]), float(centre[1]))
+        camera.zoom = view.height / float(size[0])
+
+
+def _key(size: np.ndarray) -> tuple[float, ...]:
+    """Name a size; what differs in the last digits is the same."""
+    return tuple(float(f"{side:.5g}") for side in size)
 
 
 def _world_box(image: Image) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from sonoloop import __version__
 from sonoloop.errors import SonoloopError
 from sonoloop.gui.annotate.mask_steps import MaskSteps
 from sonoloop.gui.preferences import Identity
+from sonoloop.gui.words import shorten
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.overlay import lesion_colour
 from sonoloop.values import CLASSES, Frame, Label, Prediction
@@ -179,14 +180,6 @@ class FrameState:
     def withheld(self) -> bool:
         """Whether a prediction may not be shown yet."""
         return self.draw_first is None or (self.draw_first and self.parent is None)
-
-
-def shorten(name: str, most: int = 28) -> str:
-    """Shorten a name in its middle, so that a line with it stays one line."""
-    if len(name) <= most:
-        return name
-    half = (most - 1) // 2
-    return f"{name[:half]}…{name[-half:]}"
 
 
 def current_target(viewer: ViewerModel, before: Target | None = None) -> Target | None:

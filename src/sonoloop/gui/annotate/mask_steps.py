@@ -51,6 +51,7 @@ class MaskSteps:
         """Say which step an undo or a redo brought back: its mask and class now hold as "after"."""
         if undoing and self._done and np.array_equal(mask, self._done[-1].mask_before):
             step = self._done.pop()
+            step.label_after = label  # another may have been chosen since it was made
             self._undone.append(step)
             return Step(step.mask_after, label, step.mask_before, step.label_before)
         if not undoing and self._undone and np.array_equal(mask, self._undone[-1].mask_after):

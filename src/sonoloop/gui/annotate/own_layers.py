@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from skimage.draw import polygon2mask
 
 from sonoloop.errors import SonoloopError
-from sonoloop.gui.annotate.layers import Target, is_placed_alike, shorten
+from sonoloop.gui.annotate.layers import Target, is_placed_alike
+from sonoloop.gui.words import shorten
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

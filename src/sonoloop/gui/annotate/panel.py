@@ -18,12 +18,22 @@ from sonoloop.gui.annotate.class_table import ClassTable, FactsTable
 from sonoloop.gui.annotate.deciding import Deciding, Question, ask_which
 from sonoloop.gui.annotate.followers import Followers
 from sonoloop.gui.annotate.keys import attach, describe_keys, detach
-from sonoloop.gui.annotate.layers import Target, shorten
+from sonoloop.gui.annotate.layers import Target
 from sonoloop.gui.annotate.own_layers import Offer
 from sonoloop.gui.annotate.predicting import ModelLine, Predicting
 from sonoloop.gui.annotate.session import Session, lay_out_canvas, offer_canvas, take_up_brush
 from sonoloop.gui.preferences import Preferences, read_preferences, watch_preferences
-from sonoloop.gui.widgets import Panel, QuestionBox, focus_canvas, row, show_problem, themed_icon
+from sonoloop.gui.widgets import (
+    BROKEN,
+    Panel,
+    QuestionBox,
+    focus_canvas,
+    row,
+    show_problem,
+    text_label,
+    themed_icon,
+)
+from sonoloop.gui.words import shorten
 from sonoloop.gui.workers import Projects
 from sonoloop.values import Label
 
@@ -35,6 +45,7 @@ if TYPE_CHECKING:
 
 # layers offered at once; the others follow
 _OFFERS = 3
+_PREDICT_ALL = "Predict every frame that nobody worked on; the slider shows them"
 
 
 class AnnotatePanel(Panel):
@@ -133,10 +144,11 @@ class AnnotatePanel(Panel):
         bold = self._name.font()
         bold.setBold(True)
         self._name.setFont(bold)
-        self._status = QLabel()
+        self._name.setTextFormat(Qt.TextFormat.PlainText)
+        self._status = text_label()
+        self._status.setWordWrap(False)
         self._model = ModelLine()
-        self._hint = QLabel()
-        self._hint.setWordWrap(True)
+        self._hint = text_label()
         self._show = QPushButton("Show it")
         self._show.setToolTip("Show this image alone on the canvas, with its lesions")
         self._show.hide()
@@ -145,12 +157,10 @@ class AnnotatePanel(Panel):
         self._offer = QuestionBox()
         self._offered: tuple[Offer, ...] = ()
         self._question = QuestionBox()
-        self._advice = QLabel()
-        self._advice.setWordWrap(True)
+        self._advice = text_label()
         self._advice.setToolTip("The model learned from other images: take its answer with care")
         self._predict = QPushButton("Predict")
         self._predict_all = QPushButton("Predict all")
-        self._predict_all.setToolTip("Predict every frame that nobody worked on; the slider shows them")
         self._accept = QPushButton("Accept")
         self._help = QToolButton()
         self._help.setCheckable(True)
@@ -159,8 +169,7 @@ class AnnotatePanel(Panel):
         self._keys = QLabel(describe_keys())
         self._keys.setWordWrap(True)
         self._keys.hide()
-        self._notice = QLabel("For research use, not for diagnosis")
-        self._notice.setWordWrap(True)
+        self._notice = text_label("For research use, not for diagnosis")
         for button in (self._predict, self._predict_all, self._accept, self._help, self._show):
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
 
@@ -230,7 +239,7 @@ class AnnotatePanel(Panel):
         self._advice.setText(f"{view.advice}: the model may err" if view.advice else "")
         self._advice.setVisible(view.advice is not None)
         self._predict_all.setVisible(view.frames > 1)
-        self._predict_all.setEnabled(not self.predicting.predicts_all)
+        self._render_predict_all()
         self._classes.setEnabled(self.session.target is not None)
         self._classes.set_probabilities(view.probabilities)
         self._classes.set_value(view.label)
@@ -239,6 +248,11 @@ class AnnotatePanel(Panel):
         self._predict.setToolTip(view.why_no_predict or "Propose a mask and a class (G)")
         self._accept.setEnabled(view.why_no_accept is None)
         self._accept.setToolTip(view.why_no_accept or "Store this mask and class (Ctrl+Enter)")
+
+    def _render_predict_all(self) -> None:
+        broken = self.news.trouble is not None
+        self._predict_all.setEnabled(not broken and not self.predicting.predicts_all)
+        self._predict_all.setToolTip(BROKEN if broken else _PREDICT_ALL)
 
     def _offer_layers(self, offers: tuple[Offer, ...]) -> None:
         if offers == self._offered:
@@ -272,12 +286,12 @@ class AnnotatePanel(Panel):
     def _on_busy(self, busy: bool) -> None:
         self._model.set_busy(busy)
         self._model.set_text(self.predicting.model_line)
-        self._predict_all.setEnabled(not self.predicting.predicts_all)
+        self._render_predict_all()
 
     def _on_progress(self, number: int, total: int) -> None:
         self._model.set_progress(number, total)
         self._model.set_text(self.predicting.model_line)
-        self._predict_all.setEnabled(False)
+        self._render_predict_all()
 
     def _on_asked(self, question: Question | None) -> None:
         if question is Question.NORMAL_WITH_LESION:

@@ -21,12 +21,12 @@ from sonoloop.gui.annotate.layers import (
     find_layer,
     read_mask,
     record_prediction,
-    shorten,
     write_proposal,
     write_uncertainty,
 )
 from sonoloop.gui.annotate.session import NO_IMAGE, Session
-from sonoloop.gui.widgets import device_name, show_problem, single_shot
+from sonoloop.gui.widgets import device_name, show_notice, show_problem, single_shot
+from sonoloop.gui.words import shorten
 from sonoloop.gui.workers import JobQueue, Projects
 from sonoloop.imaging.grey import check_frame
 from sonoloop.values import Prediction
@@ -102,8 +102,8 @@ class Predicting(QObject):
         if self._jobs.busy:
             return "Loading the model…"
         if name is not None:
-            return f"Model {name} · loads at the next prediction"
-        return "The model loads at the next prediction"
+            return f"Model {name}"
+        return "No model loaded yet"
 
     def set_in_use(self, in_use: InUse) -> None:
         """Take note of which model is in use; it is loaded when it is needed."""
@@ -269,7 +269,7 @@ class Predicting(QObject):
         self._tell_busy()
         if series.problems:
             failed = len(series.problems)
-            show_warning(f"{failed} of {series.total} frames not predicted: {series.problems[0]}")
+            show_notice(f"{failed} of {series.total} frames not predicted: {series.problems[0]}")
         self._session.changed.emit()
 
     def _tell_busy(self) -> None:
@@ -363,6 +363,7 @@ class ModelLine(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._text = QElidingLabel()
+        self._text.setTextFormat(Qt.TextFormat.PlainText)
         self._cancel = QPushButton("Cancel")
         self._cancel.setToolTip("Ignore the answer that is still to come")
         self._cancel.setFocusPolicy(Qt.FocusPolicy.TabFocus)

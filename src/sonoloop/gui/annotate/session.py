@@ -38,7 +38,6 @@ from sonoloop.gui.annotate.layers import (
     look_of,
     owner_id,
     read_mask,
-    shorten,
     show_only,
     take_up_draft,
     write_mask,
@@ -47,6 +46,7 @@ from sonoloop.gui.annotate.mask_steps import Step
 from sonoloop.gui.annotate.own_layers import Offer, find_offers, mask_of
 from sonoloop.gui.preferences import Preferences, read_preferences
 from sonoloop.gui.widgets import BROKEN, single_shot
+from sonoloop.gui.words import shorten
 from sonoloop.imaging.unusual import why_unusual
 from sonoloop.values import CLASSES, ClassName, Label
 

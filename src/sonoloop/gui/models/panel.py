@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QWidge
 from sonoloop.gui.launch import viewer_preferences
 from sonoloop.gui.models.table import ModelsTable, describe_list, describe_model
 from sonoloop.gui.preferences import Preferences
-from sonoloop.gui.widgets import BROKEN, Panel, QuestionBox, WhyBox, breakable, show_problem
+from sonoloop.gui.widgets import BROKEN, Panel, QuestionBox, WhyBox, breakable, show_problem, text_label
 from sonoloop.gui.workers import JobQueue, Projects, ignore
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ class ModelsPanel(Panel):
 
     def _build(self) -> None:
         self._table = ModelsTable()
-        self._test_set = QLabel()
-        self._test_set.setWordWrap(True)
+        self._test_set = text_label()
         self._use = self._button("Use", _USE)
         self._back = self._button("Roll back", "Put the model back into use that was before")
         self._import = self._button("Import", "Bring in a model from a zip file or a card")
@@ -115,9 +114,7 @@ class ModelsPanel(Panel):
         self._delete = self._button("Delete", "Delete the chosen model's files; what was said of it stays")
         self._question = QuestionBox()
         self._why = WhyBox()
-        self._result = QLabel()
-        self._result.setWordWrap(True)
-        self._result.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self._result = text_label(selectable=True)
         self._result.hide()
         self._facts = QLabel()
         self._facts.setWordWrap(True)
@@ -175,6 +172,7 @@ class ModelsPanel(Panel):
         """Do something in the worker, and say what came of it; all panels hear of it."""
         self._question.clear()
         self._tell("")
+        self.problem.tell(None)
         if self.news.follow():
             return  # what was chosen is of another store than the preferences name by now
 
@@ -260,6 +258,8 @@ class ModelsPanel(Panel):
         dialog = QFileDialog(self, "Export a model", f"{line.row.model}.zip", "Models (*.zip)")
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
         dialog.setDefaultSuffix("zip")
+        # a file that is there is refused in words
+        dialog.setOption(QFileDialog.Option.DontConfirmOverwrite)
         dialog.fileSelected.connect(lambda path: self.export_file(Path(path)))
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()

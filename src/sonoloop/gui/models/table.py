@@ -10,6 +10,8 @@ from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
 from sonoloop.errors import SonoloopError
+from sonoloop.gui.widgets import breakable
+from sonoloop.gui.words import in_panel_words
 
 if TYPE_CHECKING:
     from sonoloop.models.library import Library
@@ -135,7 +137,9 @@ def describe_line(line: ComparedModel, models: ModelList, *, wide: bool) -> tupl
     marks = [*row.standing, *([] if row.version in models.here else ["not on this machine"])]
     origin = f"from {line.parent}" if line.parent else ""
     below = marks if wide else [", ".join(filter(None, (made, origin))), *marks]
-    name = f"* {row.model}" if line.in_use else row.model
+    # whole in a narrow column too: a name breaks at its dashes, and the star stays with it
+    name = breakable(row.model).replace("-", "-\N{ZERO WIDTH SPACE}")
+    name = f"*\N{NO-BREAK SPACE}{name}" if line.in_use else name
     partly = figures is not None and test_set is not None and figures.frames < len(test_set.members)
     alarms = None if figures is None else figures.false_alarms
     return (
@@ -211,7 +215,7 @@ def _card_facts(library: Library, version: str) -> Facts:
     try:
         card = read_card(library.find(version))
     except SonoloopError as error:
-        return (("Bundle", str(error)),)
+        return (("Bundle", in_panel_words(str(error))),)
     spec = card.spec
     network = " ".join(filter(None, (spec.architecture, spec.encoder)))
     facts = [("Model", card.model), ("Version", card.version), ("Network", f"{network}, {spec.size} px")]

@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from sonoloop.gui.widgets import WhyBox, show_problem
+from sonoloop.gui.widgets import WhyBox, show_problem, text_label
 from sonoloop.gui.workers import JobQueue
 from sonoloop.jobs.events import Gate
 
@@ -40,25 +40,23 @@ class GateBox(QFrame):
         super().__init__(parent)
         self.setFrameShape(QFrame.Shape.StyledPanel)
         self._gate: Gate | None = None
-        self._verdict = QLabel()
+        self._verdict = text_label(selectable=True)
         font = self._verdict.font()
         font.setBold(True)
         font.setPointSizeF(font.pointSizeF() * 1.25)
         self._verdict.setFont(font)
-        self._figures, self._reason, self._set = QLabel(), QLabel(), QLabel()
-        self._pictures, self._changed = _Pictures(), QLabel()
+        self._figures, self._reason, self._set, self._changed, self._state = (
+            text_label(selectable=True) for _ in range(5)
+        )
+        self._pictures = _Pictures()
         self._use = QPushButton("Use it")
         self._use.setToolTip("Bring this model into use, as the comparison says")
         self._anyway = QPushButton("Use anyway")
         self._anyway.setToolTip("Bring this model into use against the comparison; asks why, and keeps it")
         self._why = WhyBox()
-        self._state = QLabel()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 6, 6, 6)
         layout.setSpacing(6)
-        for label in (self._verdict, self._figures, self._reason, self._set, self._changed, self._state):
-            label.setWordWrap(True)
-            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         parts: tuple[QWidget, ...] = (self._verdict, self._figures, self._reason, self._set, self._pictures)
         for part in (*parts, self._changed, self._use, self._anyway, self._why, self._state):
             layout.addWidget(part)

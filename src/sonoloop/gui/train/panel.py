@@ -13,7 +13,7 @@ from napari.utils.notifications import show_info
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from sonoloop.gui.launch import viewer_preferences
@@ -28,7 +28,7 @@ from sonoloop.gui.train.progress import (
     describe_progress,
 )
 from sonoloop.gui.train.watcher import TrainWatch
-from sonoloop.gui.widgets import BROKEN, Panel, breakable, row, show_problem
+from sonoloop.gui.widgets import BROKEN, Panel, breakable, row, show_problem, text_label
 from sonoloop.gui.words import in_panel_words
 from sonoloop.gui.workers import JobQueue, Projects, ignore
 from sonoloop.jobs.events import Gate
@@ -53,8 +53,8 @@ class LearnableText(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._learnable, self._learn, self._by_annotator = QLabel(), QLabel(), QLabel()
-        self._aside = QLabel()
+        self._learnable, self._learn, self._by_annotator = text_label(), text_label(), text_label()
+        self._aside = text_label()
         font = self._learnable.font()
         font.setBold(True)
         self._learnable.setFont(font)
@@ -63,7 +63,6 @@ class LearnableText(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(8)
         for label in (self._learnable, self._learn, self._aside, self._by_annotator):
-            label.setWordWrap(True)
             layout.addWidget(label)
 
     def set_status(self, status: LearningStatus | None, *, failed: bool = False) -> None:
@@ -138,7 +137,7 @@ class Notes(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._notes: Sequence[str] = ()
-        self._earlier, self._newest = _text(), _text()
+        self._earlier, self._newest = text_label(selectable=True), text_label(selectable=True)
         # its own arrows keep the colour of another theme
         self._fold = QCollapsible(expandedIcon=QIcon(), collapsedIcon=QIcon())
         self._fold.setDuration(0)
@@ -155,8 +154,6 @@ class Notes(QWidget):
                 each.setSpacing(2)
         for part in (self._fold, self._newest):
             layout.addWidget(part)
-        for label in (self._earlier, self._newest):
-            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.hide()
 
     def set_notes(self, notes: Sequence[str]) -> None:
@@ -169,11 +166,11 @@ class Notes(QWidget):
         unfolded = self._fold.isExpanded()
         self._fold.setText(f"{_UNFOLDED if unfolded else _FOLDED} Notes ({len(self._notes)})")
         self._fold.setVisible(len(self._notes) > 1)
-        self._earlier.setText("\n".join(self._notes[:-1]))
+        self._earlier.setText(breakable("\n".join(self._notes[:-1])))
         self._earlier.setVisible(unfolded)
         # the height that it is given unfolded is too small for text that is wrapped
         self._earlier.setMaximumHeight(_ANY_HEIGHT)
-        self._newest.setText("".join(self._notes[-1:]))
+        self._newest.setText(breakable("".join(self._notes[-1:])))
 
 
 # as a training's own words abbreviate them
@@ -310,8 +307,8 @@ class TrainPanel(Panel):
         self._go_on.setToolTip("Go on from where the last fine-tuning broke off")
         self._stop = QPushButton("Stop")
         self._stop.setToolTip("End at the next batch; it can be gone on with")
-        self._few, self._locked = _text(), _text()
-        self._progress, self._error, self._left_out = _text(), _text(), _text()
+        self._few, self._locked = text_label(), text_label()
+        self._progress, self._error, self._left_out = text_label(), text_label(), text_label()
         self._notes, self._gate = Notes(), GateBox()
         for button in (self._start, self._go_on, self._without, self._stop):
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
@@ -468,7 +465,7 @@ class TrainPanel(Panel):
         self._error.setVisible(error is not None)
         self._notes.set_notes([in_panel_words(names.put_into(notice)) for notice in progress.notices])
         rows = [f"{names.of(one.frame)}: {names.put_into(one.why)}" for one in progress.left_out]
-        self._left_out.setText(describe_left_out(rows))
+        self._left_out.setText(breakable(describe_left_out(rows)))
         self._left_out.setToolTip("\n".join(rows))
         self._left_out.setVisible(bool(rows))
 
@@ -486,9 +483,3 @@ class TrainPanel(Panel):
         if self._curves is not None:
             theme = get_theme(self._viewer.theme)
             self._curves.set_colours(theme.text.as_hex(), theme.secondary.as_hex())
-
-
-def _text() -> QLabel:
-    label = QLabel()
-    label.setWordWrap(True)
-    return label
