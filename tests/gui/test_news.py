@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 from desk import picture
 from napari.layers import Image
 from qtpy.QtCore import QThreadPool
-from qtpy.QtWidgets import QApplication, QLabel, QPushButton
+from qtpy.QtWidgets import QApplication, QLabel, QPushButton, QWidget
 
+from sonoloop.errors import StoreError
 from sonoloop.gui.batch import BatchPanel
 from sonoloop.gui.models.panel import ModelsPanel
+from sonoloop.gui.news import StoreNews
+from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.train.panel import TrainPanel
 from sonoloop.gui.widgets import fit_toast
 from sonoloop.gui.workers import Projects
@@ -206,6 +211,50 @@ def test_a_store_that_was_put_in_the_place_of_another_is_read_anew(panels, desk,
     (tmp_path / "other.db").rename(file_of(desk))
     train.problem._again.click()
     qtbot.waitUntil(lambda: train._status.samples == 0, timeout=6_000)
+
+
+def test_a_panel_that_is_closed_during_a_look_troubles_no_other(qtbot, tmp_path):
+    began, goes_on, told = Event(), Event(), []
+
+    def close_meanwhile(_url):
+        began.set()
+        goes_on.wait(20)
+        raise StoreError("the panel was closed")
+
+    wish, parents = Preferences(store=str(tmp_path / "a.db")), (QWidget(), QWidget())
+    projects = Projects(lambda url: Project(CorrectionStore(url)))
+    closed, stays = (
+        StoreNews(each, lambda: wish, parent=parent)
+        for each, parent in zip((Projects(close_meanwhile), projects), parents, strict=True)
+    )
+    stays.trouble_changed.connect(lambda: told.append(stays.trouble))
+    qtbot.waitUntil(lambda: began.is_set() and stays._watch is not None)
+    with qtbot.waitSignal(stays.changed, timeout=20_000):
+        closed.close()
+        goes_on.set()
+    assert told == []
+    stays.close()
+    projects.close()
+
+
+def test_a_store_of_which_the_name_is_being_typed_is_not_begun(make_desk, qtbot, tmp_path, monkeypatch):
+    listening = []
+    monkeypatch.setattr(
+        "sonoloop.gui.annotate.panel.watch_preferences",
+        lambda changed: listening.append(changed) or (lambda: None),
+    )
+    desk = make_desk()
+    desk.open(Image(picture(), name="case"))
+    dialog = QWidget()
+    monkeypatch.setattr(QApplication, "activeWindow", lambda: dialog)
+    desk.preferences = replace(desk.preferences, store=str(tmp_path / "corr"))
+    listening[0]()
+    qtbot.wait(500)
+    assert not (tmp_path / "corr").exists()
+    desk.preferences = replace(desk.preferences, store=str(tmp_path / "corrections.db"))
+    monkeypatch.setattr(QApplication, "activeWindow", lambda: None)
+    qtbot.waitUntil((tmp_path / "corrections.db").exists, timeout=6_000)
+    desk.ready()
 
 
 @pytest.mark.parametrize(

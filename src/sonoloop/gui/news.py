@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _POLL_MS = 2_000
 _DOUBT_MS = 5_000  # a look at all of a file takes longer
-_FOLLOW_MS = 1_000  # napari does not say when a plugin's preference changes
+_FOLLOW_MS = 1_000  # a name is followed once it is typed to the end, of which nobody tells
 
 _log = logging.getLogger(__name__)
 
@@ -196,7 +196,9 @@ class StoreNews(QObject):
             return
         watch.told.disconnect(self._on_told)
         watch.users.remove(self._projects)
-        if not watch.users:
+        if watch.users:
+            watch.look()  # in the place of a look that asks what is being closed
+        else:
             _watches.pop(self.store).close()
 
     def _on_told(self, again: bool) -> None:
