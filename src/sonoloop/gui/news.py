@@ -79,7 +79,7 @@ class _Watch(QObject):
 
 def _look(projects: Projects, store: str | None, *, thorough: bool, anew: bool) -> Hashable:
     """Take the pulse of a store, in the worker."""
-    from sonoloop.store.pulse import GoneError  # noqa: PLC0415 - the store loads slowly
+    from sonoloop.store.sqlite_file import GoneError  # noqa: PLC0415 - the store loads slowly
 
     def ask(project: Project) -> Hashable:
         return project.pulse(thorough=thorough)

@@ -65,14 +65,15 @@ def prepare_file(path: Path, *, above: bool) -> bool:
             f"{path} is a link to {path.readlink()}, which is not there: connect the drive, or put the store "
             "back"
         )
-    _check_rights(path, there=there)
+    check_rights(path, there=there)
     if there:
         _check_content(path)
     _check_beside(path, there=there)
     return there
 
 
-def _check_rights(path: Path, *, there: bool) -> None:
+def check_rights(path: Path, *, there: bool = True) -> None:
+    """Refuse a store that may not be read and written, or whose folder may not."""
     effective = os.access in os.supports_effective_ids
     # SQLite keeps its journal where the file is that a link leads to
     for place in {path.parent, *((path.resolve().parent, path) if there else ())}:
@@ -93,7 +94,7 @@ def _check_content(path: Path) -> None:
             f"{path} cannot be a store ({error.strerror}): choose another file"
         ) from error
     if size == 0:
-        raise empty_file(path)
+        raise _empty_file(path)
     if len(head) < _HEADER or not head.startswith(_MAGIC):
         raise StoreUnavailableError(
             f"{path} is not a SQLite database: choose another file, it was left as it is"
@@ -134,9 +135,12 @@ def _beside(path: Path, end: str) -> Path:
     return real.with_name(real.name + end)
 
 
-def empty_file(path: Path) -> StoreUnavailableError:
-    """Say that an empty file is no store."""
-    return StoreUnavailableError(
+class GoneError(StoreUnavailableError):
+    """The file of a store is gone, or empty: nothing is to be made in its place."""
+
+
+def _empty_file(path: Path) -> GoneError:
+    return GoneError(
         f"{path} is empty (0 bytes), and an empty file is no store: a crash, a copy that failed or a store "
         "that was moved away leaves one; put the store or its backup back there, or delete the empty file "
         "to begin a new store"
@@ -186,12 +190,12 @@ def identify(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
     except OSError as error:
-        raise StoreUnavailableError(
+        raise GoneError(
             f"{path} is not there any more ({error.strerror}): it was moved, renamed or deleted while it was "
             "open, or its drive is away; put it back, or open the store where it is now"
         ) from error
     if found.st_size == 0:
-        raise empty_file(path)
+        raise _empty_file(path)
     return found.st_dev, found.st_ino
 
 
