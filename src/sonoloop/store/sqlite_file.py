@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from glob import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from sonoloop.atomic import sync_folder
+from sonoloop.atomic import name_aside, sweep_left, sync_folder
 from sonoloop.errors import StoreUnavailableError
 from sonoloop.regular_files import name_size, open_regular
 
@@ -20,8 +17,6 @@ from sonoloop.regular_files import name_size, open_regular
 _MOST = 1 << 50
 _HEADER = 100
 _MAGIC = b"SQLite format 3\0"
-# of what a killed process left while it made a store
-_STALE_SECONDS = 3600
 # what SQLite keeps beside a file while it writes, or in another journal mode
 _BESIDE = ("-journal", "-wal")
 
@@ -149,8 +144,8 @@ def _empty_file(path: Path) -> GoneError:
 
 def make_file(path: Path, fill: Callable[[Path], None]) -> None:
     """Make a store's file, whole or not at all; where another process was quicker, theirs stays."""
-    _sweep(path)
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    sweep_left(path.parent)
+    temporary = name_aside(path)
     try:
         fill(temporary)
         try:
@@ -175,14 +170,6 @@ def _place(temporary: Path, path: Path) -> None:
         with suppress(FileExistsError):
             path.open("xb").close()
             temporary.replace(path)
-
-
-def _sweep(path: Path) -> None:
-    """Remove what processes that were killed left while they made this store."""
-    for left in path.parent.glob(f".{escape(path.name[:100])}.*.tmp*"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                left.unlink()
 
 
 def identify(path: Path) -> tuple[int, int]:
