@@ -104,9 +104,8 @@ class LearningStatus:
     """What the next training would have: what is new since `model`, in use by now, and the newest snapshots.
 
     `samples` are the corrections that may train, those that the model has learned from among them; `judging`
-    the frames that a new model will be judged by, as the gate counts them; `locked`
-    the model that the project is locked to, by name; `usable` the versions that are on this machine and were
-    not deleted.
+    the frames that a new model will be judged by, as the gate counts them; `locked` the model that the
+    project is locked to, by name; `usable` the versions that are on this machine and were not deleted.
     """
 
     learnable: Learnable
