@@ -48,9 +48,9 @@ from sonoloop.store.promotions import (
 from sonoloop.store.pulse import read_pulse
 from sonoloop.store.revisions import HeadMovedError, Revision
 from sonoloop.store.snapshots import Learnable, LearnableCounter, list_snapshots
+from sonoloop.store.stored_orientation import as_known, to_frame, to_stored
 from sonoloop.store.tables import FRAMES, REVISIONS
 from sonoloop.store.test_sets import ModelComparison, compare_models
-from sonoloop.store.turned import as_known, to_frame, to_stored
 from sonoloop.values import Correction, Frame, Label, Prediction
 
 if TYPE_CHECKING:

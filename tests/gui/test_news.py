@@ -18,8 +18,8 @@ from qtpy.QtWidgets import QApplication, QLabel, QPushButton, QWidget
 from sonoloop.errors import StoreError
 from sonoloop.gui.batch import BatchPanel
 from sonoloop.gui.models.panel import ModelsPanel
-from sonoloop.gui.news import StoreNews
 from sonoloop.gui.preferences import Preferences
+from sonoloop.gui.store_watch import StoreWatch
 from sonoloop.gui.train.panel import TrainPanel
 from sonoloop.gui.widgets import fit_toast
 from sonoloop.gui.workers import Projects
@@ -224,11 +224,11 @@ def test_a_panel_that_is_closed_during_a_look_troubles_no_other(qtbot, tmp_path)
     wish, parents = Preferences(store=str(tmp_path / "a.db")), (QWidget(), QWidget())
     projects = Projects(lambda url: Project(CorrectionStore(url)))
     closed, stays = (
-        StoreNews(each, lambda: wish, parent=parent)
+        StoreWatch(each, lambda: wish, parent=parent)
         for each, parent in zip((Projects(close_meanwhile), projects), parents, strict=True)
     )
     stays.trouble_changed.connect(lambda: told.append(stays.trouble))
-    qtbot.waitUntil(lambda: began.is_set() and stays._watch is not None)
+    qtbot.waitUntil(lambda: began.is_set() and stays._shared is not None)
     with qtbot.waitSignal(stays.changed, timeout=20_000):
         closed.close()
         goes_on.set()

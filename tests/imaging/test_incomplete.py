@@ -27,9 +27,9 @@ from sonoloop.errors import (
 )
 from sonoloop.formats.mask_png import read_mask
 from sonoloop.imaging import io as images
+from sonoloop.imaging.decoder_noise import silence_decoders
 from sonoloop.imaging.io import read_frame, read_study
 from sonoloop.imaging.phantom import phantom
-from sonoloop.imaging.silence import silence_decoders
 
 GREY = phantom("benign", seed=1, shape=(96, 128)).image
 
