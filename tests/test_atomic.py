@@ -115,7 +115,9 @@ with whole(Path(sys.argv[1]) / "x_mask.png") as temporary:
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert len(list(tmp_path.iterdir())) == 1
-    of_others = [tmp_path / name for name in (".note.tmp", ".a.12.tmp", f".x.{os.getpid()}.ab12cd34.tmp")]
+    ended = next(tmp_path.iterdir()).name.split(".")[-3]
+    names = (".note.tmp", ".a.12.tmp", f".x.{os.getpid()}.ab12cd34.tmp", f".x.@0f0f0f.{ended}.ab12cd34.tmp")
+    of_others = [tmp_path / name for name in names]
     for path in of_others:
         path.write_text("mine")
     write_whole(tmp_path / "other.txt", "done")

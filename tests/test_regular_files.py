@@ -58,6 +58,7 @@ def test_a_folder_is_refused(tmp_path):
         open_regular(tmp_path, most=1)
 
 
+@posix
 def test_a_sparse_file_is_refused_before_it_is_read(tmp_path):
     with (tmp_path / "a").open("wb") as file:
         file.truncate(40 * 2**30)

@@ -7,16 +7,19 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from glob import escape
 from pathlib import Path
 
 # a longer name with what is added to it might be too long for a disk on which it is not
 _LONGEST = 100
-# as `_name_aside` and `sonoloop.models.library` name what is not finished, with the process that makes it
-_ASIDE = re.compile(r"\..+\.(\d{1,9})\.\w{8}\.(?:gone\.)?tmp")
+# as `name_aside` names what is not finished, with the machine and the process that makes it, and as an older
+# Sonoloop did, without the machine; SQLite has a journal beside it
+_ASIDE = re.compile(r"\..+?(?:\.@(\w{6}))?\.(\d{1,9})\.\w{8}\.(?:gone\.)?tmp(?:-journal)?")
 # a process that old is another one with the same number
 _LEFT_SECONDS = 86400
 _SWEPT: set[Path] = set()
@@ -32,7 +35,7 @@ def whole(path: Path, *, durable: bool = True) -> Iterator[Path]:
     if path.parent not in _SWEPT:
         _SWEPT.add(path.parent)
         sweep_left(path.parent)
-    temporary = _name_aside(path, "tmp")
+    temporary = name_aside(path)
     try:
         yield temporary
         if durable:
@@ -61,7 +64,7 @@ def write_together(files: dict[Path, str]) -> None:
 
 def remove_whole(folder: Path) -> None:
     """Remove a folder; half of it is never seen under its name."""
-    aside = _name_aside(folder, "gone.tmp")
+    aside = name_aside(folder, "gone.tmp")
     folder.rename(aside)
     shutil.rmtree(aside)
 
@@ -73,13 +76,17 @@ def sweep(path: Path) -> None:
 
 
 def sweep_left(folder: Path) -> None:
-    """Remove what processes that live no more left half written, or half removed, in a folder."""
+    """Remove what processes that live no more left half written, or half removed, in a folder.
+
+    Machines may share it, and know nothing of each other's processes.
+    """
     with suppress(OSError):
-        for path in list(folder.glob(".*.tmp")):
+        for path in list(folder.glob(".*.tmp*")):
             if named := _ASIDE.fullmatch(path.name):
+                ended = named[1] in (None, _name_machine()) and not _lives(int(named[2]))
                 # another process may sweep at the same time
                 with suppress(OSError):
-                    if not _lives(int(named[1])) or time.time() - path.lstat().st_mtime > _LEFT_SECONDS:
+                    if ended or time.time() - path.lstat().st_mtime > _LEFT_SECONDS:
                         _remove(path)
 
 
@@ -94,9 +101,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _name_aside(path: Path, ending: str) -> Path:
-    """Name a hidden place beside `path` that no other process or thread uses; `sweep` finds it."""
-    return path.with_name(f".{_shorten(path.name)}.{os.getpid()}.{secrets.token_hex(4)}.{ending}")
+def name_aside(path: Path, ending: str = "tmp") -> Path:
+    """Name a hidden place beside `path` that no other process or thread uses; `sweep_left` finds it."""
+    maker = f"@{_name_machine()}.{os.getpid()}"
+    return path.with_name(f".{_shorten(path.name)}.{maker}.{secrets.token_hex(4)}.{ending}")
+
+
+@cache
+def _name_machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 
 
 def _shorten(name: str) -> str:

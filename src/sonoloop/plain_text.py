@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 # control and format characters, halves of UTF-16 (a byte that is no text), separators of lines and paragraphs
 _ACTS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -28,6 +29,11 @@ def to_cell(text: str) -> str:
     """Return text as a CSV cell that no spreadsheet computes and no terminal obeys; `from_cell` undoes it."""
     text = shown(_AMBIGUOUS.sub(r"\\x5c", text))
     return f"'{text}" if _FORMULA.match(text) else text
+
+
+def to_cells(values: Iterable[object]) -> list[object]:
+    """Return a row of a table, its texts as `to_cell` makes them."""
+    return [to_cell(value) if isinstance(value, str) else value for value in values]
 
 
 def from_cell(cell: str) -> str:

@@ -48,9 +48,9 @@ from sonoloop.store.promotions import (
 from sonoloop.store.pulse import read_pulse
 from sonoloop.store.revisions import HeadMovedError, Revision
 from sonoloop.store.snapshots import Learnable, LearnableCounter, list_snapshots
+from sonoloop.store.stored_orientation import as_known, to_frame, to_stored
 from sonoloop.store.tables import FRAMES, REVISIONS
 from sonoloop.store.test_sets import ModelComparison, compare_models
-from sonoloop.store.turned import as_known, to_frame, to_stored
 from sonoloop.values import Correction, Frame, Label, Prediction
 
 if TYPE_CHECKING:
@@ -104,9 +104,8 @@ class LearningStatus:
     """What the next training would have: what is new since `model`, in use by now, and the newest snapshots.
 
     `samples` are the corrections that may train, those that the model has learned from among them; `judging`
-    the frames that a new model will be judged by, as the gate counts them; `locked`
-    the model that the project is locked to, by name; `usable` the versions that are on this machine and were
-    not deleted.
+    the frames that a new model will be judged by, as the gate counts them; `locked` the model that the
+    project is locked to, by name; `usable` the versions that are on this machine and were not deleted.
     """
 
     learnable: Learnable

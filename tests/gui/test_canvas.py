@@ -7,6 +7,10 @@ import pytest
 from desk import SHAPE, box, picture
 from napari.layers import Image, Labels
 
+from sonoloop.gui.annotate import followers
+from sonoloop.gui.annotate import layers as layers_module
+from sonoloop.gui.annotate.layers import owner_id
+
 
 def two(desk, **options):
     """Two images by code, the lower one current."""
@@ -310,3 +314,14 @@ def test_a_stack_that_shrinks_under_the_slider_is_followed(desk):
     assert desk.view.name == "No image", "until it was looked which frame it is"
     desk.ready()
     assert desk.view.name == "cine [2]"
+
+
+def test_each_layer_is_asked_once_whose_it_is_when_they_are_put_in_order(desk, monkeypatch):
+    for number in range(30):
+        desk.viewer.layers.append(Image(picture(seed=number), name=f"case {number}"))
+    desk.ready()
+    asked = []
+    monkeypatch.setattr(followers, "owner_id", lambda layer: asked.append(layer) or owner_id(layer))
+    monkeypatch.setattr(layers_module, "owner_id", lambda layer: asked.append(layer) or owner_id(layer))
+    followers.put_in_order(desk.viewer)
+    assert len(asked) == len(desk.viewer.layers)

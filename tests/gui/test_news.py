@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 from desk import picture
 from napari.layers import Image
 from qtpy.QtCore import Qt, QThreadPool
-from qtpy.QtWidgets import QApplication, QDockWidget, QLabel, QMainWindow, QPushButton
+from qtpy.QtWidgets import QApplication, QDockWidget, QLabel, QMainWindow, QPushButton, QWidget
 
 from sonoloop.errors import StoreError
 from sonoloop.gui.batch import BatchPanel
 from sonoloop.gui.models.panel import ModelsPanel
+from sonoloop.gui.preferences import Preferences
+from sonoloop.gui.store_watch import StoreWatch
 from sonoloop.gui.train.panel import TrainPanel
 from sonoloop.gui.widgets import BROKEN, Panel, show_problem
 from sonoloop.gui.words import fit_toast
@@ -260,6 +264,50 @@ def test_a_store_named_by_half_a_path_is_not_made_wherever_napari_runs(tmp_path,
     with pytest.raises(StoreError, match="not a whole path"):
         open_project(named)
     assert not list(tmp_path.glob("*.db"))
+
+
+def test_a_panel_that_is_closed_during_a_look_troubles_no_other(qtbot, tmp_path):
+    began, goes_on, told = Event(), Event(), []
+
+    def close_meanwhile(_url):
+        began.set()
+        goes_on.wait(20)
+        raise StoreError("the panel was closed")
+
+    wish, parents = Preferences(store=str(tmp_path / "a.db")), (QWidget(), QWidget())
+    projects = Projects(lambda url: Project(CorrectionStore(url)))
+    closed, stays = (
+        StoreWatch(each, lambda: wish, parent=parent)
+        for each, parent in zip((Projects(close_meanwhile), projects), parents, strict=True)
+    )
+    stays.trouble_changed.connect(lambda: told.append(stays.trouble))
+    qtbot.waitUntil(lambda: began.is_set() and stays._shared is not None)
+    with qtbot.waitSignal(stays.changed, timeout=20_000):
+        closed.close()
+        goes_on.set()
+    assert told == []
+    stays.close()
+    projects.close()
+
+
+def test_a_store_of_which_the_name_is_being_typed_is_not_begun(make_desk, qtbot, tmp_path, monkeypatch):
+    listening = []
+    monkeypatch.setattr(
+        "sonoloop.gui.annotate.panel.watch_preferences",
+        lambda changed: listening.append(changed) or (lambda: None),
+    )
+    desk = make_desk()
+    desk.open(Image(picture(), name="case"))
+    dialog = QWidget()
+    monkeypatch.setattr(QApplication, "activeWindow", lambda: dialog)
+    desk.preferences = replace(desk.preferences, store=str(tmp_path / "corr"))
+    listening[0]()
+    qtbot.wait(500)
+    assert not (tmp_path / "corr").exists()
+    desk.preferences = replace(desk.preferences, store=str(tmp_path / "corrections.db"))
+    monkeypatch.setattr(QApplication, "activeWindow", lambda: None)
+    qtbot.waitUntil((tmp_path / "corrections.db").exists, timeout=6_000)
+    desk.ready()
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ def test_a_link_to_where_it_lies_is_told_and_not_followed(tmp_path, target):
     assert f"{tmp_path / 'in/sub/loop'} is a link to" in notice
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no pipes or devices in folders")
 def test_what_is_no_file_or_leads_nowhere_is_named_and_not_opened(tmp_path):
     touch(tmp_path, "a.png")
     os.mkfifo(tmp_path / "pipe.png")
@@ -199,3 +200,11 @@ def test_a_format_is_one_decoder_and_one_line(tmp_path, monkeypatch):
     (tmp_path / "b.own").write_bytes(b"something else")
     with pytest.raises(NotAnImageError, match="not a PNG, JPEG, TIFF, BMP or OWN image"):
         read_frame(tmp_path / "b.own")
+
+
+def test_a_plain_file_is_not_looked_at_by_itself(tmp_path, monkeypatch):
+    touch(tmp_path, *(f"{folder}/{number}.png" for folder in "ab" for number in range(10)))
+    real, looked = Path.stat, []
+    monkeypatch.setattr(Path, "stat", lambda path, **more: looked.append(path.name) or real(path, **more))
+    assert len(find_images([tmp_path]).images) == 20
+    assert sorted(looked) == ["a", "b", tmp_path.name]

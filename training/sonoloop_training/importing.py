@@ -24,7 +24,7 @@ from sonoloop.store.near_duplicates import SketchIndex
 from sonoloop.store.references import offer_reference
 from sonoloop.store.revisions import hash_pixels
 from sonoloop.store.sqlite_file import is_there
-from sonoloop.store.turned import as_known
+from sonoloop.store.stored_orientation import as_known
 from sonoloop.values import CLASSES, Correction, Frame
 from sonoloop_training.datasets import Sample, load_busbra, load_busi
 from sonoloop_training.datasets.mask_check import explain, find_shared, hash_mask

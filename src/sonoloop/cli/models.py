@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from sonoloop.store.model_registry import ModelRow
     from sonoloop.store.test_sets import ComparedModel, Evaluation, ModelComparison
 
-# what of a card's metrics is shown, as the training called it
-_CARD_FIGURES = {"lesion_dice": "Dice", "false_alarms": "normals with a mask", "auc": "AUC"}
-
 
 def print_list(overview: ModelComparison, *, as_json: bool) -> None:
     """Print the models table."""
@@ -169,13 +166,10 @@ def _facts(
             )
         )
     if card is not None:
-        from sonoloop.models.origin import describe_origin  # noqa: PLC0415 - `--help` loads none
+        from sonoloop.models.origin import describe_origin, describe_reached  # noqa: PLC0415 - `--help` loads none
 
         facts += [(name.lower(), text) for name, text in describe_origin(card)]
-    for part, reached in () if card is None else ((part, card.figures(part)) for part in card.metrics):
-        told = [f"{title} {reached[key]}" for key, title in _CARD_FIGURES.items() if key in reached]
-        if told:
-            facts.append((f"its card, {part}", ", ".join(told)))
+        facts += [(f"its card, {part}", describe_reached(card, part)) for part in card.metrics]
     return facts
 
 
@@ -242,7 +236,7 @@ def show(*, model: Model, store: Store = None, as_json: AsJson = False) -> None:
             card = read_card(folder)
         except BundleError as error:
             folder, card = None, None
-            typer.echo(f"sonoloop: {row.model} is damaged: {error}", err=True)
+            print_error(f"{row.model} is damaged: {error}")
         except ModelError:  # not on this machine
             folder, card = None, None
         print_model(project.store, row, folder=folder, card=card, as_json=as_json)

@@ -26,7 +26,7 @@ from sonoloop.formats.mask_png import encode_mask, encode_png, read_mask
 from sonoloop.formats.written_files import WrittenFiles, write_all
 from sonoloop.imaging.image_files import MASKS, FoundImage, fold_case
 from sonoloop.imaging.overlay import draw_overlay
-from sonoloop.plain_text import from_cell, to_cell
+from sonoloop.plain_text import from_cell, to_cells
 from sonoloop.regular_files import read_regular
 from sonoloop.values import CLASSES, Frame, Prediction
 
@@ -323,7 +323,7 @@ def plan_stems(images: Sequence[FoundImage]) -> tuple[dict[FoundImage, Path], di
 def encode_rows(rows: Iterable[Iterable[object]]) -> bytes:
     """Return rows as they stand in a table."""
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([to_cell(v) if isinstance(v, str) else v for v in row] for row in rows)
+    csv.writer(text).writerows(map(to_cells, rows))
     return text.getvalue().encode()
 
 

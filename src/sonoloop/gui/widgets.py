@@ -34,8 +34,8 @@ from qtpy.QtWidgets import (
 )
 
 from sonoloop.errors import SonoloopError, UnsupportedImageError
-from sonoloop.gui.news import StoreNews
 from sonoloop.gui.preferences import Preferences
+from sonoloop.gui.store_watch import StoreWatch
 from sonoloop.gui.words import fit_toast, in_panel_words
 from sonoloop.gui.workers import Projects
 
@@ -76,9 +76,9 @@ class Panel(QWidget):
         self._stack = single_shot(self, 0, self._join_others)
         self._stacked = False
 
-    def watch_store(self, projects: Projects, preferences: Callable[[], Preferences]) -> StoreNews:
+    def watch_store(self, projects: Projects, preferences: Callable[[], Preferences]) -> StoreWatch:
         """Say above the column what is wrong with the store that the preferences name."""
-        news = StoreNews(projects, preferences, parent=self)
+        news = StoreWatch(projects, preferences, parent=self)
         news.trouble_changed.connect(lambda: self.problem.set_trouble(news.trouble))
         self.problem.tried_again.connect(news.try_again)
         return news

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -72,12 +73,19 @@ def fingerprint(pixels: NDArray[np.generic]) -> str:
 
 def distance(one: str, other: str) -> int:
     """Count the bits in which two fingerprints differ, one mirrored if need be; 0 to 256, see `NEAR`."""
-    even, odd = _HALF // 4, _HALF // 4
-    if len(one) != even + odd or len(other) != even + odd:
-        raise ValueError(f"a fingerprint has {even + odd} hex digits, got {len(one)} and {len(other)}")
-    apart = (int(one[:even], 16) ^ int(other[:even], 16)).bit_count()
-    odd_apart = (int(one[even:], 16) ^ int(other[even:], 16)).bit_count()
-    return apart + min(odd_apart, _HALF - odd_apart)
+    digits = BITS // 4
+    if len(one) != digits or len(other) != digits:
+        raise ValueError(f"a fingerprint has {digits} hex digits, got {len(one)} and {len(other)}")
+    (even, odd), (other_even, other_odd) = _read_halves(one), _read_halves(other)
+    odd_apart = (odd ^ other_odd).bit_count()
+    return (even ^ other_even).bit_count() + min(odd_apart, _HALF - odd_apart)
+
+
+# each is compared with thousands
+@lru_cache(maxsize=1 << 15)
+def _read_halves(fingerprint: str) -> tuple[int, int]:
+    digits = _HALF // 4
+    return int(fingerprint[:digits], 16), int(fingerprint[digits:], 16)
 
 
 def sketch(pixels: NDArray[np.generic]) -> Sketch:

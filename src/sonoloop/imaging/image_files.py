@@ -96,9 +96,9 @@ def find_images(paths: Iterable[Path]) -> Found:
     for path, found in inputs:
         if stat.S_ISDIR(found.st_mode):
             prefix = Path(path.resolve().name) if several else Path()
-            search.search(_Folder(path, prefix, _identify(path, found)))
+            search.search(_Folder(path, prefix, _identify(path, found), os.path.realpath(path)))
         elif not (is_mask_path(path) or is_overlay_path(path)):
-            search.take(path, Path(path.name), found)
+            search.take(path, Path(path.name), os.path.realpath(path), is_file=stat.S_ISREG(found.st_mode))
     return search.found
 
 
@@ -132,6 +132,8 @@ class _Folder:
     path: Path
     relative: Path
     identity: Identity
+    # where it lies, links followed
+    real: str
 
 
 class _Search:
@@ -139,7 +141,7 @@ class _Search:
 
     def __init__(self) -> None:
         self.found = Found()
-        self._files: set[Identity] = set()
+        self._files: set[str] = set()
         self._folders: dict[Identity, Path] = {}
         self._links: deque[_Folder] = deque()
 
@@ -158,15 +160,14 @@ class _Search:
             self.found.images[before:], key=lambda image: (natural_order(image.path), str(image.path))
         )
 
-    def take(self, path: Path, relative: Path, found: os.stat_result) -> None:
-        """Take an image file that was looked at."""
-        if not stat.S_ISREG(found.st_mode):
+    def take(self, path: Path, relative: Path, real: str, *, is_file: bool) -> None:
+        """Take an image, by where it lies with links followed, if it is a file."""
+        if not is_file:
             why = NotAnImageError(f"{path.name} is no file but a pipe, a socket or a device; leave it out")
             self.found.left_out.append(LeftOut(path, relative, why))
             return
-        identity = os.path.realpath(path)
-        if identity not in self._files:
-            self._files.add(identity)
+        if real not in self._files:
+            self._files.add(real)
             self.found.images.append(FoundImage(path, relative))
 
     def _search_real(self, top: _Folder) -> None:
@@ -194,27 +195,32 @@ class _Search:
         is_image = is_image_path(path) and not is_overlay_path(path)
         # a link that leads nowhere may have led to a folder
         counts = is_image or not path.suffix
+        is_link = entry.is_symlink()
+        real = os.path.join(folder.real, entry.name)  # noqa: PTH118 - many, and a Path of each takes long
         try:
-            is_folder = entry.is_dir()
-            counts = counts or is_folder
-            # most files are nothing to us, and on a network disk a look at each takes long
-            if not (counts or entry.is_symlink()):
+            # a look at each takes long on a network disk, and the folder has told which are plain files
+            if not is_link and entry.is_file():
+                if is_image:
+                    self.take(path, relative, real, is_file=True)
+                return []
+            counts = counts or entry.is_dir()
+            if not (counts or is_link):
                 return []
             found = path.stat()
         except OSError as error:
             if counts:
                 self.found.left_out.append(LeftOut(path, relative, _describe(path, error)))
             return []
+        real = os.path.realpath(path) if is_link else real
         if not stat.S_ISDIR(found.st_mode):
             if is_image:
-                self.take(path, relative, found)
+                self.take(path, relative, real, is_file=stat.S_ISREG(found.st_mode))
             return []
-        below = _Folder(path, relative, _identify(path, found))
-        if not entry.is_symlink():
+        below = _Folder(path, relative, _identify(path, found), real)
+        if not is_link:
             return [below]
-        target = os.path.realpath(path)
-        if Path(os.path.realpath(folder.path)).is_relative_to(target):
-            self.found.notices.append(f"{path} is a link to {target}, in which it lies; it is not followed")
+        if Path(folder.real).is_relative_to(real):
+            self.found.notices.append(f"{path} is a link to {real}, in which it lies; it is not followed")
         else:
             self._links.append(below)
         return []

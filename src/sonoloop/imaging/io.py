@@ -24,9 +24,9 @@ from sonoloop.errors import (
     NotAnImageError,
     UnsupportedImageError,
 )
+from sonoloop.imaging.decoder_noise import silence_decoders
 from sonoloop.imaging.grey import channels_agree, check_frame, frame_from_array
 from sonoloop.imaging.page import Page, narrow_colour
-from sonoloop.imaging.silence import silence_decoders
 from sonoloop.regular_files import name_size, read_regular
 from sonoloop.values import Frame
 

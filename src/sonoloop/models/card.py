@@ -156,7 +156,7 @@ class CardFigure:
     high: float | None = None
 
     def __str__(self) -> str:
-        interval = "" if self.low is None else f" [{self.low:.2f}, {self.high:.2f}]"
+        interval = "" if self.low is None else f" [{self.low:.3f}, {self.high:.3f}]"
         return f"{self.value:.3f}{interval}"
 
 

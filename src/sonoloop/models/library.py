@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -12,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sonoloop.atomic import remove_whole, sweep_left, whole
+from sonoloop.atomic import name_aside, remove_whole, sweep_left, whole
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.models.archive import copy_members, pack, unpack, verify_files
 from sonoloop.models.card import (
@@ -135,13 +134,14 @@ class Library:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            # named for `sweep_left`
-            prefix = f".import.{os.getpid()}."
-            with tempfile.TemporaryDirectory(prefix=prefix, suffix=_TEMPORARY, dir=self.folder) as scratch:
-                folder = Path(scratch) / (source.stem.strip(".") or "model")
-                folder.mkdir()
+            scratch = name_aside(self.folder / "import")
+            try:
+                folder = scratch / (source.stem.strip(".") or "model")
+                folder.mkdir(parents=True)
                 unpack(source, folder)
                 return self._add_checked(folder)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
         except OSError as error:
             raise BundleError(
                 f"{source.name} cannot be unpacked to {self.folder} ({error.strerror}); make room, or allow "

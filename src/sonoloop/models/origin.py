@@ -49,22 +49,9 @@ def describe_origin(card: Card) -> tuple[tuple[str, str], ...]:
 
 def describe_reached(card: Card, part: str) -> str:
     """Tell what it reached on a part of the data, with intervals."""
-    metrics = card.metrics.get(part)
-    metrics = metrics if isinstance(metrics, Mapping) else {}
-    told = [
-        f"{name} {text}" for key, name in _FIGURES.items() if (text := _figure(metrics.get(key))) is not None
-    ]
+    reached = card.figures(part)
+    told = [f"{name} {reached[key]}" for key, name in _FIGURES.items() if key in reached]
     return ", ".join(told) or NOT_RECORDED
-
-
-def _figure(told: Any) -> str | None:  # noqa: ANN401 - whatever a card holds
-    value = told.get("value") if isinstance(told, Mapping) else None
-    if not isinstance(value, int | float):
-        return None
-    match told.get("ci95"):
-        case [int() | float() as low, int() | float() as high]:
-            return f"{value:.3f} [{low:.3f}, {high:.3f}]"
-    return f"{value:.3f}"
 
 
 def _counts(told: Any) -> dict[str, int]:  # noqa: ANN401 - whatever a card holds

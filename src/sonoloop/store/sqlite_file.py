@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from glob import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from sonoloop.atomic import sync_folder
+from sonoloop.atomic import name_aside, sweep_left, sync_folder
 from sonoloop.errors import StoreUnavailableError
 from sonoloop.regular_files import name_size, open_regular
 
@@ -20,8 +17,6 @@ from sonoloop.regular_files import name_size, open_regular
 _MOST = 1 << 50
 _HEADER = 100
 _MAGIC = b"SQLite format 3\0"
-# of what a killed process left while it made a store
-_STALE_SECONDS = 3600
 # what SQLite keeps beside a file while it writes, or in another journal mode
 _BESIDE = ("-journal", "-wal")
 
@@ -65,14 +60,15 @@ def prepare_file(path: Path, *, above: bool) -> bool:
             f"{path} is a link to {path.readlink()}, which is not there: connect the drive, or put the store "
             "back"
         )
-    _check_rights(path, there=there)
+    check_rights(path, there=there)
     if there:
         _check_content(path)
     _check_beside(path, there=there)
     return there
 
 
-def _check_rights(path: Path, *, there: bool) -> None:
+def check_rights(path: Path, *, there: bool = True) -> None:
+    """Refuse a store that may not be read and written, or whose folder may not."""
     effective = os.access in os.supports_effective_ids
     # SQLite keeps its journal where the file is that a link leads to
     for place in {path.parent, *((path.resolve().parent, path) if there else ())}:
@@ -93,7 +89,7 @@ def _check_content(path: Path) -> None:
             f"{path} cannot be a store ({error.strerror}): choose another file"
         ) from error
     if size == 0:
-        raise empty_file(path)
+        raise _empty_file(path)
     if len(head) < _HEADER or not head.startswith(_MAGIC):
         raise StoreUnavailableError(
             f"{path} is not a SQLite database: choose another file, it was left as it is"
@@ -134,9 +130,12 @@ def _beside(path: Path, end: str) -> Path:
     return real.with_name(real.name + end)
 
 
-def empty_file(path: Path) -> StoreUnavailableError:
-    """Say that an empty file is no store."""
-    return StoreUnavailableError(
+class GoneError(StoreUnavailableError):
+    """The file of a store is gone, or empty: nothing is to be made in its place."""
+
+
+def _empty_file(path: Path) -> GoneError:
+    return GoneError(
         f"{path} is empty (0 bytes), and an empty file is no store: a crash, a copy that failed or a store "
         "that was moved away leaves one; put the store or its backup back there, or delete the empty file "
         "to begin a new store"
@@ -145,8 +144,8 @@ def empty_file(path: Path) -> StoreUnavailableError:
 
 def make_file(path: Path, fill: Callable[[Path], None]) -> None:
     """Make a store's file, whole or not at all; where another process was quicker, theirs stays."""
-    _sweep(path)
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    sweep_left(path.parent)
+    temporary = name_aside(path)
     try:
         fill(temporary)
         try:
@@ -173,25 +172,17 @@ def _place(temporary: Path, path: Path) -> None:
             temporary.replace(path)
 
 
-def _sweep(path: Path) -> None:
-    """Remove what processes that were killed left while they made this store."""
-    for left in path.parent.glob(f".{escape(path.name[:100])}.*.tmp*"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                left.unlink()
-
-
 def identify(path: Path) -> tuple[int, int]:
     """Tell one file from another; a store's file that is gone, or empty, is refused."""
     try:
         found = path.stat()
     except OSError as error:
-        raise StoreUnavailableError(
+        raise GoneError(
             f"{path} is not there any more ({error.strerror}): it was moved, renamed or deleted while it was "
             "open, or its drive is away; put it back, or open the store where it is now"
         ) from error
     if found.st_size == 0:
-        raise empty_file(path)
+        raise _empty_file(path)
     return found.st_dev, found.st_ino
 
 

@@ -18,7 +18,7 @@ from sonoloop.leakage import Leak
 from sonoloop.models.card import Head
 from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
 from sonoloop.models.predictor import Predictor
-from sonoloop.plain_text import to_cell
+from sonoloop.plain_text import to_cells
 from sonoloop.regular_files import read_regular
 from sonoloop.store.metrics import RESAMPLES
 from sonoloop.values import CLASSES
@@ -254,11 +254,9 @@ def cases_table(models: Sequence[Scored]) -> str:
     """Return the scores as CSV, a row an image and model; what does not exist is empty."""
     text = io.StringIO()
     rows = [_row(model, score, leaked) for model, scores, leaked in models for score in scores]
-    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(
-        {name: to_cell(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows
-    )
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(rows[0])
+    table.writerows(to_cells(row.values()) for row in rows)
     return text.getvalue()
 
 

@@ -88,17 +88,24 @@ class Followers:
 
 def put_in_order(viewer: ViewerModel) -> None:
     """Bring every image's layers directly above it, in the order they have."""
-    layers = viewer.layers
-    images = {str(layer.unique_id) for layer in layers if is_source(layer)}
+    layers = list(viewer.layers)
+    # asked once of each layer: a folder opens as 200, and this follows each move of a slider
+    owners = [owner_id(layer) for layer in layers]
+    groups = {owner: [layer] for owner, layer in zip(owners, layers, strict=True) if is_source(layer)}
+    for owner, layer in zip(owners, layers, strict=True):
+        if not is_source(layer) and owner in groups:
+            groups[owner].append(layer)
     wanted: list[Layer] = []
-    for layer in layers:
+    for owner, layer in zip(owners, layers, strict=True):
         if is_source(layer):
-            wanted += [layer, *owned_layers(viewer, layer)]
-        elif owner_id(layer) not in images:
+            wanted += groups[owner]
+        elif owner not in groups:
             wanted.append(layer)
+    if all(one is other for one, other in zip(wanted, layers, strict=True)):
+        return
     for place, layer in enumerate(wanted):
-        if (now := layers.index(layer)) != place:
-            layers.move(now, place)
+        if (now := viewer.layers.index(layer)) != place:
+            viewer.layers.move(now, place)
 
 
 def _take(layer: Layer, image: Image, what: str) -> None:

@@ -86,7 +86,7 @@ class AnnotatePanel(Panel):
         self._lay_out()
         self._connect()
         attach(viewer, self)
-        self._unwatch = watch_preferences(self.deciding.look_up_again)
+        self._unwatch = watch_preferences(self._on_preferences)
         self._on_theme()
         self._render()
 
@@ -193,6 +193,7 @@ class AnnotatePanel(Panel):
 
     def _connect(self) -> None:
         self.session.changed.connect(self._render)
+        self.news.moved.connect(self.deciding.look_up_again)
         self.news.opened.connect(self.deciding.look_again)
         self.news.changed.connect(self.deciding.refresh_model)
         self.news.trouble_changed.connect(lambda: self.session.set_trouble(self.news.trouble))
@@ -282,6 +283,11 @@ class AnnotatePanel(Panel):
     def _leave_layers(self) -> None:
         self.session.leave_layers()
         focus_canvas(self)
+
+    def _on_preferences(self) -> None:
+        # every beginning of a store's name that is being typed would become a store: `news` waits for its end
+        if self.session.preferences().store == self.news.store:
+            self.deciding.look_up_again()
 
     def _on_busy(self, busy: bool) -> None:
         self._model.set_busy(busy)

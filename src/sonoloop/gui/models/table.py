@@ -180,14 +180,6 @@ def _day(moment: datetime) -> str:
 
 Facts = tuple[tuple[str, str], ...]
 
-# on whatever it was tested on where it was made
-_OWN = (
-    ("lesion_dice", "Dice"),
-    ("missed", "lesions missed"),
-    ("false_alarms", "normals with a mask"),
-    ("auc", "AUC"),
-)
-
 
 def describe_list(overview: ModelComparison) -> str:
     """Say on what the models were tested."""
@@ -203,7 +195,6 @@ def describe_model(project: Project, version: str) -> Facts:
     """Tell what is known of a model, name by name; asked in a worker."""
     return (
         *_card_facts(project.library, version),
-        *_origin_facts(project.library, version),
         *_test_facts(project.store, version),
         *_store_facts(project.store, version),
     )
@@ -211,6 +202,7 @@ def describe_model(project: Project, version: str) -> Facts:
 
 def _card_facts(library: Library, version: str) -> Facts:
     from sonoloop.models.card import read_card  # noqa: PLC0415
+    from sonoloop.models.origin import describe_origin, describe_reached  # noqa: PLC0415
 
     try:
         card = read_card(library.find(version))
@@ -222,9 +214,11 @@ def _card_facts(library: Library, version: str) -> Facts:
     datasets = card.snapshot.get("datasets")
     if isinstance(datasets, list):
         facts.append(("Learned from", ", ".join(map(str, datasets))))
-    reached = card.figures("test")
-    facts += [(f"Own test: {name}", str(reached[key])) for key, name in _OWN if key in reached]
-    return tuple(facts)
+    reached = [
+        ("On its own test images", describe_reached(card, "test")),
+        ("On validation images", describe_reached(card, "validation")),
+    ]
+    return (*facts, *describe_origin(card), *reached)
 
 
 def _store_facts(store: CorrectionStore, version: str) -> Facts:
@@ -244,17 +238,6 @@ def _store_facts(store: CorrectionStore, version: str) -> Facts:
     facts += [("Put into use", f"{_when(m.created)} by {m.who} ({m.kind}): {m.why}") for m in moves]
     facts += [(m.mark.capitalize(), f"{_when(m.created)} by {m.who}: {m.why}") for m in row.marks]
     return tuple(facts)
-
-
-def _origin_facts(library: Library, version: str) -> Facts:
-    from sonoloop.models.card import read_card  # noqa: PLC0415
-    from sonoloop.models.origin import describe_origin, describe_reached  # noqa: PLC0415
-
-    try:
-        card = read_card(library.find(version))
-    except SonoloopError:
-        return ()  # said already
-    return (*describe_origin(card), ("On validation images", describe_reached(card, "validation")))
 
 
 def _test_facts(store: CorrectionStore, version: str) -> Facts:

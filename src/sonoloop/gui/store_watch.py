@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 _POLL_MS = 2_000
 _DOUBT_MS = 5_000  # a look at all of a file takes longer
-_FOLLOW_MS = 1_000  # napari does not say when a plugin's preference changes
+_FOLLOW_MS = 1_000  # a name is followed once it is typed to the end, of which nobody tells
 
 _log = logging.getLogger(__name__)
 
 
-class _Watch(QObject):
+class _SharedLook(QObject):
     """Looks at one store for all panels on it, in a worker."""
 
     told = Signal(bool)  # whether it can be used for the first time, or again
@@ -79,7 +79,7 @@ class _Watch(QObject):
 
 def _look(projects: Projects, store: str | None, *, thorough: bool, anew: bool) -> Hashable:
     """Take the pulse of a store, in the worker."""
-    from sonoloop.store.pulse import GoneError  # noqa: PLC0415 - the store loads slowly
+    from sonoloop.store.sqlite_file import GoneError  # noqa: PLC0415 - the store loads slowly
 
     def ask(project: Project) -> Hashable:
         return project.pulse(thorough=thorough)
@@ -95,10 +95,10 @@ def _look(projects: Projects, store: str | None, *, thorough: bool, anew: bool) 
         return projects.ask(store, ask)
 
 
-_watches: dict[str | None, _Watch] = {}
+_looks: dict[str | None, _SharedLook] = {}
 
 
-class StoreNews(QObject):
+class StoreWatch(QObject):
     """Tells one panel of the store that its preferences name.
 
     All panels on a store share one look at it, so that what is done in one of them, or by another program,
@@ -128,7 +128,7 @@ class StoreNews(QObject):
         self._panel = parent
         self.store = preferences().store
         self.trouble: str | None = None
-        self._watch: _Watch | None = None
+        self._shared: _SharedLook | None = None
         self.timer = QTimer(self)
         self.timer.setInterval(_FOLLOW_MS)
         self.timer.timeout.connect(self._follow)
@@ -141,18 +141,18 @@ class StoreNews(QObject):
 
     def look(self) -> None:
         """Look at the store now: something was done, or may work again."""
-        if self._watch is not None:
-            self._watch.look()
+        if self._shared is not None:
+            self._shared.look()
 
     def try_again(self) -> None:
         """Look now, and open what lies there by now."""
-        if self._watch is not None:
-            self._watch.look(anew=True)
+        if self._shared is not None:
+            self._shared.look(anew=True)
 
     def doubt(self) -> None:
         """Look at all of the store now: something failed that should not have."""
-        if self._watch is not None:
-            self._watch.look(doubts=True)
+        if self._shared is not None:
+            self._shared.look(doubts=True)
 
     def follow(self) -> bool:
         """Go over to the store that the preferences name by now; tell whether it is another one."""
@@ -179,31 +179,33 @@ class StoreNews(QObject):
 
     def _join(self) -> None:
         self.store = self._preferences().store
-        if self.store not in _watches:
-            _watches[self.store] = _Watch(self.store)
-        watch = self._watch = _watches[self.store]
-        watch.users.append(self._projects)
-        watch.told.connect(self._on_told)
-        if watch.trouble is None and watch.pulse is not None:
+        if self.store not in _looks:
+            _looks[self.store] = _SharedLook(self.store)
+        shared = self._shared = _looks[self.store]
+        shared.users.append(self._projects)
+        shared.told.connect(self._on_told)
+        if shared.trouble is None and shared.pulse is not None:
             self._on_told(True)
         else:
-            self._set_trouble(watch.trouble)
-            watch.look()
+            self._set_trouble(shared.trouble)
+            shared.look()
 
     def _leave(self) -> None:
-        watch, self._watch = self._watch, None
-        if watch is None:
+        shared, self._shared = self._shared, None
+        if shared is None:
             return
-        watch.told.disconnect(self._on_told)
-        watch.users.remove(self._projects)
-        if not watch.users:
-            _watches.pop(self.store).close()
+        shared.told.disconnect(self._on_told)
+        shared.users.remove(self._projects)
+        if shared.users:
+            shared.look()  # in the place of a look that asks what is being closed
+        else:
+            _looks.pop(self.store).close()
 
     def _on_told(self, again: bool) -> None:
-        if self._watch is None:
+        if self._shared is None:
             return
-        if self._watch.trouble is not None:
-            self._set_trouble(self._watch.trouble)
+        if self._shared.trouble is not None:
+            self._set_trouble(self._shared.trouble)
             return
         if self.trouble is not None:
             # what lies there may be another one, as after a backup was restored
