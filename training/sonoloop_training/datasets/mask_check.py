@@ -172,7 +172,7 @@ def find_lesion(array: NDArray[Any], *, lossy: bool = False) -> tuple[NDArray[np
     """
     if array.ndim == 2 and array.dtype.kind in "bu" and not lossy:
         # most masks, so that it has to be quick
-        mask = array > 0
+        mask: NDArray[np.bool_] = array > 0
         return mask, "" if (array[mask] == array.max()).all() else _count_levels(array[..., None])
     channels = array[..., None] if array.ndim == 2 else array
     colour, alpha = channels, None
