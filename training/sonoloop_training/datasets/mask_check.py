@@ -172,17 +172,17 @@ def find_lesion(array: NDArray[Any], *, lossy: bool = False) -> tuple[NDArray[np
     """
     if array.ndim == 2 and array.dtype.kind in "bu" and not lossy:
         # most masks, so that it has to be quick
-        mask: NDArray[np.bool_] = array > 0
-        return mask, "" if (array[mask] == array.max()).all() else _count_levels(array[..., None])
+        lesion = np.greater(array, 0)
+        return lesion, "" if (array[lesion] == array.max()).all() else _count_levels(array[..., None])
     channels = array[..., None] if array.ndim == 2 else array
     colour, alpha = channels, None
     if channels.shape[2] in (2, 4):
         colour, alpha = channels[..., :-1], channels[..., -1]
     if lossy:
         levels = colour.max(-1)
-        mask = levels > _CUT
+        mask = np.greater(levels, _CUT)
         return mask, _grey_apart(levels, mask)
-    above: NDArray[np.bool_] = (colour > 0).any(-1)
+    above: NDArray[np.bool_] = np.asarray((colour > 0).any(-1))
     if alpha is None or alpha.min() == alpha.max():
         shape = np.ones(above.shape, np.bool_) if alpha is None or alpha.max() > 0 else above & False
         mask = above & shape
