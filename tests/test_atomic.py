@@ -12,7 +12,7 @@ from threading import Barrier
 
 import pytest
 
-from sonoloop.atomic import remove_whole, sweep, whole, write_together, write_whole
+from sonoloop.atomic import find_obstacle, remove_whole, sweep, whole, write_together, write_whole
 
 
 def full(_):
@@ -122,3 +122,17 @@ with whole(Path(sys.argv[1]) / "x_mask.png") as temporary:
         path.write_text("mine")
     write_whole(tmp_path / "other.txt", "done")
     assert {*tmp_path.iterdir()} == {*of_others, tmp_path / "other.txt"}
+
+
+def test_what_keeps_a_folder_from_being_written_is_known_before(tmp_path):
+    assert find_obstacle(tmp_path) is None
+    assert find_obstacle(tmp_path / "not" / "yet") is None
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert find_obstacle(folder) == f"{tmp_path / 'file'} is no folder"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+def test_a_link_that_leads_nowhere_keeps_a_folder_from_being_written(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    assert find_obstacle(tmp_path / "link") == f"{tmp_path / 'link'} is no folder"

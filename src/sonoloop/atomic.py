@@ -90,6 +90,14 @@ def sweep_left(folder: Path) -> None:
                         _remove(path)
 
 
+def find_obstacle(folder: Path) -> str | None:
+    """Say what will keep a folder from being made or written to, as far as can be told without writing."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        return f"{there} is no folder"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} cannot be written to"
+
+
 def sync_folder(folder: Path) -> None:
     """Have the disk keep a folder's list of files: a rename itself must survive power loss."""
     if os.name != "posix":

@@ -318,7 +318,7 @@ def test_an_error_of_the_disk_ends_the_run_and_keeps_what_is_done(
 def test_two_runs_do_not_write_into_one_folder(predict, tmp_path):
     with PredictionFolder(tmp_path):
         for again in (PredictionFolder(tmp_path).check, PredictionFolder(tmp_path).__enter__):
-            with pytest.raises(SonoloopError, match="another prediction is writing into"):
+            with pytest.raises(SonoloopError, match="another `sonoloop predict` is writing into"):
                 again()
     assert predict({"a.png": "a"}) == {"masks/a_mask.png"}
     assert not list(tmp_path.glob(".*"))
@@ -589,3 +589,11 @@ def test_an_overlay_says_class_model_and_purpose(row):
         "not for diagnosis",
     ):
         assert word in text
+
+
+def test_images_that_differ_in_their_case_alone_keep_their_folder(tmp_path):
+    images = [FoundImage(tmp_path / "l" / name, Path("l") / name) for name in ("E.png", "e.png")]
+    assert tell_apart(images) == images
+    stems, refused = plan_stems(images)
+    assert stems == {images[0]: Path("l/E.png")}
+    assert list(refused) == [images[1]]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import stat
+import subprocess
+import sys
 import zipfile
 from collections import Counter
 
@@ -144,6 +147,25 @@ def test_an_interrupted_unpacking_leaves_nothing_behind(busi, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
     events.close()
     assert [p.name for p in tmp_path.iterdir()] == ["busi.zip"]
+
+
+def test_what_a_killed_unpacking_left_goes_with_the_next(busi, tmp_path):
+    source = write_zip(tmp_path / "archive.zip", busi)
+    place = tmp_path / ("busi" * 40)
+    unpacking = unpack(source, place)
+    next(unpacking)
+    (begun,) = (path for path in tmp_path.iterdir() if path != source)
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    left = tmp_path / begun.name.replace(f".{os.getpid()}.", f".{int(ended.stdout)}.")
+    assert left != begun
+    left.mkdir()
+    (left / "half.png").touch()
+    list(unpacking)
+    assert left.is_dir()
+    list(unpack(source, tmp_path / "again"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "archive.zip", place.name]
 
 
 def hugging_face(path, columns, **features):

@@ -209,7 +209,7 @@ def test_an_earlier_evaluation_is_replaced_and_other_files_are_not(small, model,
 
 def test_an_output_that_is_a_file_is_refused(small, model, tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(TrainingError, match="out is a file; give a folder"):
+    with pytest.raises(TrainingError, match="out is no folder; give a folder"):
         run(small, tmp_path / "out", model)
 
 

@@ -253,3 +253,16 @@ def test_a_picture_that_was_not_drawn_as_an_augmentation_stays(tiny, datasets, t
     path.unlink()
     for _ in range(2):
         list(show_augmentation(tiny(), datasets, path))
+
+
+def test_two_trainings_in_one_folder_do_not_meet(tiny, datasets, tmp_path):
+    out = tmp_path / "out"
+    first = train(tiny("epochs=2", "draws=4"), datasets, out, device="cpu")
+    next(event for event in first if isinstance(event, EpochDone))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    message = refused(tiny("epochs=2", "draws=4"), datasets, out)
+    assert message.startswith(f"another `sonoloop train` is writing into {out}; wait until it ends, or")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    list(first)
+    assert (out / "bundle").is_dir()
+    assert not list(out.glob(".*"))

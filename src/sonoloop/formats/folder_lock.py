@@ -7,10 +7,10 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from sonoloop.errors import SonoloopError
 
-_NAME = ".sonoloop-predict.lock"
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
@@ -21,6 +21,8 @@ class FolderLock:
     ----------
     folder : pathlib.Path
         A folder that is there.
+    command : str
+        What writes into it; another command has a lock of its own.
 
     Raises
     ------
@@ -30,8 +32,9 @@ class FolderLock:
         If the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / _NAME
+    def __init__(self, folder: Path, command: Literal["predict", "train"] = "predict") -> None:
+        self._path = folder / f".sonoloop-{command}.lock"
+        self._command = command
         self._file: int | None = None
         # network disks without locks hold nobody back
         self.holds = True
@@ -71,8 +74,8 @@ class FolderLock:
         except OSError as error:
             if error.errno in _HELD:
                 raise SonoloopError(
-                    f"another prediction is writing into {folder}; wait until it ends, or choose another "
-                    "folder with --out"
+                    f"another `sonoloop {self._command}` is writing into {folder}; wait until it ends, or "
+                    "choose another folder with --out"
                 ) from error
             self.holds = False
 

@@ -284,6 +284,8 @@ def tell_apart(images: Sequence[FoundImage]) -> list[FoundImage]:
         paths = {
             i: image.path.resolve() for i, image in enumerate(images) if fold_case(image.relative) == shared
         }
+        if len({path.parent for path in paths.values()}) == 1:
+            continue  # of one folder, and they differ in their case alone
         try:
             above = os.path.commonpath(paths.values())
         except ValueError:  # two drives of Windows have nothing in common

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
+from sonoloop.atomic import sweep_left
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.image_files import fold_case
 from sonoloop.imaging.io import SUFFIXES
@@ -47,6 +49,8 @@ _MAGIC = {
 }
 _ROWS = 16  # read at once: memory stays small
 _STAGE = "Unpacking"
+# of a name that is made longer
+_LONGEST = 40
 _PAUSE = 0.2  # seconds between two events
 # of a packed file: all that it may unpack to, and as much again
 _MOST_BYTES = 8_000_000_000
@@ -72,8 +76,10 @@ def unpack(source: Path, out: Path, *, limits: Limits | None = None) -> Iterator
         raise TrainingError(f"there is no folder {out.parent}; make it, or give another --out")
     limits = limits or Limits()
     try:
-        # beside its place, since a rename does not cross disks
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        sweep_left(out.parent)
+        # beside its place, since a rename does not cross disks; named for `sweep_left`
+        prefix = f".{out.name[:_LONGEST]}.{os.getpid()}."
+        with tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=out.parent) as scratch:
             folder = Path(scratch) / out.name
             folder.mkdir()
             yield from _write(source, folder, limits)

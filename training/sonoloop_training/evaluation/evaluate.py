@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sonoloop.atomic import write_together
+from sonoloop.atomic import find_obstacle, write_together
 from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import EvaluationDone, Event, Notice, Progress
 from sonoloop.jobs.request import EvaluateRequest
@@ -222,9 +223,9 @@ def _rules() -> dict[str, Any]:
 
 def check_out(out: Path) -> None:
     """Refuse a folder whose files of these names are somebody else's; earlier evaluations are replaced."""
-    if out.exists() and not out.is_dir():
-        raise TrainingError(f"{out} is a file; give a folder with --out")
-    taken = [name for name in (RESULTS, CASES, REPORT) if (out / name).exists()]
+    if obstacle := find_obstacle(out):
+        raise TrainingError(f"{obstacle}; give a folder with --out")
+    taken = [name for name in (RESULTS, CASES, REPORT) if os.path.lexists(out / name)]
     if taken and not _is_ours(out / RESULTS):
         raise TrainingError(
             f"{out / taken[0]} was not written by `{MADE_BY}` and would be lost; give another --out"

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from sonoloop import __version__
-from sonoloop.atomic import write_whole
+from sonoloop.atomic import find_obstacle, write_whole
 from sonoloop.errors import TrainingError
+from sonoloop.formats.folder_lock import FolderLock
 from sonoloop.formats.mask_png import refuse_others, write_png
 from sonoloop.imaging.fingerprints import fingerprint
 from sonoloop.imaging.overlay import draw_overlay
@@ -59,7 +61,14 @@ def train(
     recipe: Recipe, data: Path, out: Path, *, device: str = "auto", max_minutes: float | None = None
 ) -> Iterator[Event]:
     """Make a model: read, split, fit, calibrate, evaluate, fit once more on all if asked to, write."""
-    bundle_folder = out / _BUNDLE
+    with ExitStack() as held:
+        yield from _train(recipe, data, out, held, device=device, max_minutes=max_minutes)
+
+
+def _train(
+    recipe: Recipe, data: Path, out: Path, held: ExitStack, *, device: str, max_minutes: float | None
+) -> Iterator[Event]:
+    """Make a model, and hold the lock of its folder from the first byte that is written."""
     check_out(out)
     recipe.fit.check_device(choose_device(device).type)
     _blank_card(recipe, leaked=False)
@@ -99,6 +108,10 @@ def train(
         follows=_final_epochs(recipe, parts),
         on_begun=write_split if speaks else lambda: None,
     )
+    started = next(fitting)
+    if speaks:
+        held.callback(_lock(out).release)
+    yield started
     fitted = yield from fitting
     if speaks:
         card, metrics = yield from _evaluate_parts(card, fitted.kept, parts, device=device)
@@ -153,8 +166,8 @@ def train(
         SPLIT: members.to_json(),
         "history.json": json.dumps(fitted.entries, indent=1).encode(),
     }
-    save_bundle(bundle_folder, network, card, beside=beside)
-    yield Finished(model=bundle.model, path=str(bundle_folder), minutes=round(minutes, 1))
+    save_bundle(out / _BUNDLE, network, card, beside=beside)
+    yield Finished(model=bundle.model, path=str(out / _BUNDLE), minutes=round(minutes, 1))
 
 
 def check_out(out: Path) -> None:
@@ -162,8 +175,8 @@ def check_out(out: Path) -> None:
 
     Its checkpoint, which it writes first, tells that the rest is its own.
     """
-    if os.path.lexists(out) and not out.is_dir():
-        raise TrainingError(f"{out} is no folder; give a folder with --out")
+    if obstacle := find_obstacle(out):
+        raise TrainingError(f"{obstacle}; give a folder with --out")
     if os.path.lexists(out / _BUNDLE):
         raise TrainingError(f"{out / _BUNDLE} holds a finished model; give another --out")
     names = (CHECKPOINT, FINAL, HISTORY, FINAL_HISTORY, SPLIT, FOLDS, RESULTS)
@@ -184,6 +197,16 @@ def check_out(out: Path) -> None:
             f"{', '.join(map(str, others))} would be replaced, and nothing in {out} shows that a training "
             "wrote it; move it away, or give another --out"
         )
+
+
+def _lock(out: Path) -> FolderLock:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return FolderLock(out, "train")
+    except OSError as error:
+        raise TrainingError(
+            f"{out} cannot be written to ({error.strerror}); make room, or give another --out"
+        ) from error
 
 
 def _is_of(path: Path, checkpoint: Mapping[str, Any]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sonoloop.atomic import whole
+from sonoloop.atomic import find_obstacle, whole
 from sonoloop.errors import SonoloopError
 from sonoloop.formats.mask_png import MAKER, refuse_others
 from sonoloop.jobs.events import Event, Notice, Progress
@@ -177,8 +176,8 @@ def changes_figure(shown: Sequence[Shown], *, title: str) -> Figure:
 
 def check_pictures(out: Path) -> None:
     """Refuse a folder whose pictures of these names no earlier look drew."""
-    if os.path.lexists(out) and not out.is_dir():
-        raise SonoloopError(f"{out} is no folder; give a folder with --out")
+    if obstacle := find_obstacle(out):
+        raise SonoloopError(f"{obstacle}; give a folder with --out")
     refuse_others((out / f"{name}.png" for name in (SCATTER, IMPROVED, HARMED)), _MADE_BY)
 
 
