@@ -122,10 +122,11 @@ class Study:
 def read_study(path: Path, *, max_pixels: int = MAX_PIXELS) -> Study:
     """Read an image file.
 
-    It is turned as its EXIF or TIFF orientation says. Grey levels keep their bit depth (1-bit becomes 0 and
-    255); colour is read at 8 bits, or at 16 where it does not fill them; palettes are resolved; alpha is
-    dropped; only a TIFF is read as a cine, of which pages that are thumbnails or masks of others are no part.
-    What is not read right is refused. A frame of which rows are missing says so in its `note`.
+    It is turned as its EXIF or TIFF orientation says, or else its XMP. Grey levels keep their bit depth
+    (1-bit becomes 0 and 255); colour is read at 8 bits, or at 16 where it does not fill them; palettes are
+    resolved; alpha is dropped; only a TIFF is read as a cine, of which pages that are thumbnails or masks of
+    others are no part. What is not read right is refused. A frame of which rows are missing says so in its
+    `note`.
 
     Parameters
     ----------
@@ -193,7 +194,7 @@ def read_values(path: Path) -> NDArray[np.uint8]:
 
 
 def read_channels(path: Path, *, max_pixels: int = MAX_PIXELS) -> list[Page]:
-    """Read the pages of a file with all their channels, alpha too: a mask's shape may stand there.
+    """Read the pages of a file with all their channels and bits, alpha too: a mask's shape may stand there.
 
     Raises
     ------

@@ -216,11 +216,11 @@ def _count_levels(channels: NDArray[Any]) -> str:
 
 def _hides(page: Page) -> bool:
     """Whether a palette shows numbers that are used in the colour of 0, which is the background."""
-    if page.values is None:
+    if page.values is None or page.values.all():
         return False
-    used, first = np.unique(page.values, return_index=True)
-    colours = page.pixels.reshape(page.values.size, -1)[first]
-    return bool(used[0] == 0 and (colours[1:] == colours[0]).all(-1).any())
+    is_zero = page.values.ravel() == 0
+    colours = page.pixels.reshape(is_zero.size, -1)
+    return bool((colours[~is_zero] == colours[is_zero.argmax()]).all(-1).any())
 
 
 def _grey_apart(levels: NDArray[Any], mask: NDArray[np.bool_]) -> str:
