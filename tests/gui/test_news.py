@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from desk import picture
 from napari.layers import Image
-from qtpy.QtCore import Qt, QThreadPool
-from qtpy.QtWidgets import QApplication, QDockWidget, QLabel, QMainWindow, QPushButton, QWidget
+from qtpy.QtCore import QThreadPool
+from qtpy.QtWidgets import QApplication, QLabel, QPushButton, QWidget
 
 from sonoloop.errors import StoreError
 from sonoloop.gui.batch import BatchPanel
@@ -21,7 +21,7 @@ from sonoloop.gui.models.panel import ModelsPanel
 from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.store_watch import StoreWatch
 from sonoloop.gui.train.panel import TrainPanel
-from sonoloop.gui.widgets import BROKEN, Panel, show_problem
+from sonoloop.gui.widgets import BROKEN
 from sonoloop.gui.words import fit_toast
 from sonoloop.gui.workers import Projects, open_project
 from sonoloop.models.library import Library
@@ -225,29 +225,6 @@ def test_what_is_said_as_the_stores_trouble_is_not_said_twice(panels, qtbot):
         line.set_trouble(None)
     line.tell("another matter")
     assert button(line, "Dismiss").isVisibleTo(line)
-
-
-def test_a_problem_is_told_in_the_panel_that_is_seen_and_not_behind_its_tab(qtbot):
-    window = QMainWindow()
-    qtbot.addWidget(window)
-    docks = [QDockWidget(window), QDockWidget(window)]
-    for dock in docks:
-        panel = Panel()
-        dock.setWidget(panel)
-        window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
-    window.tabifyDockWidget(*docks)
-    with qtbot.waitExposed(window):
-        window.show()
-    behind, seen = (dock.widget() for dock in docks)
-
-    def is_in_front() -> bool:
-        docks[1].raise_()  # each took the front when it was shown
-        return not seen.visibleRegion().isEmpty() and behind.visibleRegion().isEmpty()
-
-    qtbot.waitUntil(is_in_front)
-    show_problem(StoreError("word " * 40))
-    assert button(seen, "Dismiss").isVisibleTo(seen)
-    assert not button(behind, "Dismiss").isVisibleTo(behind)
 
 
 def test_batch_predict_is_off_while_the_store_is_broken(panels, desk, qtbot):
