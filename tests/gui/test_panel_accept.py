@@ -173,7 +173,7 @@ def test_an_image_opened_again_shows_what_was_accepted(make_desk):
     assert later.view.accepted
     assert later.view.label == "benign"
     assert later.view.probabilities is not None, "what the model said then is shown with it"
-    assert later.panel.predicting.model_line.startswith("The model loads")
+    assert later.panel.predicting.model_line.startswith("No model loaded")
 
 
 def test_another_persons_class_is_shown_as_theirs_and_not_chosen(make_desk, store):

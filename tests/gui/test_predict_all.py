@@ -140,7 +140,7 @@ def test_predict_goes_first_and_the_others_follow(cine, predictor):
         cine.qtbot.waitUntil(lambda: cine.view.probabilities is not None)
 
 
-def test_a_frame_that_cannot_be_predicted_does_not_end_the_run(desk, predictor, notices):
+def test_a_frame_that_cannot_be_predicted_does_not_end_the_run(desk, predictor, notices, qtbot):
     frames = stack()
     frames[1] = 7
     desk.open(Image(frames, name="cine"))
@@ -148,7 +148,8 @@ def test_a_frame_that_cannot_be_predicted_does_not_end_the_run(desk, predictor, 
     predict_all(desk)
     assert len(predictor.frames) == 3
     assert notices[-1] == "1 of 4 frames not predicted\N{HORIZONTAL ELLIPSIS}"
-    desk.panel.show()
+    with qtbot.waitExposed(desk.panel):
+        desk.panel.show()
     show_notice("1 of 4 frames not predicted: " + "word " * 40)
     told = [label.text() for label in desk.panel.problem.findChildren(QLabel)]
     assert any("word word" in each for each in told), "what is cut off stays in the panel"

@@ -114,7 +114,7 @@ def _read_folder(folder: Path) -> list[LayerData]:
         raise NotAnImageError(f"no image of {folder.name} could be read; the first: {problems[0]}")
     show_first(layers)
     if problems:
-        show_notice(f"{len(problems)} of {total} images or folders not read: {problems[0]}")
+        show_notice(f"{len(problems)} of {total} not read: {problems[0]}")
     if len(found) > FOLDER_LIMIT:
         show_info(f"Opened the first {FOLDER_LIMIT} of {len(found)} images; the others: Batch predict")
     return layers

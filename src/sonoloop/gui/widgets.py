@@ -40,7 +40,8 @@ from sonoloop.gui.words import fit_toast, in_panel_words
 from sonoloop.gui.workers import Projects
 
 _WIDTH = 300
-_LONG = re.compile(rf"[^\s{re.escape(os.sep)}]{{24}}")
+# longer than the words of a command, which must be copied as they are
+_LONG = re.compile(rf"[^\s{re.escape(os.sep)}]{{28}}")
 _WARNING = "\N{WARNING SIGN}"
 BROKEN = "The store cannot be used now: the line at the top says why"
 
