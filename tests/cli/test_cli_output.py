@@ -62,8 +62,7 @@ def test_errors_name_files_without_obeying_them(sonoloop, tmp_path):
     assert "\\x1b[2J\\u202e.png" in done.stderr
 
 
-@pytest.mark.parametrize("as_json", [False, True])
-@pytest.mark.parametrize("to", ["full", "closed", "reader gone"])
+@pytest.mark.parametrize(("to", "as_json"), [("full", True), ("closed", False), ("reader gone", True)])
 def test_a_result_that_cannot_be_printed_ends_in_words_and_keeps_what_was_done(
     sonoloop, images, model, tmp_path, *, to, as_json
 ):

@@ -33,6 +33,13 @@ from sonoloop.store.promotions import incumbent, lock, promote
 TUNED = "b" * 64
 
 
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    """Look ten times as often as in a window."""
+    monkeypatch.setattr("sonoloop.gui.store_watch._POLL_MS", 200)
+    monkeypatch.setattr("sonoloop.gui.store_watch._DOUBT_MS", 500)
+
+
 @pytest.fixture
 def panels(desk, qtbot, tmp_path):
     """Annotate, Train, Models and Batch predict, each with what it would have in a window."""

@@ -332,6 +332,7 @@ def test_the_real_sets_are_read_whole(data):
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_no_mask_of_the_real_sets_contradicts_its_class(data):
     samples = find_datasets(data, find_groups=lambda found: {s.name: s.name for s in found})
     drawn = Counter((s.label == "normal", bool(s.read()[1].any())) for s in samples)
