@@ -112,6 +112,7 @@ raise SystemExit(main())
 """
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_on_one_process_stops_all_and_is_told(datasets, recipe_file, tmp_path):
     script = tmp_path / "spoiled.py"
     script.write_text(SPOILED)
