@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sonoloop.jobs.events import Progress, Unreadable
+from sonoloop.leakage import find_leaks
 from sonoloop.models.predictor import Predictor
 from sonoloop.store.metrics import FrameScore
 from sonoloop.values import Frame
 from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.evaluation.scores import Score, assess
 from sonoloop_training.evaluation.summary import load_model
-from sonoloop_training.leakage import find_leaks
 
 TRUTHS = ("as-is", "shifted", "eroded", "swapped")
 
