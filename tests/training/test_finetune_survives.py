@@ -22,7 +22,7 @@ from sonoloop.store.model_registry import list_models
 from sonoloop.store.promotions import incumbent
 
 # three stand for all where time is short
-QUICK = ("mid-epoch", "bundle-half-written", "before-promote")
+QUICK = ("mid-epoch", "before-promote")
 # these lie in the gate itself; elsewhere a verdict that is given takes its place
 OF_THE_GATE = ("before-look", "after-look")
 
