@@ -161,8 +161,8 @@ def _make_study(path: Path, max_pixels: int) -> Study:
             frame_digest.update(f"#{number}".encode())
         name = path.name if len(pages) == 1 else f"{path.name} [{number + 1}]"
         frame = frame_from_array(page.pixels, name=name, id=frame_digest.hexdigest())
-        frame = replace(frame, path=path.absolute(), index=number)
-        frames.append(replace(frame, orientation=page.orientation, note=page.note))
+        place = path.absolute()
+        frames.append(replace(frame, path=place, index=number, orientation=page.orientation, note=page.note))
     arrays = [page.pixels for page in pages]
     coloured = [one for one in arrays if one.ndim == 3 and one.shape[2] >= 3 and not channels_agree(one)]
     same_shape = len({one.shape for one in arrays}) == 1
@@ -181,7 +181,7 @@ def read_values(path: Path) -> NDArray[np.uint8]:
         As `read_study`; also if any of it is missing.
     """
     path = Path(path)
-    pages = _decode(_read_bytes(path), path.name, MAX_PIXELS)
+    pages = _read_pages(path, MAX_PIXELS)
     page, values = pages[0], pages[0].pixels if pages[0].values is None else pages[0].values
     if page.note is not None:
         raise ImageTruncatedError(f"{path.name} is not whole: {page.note}; write it again")
@@ -202,10 +202,7 @@ def read_channels(path: Path, *, max_pixels: int = MAX_PIXELS) -> list[Page]:
         As `read_study`; also if any of a page is missing.
     """
     path = Path(path)
-    try:
-        pages = _decode(_read_bytes(path), path.name, max_pixels)
-    except MemoryError as error:
-        raise ImageTooLargeError(say_no_memory(path.name)) from error
+    pages = _read_pages(path, max_pixels)
     for page in pages:
         if page.note is not None:
             raise ImageTruncatedError(f"{path.name} is not whole: {page.note}; copy or export it again")
@@ -233,6 +230,13 @@ def read_frame(path: Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
             "open it in napari, move the slider and press Predict"
         )
     return check_frame(study.frames[0])
+
+
+def _read_pages(path: Path, max_pixels: int) -> list[Page]:
+    try:
+        return _decode(_read_bytes(path), path.name, max_pixels)
+    except MemoryError as error:
+        raise ImageTooLargeError(say_no_memory(path.name)) from error
 
 
 def _read_bytes(path: Path) -> bytes:
