@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from sonoloop.errors import ModelError
 from sonoloop.imaging.grey import check_frame, to_unit
 from sonoloop.models.engines import Array, Engine
+from sonoloop.models.occlusion import cover, log_odds, make_covers
 from sonoloop.models.postprocess import number_lesions
 from sonoloop.models.preprocess import Letterbox, namespace, normalise
 from sonoloop.models.tta import VIEWS, agreement, average_classes, expected_dice, make_views, undo_views
-from sonoloop.values import CLASSES, Frame, Prediction
+from sonoloop.values import CLASSES, ClassName, Frame, Prediction
 
 if TYPE_CHECKING:
     from sonoloop.models.bundle import Bundle
@@ -131,6 +132,63 @@ class Predictor:
                     self._take_less(error, some[0])
         return predictions
 
+    def explain(self, frame: Frame, label: ClassName) -> NDArray[np.float32]:
+        """Tell where in a frame a class is decided, by covering its parts one after the other.
+
+        Takes some thirty times as long as one view of a prediction.
+
+        Parameters
+        ----------
+        frame : Frame
+            Grey levels, shape (H, W), any real dtype.
+        label : str
+            One of `sonoloop.values.CLASSES`.
+
+        Returns
+        -------
+        numpy.ndarray
+            By how much the log odds of the class fall when what is there is covered, float32 (H, W); where
+            it is negative, what is there speaks against the class.
+
+        Raises
+        ------
+        ConstantImageError, NotFiniteImageError, ModelError
+            As `predict`.
+        """
+        check_frame(frame)
+        box = Letterbox(*frame.shape, self.card.spec.size)
+        square = box.apply(to_unit(frame.pixels))
+        covers = make_covers(box)
+        squares = np.concatenate([square[None], cover(square, covers, box)])
+        done: list[NDArray[np.float32]] = []
+        with self._lock:
+            while (first := sum(map(len, done))) < len(squares):
+                try:
+                    done.append(self._classify(squares[first : first + self.batch], frame))
+                except (RuntimeError, MemoryError) as error:
+                    if not self.engine.is_out_of_memory(error):
+                        raise
+                    self._take_less(error, frame)
+        odds = log_odds(np.concatenate(done), CLASSES.index(label))
+        falls = np.asarray(odds[0] - odds[1:], np.float32)
+        heat: NDArray[np.float32] = box.invert(np.tensordot(falls, covers, 1)[None])[0]
+        return heat
+
+    def _classify(self, squares: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
+        """Give class probabilities (N, 3) of letterboxed squares (N, S, S) of one frame."""
+        views = self.engine.upload(normalise(self.engine.put(squares)[:, None]))
+        _, classes = self._run(views, [frame])
+        logits = self.engine.fetch(classes)
+        if not np.isfinite(logits).all():
+            raise self._is_no_number(frame)
+        return average_classes(logits[None], self.card.temperature)  # type: ignore[no-any-return]
+
+    def _is_no_number(self, frame: Frame) -> ModelError:
+        return ModelError(
+            f"the answer of the model {self.model} to {frame.name} holds what is no number; "
+            "use another model for it"
+        )
+
     def see(self, frames: Sequence[Frame]) -> tuple[Array, Array]:
         """Run the network on every view of a few frames, which have to fit into memory at once.
 
@@ -150,10 +208,7 @@ class Predictor:
         )
         for frame, is_right in zip(frames, right.tolist(), strict=True):
             if not is_right:
-                raise ModelError(
-                    f"the answer of the model {self.model} to {frame.name} holds what is no number; "
-                    "use another model for it"
-                )
+                raise self._is_no_number(frame)
         return maps, logits
 
     def _run(self, views: Array, frames: Sequence[Frame]) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""The layers that Sonoloop adds to an image: lesions and uncertainty."""
+"""The layers that Sonoloop adds to an image: lesions, uncertainty, heat map, the model's own outline."""
 
 from __future__ import annotations
 
@@ -248,10 +248,33 @@ def is_source(layer: object) -> bool:
 OUTLINE = {"contour": 2, "opacity": 0.9}
 FILL = {"contour": 0, "opacity": 0.35}
 
+# log odds by which a heat map's brightest spot counts: below, all of it is faint
+_LEAST_HEAT = 0.5
+
 # thin and white, apart from what the annotator drew
 _PROPOSAL = {"contour": 1, "opacity": 0.9}
 
-Kind = Literal["lesions", "uncertainty", "proposal"]
+Kind = Literal["heat map", "uncertainty", "proposal", "lesions"]
+# above the image, bottom to top
+_ORDER: tuple[Kind, ...] = ("heat map", "uncertainty", "proposal", "lesions")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeatMap:
+    """How much the parts of a frame speak for the class that a prediction names."""
+
+    prediction: Prediction
+    # see `sonoloop.models.predictor.Predictor.explain`
+    values: NDArray[np.float32]
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What it explains, for the layer's metadata."""
+        return _explained(self.prediction)
+
+
+def _explained(prediction: Prediction) -> dict[str, str]:
+    return {"model": prediction.model, "frame_id": prediction.frame_id, "class": prediction.label}
 
 
 def find_layer(viewer: ViewerModel, image: Image, kind: Kind) -> Any:  # noqa: ANN401 - Labels or Image
@@ -352,25 +375,59 @@ def write_mask(viewer: ViewerModel, target: Target, mask: NDArray[np.uint8]) -> 
 
 def write_uncertainty(viewer: ViewerModel, target: Target, uncertainty: NDArray[np.float32]) -> None:
     """Put an uncertainty map on a frame."""
-    layer = find_layer(viewer, target.image, "uncertainty")
-    if layer is not None:
-        layer.data[target.index] = uncertainty
+    _write_map(viewer, target, "uncertainty", uncertainty)
+
+
+def write_heat_map(viewer: ViewerModel, target: Target, heat: HeatMap) -> None:
+    """Put a heat map on a frame, in sight, with what it explains."""
+    layer = _write_map(viewer, target, "heat map", heat.values)
+    about = layer.metadata["sonoloop"]
+    layer.metadata = {
+        **layer.metadata,
+        "sonoloop": {**about, "explains": {**about.get("explains", {}), target.index: heat.about}},
+    }
+    layer.contrast_limits = (0, max(float(layer.data.max()), _LEAST_HEAT))
+    layer.visible = True
+
+
+def toggle_heat_map(viewer: ViewerModel, target: Target, prediction: Prediction) -> bool:
+    """Show or hide the heat map of a prediction; say whether there is one."""
+    layer = find_layer(viewer, target.image, "heat map")
+    if layer is None or layer.metadata["sonoloop"]["explains"].get(target.index) != _explained(prediction):
+        return False
+    layer.visible = not layer.visible
+    return True
+
+
+def forget_heat_map(viewer: ViewerModel, target: Target) -> None:
+    """Take the heat map of an older prediction off a frame."""
+    layer = find_layer(viewer, target.image, "heat map")
+    if layer is not None and layer.metadata["sonoloop"]["explains"].pop(target.index, None) is not None:
+        layer.data[target.index] = 0
         layer.refresh()
-        return
+
+
+def _write_map(viewer: ViewerModel, target: Target, kind: Kind, values: NDArray[np.float32]) -> Image:
+    layer: Image | None = find_layer(viewer, target.image, kind)
+    if layer is not None:
+        layer.data[target.index] = values
+        layer.refresh()
+        return layer
     data = np.zeros(target.grid, np.float32)
-    data[target.index] = uncertainty
+    data[target.index] = values
     image = target.image
     layer = Image(
         data,
-        name=f"{image.name} uncertainty",
+        name=f"{image.name} {kind}",
         colormap="inferno",
         contrast_limits=(0, 1),
         blending="additive",
         visible=False,
-        metadata={"sonoloop": _about(image, "uncertainty")},
+        metadata={"sonoloop": _about(image, kind)},
         **_placement(image),
     )
     _insert(viewer, image, layer)
+    return layer
 
 
 def write_proposal(viewer: ViewerModel, target: Target, mask: NDArray[np.uint8]) -> None:
@@ -477,14 +534,10 @@ def _placement(image: Image) -> dict[str, Any]:
 
 
 def _insert(viewer: ViewerModel, image: Image, layer: Layer) -> None:
-    """Insert above the image: the uncertainty directly, the proposal above that, the lesions on top."""
+    """Insert above the image and those of its layers that lie below this one."""
     active = viewer.layers.selection.active
+    below = _ORDER[: _ORDER.index(layer.metadata["sonoloop"]["kind"])]
     place = viewer.layers.index(image) + 1
-    below: tuple[Kind, ...] = ()
-    if layer.metadata["sonoloop"]["kind"] == "proposal":
-        below = ("uncertainty",)
-    elif is_lesions(layer):
-        below = ("uncertainty", "proposal")
     place += sum(find_layer(viewer, image, kind) is not None for kind in below)
     viewer.layers.insert(place, layer)
     viewer.layers.selection.active = active

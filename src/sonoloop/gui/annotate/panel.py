@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 # layers offered at once; the others follow
 _OFFERS = 3
+_WHY = "Show or hide what in the image speaks for the class that the model names: the brighter, the more"
+_NOT_PREDICTED = "Predict first"
 _PREDICT_ALL = "Predict every frame that nobody worked on; the slider shows them"
 
 
@@ -153,6 +155,8 @@ class AnnotatePanel(Panel):
         self._show.setToolTip("Show this image alone on the canvas, with its lesions")
         self._show.hide()
         self._classes = ClassTable()
+        self._why = QPushButton("Why?")
+        self._why.setToolTip(_WHY)
         self._facts = FactsTable()
         self._offer = QuestionBox()
         self._offered: tuple[Offer, ...] = ()
@@ -170,7 +174,8 @@ class AnnotatePanel(Panel):
         self._keys.setWordWrap(True)
         self._keys.hide()
         self._notice = text_label("For research use, not for diagnosis")
-        for button in (self._predict, self._predict_all, self._accept, self._help, self._show):
+        buttons = (self._predict, self._predict_all, self._accept, self._help, self._show, self._why)
+        for button in buttons:
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
 
     def _lay_out(self) -> None:
@@ -180,6 +185,7 @@ class AnnotatePanel(Panel):
         column.addLayout(row((self._hint, 1), (self._show, 0)))
         column.addWidget(self._advice)
         column.addWidget(self._classes)
+        column.addLayout(row((QWidget(), 1), (self._why, 0)))
         column.addSpacing(8)
         column.addWidget(self._facts)
         column.addSpacing(8)
@@ -213,6 +219,7 @@ class AnnotatePanel(Panel):
         self._accept.clicked.connect(self.deciding.accept)
         self._predict_all.clicked.connect(self.predicting.predict_all)
         self._show.clicked.connect(self.session.show_current)
+        self._why.clicked.connect(self.predicting.explain)
         self._help.toggled.connect(self._keys.setVisible)
         for signal in (
             self._classes.chosen,
@@ -221,6 +228,7 @@ class AnnotatePanel(Panel):
             self._accept.clicked,
             self._help.clicked,
             self._show.clicked,
+            self._why.clicked,
         ):
             signal.connect(lambda *_: focus_canvas(self))
         self._viewer.events.theme.connect(self._on_theme)
@@ -244,6 +252,8 @@ class AnnotatePanel(Panel):
         self._classes.setEnabled(self.session.target is not None)
         self._classes.set_probabilities(view.probabilities)
         self._classes.set_value(view.label)
+        self._why.setEnabled(view.probabilities is not None)
+        self._why.setToolTip(_NOT_PREDICTED if view.probabilities is None else _WHY)
         self._facts.set_view(view)
         self._predict.setEnabled(view.why_no_predict is None)
         self._predict.setToolTip(view.why_no_predict or "Propose a mask and a class (G)")

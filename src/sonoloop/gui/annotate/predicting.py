@@ -16,11 +16,15 @@ from superqt import QElidingLabel
 
 from sonoloop.errors import SonoloopError, UnsupportedImageError
 from sonoloop.gui.annotate.layers import (
+    HeatMap,
     Source,
     Target,
     find_layer,
+    forget_heat_map,
     read_mask,
     record_prediction,
+    toggle_heat_map,
+    write_heat_map,
     write_proposal,
     write_uncertainty,
 )
@@ -127,6 +131,20 @@ class Predicting(QObject):
             failed=self._on_problem,
         )
 
+    def explain(self) -> None:
+        """Show where the model saw the class that it names, or hide it again."""
+        session, target = self._session, self._session.target
+        prediction = None if target is None else session.state(target).prediction
+        if target is None or prediction is None or toggle_heat_map(session.viewer, target, prediction):
+            return
+        preferences = session.preferences()
+        question = partial(_explain, target.capture(), preferences.device, prediction)
+        self._jobs.submit(
+            partial(self._projects.ask, preferences.store, question),
+            done=partial(self._on_heat_map, target),
+            failed=self._on_problem,
+        )
+
     def predict_all(self) -> None:
         """Predict every frame of the current stack that nobody worked on, from the current one on.
 
@@ -180,6 +198,11 @@ class Predicting(QObject):
         self._put(target, answer)
         self._go_on()
 
+    def _on_heat_map(self, target: Target, heat: HeatMap) -> None:
+        if self._session.is_open(target) and self._session.state(target).prediction is heat.prediction:
+            write_heat_map(self._session.viewer, target, heat)
+        self._go_on()
+
     def _on_problem(self, error: Exception) -> None:
         show_problem(error)
         self._go_on()
@@ -203,6 +226,7 @@ class Predicting(QObject):
         viewer, image = session.viewer, target.image
         state.prediction = prediction
         session.shown.add(prediction.frame_id)
+        forget_heat_map(viewer, target)
         write_uncertainty(viewer, target, uncertainty)
         if state.draw_first:
             # the annotator's own mask stays as it is: it may judge models
@@ -333,6 +357,16 @@ def _predict(
     """Predict with the model in use, in the worker; the uncertainty, too, takes long."""
     prediction, in_use = _predict_for_later(source, device, loaded, project)
     return prediction, prediction.uncertainty, in_use
+
+
+def _explain(source: Source, device: str, prediction: Prediction, project: Project) -> HeatMap:
+    """Ask the model that made a prediction where it saw what it says, in the worker."""
+    predictor = project.model(project.in_use().version, device)
+    if predictor.model != prediction.model:
+        raise SonoloopError(
+            f"{prediction.model} predicted this, and {predictor.model} is in use now: press Predict first"
+        )
+    return HeatMap(prediction, predictor.explain(check_frame(source.frame()), prediction.label))
 
 
 def _predict_for_later(
