@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,36 @@ def root() -> Path:
 def data() -> Path:
     """The public datasets; for tests marked `data`."""
     return DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrated_once() -> Iterator[None]:
+    """Run the migrations for the first SQLite store alone; the next ones begin with the schema it came to."""
+    from sonoloop.store import database
+
+    migrate = database._upgrade
+    made: list[str] = []
+
+    def upgrade(connection: Any) -> None:
+        begun = connection.exec_driver_sql if connection.dialect.name == "sqlite" else None
+        if begun is None or begun("SELECT count(*) FROM sqlite_master").scalar():
+            migrate(connection)
+        elif made:
+            for statement in made:
+                begun(statement)
+        else:
+            migrate(connection)
+            made.extend(_schema(connection.connection.driver_connection))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "_upgrade", upgrade)
+        yield
+
+
+def _schema(connection: sqlite3.Connection) -> list[str]:
+    """Give the statements that make an empty database what this one is."""
+    kept = "BEGIN TRANSACTION;", "COMMIT;"
+    return [statement for statement in connection.iterdump() if statement not in kept]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -109,7 +109,8 @@ def model(tmp_path_factory) -> Path:
     from sonoloop.models.networks import build_network
 
     torch.manual_seed(0)
-    spec = ModelSpec(size=64)
+    small = {"decoder_channels": [32, 16, 8, 8, 4]}
+    spec = ModelSpec(encoder="tu-test_efficientnet", size=64, arguments=small)
     card = Card(name="tiny", spec=spec, views=1, normal_gate=1.0)
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save_bundle(folder, build_network(spec).eval(), card)

@@ -23,6 +23,7 @@ name = "tiny"
 [model]
 encoder = "tu-test_efficientnet"
 size = 64
+arguments = { decoder_channels = [32, 16, 8, 8, 4] }
 [split]
 validation = 0.25
 test = 0.25

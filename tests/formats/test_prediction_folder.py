@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -426,11 +427,26 @@ STEPS = [
     (Path, "unlink"),
     (Path, "open"),
 ]
+QUICK = (
+    (True, True, errno.ENOSPC),
+    (True, False, errno.EACCES),
+    (False, True, errno.EACCES),
+    (False, False, errno.ENOSPC),
+)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
-@pytest.mark.parametrize("lasts", [True, False], ids=["for good", "once"])
-@pytest.mark.parametrize("first", [True, False], ids=["second run", "first run"])
+# each way is there once where time is short
+@pytest.mark.parametrize(
+    ("first", "lasts", "number"),
+    [
+        pytest.param(
+            *case,
+            marks=() if case in QUICK else pytest.mark.slow,
+            id=f"{'second' if case[0] else 'first'} run-{'for good' if case[1] else 'once'}-{case[2]}",
+        )
+        for case in itertools.product([True, False], [True, False], [errno.ENOSPC, errno.EACCES])
+    ],
+)
 def test_whatever_step_fails_nothing_of_the_earlier_run_is_lost(
     frame, prediction, tmp_path, *, number, lasts, first
 ):

@@ -126,7 +126,9 @@ def test_accept_returns_after_the_disk_has_it(path, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the writers are forked")
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("rounds", [50, pytest.param(1000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "rounds", [25, pytest.param(50, marks=pytest.mark.slow), pytest.param(1000, marks=pytest.mark.nightly)]
+)
 def test_what_was_accepted_survives_sigkill(path, rounds):
     CorrectionStore(path).close()
     result = run_writer("kill", path, rounds, 20)

@@ -24,7 +24,8 @@ def results(root: Path) -> dict[str, Any]:
 
 
 @pytest.mark.data
-def test_the_default_model_reaches_what_its_results_say(data, results):
+@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])
+def test_the_default_model_reaches_what_its_results_say(data, results, every):
     bundle = load_bundle()
     # the sets that it was made of: others may lie beside them
     own = [sample for sample in find_datasets(data) if sample.dataset in ("busi", "busbra")]
@@ -32,11 +33,11 @@ def test_the_default_model_reaches_what_its_results_say(data, results):
     assert hash_listing(describe_split(parts)) == bundle.card.snapshot["split_sha256"], (
         "other frames were judged"
     )
-    measured = drain(evaluate(Predictor(bundle, device="cpu"), parts["test"]))
+    measured = drain(evaluate(Predictor(bundle, device="cpu"), parts["test"][::every]))
     for dataset, least in (("busi", 0.75), ("busbra", 0.87)):
         written = results["metrics"]["test"][dataset]["lesion_dice"]["value"]
-        # what was fitted once more on all, these among them, may only be better
-        assert measured[dataset]["lesion_dice"]["value"] >= written - 0.01
+        # what was fitted once more on all, these among them, may only be better; a sixth may be the harder
+        assert measured[dataset]["lesion_dice"]["value"] >= written - (0.01 if every == 1 else 0.1)
         assert written >= least
 
 
