@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from evaluation_models import save_model
@@ -110,12 +112,22 @@ def add_frames(store: CorrectionStore, images: Path, numbers: range) -> tuple[st
     return tuple(revisions)
 
 
+# goes when Python ends
+_MADE = TemporaryDirectory(prefix="sonoloop-models-")
+
+
+@functools.cache
+def made_once(seed: int, name: str) -> Path:
+    """Make a model that knows nothing; a library takes a copy of it."""
+    return save_model(Path(_MADE.name) / name, seed=seed, name=name)
+
+
 def make_project(store: CorrectionStore, folder: Path, *, count: int = 6) -> Project:
     """Have frames that judge in a store, and two models that know nothing, the first of them in use."""
     images, library = folder / "images", Library(folder / "models")
     revisions = add_frames(store, images, range(count))
-    old = read_card(library.add(save_model(folder / "old", seed=0, name="old")))
-    new = read_card(library.add(save_model(folder / "new", seed=1, name="new")))
+    old = read_card(library.add(made_once(0, "old")))
+    new = read_card(library.add(made_once(1, "new")))
     ensure_incumbent(store, version=old.version, model=old.model, who="reader-1")
     register(store, version=new.version, model=new.model, origin="tuned", who="reader-1", parent=old.version)
     return Project(
