@@ -210,7 +210,7 @@ def entry(**changes):
     def change(members):
         lines = members[INDEX].decode().splitlines()
         lines[0] = json.dumps(json.loads(lines[0]) | changes)
-        members[INDEX] = "\n".join(lines).encode()
+        members[INDEX] = "".join(f"{line}\n" for line in lines).encode()
 
     return change
 
@@ -228,7 +228,10 @@ def contents(**changes):
         (lambda m: m.pop(INDEX), "it lacks index.jsonl"),
         (lambda m: m.pop(image_member(1)), "it lacks images/000001.webp, which is busbra/"),
         (lambda m: m.pop(mask_member(1)), "it lacks masks/000001.png"),
-        (lambda m: m.update({INDEX: m[INDEX].splitlines()[0]}), "says that it holds 38 images, and lists 1"),
+        (lambda m: m.update({INDEX: m[INDEX].splitlines()[0] + b"\n"}), "holds 38 images, and lists 1"),
+        (lambda m: m.update({INDEX: b"\n" * 9999}), "says that it holds 38 images, and lists 9999"),
+        (lambda m: m.update({INDEX: b" " * 10**7}), "index.jsonl has 10,000,000 bytes, more than"),
+        (lambda m: m.update({"images/../../x": b""}), "it holds files that it does not list"),
         (lambda m: m.update({INDEX: b"[" * 100_000 + m[INDEX]}), "line 1 of its index: it is nested"),
         (lambda m: m.update({INDEX: m[INDEX].replace(b'"busi"', b'"busbra"')}), "the group"),
         (lambda m: m.update({HEADER: b"\xff"}), "no text in UTF-8"),
@@ -243,6 +246,7 @@ def contents(**changes):
         (entry(name="a\u202eb"), "control characters"),
         (entry(name=""), "is empty"),
         (entry(dataset="..", group="../x"), "holds what a name may not"),
+        (entry(dataset="phantom", group="phantom/x"), "holds what a name may not"),
         (entry(group="busi/benign (1)"), "is none of busbra"),
         (entry(label="cyst"), "the class 'cyst' is none of"),
         (entry(spacing=[0, 1]), "mm does not exist"),

@@ -85,9 +85,11 @@ def _hospitals(entry: Mapping[str, Any]) -> Table:
     datasets = entry["strata"]["dataset"]
     shown = {key: title for key, title in FIGURES.items() if any(part.get(key) for part in datasets.values())}
     table = Table(f"{entry['model']}{mark}, by hospital", "", "images", *shown.values(), box=None)
-    for name, part in datasets.items():
+    rows = [(name, part["hospital"], part) for name, part in datasets.items()]
+    rows += [("together", mark, part) for mark, part in entry["strata"].get("hospital", {}).items()]
+    for name, mark_of, part in rows:
         figures = [_write(part.get(key)) for key in shown]
-        table.add_row(Text(name), part["hospital"], str(part["images"]), *figures)
+        table.add_row(Text(name), mark_of, str(part["images"]), *figures)
     return table
 
 

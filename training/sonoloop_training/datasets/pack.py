@@ -38,7 +38,7 @@ FORMAT = 1
 # the side of what is packed, and how many images
 LEAST_SIZE, MOST_SIZE, MOST_IMAGES = 32, 2048, 200_000
 _MOST_BYTES = 1 << 36
-_MOST_HEADER, _MOST_INDEX = 1 << 20, 1 << 29
+_MOST_HEADER, _MOST_INDEX, _MOST_LINE = 1 << 20, 1 << 28, 1 << 16
 # of a zip file's first member: what it begins with, and where its name stands
 _MAGIC, _NAME = b"PK\x03\x04", 30
 _HASH = re.compile("[0-9a-f]{64}")
@@ -117,7 +117,7 @@ class Entry:
         check_values("", asdict(self))
         for name in ("name", "dataset", "group"):
             _check_name(name, getattr(self, name))
-        if "/" in self.dataset + self.name or self.dataset.startswith("."):
+        if "/" in self.dataset + self.name or self.dataset.startswith(".") or self.dataset == "phantom":
             raise ValueError(f"the name {self.key!r} holds what a name may not")
         if not self.group.startswith(f"{self.dataset}/"):
             raise ValueError(f"the group {self.group!r} is none of {self.dataset}")
@@ -139,6 +139,11 @@ class Entry:
     def key(self) -> str:
         """How splits name the image: "dataset/name"."""
         return f"{self.dataset}/{self.name}"
+
+
+def most_index(images: int) -> int:
+    """Give the bytes that the index of so many images may have."""
+    return min(_MOST_INDEX, images * _MOST_LINE)
 
 
 def image_member(number: int) -> str:
@@ -170,17 +175,18 @@ class Pack:
             raise _refuse(path, f"it cannot be read ({told})") from error
         try:
             contents = _build(Contents, read_member(archive, HEADER, _MOST_HEADER))
-            lines = read_member(archive, INDEX, _MOST_INDEX).splitlines()
-            if len(lines) != contents.images:
-                raise ValueError(f"it says that it holds {contents.images} images, and lists {len(lines)}")
+            index = read_member(archive, INDEX, most_index(contents.images))
+            # counted before it is taken apart: it might have a line a byte
+            if (listed := index.count(b"\n")) != contents.images:
+                raise ValueError(f"it says that it holds {contents.images} images, and lists {listed}")
             entries = []
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(index.split(b"\n")[:listed], 1):
                 try:
                     entries.append(_build(Entry, line))
                 except _WRONG as error:
                     raise ValueError(f"line {number} of its index: {error}") from error
             _check_entries(contents, entries)
-            _check_members(archive, contents, entries)
+            _check_members(archive, entries)
         except (*_BROKEN, *_WRONG) as error:
             raise _refuse(path, str(error)) from error
         return cls(path, contents, tuple(entries), archive)
@@ -369,19 +375,20 @@ def _check_entries(contents: Contents, entries: Sequence[Entry]) -> None:
         raise ValueError("it lists other images than it says")
 
 
-def _check_members(archive: ZipFile, contents: Contents, entries: Sequence[Entry]) -> None:
+def _check_members(archive: ZipFile, entries: Sequence[Entry]) -> None:
     """Look whether the images are there, before hours are spent on the others."""
-    there = archive.NameToInfo
+    there, listed = archive.NameToInfo, {HEADER, INDEX}
     for number, entry in enumerate(entries):
         wanted = [image_member(number), *([mask_member(number)] if entry.mask_sha256 else [])]
         if missing := [name for name in wanted if name not in there]:
             raise ValueError(f"it lacks {missing[0]}, which is {entry.key}")
-    if len(there) > 2 * contents.images + 2:
+        listed.update(wanted)
+    if len(there) > len(listed):
         raise ValueError("it holds files that it does not list")
 
 
 def _class_of(entry: Entry) -> ClassName:
-    return CLASSES[CLASSES.index(entry.label)]  # type: ignore[arg-type]
+    return CLASSES[CLASSES.index(entry.label)]
 
 
 def _refuse(path: Path, what: str) -> TrainingError:

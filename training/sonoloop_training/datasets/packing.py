@@ -39,6 +39,7 @@ from sonoloop_training.datasets.pack import (
     image_member,
     is_pack,
     mask_member,
+    most_index,
 )
 from sonoloop_training.datasets.registry import list_layouts
 from sonoloop_training.datasets.sample import Sample
@@ -68,8 +69,10 @@ def pack(wanted: PackRequest) -> Iterator[Event]:
         with whole(wanted.out) as partial, ZipFile(partial, "w", ZIP_STORED) as archive:
             _write(archive, HEADER, json.dumps(asdict(contents), indent=1).encode())
             yield from writing.run(archive, samples)
-            index = "".join(json.dumps(asdict(entry)) + "\n" for entry in writing.entries)
-            _write(archive, INDEX, index.encode(), kind=ZIP_DEFLATED)
+            index = "".join(json.dumps(asdict(entry)) + "\n" for entry in writing.entries).encode()
+            if len(index) > most_index(len(samples)):
+                raise TrainingError("the tables say too much of the images to be packed; drop columns")
+            _write(archive, INDEX, index, kind=ZIP_DEFLATED)
         size = wanted.out.stat().st_size
     except OSError as error:
         raise TrainingError(

@@ -36,6 +36,7 @@ from sonoloop_training.evaluation.scores import (
 )
 from sonoloop_training.evaluation.summary import (
     SIZES,
+    STRATUM,
     TITLES,
     EvaluatedModel,
     compare,
@@ -165,8 +166,15 @@ def _summarise(
     if known is not None:
         # of images without a name, such as corrections, a copy tells
         known |= {leak.image.partition("/")[0] for leak in leaks}
+    marks = {dataset: mark_hospital(dataset, known) for dataset in strata["dataset"]}
     for dataset, part in strata["dataset"].items():
-        part["hospital"] = mark_hospital(dataset, known)
+        part["hospital"] = marks[dataset]
+    if len(together := set(marks.values())) > 1:
+        # those that are known, and those that are not, together
+        strata["hospital"] = {
+            mark: summarise([s for s in scores if marks[s.dataset] == mark], heads=heads, keys=STRATUM)
+            for mark in sorted(together)
+        }
     return {
         "model": model.bundle.model,
         "version": model.bundle.version,
