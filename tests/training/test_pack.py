@@ -94,6 +94,21 @@ def test_a_lossless_pack_of_a_networks_size_gives_it_the_very_pixels(datasets, p
         assert torch.equal(one.labels, other.labels)
 
 
+def test_a_network_of_a_smaller_size_sees_it_at_the_very_place(tmp_path):
+    # 243 of 320 columns would become 194 of 256, and those of the file become 195
+    root = tmp_path / "Clinic"
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    Image.fromarray(np.full((500, 380), 200, np.uint8)).save(root / "images" / "a.png")
+    Image.fromarray(np.full((500, 380), 255, np.uint8)).save(root / "masks" / "a.png")
+    (root / "table.csv").write_text("image,class,patient\na,benign,1\n")
+    make(root, tmp_path / "one.pack", size=320)
+    one, other = (drain(cache_samples(find_datasets(d), size=256)) for d in (root, tmp_path / "one.pack"))
+    assert int(one.masks.sum()) == 256 * 195
+    assert torch.equal(one.masks, other.masks)
+    assert torch.equal(one.images, other.images)
+
+
 def test_an_image_that_is_small_already_is_the_same_at_every_size(clinic, tmp_path):
     make(clinic, tmp_path / "own.pack", size=128, lossless=True)
     for one, other in zip(find_datasets(clinic), find_datasets(tmp_path / "own.pack"), strict=True):

@@ -33,6 +33,7 @@ from sonoloop.models.card import ModelSpec
 from sonoloop.models.predictor import Predictor
 from sonoloop_training.__main__ import main
 from sonoloop_training.datasets import packing
+from sonoloop_training.fit.devices import count_workers
 from sonoloop_training.fit.fitting import begin
 from sonoloop_training.fit.train import show_augmentation, train
 
@@ -167,6 +168,18 @@ def test_from_a_pack_of_the_networks_size_the_very_same_is_learned(made, dataset
     assert any("38 of 38 images come from a pack" in e.message for e in events if isinstance(e, Notice))
     with pytest.raises(TrainingError, match="holds images of 64 pixels, and tiny learns from 96: pack them"):
         list(train(tiny("model.size=96"), pack, tmp_path / "larger", device="cpu"))
+
+
+@pytest.mark.cuda
+def test_a_pack_and_a_gpu_are_one_command(datasets, tiny, tmp_path):
+    pack = tmp_path / "both.pack"
+    drain(packing.pack(PackRequest(folders=(datasets,), out=pack, size=64)))
+    events = list(train(tiny("fit.precision=auto"), pack, tmp_path / "out", device="cuda"))
+    started = next(e for e in events if isinstance(e, Started))
+    assert started.device.startswith("cuda")
+    assert started.precision in ("bf16-mixed", "16-mixed", "32-true")
+    assert isinstance(events[-1], Finished)
+    assert count_workers(torch.device("cuda")) > 0
 
 
 def test_a_finished_run_is_not_overwritten(made, datasets, tiny):

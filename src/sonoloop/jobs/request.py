@@ -174,7 +174,7 @@ class TrainRequest(Request):
     @property
     def folder(self) -> Path:
         """Where it writes; each hospital that is left out has a folder of its own."""
-        without = re.sub(r"[^\w.-]+", "-", self.left_out or "")
+        without = re.sub(r"[^\w.-]+", "-", (self.left_out or "").lower())
         recipe = Path(self.recipe).stem
         return self.out or Path("runs") / (f"{recipe}-without-{without}" if without else recipe)
 

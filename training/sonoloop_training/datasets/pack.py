@@ -296,6 +296,7 @@ def load_pack(
             spacing=None if entry.spacing is None else (entry.spacing[0], entry.spacing[1]),
             facts=entry.facts,
             fingerprint=entry.fingerprint,
+            original=(entry.height, entry.width),
             pack=pack,
             number=number,
         )

@@ -47,8 +47,9 @@ class Sample:
     # what else the dataset says: "histology", "birads", "side", "device", "objection" (BUSI's axilla and
     # needle images), "overlay" (which kinds), "5-fold" and "10-fold", and other columns of a user's own table
     facts: Mapping[str, str] = field(default_factory=dict, hash=False)
-    # of the image that it was made from, where that was another; see `Member`
+    # of the image that it was made from, where that was another: see `Member`, and height and width
     fingerprint: str = ""
+    original: tuple[int, int] | None = None
 
     @property
     def key(self) -> str:

@@ -109,7 +109,7 @@ def cache_samples(
         sample.check(masks)
         if masks.faults:
             odd.append(sample.key)
-        pair = letterbox_pair(frame.pixels, masks.union, size)
+        pair = letterbox_pair(frame.pixels, masks.union, size, original=sample.original)
         cached.append(CachedImage(*pair, sample.label, f"{sample.dataset}/{sample.name}", sample.dataset))
     yield Progress(stage="Reading", done=len(samples), total=len(samples))
     if odd:
@@ -128,10 +128,14 @@ def cache_samples(
 
 
 def letterbox_pair(
-    pixels: NDArray[np.generic], mask: NDArray[np.bool_], size: int
+    pixels: NDArray[np.generic],
+    mask: NDArray[np.bool_],
+    size: int,
+    *,
+    original: tuple[int, int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Letterbox an image and its mask to uint8 (S, S)."""
-    height, width = pixels.shape
+    """Letterbox an image and its mask to uint8 (S, S), to where the original would come to lie."""
+    height, width = original or pixels.shape
     box = Letterbox(height, width, size)
     image = box.apply(torch.from_numpy(to_unit(pixels)))
     small = box.apply(torch.from_numpy(mask.astype(np.float32))) >= 0.5
