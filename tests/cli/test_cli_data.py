@@ -76,6 +76,26 @@ def test_names_with_markup_are_printed_as_they_are(sonoloop, dataset, tmp_path):
     assert "[red]7[bold]" in done.stdout
 
 
+def test_a_pack_is_made_told_of_and_checked(sonoloop, dataset, tmp_path):
+    pack = tmp_path / "small.pack"
+    done = sonoloop("data", "pack", dataset, "--out", pack, "--size", 128)
+    assert done.returncode == 0
+    told = f"6 images (6 of busi; 6 of them resized) are in {pack}: "
+    assert done.stdout.startswith(told) and done.stdout.endswith("KB an image\n")
+    done = sonoloop("data", "check", pack, "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing must be mended" in done.stdout
+    done = sonoloop("data", "pack", "--out", pack)
+    assert done.returncode == 2
+    assert "name the folders to pack: sonoloop data pack DIR... --out PACK" in done.stderr
+    pack.write_bytes(pack.read_bytes()[:9000])
+    done = sonoloop("data", "check", pack, "--out", tmp_path / "again")
+    # a dataset that cannot be listed is to be mended
+    assert done.returncode == 1
+    assert "cannot be used as a pack" in " ".join(done.stdout.split())
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_unpack_names_what_is_missing(sonoloop, tmp_path):
     done = sonoloop("data", "unpack", tmp_path / "busi.zip", "--out", tmp_path / "out")
     assert done.returncode == 2

@@ -46,6 +46,8 @@ def test_the_table_holds_the_figures_of_the_file(done):
     low, high = figures["lesion_dice"]["ci95"]
     assert f"{figures['lesion_dice']['value']:.3f} [{low:.3f}, {high:.3f}]" in line
     assert line.split()[-1] == "8"
+    # and once more by hospital: of this model nobody knows which it learned from
+    assert any(line.split()[:3] == ["busi", "unknown", "12"] for line in told.stdout.splitlines())
     assert told.stdout.splitlines()[-1].endswith(f"report.html, results.json and cases.csv are in {out}")
 
 

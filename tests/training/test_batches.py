@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import Progress
 from sonoloop.values import CLASSES
 from sonoloop_training.augment import AugmentConfig, build_augmentation
-from sonoloop_training.fit.batches import cache_samples, draw_epoch, draw_weights, make_batch
+from sonoloop_training.fit.batches import EpochBatches, cache_samples, draw_epoch, draw_weights, make_batch
 from sonoloop_training.fit.recipe import FitConfig
 
 
@@ -88,6 +89,68 @@ def test_an_image_is_augmented_by_its_place_not_by_its_batch(tiny_cache):
             cache, drawn, augmentation, dataclasses.replace(config, seed=seed), epoch=epoch, first=first
         )
         assert not torch.equal(whole.images, other.images)
+
+
+def test_balance_draws_each_hospital_equally_often(tiny_cache):
+    cache = dataclasses.replace(
+        tiny_cache(8), datasets=("busi",) + ("busbra",) * 4 + ("own",) + ("phantom",) * 2
+    )
+    # classes go round: normal, benign, malignant
+    config = FitConfig(weights={"busbra/benign": 3.0, "own": 7.0, "phantom": 0.5}, balance="site")
+    weights = draw_weights(cache, config)
+    assert [float(part.sum()) for part in weights.split([1, 4, 1, 2])] == pytest.approx([16 / 3] * 3 + [1.0])
+    # within one, classes are as they weigh: the benign ones are the first and the last of the four
+    assert (weights[1:5] / weights[2]).tolist() == pytest.approx([3, 1, 1, 3])
+    root = draw_weights(cache, dataclasses.replace(config, balance="root"))
+    assert [float(part.sum()) for part in root.split([1, 4, 1, 2])] == pytest.approx([4, 8, 4, 1])
+    # who is not drawn has no share, and the others have it
+    none = draw_weights(cache, dataclasses.replace(config, weights={"own": 0.0}, balance="site"))
+    assert [float(part.sum()) for part in none.split([1, 4, 1, 2])] == pytest.approx([2.5, 2.5, 0, 2])
+
+
+def test_batches_are_the_same_however_many_processes_make_them(tiny_cache):
+    cache, augmentation = tiny_cache(), build_augmentation(AugmentConfig(elastic=1.0, overlay=1.0))
+    batches = EpochBatches(
+        cache, torch.arange(8).repeat(2), augmentation, FitConfig(batch=5, strips=0.5, seed=3), 2, 4
+    )
+    made = []
+    for workers in (0, 2):
+        torch.manual_seed(workers)
+        made.append([])
+        for batch in batches.make(workers, torch.device("cpu")):
+            # what comes next at random, such as dropout, is the same too
+            made[-1].append((batch.images, batch.masks, batch.labels, torch.rand(3)))
+    assert [len(labels) for _, _, labels, _ in made[0]] == [5, 5, 5, 1]
+    for here, there in zip(*made, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(here, there, strict=True))
+
+
+def test_a_process_that_dies_while_it_augments_is_named(tiny_cache):
+    class Dies(torch.nn.Module):
+        def forward(self, image, mask):
+            os._exit(9)
+
+    batches = EpochBatches(tiny_cache(), torch.arange(8), Dies(), FitConfig(), 0, 1)
+    with pytest.raises(
+        TrainingError, match=r"a process that augments images ended .* go on with --workers 0"
+    ):
+        next(batches.make(1, torch.device("cpu")))
+
+
+@pytest.mark.cuda
+def test_on_a_gpu_a_batch_made_elsewhere_is_the_same_and_so_is_dropout(tiny_cache):
+    device = torch.device("cuda")
+    augmentation = build_augmentation(AugmentConfig(elastic=1.0))
+    batches = EpochBatches(tiny_cache(), torch.arange(8), augmentation, FitConfig(batch=4), 0, 2)
+    made = [
+        [(b.to(device).images, torch.rand(9, device=device)) for b in batches.make(workers, device)]
+        for workers in (0, 2)
+    ]
+    for (image, random), (other, again) in zip(*made, strict=True):
+        assert image.is_cuda
+        assert image.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(image, other)
+        assert torch.equal(random, again)
 
 
 def test_a_batch_is_what_a_network_takes(tiny_cache):

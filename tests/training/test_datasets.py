@@ -76,7 +76,9 @@ def test_a_packed_dataset_in_place_of_a_folder_is_to_be_unpacked(tmp_path, name)
         f"{path} is a file; unpack it first: sonoloop data unpack {path} --out FOLDER"
     )
     (tmp_path / "bus_data.csv").touch()
-    with pytest.raises(TrainingError, match=r"csv is a file; give the folder with the datasets$"):
+    with pytest.raises(
+        TrainingError, match=r"csv is a file; give the folder with the datasets, or a pack of them$"
+    ):
         find_datasets(tmp_path / "bus_data.csv")
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from evaluation_scores import a_score, random_scores
 
+from sonoloop.models.manifest import Manifest, Member
 from sonoloop_training.evaluation.summary import (
+    EvaluatedModel,
     compare,
     describe_differences,
+    mark_hospital,
     stratify,
     summarise,
     write_figure,
@@ -99,6 +103,21 @@ def test_the_strata_part_the_images():
     assert {name: part["images"] for name, part in strata["scanner"].items()} == {"GE": 60}
     benign = [s for s in scores if s.label == "benign"]
     assert strata["class"]["benign"]["lesion_dice"] == summarise(benign)["lesion_dice"]
+
+
+def test_a_hospital_is_known_where_it_had_a_say_in_the_model():
+    split = Manifest(
+        train=(Member(name="busi/a"), Member(name="3f2a")),
+        validation=(Member(name="busbra/b"),),
+        test=(Member(name="breast-usg/c"),),
+    )
+    model = EvaluatedModel(bundle=None, folder=Path(), split=split)
+    assert model.hospitals == {"busi", "busbra"}
+    marks = [mark_hospital(name, model.hospitals) for name in ("busi", "busbra", "breast-usg")]
+    assert marks == ["known", "known", "left out"]
+    assert (
+        mark_hospital("busi", EvaluatedModel(bundle=None, folder=Path(), split=None).hospitals) == "unknown"
+    )
 
 
 def test_a_lesion_on_a_bound_is_of_the_larger_size():

@@ -96,7 +96,7 @@ def test_a_stopped_finetuning_goes_on_to_the_same_model(project, made):
 
 
 def test_a_stop_between_two_batches_is_heeded(project, monkeypatch):
-    from sonoloop_training.fit import loop as steps
+    from sonoloop_training.fit import batches as steps
 
     real, calls = steps.make_batch, []
 

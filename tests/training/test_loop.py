@@ -214,7 +214,7 @@ def test_weights_that_are_not_finite_are_never_kept(tmp_path, tiny, run_fit, mon
 
 
 def test_the_first_epochs_see_smaller_images(tmp_path, tiny, run_fit, monkeypatch):
-    from sonoloop_training.fit import loop as steps
+    from sonoloop_training.fit import batches as steps
 
     sizes = []
     real = steps.make_batch

@@ -88,7 +88,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(
 def test_an_epoch_that_broke_off_begins_again(tmp_path, tiny, run_fit, monkeypatch):
     recipe = tiny("epochs=2")
     whole = epochs_of(run_fit(recipe, tmp_path / "whole"))
-    from sonoloop_training.fit import loop as steps
+    from sonoloop_training.fit import batches as steps
 
     real, calls = steps.make_batch, []
 
@@ -127,7 +127,7 @@ def stop_at_once(recipe, folder, run_fit, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("sonoloop_training.fit.loop.make_batch", interrupted)
+        patch.setattr("sonoloop_training.fit.batches.make_batch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_fit(recipe, folder)
 

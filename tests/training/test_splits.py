@@ -125,6 +125,16 @@ def test_one_dataset_is_left_out():
         leave_out(samples, validation=0.1)
 
 
+def test_several_datasets_are_left_out_by_name_in_any_case():
+    samples = [s for name in ("own", "other", "a, b") for s in make_samples(30, dataset=name)]
+    for text, left_out in (("OTHER, own", {"other", "own"}), ("a, b", {"a, b"})):
+        parts = apply_split(SplitConfig(method="leave-dataset", left_out=text), samples)
+        assert_apart(parts)
+        assert {s.dataset for s in parts["test"]} == left_out
+    with pytest.raises(TrainingError, match="no image is of the dataset 'gone'; there are: a, b, other, own"):
+        leave_out(samples, dataset="own, gone", validation=0.1)
+
+
 def test_the_recipes_table_keeps_its_defaults_and_names_what_is_wrong():
     config = SplitConfig()
     assert (config.method, config.validation, config.test, config.key) == ("hashed", 0.08, 0.1, "sonoloop")

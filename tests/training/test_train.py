@@ -16,11 +16,24 @@ from PIL import Image
 from sonoloop.atomic import write_whole
 from sonoloop.errors import BundleError, TrainingError
 from sonoloop.imaging.io import read_study
-from sonoloop.jobs.events import EpochDone, Evaluated, Event, Finished, Progress, Started, Step
+from sonoloop.jobs.events import (
+    EpochDone,
+    Evaluated,
+    Event,
+    Finished,
+    Notice,
+    Progress,
+    Started,
+    Step,
+    drain,
+)
+from sonoloop.jobs.request import PackRequest
 from sonoloop.models.bundle import read_bundle
 from sonoloop.models.card import ModelSpec
 from sonoloop.models.predictor import Predictor
 from sonoloop_training.__main__ import main
+from sonoloop_training.datasets import packing
+from sonoloop_training.fit.devices import count_workers
 from sonoloop_training.fit.fitting import begin
 from sonoloop_training.fit.train import show_augmentation, train
 
@@ -130,9 +143,43 @@ def test_results_have_intervals(made):
     assert 0 <= figure["ci95"][0] <= figure["value"] <= figure["ci95"][1] <= 1
     assert [entry["epoch"] for entry in written["history"]] == [1, 2]
     assert written["epochs"] == 2
+    assert {written["metrics"]["test"][name]["hospital"] for name in ("busi", "busbra")} == {"known"}
     assert written["final"] is None
     assert written["leaked"] is False
     assert written["recipe"]["fit"]["batch"] == 4
+
+
+def test_from_a_pack_of_the_networks_size_the_very_same_is_learned(made, datasets, tiny, tmp_path):
+    pack = tmp_path / "both.pack"
+    drain(packing.pack(PackRequest(folders=(datasets,), out=pack, size=64, lossless=True)))
+    # processes that augment change nothing either
+    events = list(train(tiny(), pack, tmp_path / "out", device="cpu", workers=1))
+    one, other = results(made[0]), results(tmp_path / "out")
+    without = {"seconds"}
+    for here, there in zip(one["history"], other["history"], strict=True):
+        assert {k: v for k, v in here.items() if k not in without} == {
+            k: v for k, v in there.items() if k not in without
+        }
+    assert one["split_sha256"] == other["split_sha256"]
+    assert (one["packed"], other["packed"]) == (None, 64)
+    weights = [read_bundle(out / "bundle").network.state_dict() for out in (made[0], tmp_path / "out")]
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+    assert any("38 of 38 images come from a pack" in e.message for e in events if isinstance(e, Notice))
+    with pytest.raises(TrainingError, match="holds images of 64 pixels, and tiny learns from 96: pack them"):
+        list(train(tiny("model.size=96"), pack, tmp_path / "larger", device="cpu"))
+
+
+@pytest.mark.cuda
+def test_a_pack_and_a_gpu_are_one_command(datasets, tiny, tmp_path):
+    pack = tmp_path / "both.pack"
+    drain(packing.pack(PackRequest(folders=(datasets,), out=pack, size=64)))
+    events = list(train(tiny("fit.precision=auto"), pack, tmp_path / "out", device="cuda"))
+    started = next(e for e in events if isinstance(e, Started))
+    assert started.device.startswith("cuda")
+    assert started.precision in ("bf16-mixed", "16-mixed", "32-true")
+    assert isinstance(events[-1], Finished)
+    assert count_workers(torch.device("cuda")) > 0
 
 
 def test_a_finished_run_is_not_overwritten(made, datasets, tiny):

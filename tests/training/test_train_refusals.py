@@ -6,6 +6,7 @@ import csv
 import errno
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,33 @@ def test_a_fold_is_of_the_folds_that_the_recipe_has(recipe_file, arguments, meth
     request = read_arguments(["train", str(recipe_file), "--data", ".", "--out", ".", *arguments])
     split = read_recipe(request.recipe, settings_of(request)).split
     assert (split.method, split.fold) == (method, 2)
+
+
+def test_a_hospital_is_left_out_by_its_name_alone(recipe_file):
+    asked = TrainRequest(
+        recipe=str(recipe_file), data=Path(), split="leave-out:busi, 2024", settings=("final.epochs=2",)
+    )
+    recipe = read_recipe(asked.recipe, settings_of(asked))
+    assert (recipe.split.method, recipe.split.left_out) == ("leave-dataset", "busi, 2024")
+    # a last fit on all would show the model the hospital: only who asks for it gets it
+    assert recipe.final.epochs == 2
+    assert asked.folder == Path("runs/tiny-without-busi-2024")
+    alone = replace(asked, settings=())
+    assert read_recipe(asked.recipe, settings_of(alone)).final.epochs == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"split": "busi"}, "--split is 'busi'; write leave-out:HOSPITAL"),
+        ({"split": "leave-out:"}, "write leave-out:HOSPITAL"),
+        ({"split": "leave-out:busi", "fold": 2}, "leave --leaky and --fold out"),
+        ({"split": "leave-out:busi", "leaky": True}, "leave --leaky and --fold out"),
+    ],
+)
+def test_a_split_that_says_nothing_is_refused(recipe_file, asked, told):
+    with pytest.raises(SonoloopError, match=told):
+        settings_of(TrainRequest(recipe=str(recipe_file), data=Path(), **asked))
 
 
 def test_leaky_makes_no_folds(recipe_file):

@@ -81,7 +81,7 @@ def _add_options(parser: argparse.ArgumentParser, kind: type[Request]) -> None:
     for asked in asked_of(kind):
         option = asked.option
         if option.argument:
-            count = None if asked.required else "?"
+            count = "*" if asked.repeated else None if asked.required else "?"
             parser.add_argument(
                 asked.name, type=asked.kind, nargs=count, metavar=option.metavar, help=option.help
             )

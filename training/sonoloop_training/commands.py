@@ -5,6 +5,7 @@ Each imports what it needs when it runs, after its arguments are known to be rig
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +19,7 @@ from sonoloop.jobs.request import (
     FinetuneRequest,
     GateRequest,
     ImportRequest,
+    PackRequest,
     Request,
     TrainRequest,
     UnpackRequest,
@@ -50,7 +52,12 @@ def train(request: TrainRequest) -> Iterator[Event]:
         yield from training.show_augmentation(recipe, request.data, folder / "augmentation.png")
     else:
         yield from training.train(
-            recipe, request.data, folder, device=request.device, max_minutes=request.max_minutes
+            recipe,
+            request.data,
+            folder,
+            device=request.device,
+            max_minutes=request.max_minutes,
+            workers=request.workers,
         )
 
 
@@ -60,9 +67,14 @@ def settings_of(request: TrainRequest) -> list[str]:
 
     if request.leaky and request.fold is not None:
         raise TrainingError("--leaky makes no folds; leave --fold out")
-    settings = [*request.settings]
+    if (left_out := request.left_out) is not None and (request.leaky or request.fold is not None):
+        raise TrainingError("--split says who is tested; leave --leaky and --fold out")
+    # a last fit on all images would show the model the hospital that it is to be judged on
+    settings = [*(["final.epochs=0"] if left_out else []), *request.settings]
     if request.seed is not None:
         settings.append(f"fit.seed={request.seed}")
+    if left_out is not None:
+        settings += ["split.method=leave-dataset", f"split.left_out={json.dumps(left_out)}"]
     before = tuple(settings)
     if request.leaky:
         settings.append("split.method=leaky")
@@ -181,6 +193,13 @@ def unpack(request: UnpackRequest) -> Iterator[Event]:
     yield from unpacking.unpack(request.source, request.out)
 
 
+def pack(request: PackRequest) -> Iterator[Event]:
+    """Pack; see `sonoloop_training.datasets.packing.pack`."""
+    from sonoloop_training.datasets import packing
+
+    yield from packing.pack(request)
+
+
 def _set_threads(threads: int | None) -> None:
     import torch
 
@@ -196,4 +215,5 @@ COMMANDS: dict[type[Request], Callable[[Any], Iterator[Event]]] = {
     ImportRequest: import_masks,
     UnpackRequest: unpack,
     CheckRequest: check,
+    PackRequest: pack,
 }

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from sonoloop.cli.console import EventReport, print_json, result_console
 from sonoloop.cli.options import takes
-from sonoloop.jobs.events import Checked, Event, Finding, Progress, Unpacked
-from sonoloop.jobs.request import CheckRequest, UnpackRequest
+from sonoloop.jobs.events import Checked, Event, Finding, Packed, Progress, Unpacked
+from sonoloop.jobs.request import CheckRequest, PackRequest, UnpackRequest
 
 _NAMES = 4
 _STYLES = {"mend": "bold red", "heed": "yellow", "note": "dim"}
@@ -37,6 +37,13 @@ class CheckReport(EventReport):
             case Unpacked():
                 result_console().print(
                     f"{event.images} images and {event.masks} masks of {event.dataset} are in {event.path}",
+                    soft_wrap=True,
+                )
+            case Packed():
+                told = ", ".join(f"{count} of {name}" for name, count in event.datasets.items())
+                result_console().print(
+                    f"{event.images} images ({told}; {event.resized} of them resized) are in {event.path}: "
+                    f"{event.bytes / 1e6:.1f} MB, {event.bytes / event.images / 1000:.1f} KB an image",
                     soft_wrap=True,
                 )
             case _:
@@ -120,3 +127,14 @@ def check(
 def unpack(request: UnpackRequest) -> None:
     """Unpack a dataset as downloaded, BUSI's zip file or Hugging Face's Parquet files, to a plain folder."""
     CheckReport(as_json=False).follow(request)
+
+
+@data.command()
+@takes(PackRequest)
+def pack(request: PackRequest) -> None:
+    """Write datasets, resized, to one file, which trains and judges as the folders do.
+
+    Splits come out as from the folders. Ctrl-C leaves nothing; an earlier pack stays until the new one is
+    whole.
+    """
+    CheckReport(as_json=False, stays="; nothing was written").follow(request)

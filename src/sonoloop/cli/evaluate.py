@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from sonoloop.cli.console import EventReport, print_json, result_console
 from sonoloop.cli.options import takes
+from sonoloop.cli.train import FIGURES
 from sonoloop.jobs.events import EvaluationDone, Event, Notice, Unreadable
 from sonoloop.jobs.request import EvaluateRequest
 
@@ -45,6 +47,9 @@ class EvaluationReport(EventReport):
         else:
             console = result_console(140)
             console.print(_figures(results))
+            for entry in results["models"]:
+                console.print()
+                console.print(_hospitals(entry))
             if results["comparison"]:
                 console.print(_comparison(results["comparison"], results["titles"]))
             console.print(
@@ -71,6 +76,20 @@ def _figures(results: Mapping[str, Any]) -> Table:
         if any(column.get(key) for column in columns):
             count = next((str(column[key]["n"]) for column in columns if column.get(key)), "")
             table.add_row(title, *(_write(column.get(key)) for column in columns), count)
+    return table
+
+
+def _hospitals(entry: Mapping[str, Any]) -> Table:
+    """Show the main figures of each dataset, and whether the model had images of it."""
+    mark = " (leaked)" * entry["leaked"]
+    datasets = entry["strata"]["dataset"]
+    shown = {key: title for key, title in FIGURES.items() if any(part.get(key) for part in datasets.values())}
+    table = Table(f"{entry['model']}{mark}, by hospital", "", "images", *shown.values(), box=None)
+    rows = [(name, part["hospital"], part) for name, part in datasets.items()]
+    rows += [("together", mark, part) for mark, part in entry["strata"].get("hospital", {}).items()]
+    for name, mark_of, part in rows:
+        figures = [_write(part.get(key)) for key in shown]
+        table.add_row(Text(name), mark_of, str(part["images"]), *figures)
     return table
 
 

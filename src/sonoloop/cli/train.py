@@ -111,7 +111,8 @@ class TrainingReport(EventReport):
         mark = " (leaked)" if event.model.rpartition("-")[0].endswith("-leaked") else ""
         for name, figures in self._metrics.get("test", {}).items():
             if name != "all" or len(self._metrics["test"]) > 2:
-                console.print(_table(f"{name}: {figures['images']} test images{mark}", figures))
+                left_out = " (left out)" if figures.get("hospital") == "left out" else ""
+                console.print(_table(f"{name}{left_out}: {figures['images']} test images{mark}", figures))
         console.print(
             f"{event.model} is in {event.path}, made in {event.minutes:.0f} min; all figures are in "
             f"{self._out / 'results.json'}",

@@ -247,6 +247,17 @@ class Unpacked(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Packed(Event):
+    """Datasets are in one file; `resized` of the images are smaller than they were."""
+
+    path: str
+    datasets: dict[str, int]
+    images: int
+    resized: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One thing about a dataset that its owner should know.
 

@@ -8,6 +8,7 @@ process of the job gets the value itself, as JSON.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import partial
 from math import isfinite
@@ -131,7 +132,7 @@ def values_of(request: Request) -> dict[str, Any]:
 _STORE = "The corrections; the default store if not given."
 _THREADS = "CPU threads; all cores if not given."
 _RUN_DEVICE = "Where to run; auto takes a GPU if there is one."
-_DATA = "Folder with one dataset or several; see docs/datasets.md."
+_DATA = "Folder with one dataset or several, or a pack of them; see docs/datasets.md."
 _MINUTES = "Make the epochs that fit into this time."
 
 
@@ -152,6 +153,10 @@ class TrainRequest(Request):
     settings: tuple[str, ...] = option(
         "Change the recipe, such as epochs=2; repeatable.", default=(), flag="--set", metavar="KEY=VALUE"
     )
+    split: str | None = option(
+        "Test on a hospital that no image trains from: the name of its dataset, or several with commas.",
+        metavar="leave-out:HOSPITAL",
+    )
     fold: int | None = option("Test this fold; the recipe then splits by folds.", least=1)
     seed: int | None = option("Of everything random.", least=0)
     max_minutes: float | None = option(_MINUTES, least=0.1)
@@ -160,11 +165,31 @@ class TrainRequest(Request):
     show_augment: bool = option("Only draw 32 augmented pairs, to OUT/augmentation.png.", default=False)
     device: str = option("Where to train; auto takes a GPU if there is one.", default="auto", choices=DEVICES)
     threads: int | None = option(_THREADS, least=1, most=1024)
+    workers: int | None = option(
+        "Processes that augment images; on a GPU the cores left, on a CPU none if not given.",
+        least=0,
+        most=256,
+    )
 
     @property
     def folder(self) -> Path:
-        """Where it writes."""
-        return self.out or Path("runs") / Path(self.recipe).stem
+        """Where it writes; each hospital that is left out has a folder of its own."""
+        without = re.sub(r"[^\w.-]+", "-", (self.left_out or "").lower())
+        recipe = Path(self.recipe).stem
+        return self.out or Path("runs") / (f"{recipe}-without-{without}" if without else recipe)
+
+    @property
+    def left_out(self) -> str | None:
+        """The hospitals that `split` leaves out, with commas between."""
+        if self.split is None:
+            return None
+        kind, _, names = self.split.partition(":")
+        if kind != "leave-out" or not names.strip():
+            raise SonoloopError(
+                f"--split is {self.split!r}; write leave-out:HOSPITAL, such as leave-out:busi (other splits "
+                "are the recipe's: --set split.method=...)"
+            )
+        return names.strip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +336,37 @@ class UnpackRequest(Request):
         "A zip file, a Parquet file, or a folder with these.", argument=True, metavar="SOURCE"
     )
     out: Path = required("Folder to make.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackRequest(Request):
+    """Datasets to one file that travels in one copy."""
+
+    command = "pack"
+    about = "write datasets, resized, to one file that trains and judges as they do"
+
+    folders: tuple[Path, ...] = option(
+        "Folders with one dataset or several; see docs/datasets.md.",
+        default=(),
+        argument=True,
+        metavar="DIR...",
+    )
+    out: Path = required("The file to make, such as breasts.pack; an earlier pack of that name is replaced.")
+    size: int = option("The longest side of an image, in pixels.", default=320, least=32, most=2048)
+    lossless: bool = option(
+        "Keep every grey level, in nearly twice the room; else none is off by more than 2 of 255.",
+        default=False,
+    )
+    keep_names: bool = option(
+        "Keep names of files, patients and columns of your own datasets, which may name people.",
+        default=False,
+    )
+
+    def __post_init__(self) -> None:
+        if not self.folders:
+            raise SonoloopError("name the folders to pack: sonoloop data pack DIR... --out PACK")
+        if not 32 <= self.size <= 2048:
+            raise SonoloopError(f"--size is {self.size}; give 32 to 2048")
 
 
 def read_request(kind: type[R], text: str) -> R:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from sonoloop.atomic import write_together
 from sonoloop.errors import TrainingError
-from sonoloop.imaging.io import read_study
 from sonoloop.imaging.overlay import lesion_colour, outline, to_display
 from sonoloop.jobs.events import Checked, Event, Finding, Progress
 from sonoloop.regular_files import read_regular
@@ -268,7 +267,7 @@ def _spread(items: Sequence[Inspection], most: int) -> list[Inspection]:
 
 def _show(item: Inspection, *, outlined: bool = True) -> tuple[NDArray[np.uint8], str]:
     """Return an image with its lesions outlined, and what to write below it."""
-    pixels = read_study(item.sample.image).frames[0].pixels
+    pixels = item.sample.study().frames[0].pixels
     picture = np.repeat(to_display(pixels)[..., None], 3, axis=-1)
     if outlined and item.lesions and all(fault.usable for fault in item.faults):
         # thick enough to be seen once the image is small

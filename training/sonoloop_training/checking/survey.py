@@ -17,13 +17,12 @@ from scipy import ndimage
 from sonoloop.errors import ImageError, SonoloopError, UnsupportedImageError
 from sonoloop.imaging.fingerprints import Sketch, sketch
 from sonoloop.imaging.grey import check_frame
-from sonoloop.imaging.io import read_study
 from sonoloop.jobs.events import Progress
 from sonoloop.values import CLASSES
 from sonoloop_training.checking.burned_in import has_overlay
 from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.datasets.groups import Pair, find_group_list, group_pairs, match_sketches, read_groups
-from sonoloop_training.datasets.mask_check import Fault, hash_mask, read_masks
+from sonoloop_training.datasets.mask_check import Fault, hash_mask
 from sonoloop_training.datasets.mask_check import find_shared as find_shared_masks
 from sonoloop_training.datasets.registry import Layout, check_folder, dataset_folders, find_layout
 
@@ -57,7 +56,7 @@ class Inspection:
 def inspect_sample(sample: Sample) -> Inspection:
     """Read a sample's image and masks; whatever is wrong is in its `faults`, nothing is raised for it."""
     try:
-        study = read_study(sample.image)
+        study = sample.study()
         if len(study.frames) > 1:
             raise UnsupportedImageError(
                 f"{study.name} has {len(study.frames)} frames, and its mask is of one"
@@ -68,7 +67,7 @@ def inspect_sample(sample: Sample) -> Inspection:
     if study.notes:
         return Inspection(sample=sample, faults=(Fault(kind="image unreadable", detail=study.notes[0]),))
     shape: tuple[int, int] = pixels.shape
-    masks = read_masks(sample.masks, study.frames[0], sample.label)
+    masks = sample.read_masks(study.frames[0])
     mask, faults = masks.union, masks.faults
     lesions = int(ndimage.label(mask, np.ones((3, 3)))[1])
     places = Image.fromarray(mask.astype(np.uint8) * 255).resize((_PLACES, _PLACES), Image.Resampling.BOX)
@@ -109,14 +108,20 @@ class Source:
 def find_sources(data: Path) -> list[Source]:
     """List every dataset that is known by its layout: `data` itself, or else those one folder below."""
     check_folder(data)
-    sources = [_list(folder, layout) for folder in dataset_folders(data) if (layout := find_layout(folder))]
+    sources = [
+        source
+        for folder in dataset_folders(data)
+        if (layout := find_layout(folder))
+        for source in _list(folder, layout)
+    ]
     if not sources:
         # says which layouts are known
         find_datasets(data)
     return sources
 
 
-def _list(root: Path, layout: Layout) -> Source:
+def _list(root: Path, layout: Layout) -> list[Source]:
+    """List the datasets that lie in one place: a folder holds one, a pack may hold several."""
     try:
         with TemporaryDirectory() as folder:
             # the list beside the images has loaders leave out contradictions, which are to be shown
@@ -125,9 +130,13 @@ def _list(root: Path, layout: Layout) -> Source:
             samples = layout.load(root, nothing)
         grouped = layout.is_grouped(root)
     except SonoloopError as error:
-        return Source(root=root, samples=(), error=str(error))
+        return [Source(root=root, samples=(), error=str(error))]
     listed = None if grouped else find_group_list(samples, root)
-    return Source(root=root, samples=tuple(samples), grouped=grouped, listed=listed)
+    return [
+        Source(root=root, samples=own, grouped=grouped, listed=listed)
+        for dataset in dict.fromkeys(sample.dataset for sample in samples)
+        if (own := tuple(sample for sample in samples if sample.dataset == dataset))
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

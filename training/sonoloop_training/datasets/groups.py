@@ -30,7 +30,6 @@ from sonoloop.imaging.fingerprints import (
     sketch,
 )
 from sonoloop.imaging.grey import check_frame
-from sonoloop.imaging.io import read_study
 from sonoloop.jobs.events import Progress, drain
 from sonoloop.regular_files import read_regular
 from sonoloop_training.datasets.sample import MAX_BYTES, Sample, file_in
@@ -136,7 +135,7 @@ def _related(one: list[int], other: list[int], sketches: Sequence[Sketch | None]
 def sketch_sample(sample: Sample) -> Sketch | None:
     """Sketch a sample's image; None where it cannot be read: whoever reads the sample itself is told."""
     try:
-        return sketch(check_frame(read_study(sample.image).frames[0]).pixels)
+        return sketch(check_frame(sample.study().frames[0]).pixels)
     except ImageError:
         return None
 

@@ -139,14 +139,22 @@ def read_masks(paths: Sequence[Path], frame: Frame, label: ClassName) -> Masks:
         union |= mask
     if not paths and label != "normal":
         faults.append(Fault(kind="mask missing"))
-    elif whole and label != "normal" and not union.any():
-        faults.append(Fault(kind="mask empty"))
-    elif label == "normal" and union.any():
-        faults.append(Fault(kind="mask on normal", detail=f"{union.mean():.1%} of the frame"))
-    elif union.any():
-        faults += [Fault(kind="mask file empty", detail=f"{name} is empty, others are not") for name in empty]
-        faults += _check_shape(union)
+    elif whole or union.any():
+        if label != "normal" and union.any():
+            faults += [
+                Fault(kind="mask file empty", detail=f"{name} is empty, others are not") for name in empty
+            ]
+        faults += judge_union(union, label)
     return Masks(union=union, faults=tuple(faults))
+
+
+def judge_union(union: NDArray[np.bool_], label: ClassName) -> list[Fault]:
+    """Say what is wrong with all the lesions of an image of a class, taken together."""
+    if not union.any():
+        return [] if label == "normal" else [Fault(kind="mask empty")]
+    if label == "normal":
+        return [Fault(kind="mask on normal", detail=f"{union.mean():.1%} of the frame")]
+    return _check_shape(union)
 
 
 def explain(fault: Fault, image: str, label: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from sonoloop_training.datasets.busi import (
 )
 from sonoloop_training.datasets.folder import has_groups, is_folder, load_folder
 from sonoloop_training.datasets.groups import FindGroups
+from sonoloop_training.datasets.pack import is_pack, load_pack
 from sonoloop_training.datasets.sample import Sample
 from sonoloop_training.datasets.udiat import is_udiat, load_udiat
 
@@ -37,53 +38,81 @@ class Load(Protocol):
 class Layout:
     """How a dataset lies on disk."""
 
-    # how it is named before people; empty for another form of one that is named
+    # how it is named before people; empty for another form of one that is named, and for what is no folder
     title: str
     is_here: Callable[[Path], bool]
     load: Load
+    # on what terms its owner gives it, where that is known
+    terms: str = ""
     # whether the dataset says itself which images belong together
     is_grouped: Callable[[Path], bool] = lambda root: False
 
 
+_BUSI = "CC BY 4.0; Al-Dhabyani et al., Data in Brief 28, 104863, 2020, doi 10.1016/j.dib.2019.104863"
+_BUSBRA = "free to use with its citation; Gómez-Flores et al., Medical Physics 51, 2024, doi 10.1002/mp.16812"
+_BREAST = (
+    "CC BY 4.0; Pawłowska et al., Scientific Data 11, 148, 2024, doi 10.1038/s41597-024-02984-z; The Cancer "
+    "Imaging Archive, doi 10.7937/9WKK-Q141"
+)
+_UDIAT = "by agreement with its authors, not to be passed on; Yap et al., IEEE JBHI 22, 1218-1226, 2018"
+
 # the first that is here is taken
 LAYOUTS = (
-    Layout("BUSI (benign, malignant, normal, or train with these)", is_busi, load_busi),
-    Layout("BUS-BRA (bus_data.csv)", is_busbra, load_busbra, lambda root: True),
-    Layout("BrEaST (its clinical table, or index.csv)", is_breast, load_breast, lambda root: True),
-    Layout("Dataset B (original, GT)", is_udiat, load_udiat),
-    Layout("images, masks and a CSV", is_folder, load_folder, has_groups),
-    Layout("", is_huggingface, load_huggingface),
-    Layout("", is_part_of_busi, load_busi),
+    Layout("BUSI (benign, malignant, normal, or train with these)", is_busi, load_busi, _BUSI),
+    Layout("BUS-BRA (bus_data.csv)", is_busbra, load_busbra, _BUSBRA, lambda root: True),
+    Layout("BrEaST (its clinical table, or index.csv)", is_breast, load_breast, _BREAST, lambda root: True),
+    Layout("Dataset B (original, GT)", is_udiat, load_udiat, _UDIAT),
+    Layout("images, masks and a CSV", is_folder, load_folder, is_grouped=has_groups),
+    # a file: no folder is one
+    Layout("", is_pack, load_pack, is_grouped=lambda root: True),
+    Layout("", is_huggingface, load_huggingface, _BUSI),
+    Layout("", is_part_of_busi, load_busi, _BUSI),
 )
 _PACKED = frozenset({".zip", ".parquet"})
-_GIVE = "give the folder with the datasets"
+_GIVE = "give the folder with the datasets, or a pack of them"
 
 
 def find_datasets(data: Path, *, find_groups: FindGroups | None = None) -> list[Sample]:
     """List every dataset that is known by its layout: `data` itself, or else those one folder below."""
-    check_folder(data)
-    samples: list[Sample] = []
+    found = list_layouts([data], find_groups=find_groups)
+    return [sample for _, samples in found for sample in samples]
+
+
+def list_layouts(
+    places: Sequence[Path], *, find_groups: FindGroups | None = None
+) -> list[tuple[Layout, list[Sample]]]:
+    """List the datasets of several places as `find_datasets` does, each with its layout."""
+    found: list[tuple[Layout, list[Sample]]] = []
     homes: dict[str, Path] = {}
-    for folder in dataset_folders(data):
-        layout = find_layout(folder)
-        found = layout.load(folder, find_groups=find_groups) if layout else []
-        if found:
-            dataset = found[0].dataset
-            if dataset in homes:
-                raise TrainingError(
-                    f"{homes[dataset]} and {folder} are both {dataset!r}; move or rename one of them"
-                )
-            homes[dataset] = folder
-            samples += found
-    if not samples:
-        *titles, last = (layout.title for layout in LAYOUTS if layout.title)
-        raise TrainingError(f"{data} holds neither {', '.join(titles)} or {last}{_advise(data)}")
-    return samples
+    for data in places:
+        check_folder(data)
+        before = len(found)
+        for folder in dataset_folders(data):
+            layout = find_layout(folder)
+            samples = layout.load(folder, find_groups=find_groups) if layout else []
+            for dataset in dict.fromkeys(sample.dataset for sample in samples):
+                if dataset in homes:
+                    raise TrainingError(
+                        f"{homes[dataset]} and {folder} are both {dataset!r}; move or rename one of them"
+                    )
+                homes[dataset] = folder
+            if layout and samples:
+                found.append((layout, samples))
+        if len(found) == before:
+            raise _tell_layouts(data)
+    return found
+
+
+def _tell_layouts(data: Path) -> TrainingError:
+    *titles, last = (layout.title for layout in LAYOUTS if layout.title)
+    return TrainingError(f"{data} holds neither {', '.join(titles)} or {last}{_advise(data)}")
 
 
 def check_folder(data: Path) -> None:
-    """Refuse what is no folder; a packed dataset is to be unpacked first."""
+    """Refuse what is neither a folder nor a pack; an archive is to be unpacked first."""
     if data.is_file():
+        if find_layout(data) is not None:
+            return
         packed = data.suffix.lower() in _PACKED
         raise TrainingError(f"{data} is a file; {_unpacking(data) if packed else _GIVE}")
     if not data.is_dir():

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.image_files import is_image_path
-from sonoloop.imaging.io import read_study
+from sonoloop.imaging.io import Study, read_study
 from sonoloop.regular_files import read_regular
 from sonoloop.values import CLASSES, ClassName, Frame
 from sonoloop_training.datasets.mask_check import Masks, explain, read_masks
@@ -47,6 +47,9 @@ class Sample:
     # what else the dataset says: "histology", "birads", "side", "device", "objection" (BUSI's axilla and
     # needle images), "overlay" (which kinds), "5-fold" and "10-fold", and other columns of a user's own table
     facts: Mapping[str, str] = field(default_factory=dict, hash=False)
+    # of the image that it was made from, where that was another: see `Member`, and height and width
+    fingerprint: str = ""
+    original: tuple[int, int] | None = None
 
     @property
     def key(self) -> str:
@@ -67,7 +70,7 @@ class Sample:
 
     def look(self) -> tuple[Frame, Masks]:
         """Read the frame, and its masks with what is wrong with them; raises for the frame alone."""
-        study = read_study(self.image)
+        study = self.study()
         if len(study.frames) > 1:
             raise TrainingError(
                 f"{self.image.name} has {len(study.frames)} frames, and its mask is of one; save that one "
@@ -77,7 +80,15 @@ class Sample:
             # of which a part is missing, it would teach what is not so
             raise TrainingError(f"{self.image.name} is not whole: {study.notes[0]}; copy or export it again")
         frame = replace(study.frames[0], spacing=self.spacing)
-        return frame, read_masks(self.masks, frame, self.label)
+        return frame, self.read_masks(frame)
+
+    def study(self) -> Study:
+        """Read what the image's file holds."""
+        return read_study(self.image)
+
+    def read_masks(self, frame: Frame) -> Masks:
+        """Read the masks of its frame, and say what is wrong with them."""
+        return read_masks(self.masks, frame, self.label)
 
 
 MAX_BYTES = 64_000_000

@@ -24,6 +24,7 @@ from sonoloop.regular_files import read_regular
 from sonoloop.store.metrics import RESAMPLES
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets import Sample, find_datasets
+from sonoloop_training.datasets.pack import describe_packed
 from sonoloop_training.evaluation.report import write_report
 from sonoloop_training.evaluation.scores import (
     MIN_LESION_IOU,
@@ -35,6 +36,7 @@ from sonoloop_training.evaluation.scores import (
 )
 from sonoloop_training.evaluation.summary import (
     SIZES,
+    STRATUM,
     TITLES,
     EvaluatedModel,
     compare,
@@ -42,6 +44,7 @@ from sonoloop_training.evaluation.summary import (
     describe_leaks,
     describe_part,
     load_model,
+    mark_hospital,
     stratify,
     summarise,
 )
@@ -69,7 +72,7 @@ def evaluate(wanted: EvaluateRequest) -> Iterator[Event]:
     if wanted.part != "all":
         listed = _list_part(wanted.part, given or models[0].split)
         samples = _choose_part(samples, wanted.part, listed)
-    notices: list[str] = []
+    notices = describe_packed(samples)
     predictors = [
         Predictor(
             model.bundle,
@@ -158,6 +161,20 @@ def _summarise(
     heads = model.bundle.card.spec.heads
     leaked = {leak.image for leak in leaks}
     clean = [score for score in scores if score.key not in leaked]
+    strata = stratify(scores, heads=heads)
+    known = model.hospitals
+    if known is not None:
+        # of images without a name, such as corrections, a copy tells
+        known |= {leak.image.partition("/")[0] for leak in leaks}
+    marks = {dataset: mark_hospital(dataset, known) for dataset in strata["dataset"]}
+    for dataset, part in strata["dataset"].items():
+        part["hospital"] = marks[dataset]
+    if len(together := set(marks.values())) > 1:
+        # those that are known, and those that are not, together
+        strata["hospital"] = {
+            mark: summarise([s for s in scores if marks[s.dataset] == mark], heads=heads, keys=STRATUM)
+            for mark in sorted(together)
+        }
     return {
         "model": model.bundle.model,
         "version": model.bundle.version,
@@ -171,7 +188,7 @@ def _summarise(
         "leaks": [asdict(leak) for leak in leaks],
         "figures": _figures(scores, heads),
         "figures_without_leaks": _figures(clean, heads) if leaks and clean else None,
-        "strata": stratify(scores, heads=heads),
+        "strata": strata,
     }
 
 

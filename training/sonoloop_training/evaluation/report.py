@@ -36,7 +36,7 @@ from sonoloop_training.evaluation.measures import (
     to_columns,
 )
 from sonoloop_training.evaluation.scores import Case, Score, read_case
-from sonoloop_training.evaluation.summary import SIZES, TITLES, EvaluatedModel, write_figure
+from sonoloop_training.evaluation.summary import SIZES, STRATUM, TITLES, EvaluatedModel, write_figure
 from sonoloop_training.page import CLASS_COLOURS, Page, new_figure
 
 # where a training leaves its epochs: in the bundle, or in the run's folder around it
@@ -155,18 +155,23 @@ def _write_comparison(page: Page, comparison: Mapping[str, Any]) -> None:
 
 def _write_strata(page: Page, name: str, strata: Mapping[str, Mapping[str, Any]]) -> None:
     shown = [
-        key for key in TITLES if any(part.get(key) for parts in strata.values() for part in parts.values())
+        key for key in STRATUM if any(part.get(key) for parts in strata.values() for part in parts.values())
     ]
     rows = [
-        [kind, value, part["images"], *(write_figure(part.get(key)) for key in shown)]
+        [kind, _name_part(value, part), part["images"], *(write_figure(part.get(key)) for key in shown)]
         for kind, parts in strata.items()
         for value, part in parts.items()
     ]
     page.table(
         ["by", "part", "images", *(TITLES[key] for key in shown)],
         rows,
-        caption=f"{name}. Sizes are shares of the image: small below 3.5 %, large from 9 % on. {_INTERVALS}",
+        caption=f"{name}. Sizes are shares of the image: small below 3.5 %, large from 9 % on. "
+        f"A dataset is known where images of it trained or validated the model, else left out. {_INTERVALS}",
     )
+
+
+def _name_part(value: str, part: Mapping[str, Any]) -> str:
+    return f"{value} ({part['hospital']})" if "hospital" in part else value
 
 
 def _draw_figures(page: Page, name: str, model: EvaluatedModel, scores: Sequence[Score]) -> None:

@@ -137,6 +137,8 @@ class Case:
     patient: str = ""
     scanner: str = ""
     overlay: bool | None = None
+    # of the image that the frame was made from, where that was another
+    fingerprint: str = ""
 
     @property
     def key(self) -> str:
@@ -150,7 +152,7 @@ class Case:
             group=self.group,
             id=self.frame.id,
             pixels_hash=self.frame.pixels_hash,
-            fingerprint=fingerprint(self.frame.pixels),
+            fingerprint=self.fingerprint or fingerprint(self.frame.pixels),
         )
 
 
@@ -167,6 +169,7 @@ def read_case(sample: Sample) -> Case:
         patient=sample.patient,
         scanner=sample.scanner,
         overlay=sample.overlay,
+        fingerprint=sample.fingerprint,
     )
 
 

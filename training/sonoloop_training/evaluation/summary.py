@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,10 +34,14 @@ SAME = "no difference shown"
 _WORDS = {"better": "is better than", "worse": "is worse than", "differs": "differs from"}
 # images that a notice names
 _NAMED = 5
-_STRATUM = (
+# whether images of a dataset trained or validated a model
+Hospital = Literal["known", "left out", "unknown"]
+# the main figures, of every part
+STRATUM = (
     "lesion_dice",
     "iou",
     "hd95_px",
+    "hd95_mm",
     "missed",
     "false_alarms",
     "lesion_sensitivity",
@@ -97,11 +101,19 @@ def stratify(scores: Sequence[Score], *, heads: Sequence[Head] = HEADS) -> dict[
         order = list(SIZES) if kind == "size" else sorted(members)
         if members:
             strata[kind] = {
-                value: summarise(members[value], heads=heads, keys=_STRATUM)
+                # a hospital is looked at in all its figures
+                value: summarise(members[value], heads=heads, keys=None if kind == "dataset" else STRATUM)
                 for value in order
                 if value in members
             }
     return strata
+
+
+def mark_hospital(dataset: str, known: Collection[str] | None) -> Hospital:
+    """Say whether a model knows a dataset's hospital; `known` are the datasets that had a say in it."""
+    if known is None:
+        return "unknown"
+    return "known" if dataset in known else "left out"
 
 
 class _Resampled:
@@ -211,6 +223,13 @@ class EvaluatedModel:
     bundle: Bundle
     folder: Path
     split: Manifest | None
+
+    @property
+    def hospitals(self) -> frozenset[str] | None:
+        """The datasets that had a say in it, by training or validating; None where that is not known."""
+        if self.split is None:
+            return None
+        return frozenset(m.name.partition("/")[0] for m in self.split.known if "/" in m.name)
 
     @property
     def leaky_by_design(self) -> bool:

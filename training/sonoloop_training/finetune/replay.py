@@ -115,7 +115,7 @@ def read_replay(
         elif sample.group in spoilt or test_side.has_near_copy(frame):
             spoilt.add(sample.group)
         else:
-            pair = letterbox_pair(frame.pixels, mask, size)
+            pair = letterbox_pair(frame.pixels, mask, size, original=sample.original)
             read.append((sample.group, CachedImage(*pair, sample.label, listed.name, sample.dataset)))
     yield Progress(stage="Reading what is replayed", done=len(chosen), total=len(chosen))
     if others:

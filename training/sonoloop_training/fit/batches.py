@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import sys
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 from torchvision.tv_tensors import Image, Mask
 
 from sonoloop.errors import TrainingError
@@ -107,7 +109,7 @@ def cache_samples(
         sample.check(masks)
         if masks.faults:
             odd.append(sample.key)
-        pair = letterbox_pair(frame.pixels, masks.union, size)
+        pair = letterbox_pair(frame.pixels, masks.union, size, original=sample.original)
         cached.append(CachedImage(*pair, sample.label, f"{sample.dataset}/{sample.name}", sample.dataset))
     yield Progress(stage="Reading", done=len(samples), total=len(samples))
     if odd:
@@ -126,10 +128,14 @@ def cache_samples(
 
 
 def letterbox_pair(
-    pixels: NDArray[np.generic], mask: NDArray[np.bool_], size: int
+    pixels: NDArray[np.generic],
+    mask: NDArray[np.bool_],
+    size: int,
+    *,
+    original: tuple[int, int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Letterbox an image and its mask to uint8 (S, S)."""
-    height, width = pixels.shape
+    """Letterbox an image and its mask to uint8 (S, S), to where the original would come to lie."""
+    height, width = original or pixels.shape
     box = Letterbox(height, width, size)
     image = box.apply(torch.from_numpy(to_unit(pixels)))
     small = box.apply(torch.from_numpy(mask.astype(np.float32))) >= 0.5
@@ -161,10 +167,27 @@ def draw_weights(cache: Cache, config: FitConfig) -> torch.Tensor:
         image_weight(config, dataset, CLASSES[label])
         for dataset, label in zip(cache.datasets, cache.labels.tolist(), strict=True)
     ]
-    weights = torch.tensor(drawn, dtype=torch.float64)
+    weights = _balance(torch.tensor(drawn, dtype=torch.float64), cache.datasets, config)
     if weights.sum() == 0:
         raise TrainingError("fit.weights leave no image to draw; give one of them a weight above 0")
     return weights
+
+
+def _balance(weights: torch.Tensor, datasets: Sequence[str], config: FitConfig) -> torch.Tensor:
+    """Share what is drawn of the hospitals among them as the recipe says; phantoms are of none."""
+    if config.balance == "none":
+        return weights
+    places: dict[str, list[int]] = {}
+    for place, dataset in enumerate(datasets):
+        # a hospital of which nothing is drawn has no share
+        if dataset != PHANTOM and weights[place] > 0:
+            places.setdefault(dataset, []).append(place)
+    shares = {name: len(own) ** 0.5 if config.balance == "root" else 1.0 for name, own in places.items()}
+    together = weights[[place for own in places.values() for place in own]].sum()
+    balanced = weights.clone()
+    for name, own in places.items():
+        balanced[own] *= together * shares[name] / sum(shares.values()) / weights[own].sum()
+    return balanced
 
 
 def image_weight(config: FitConfig, dataset: str, label: str) -> float:
@@ -248,7 +271,11 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        return Batch(*(tensor.to(device) for tensor in self._tensors))
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self._tensors))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch where a GPU fetches it from without being waited for."""
+        return Batch(*(tensor.pin_memory() for tensor in self._tensors))
 
     @property
     def _tensors(self) -> tuple[torch.Tensor, ...]:
@@ -275,6 +302,79 @@ def make_batch(
         labels.append(label)
     stacked = normalise(torch.stack(images)).to(memory_format=torch.channels_last)
     return Batch(stacked, torch.stack(masks), torch.tensor(labels), weights)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EpochBatches(Dataset[tuple[Batch, torch.Tensor]]):
+    """The batches that one process makes of an epoch's images, by their steps.
+
+    What is random about a batch follows from its step alone, so that it is the same whichever process makes
+    it; beside it stands the state that random numbers are in then, since a network's dropout goes on from it.
+    """
+
+    cache: Cache
+    # index of every image of the epoch, int64
+    drawn: torch.Tensor
+    augmentation: nn.Module
+    config: FitConfig
+    epoch: int
+    steps: int
+    # of how many processes that learn together this is which one
+    rank: int = 0
+    processes: int = 1
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> tuple[Batch, torch.Tensor]:
+        """Make the batch of a step."""
+        own = self.shares(step)[self.rank]
+        batch = make_batch(
+            self.cache, own, self.augmentation, self.config, epoch=self.epoch, first=self._first(step)
+        )
+        return batch, torch.get_rng_state()
+
+    def shares(self, step: int) -> tuple[torch.Tensor, ...]:
+        """Give the images of a step, one share a process that learns."""
+        batch = self.config.batch
+        return torch.split(self.drawn[step * batch : (step + 1) * batch], batch // self.processes)
+
+    def make(self, workers: int, device: torch.device) -> Iterator[Batch]:
+        """Make one after the other; with `workers`, so many processes make them while the network learns."""
+        if not workers:
+            yield from (self[step][0] for step in range(self.steps))
+            return
+        loader = DataLoader(
+            self,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=device.type == "cuda",
+            # without it the cache would be copied for each of them
+            multiprocessing_context="fork" if sys.platform == "linux" else None,
+            generator=torch.Generator(),
+        )
+        try:
+            for step, (batch, state) in enumerate(loader):
+                # a GPU's own random numbers too are as if the batch had been made here
+                last = self._first(step) + len(batch) - 1
+                torch.manual_seed(_seed(self.config.seed, self.epoch, 1 + last))
+                torch.set_rng_state(state)
+                yield batch
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(
+                f"a process that augments images ended ({str(error).partition(chr(10))[0]}); the last "
+                "checkpoint is kept: see that there is memory, or go on with --workers 0"
+            ) from error
+
+    def _first(self, step: int) -> int:
+        return step * self.config.batch + self.rank * (self.config.batch // self.processes)
+
+
+def _as_it_is(made: Any) -> Any:  # noqa: ANN401 - as torch declares it
+    return made
 
 
 def transplant(

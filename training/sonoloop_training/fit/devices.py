@@ -74,6 +74,18 @@ def _dtypes_of(device: torch.device) -> list[torch.dtype | None]:
     return [None, torch.bfloat16] if device.type == "cpu" else [None]
 
 
+# that many keep a GPU busy, each with a core of its own
+_MOST_WORKERS = 16
+
+
+def count_workers(device: torch.device) -> int:
+    """Count the processes that are to augment images: the cores that a GPU leaves free, none on a CPU."""
+    if device.type == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(_MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
+
+
 # how drivers' errors begin where torch has no class of its own for them
 _DRIVERS = ("CUDA", "cuDNN", "CUBLAS", "cuBLAS", "HIP", "NCCL", "MPS")
 

@@ -24,11 +24,11 @@ from sonoloop_training.augment import build_augmentation
 from sonoloop_training.fit.batches import (
     Batch,
     Cache,
+    EpochBatches,
     count_draws,
     count_steps,
     draw_epoch,
     draw_weights,
-    make_batch,
     small_size,
 )
 from sonoloop_training.fit.checkpoint import Checkpoint, held_precision
@@ -178,11 +178,13 @@ def fit(
     max_minutes: float | None = None,
     follows: float = 0.0,
     validate_start: bool = False,
+    workers: int = 0,
     on_begun: Callable[[], None] = lambda: None,
     on_batch: Callable[[], None] = lambda: None,
 ) -> Generator[Event, None, Fitting]:
     """Train, epoch by epoch, with a checkpoint before the first and after each.
 
+    `workers` processes augment images while the network learns, to the same numbers as without them.
     `on_begun` is called once there is a checkpoint on the disk; `on_batch` may end it.
     """
     config = recipe.fit
@@ -241,7 +243,7 @@ def fit(
         # whoever stops in the first epoch goes on from its beginning
         on_disk.save(fitting)
     on_begun()
-    learning = Learning(fabric, network, optimizer, fitting, config, pace, on_batch)
+    learning = Learning(fabric, network, optimizer, fitting, config, pace, on_batch, workers=workers)
     while fitting.epoch < fitting.epochs and not fitting.has_waited(config.patience):
         started = time.monotonic()
         left = None if max_minutes is None else (max_minutes * (1 - _RESERVE) - fitting.minutes) * 60
@@ -304,6 +306,8 @@ class Learning:
     on_batch: Callable[[], None]
     # in so many parts a batch goes through the network, their gradients summed; more when memory runs out
     micro_batches: int = 1
+    # processes that augment images
+    workers: int = 0
     # whether it was told that there is not even time for one epoch
     hurried: bool = False
 
@@ -315,7 +319,18 @@ class Learning:
         With `seconds`, the training is shortened to the epochs that fit into them at the pace seen.
         """
         config, fitting, pace, epoch = self.config, self.fitting, self.pace, self.fitting.epoch
-        share, total = config.batch // self.fabric.world_size, 0.0
+        total = 0.0
+        batches = EpochBatches(
+            images,
+            drawn,
+            augmentation,
+            config,
+            epoch,
+            pace.steps,
+            rank=self.fabric.global_rank,
+            processes=self.fabric.world_size,
+        )
+        made = batches.make(self.workers, self.fabric.device)
         pace.begin()
         set_training(self.network, config)
         crash_here("before-first-step")
@@ -323,14 +338,12 @@ class Learning:
             self.on_batch()
             if step == pace.steps // 2:
                 crash_here("mid-epoch")
-            shares = torch.split(drawn[step * config.batch : (step + 1) * config.batch], share)
-            rank = self.fabric.global_rank
-            first = step * config.batch + rank * share
-            batch = make_batch(images, shares[rank], augmentation, config, epoch=epoch, first=first)
+            batch = next(made)
             set_rate(fitting.optimizer, config, epoch * pace.steps + step, pace.steps * fitting.epochs)
             try:
                 loss = yield from self._step(batch.to(self.fabric.device))
             except _NotFiniteError as error:
+                shares = batches.shares(step)
                 guilty = torch.cat([shares[rank] for rank in error.ranks]).tolist()
                 names = ", ".join(images.names[index] for index in guilty)
                 some = len(error.ranks) < len(shares)

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from sonoloop.errors import TrainingError
-from sonoloop.jobs.events import Progress
+from sonoloop.jobs.events import Notice, Progress
 from sonoloop.models.card import Head, ModelSpec
 from sonoloop_training.datasets import Sample
+from sonoloop_training.datasets.pack import describe_packed, packed_size
 from sonoloop_training.fit.batches import small_size
 from sonoloop_training.fit.fitting import begin
 from sonoloop_training.fit.recipe import Recipe
@@ -18,11 +19,24 @@ from sonoloop_training.splits import Part
 from sonoloop_training.splits.parts import check_filled
 
 
-def check_recipe(recipe: Recipe, parts: Mapping[Part, Sequence[Sample]]) -> Iterator[Progress]:
+def check_recipe(recipe: Recipe, parts: Mapping[Part, Sequence[Sample]]) -> Iterator[Progress | Notice]:
     """Refuse data and networks that nothing can come of; see `check_parts` and `try_network`."""
     check_parts(parts, heads=recipe.model.heads)
+    yield from check_packed(recipe, [sample for samples in parts.values() for sample in samples])
     yield Progress(stage="Trying the network", done=0, total=1)
     try_network(recipe)
+
+
+def check_packed(recipe: Recipe, samples: Sequence[Sample]) -> Iterator[Notice]:
+    """Refuse a pack of images that are smaller than those that the network is shown; tell of any other."""
+    packed, size = packed_size(samples), recipe.model.size
+    if packed is not None and packed < size:
+        raise TrainingError(
+            f"the pack holds images of {packed} pixels, and {recipe.name} learns from {size}: pack them "
+            f"again with --size {size}, or add --set model.size={packed}"
+        )
+    for told in describe_packed(samples):
+        yield Notice(message=told)
 
 
 def check_parts(parts: Mapping[Part, Sequence[Sample]], *, heads: Sequence[Head]) -> None:

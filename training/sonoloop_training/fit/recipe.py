@@ -22,6 +22,7 @@ Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["cosine", "constant"]
 SegmentationLoss = Literal["cross-entropy + dice", "cross-entropy + focal tversky", "cross-entropy"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Balance = Literal["none", "site", "root"]
 Layers = Literal["all", "encoder", "decoder", "shallow"]
 
 
@@ -106,6 +107,10 @@ class FitConfig:
     paint_out: float = 0.0
     put_in: float = 0.0
     look: float = 0.0
+    # "site": each dataset, which is a hospital, is drawn equally often; "root": by the square root of how
+    # many images it has. `weights` then say how its classes are drawn among each other; phantoms keep their
+    # share
+    balance: Balance = "none"
     # how often an image is drawn, by "dataset", "/class" or "dataset/class"; 1 where nothing is said
     weights: Mapping[str, float] = field(default_factory=dict)
 
@@ -157,6 +162,7 @@ _CHOICES = {
     "loss": SegmentationLoss,
     "precision": Precision,
     "layers": Layers,
+    "balance": Balance,
 }
 
 

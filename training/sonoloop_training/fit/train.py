@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
@@ -33,11 +33,13 @@ from sonoloop.models.predictor import Predictor
 from sonoloop.regular_files import read_regular
 from sonoloop_training.augment import build_augmentation
 from sonoloop_training.datasets import Sample, find_datasets
+from sonoloop_training.datasets.pack import packed_size
 from sonoloop_training.evaluation.scores import Case, assess, confusion, read_case
-from sonoloop_training.evaluation.summary import summarise
+from sonoloop_training.evaluation.summary import mark_hospital, summarise
 from sonoloop_training.fit.batches import cache_samples, make_batch
 from sonoloop_training.fit.calibration import calibrate
 from sonoloop_training.fit.checkpoint import read_checkpoint
+from sonoloop_training.fit.devices import count_workers
 from sonoloop_training.fit.fitting import Fitting, Weights
 from sonoloop_training.fit.loop import CHECKPOINT, HISTORY, fit
 from sonoloop_training.fit.preflight import check_recipe
@@ -58,15 +60,29 @@ _LISTED_EVERY = 50
 
 
 def train(
-    recipe: Recipe, data: Path, out: Path, *, device: str = "auto", max_minutes: float | None = None
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    device: str = "auto",
+    max_minutes: float | None = None,
+    workers: int | None = None,
 ) -> Iterator[Event]:
     """Make a model: read, split, fit, calibrate, evaluate, fit once more on all if asked to, write."""
+    many = count_workers(choose_device(device)) if workers is None else workers
     with ExitStack() as held:
-        yield from _train(recipe, data, out, held, device=device, max_minutes=max_minutes)
+        yield from _train(recipe, data, out, held, device=device, max_minutes=max_minutes, workers=many)
 
 
 def _train(
-    recipe: Recipe, data: Path, out: Path, held: ExitStack, *, device: str, max_minutes: float | None
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    held: ExitStack,
+    *,
+    device: str,
+    max_minutes: float | None,
+    workers: int,
 ) -> Iterator[Event]:
     """Make a model, and hold the lock of its folder from the first byte that is written."""
     check_out(out)
@@ -106,6 +122,7 @@ def _train(
         test=len(parts["test"]),
         max_minutes=_share(recipe, max_minutes),
         follows=_final_epochs(recipe, parts),
+        workers=workers,
         on_begun=write_split if speaks else lambda: None,
     )
     started = next(fitting)
@@ -132,6 +149,7 @@ def _train(
             checkpoint=FINAL,
             start=weights,
             max_minutes=None if max_minutes is None else max_minutes - fitted.minutes,
+            workers=workers,
         )
         weights, final = last.kept, {"images": len(everyone), "epochs": last.epoch}
         minutes += last.minutes
@@ -250,7 +268,7 @@ def list_members(parts: Mapping[Part, Sequence[Sample]]) -> Generator[Progress, 
                 group=sample.group,
                 id=frame.id,
                 pixels_hash=frame.pixels_hash,
-                fingerprint=fingerprint(frame.pixels),
+                fingerprint=sample.fingerprint or fingerprint(frame.pixels),
             )
             members[part].append(member)
             done += 1
@@ -258,15 +276,19 @@ def list_members(parts: Mapping[Part, Sequence[Sample]]) -> Generator[Progress, 
 
 
 def evaluate(
-    predictor: Predictor, samples: Sequence[Sample], *, stage: str = "Evaluating"
+    predictor: Predictor, samples: Sequence[Sample], *, known: Collection[str], stage: str = "Evaluating"
 ) -> Generator[Event, None, dict[str, Any]]:
-    """Score a model on samples, all together and each dataset apart, on the images' own grids."""
+    """Score a model on samples, all together and each dataset apart, on the images' own grids.
+
+    `known` are the datasets that had a say in it.
+    """
     heads = predictor.card.spec.heads
     assessed = yield from assess(samples, [predictor], identified=False, stage=stage)
     scores = assessed.scores[0]
     summary = {"all": summarise(scores, heads=heads) | {"confusion": confusion(scores)}}
     for dataset in sorted({s.dataset for s in scores}):
-        summary[dataset] = summarise([s for s in scores if s.dataset == dataset], heads=heads)
+        own = summarise([s for s in scores if s.dataset == dataset], heads=heads)
+        summary[dataset] = own | {"hospital": mark_hospital(dataset, known)}
     return summary
 
 
@@ -278,9 +300,11 @@ def _evaluate_parts(
     cases = yield from _read_cases(parts["validation"])
     card = calibrate(card, network, cases, device=device)
     predictor = Predictor(Bundle(card, network), device=device)
+    known = {sample.dataset for part in PARTS[:2] for sample in parts[part]}
     metrics: dict[str, Any] = {}
     for part in PARTS[1:]:
-        metrics[part] = yield from evaluate(predictor, parts[part], stage=f"Evaluating on {part}")
+        stage = f"Evaluating on {part}"
+        metrics[part] = yield from evaluate(predictor, parts[part], known=known, stage=stage)
         yield Evaluated(part=part, metrics=metrics[part])
     return card, metrics
 
@@ -340,6 +364,8 @@ def _snapshot(recipe: Recipe, parts: Mapping[Part, Sequence[Sample]], fitted: Fi
         "images": {part: len(parts[part]) for part in PARTS},
         "groups": {part: len({s.group for s in parts[part]}) for part in PARTS},
         "datasets": sorted({s.dataset for samples in parts.values() for s in samples}),
+        # the size at which a pack held them, None where they are the files themselves
+        "packed": packed_size(s for samples in parts.values() for s in samples),
         "phantoms": 3 * recipe.fit.phantoms,
         "epochs": fitted.epoch,
         "start": fitted.source,

@@ -53,7 +53,7 @@ class SplitConfig:
     # which fold is tested, from 1 on, and how many there are
     fold: int = 1
     folds: int = 5
-    # the scanner or dataset
+    # the scanner or dataset, or several with commas between
     left_out: str = ""
     # folds or parts as JSON or CSV, see `sonoloop_training.splits.folds`. Where it is empty, "file" takes the
     # folds that the dataset was published with. For "grows" parts alone, those of an earlier split

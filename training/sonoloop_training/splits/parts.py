@@ -110,22 +110,18 @@ def leave_out(
     validation: float,
     key: str = "sonoloop",
 ) -> dict[Part, list[Sample]]:
-    """Test on one scanner or one dataset, train and validate on the others.
+    """Test on a scanner or a dataset, or on several with commas between, train and validate on the others.
 
     Groups with images on both sides are named in the log, and their images dropped from training.
     """
     if (scanner is None) == (dataset is None):
         raise ValueError("give either a scanner or a dataset to leave out")
-    kind, wanted = ("dataset", dataset) if scanner is None else ("scanner", scanner)
-    tested = [s for s in samples if getattr(s, kind) == wanted]
-    if not tested:
-        known = sorted({getattr(s, kind) for s in samples} - {""})
-        raise TrainingError(
-            f"no image is of the {kind} {wanted!r}; there are: {', '.join(known) or 'none that is known'}"
-        )
+    kind, text = ("scanner", scanner) if dataset is None else ("dataset", dataset)
+    wanted = _find_names(kind, text or "", {getattr(s, kind) for s in samples} - {""})
+    tested = [s for s in samples if getattr(s, kind) in wanted]
     groups = {s.group for s in tested}
     others = [s for s in samples if s.group not in groups]
-    both = sorted({s.group for s in samples if s.group in groups and getattr(s, kind) != wanted})
+    both = sorted({s.group for s in samples if s.group in groups and getattr(s, kind) not in wanted})
     if both:
         logger.warning(
             "dropped from training, for they are in the test too: %s%s",
@@ -133,6 +129,17 @@ def leave_out(
             f" and {len(both) - 10} more" if len(both) > 10 else "",
         )
     return split_others(tested, others, validation=validation, key=key)
+
+
+def _find_names(kind: str, text: str, known: set[str]) -> set[str]:
+    """Find the scanners or datasets that a text names, in any case; a name may hold a comma itself."""
+    named = {name.casefold(): name for name in known}
+    parts = [text] if text.casefold() in named else [part.strip() for part in text.split(",")]
+    for part in parts:
+        if part.casefold() not in named:
+            there = ", ".join(sorted(known)) or "none that is known"
+            raise TrainingError(f"no image is of the {kind} {part!r}; there are: {there}")
+    return {named[part.casefold()] for part in parts}
 
 
 def split_others(
