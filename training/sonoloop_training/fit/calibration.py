@@ -1,4 +1,4 @@
-"""What is fitted on the validation frames once the weights stand: temperature, threshold, gate, agreement."""
+"""What is fitted once the weights stand: temperature, threshold, smallest area, gate, expected Dice."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MIN_AREAS = (0.0005, 0.001, 0.002, 0.004)
 _GATED = 0.005
 _BINS = 8
 # what a card says before anything is fitted: nothing gated, nothing dropped
-_RAW = {"normal_gate": 1.005, "min_area": 0.0, "temperature": 1.0, "agreement": {}}
+_RAW = {"normal_gate": 1.005, "min_area": 0.0, "temperature": 1.0, "agreement": {}, "foreground": {}}
 
 
 def calibrate(
@@ -42,7 +42,8 @@ def calibrate(
 
     In turn: the temperature by likelihood; threshold and smallest area by the mean Dice over lesions; the
     gate, as the lowest probability of "normal" (from one half on) that at most one in two hundred lesions
-    reaches; for each number of views the line from agreement to Dice, isotonic over equal bins.
+    reaches; for each number of views the line from the mean lesion probability inside the mask to Dice,
+    isotonic over equal bins.
     """
     segments = "lesion" in card.spec.heads
     if segments and not any(case.mask.any() for case in cases):
@@ -68,13 +69,13 @@ def calibrate(
     for views in VIEWS:
         again = _predict(Predictor(Bundle(fitted, network), device=device, views=views), cases, on_batch)
         pairs = [
-            (p.expected_dice, dice(p.mask > 0, c.mask))
+            (float(p.lesion[p.mask > 0].mean()), dice(p.mask > 0, c.mask))
             for p, c in zip(again, cases, strict=True)
             if p.mask.any()
         ]
         if pairs:
             curves[str(views)] = fit_line(np.array(pairs))
-    return dataclasses.replace(fitted, agreement=curves)
+    return dataclasses.replace(fitted, foreground=curves)
 
 
 def fit_temperature(logits: torch.Tensor, truths: NDArray[np.intp]) -> float:
@@ -97,7 +98,7 @@ def lowest_gate(normal_probabilities: NDArray[np.floating], most: float) -> floa
 
 
 def fit_line(pairs: NDArray[np.floating]) -> dict[str, list[float]]:
-    """Fit a rising line through (agreement, Dice) pairs (N, 2): means of equal bins, made isotonic."""
+    """Fit a rising line through (foreground, Dice) pairs (N, 2): means of equal bins, made isotonic."""
     ordered = pairs[np.argsort(pairs[:, 0], kind="stable")]
     bins = [chunk.mean(0) for chunk in np.array_split(ordered, min(_BINS, len(ordered)))]
     x, y = np.array(bins).T
