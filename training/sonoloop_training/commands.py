@@ -50,7 +50,12 @@ def train(request: TrainRequest) -> Iterator[Event]:
         yield from training.show_augmentation(recipe, request.data, folder / "augmentation.png")
     else:
         yield from training.train(
-            recipe, request.data, folder, device=request.device, max_minutes=request.max_minutes
+            recipe,
+            request.data,
+            folder,
+            device=request.device,
+            max_minutes=request.max_minutes,
+            operating_point=request.operating_point,
         )
 
 

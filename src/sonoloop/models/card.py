@@ -317,7 +317,7 @@ def _read_figure(name: str, told: Any) -> CardFigure | None:  # noqa: ANN401 - w
 
 
 def written_format(card: Card) -> str:
-    """Give the format of a card that is made of this one: today's, or a newer minor one whose keys it keeps."""
+    """Give the format of a card that is made of this one: today's, or a newer one whose keys it keeps."""
     _, minor = _parse_format(card.format)
     return str(card.format) if minor > _MINOR else FORMAT
 

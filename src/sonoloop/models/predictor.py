@@ -178,11 +178,15 @@ class Predictor:
         means = self.engine.fetch(maps.mean(0))
         return [self._finish(*one) for one in zip(frames, means, classes, scores, strict=True)]
 
+    def on_grid(self, frame: Frame, mean: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bring a map (S, S) from the letterbox, as `see` gives it, to the frame's own grid."""
+        box = Letterbox(*frame.shape, self.card.spec.size)
+        return self.engine.fetch(box.invert(self.engine.put(mean[None]))[0].clip(0, 1))
+
     def _finish(
         self, frame: Frame, mean: NDArray[np.float32], classes: NDArray[np.float32], score: float | None
     ) -> Prediction:
-        box = Letterbox(*frame.shape, self.card.spec.size)
-        lesion = self.engine.fetch(box.invert(self.engine.put(mean[None]))[0].clip(0, 1))
+        lesion = self.on_grid(frame, mean)
         normal = float(classes[CLASSES.index("normal")])
         if normal >= self.card.normal_gate:
             mask = np.zeros(frame.shape, np.uint8)
