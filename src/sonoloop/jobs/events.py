@@ -252,6 +252,20 @@ class Calibrated(Event):
     test_set: int
 
 
+def why_calibrated(found: Calibrated) -> str:
+    """Say for the record why the model that a calibration made comes into use."""
+    figures = {one.name: one for one in found.figures}
+    told = [
+        f"{one.title} {one.before:.3f} to {one.after:.3f}"
+        for name in ("lesion_dice", "missed", "false_alarms", "ece")
+        if (one := figures.get(name)) is not None
+    ]
+    return (
+        f"calibrated on {found.frames} frames of {found.groups} groups, test set {found.test_set}; out of "
+        f"fold: {', '.join(told)}"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported(Event):
     """Existing masks are in the store as corrections.

@@ -66,7 +66,7 @@ def find_runs(
     for one in found:
         if one.card.spec.heads != recipe.model.heads:
             raise TrainingError(
-                f"{one.card.model} tells {' and '.join(one.card.spec.heads)}, and not what the recipe's model does; "
+                f"{one.card.model} tells {' and '.join(one.card.spec.heads)}, the recipe's model does not; "
                 "give runs of the same recipe with --operating-point"
             )
         if one.card.spec != recipe.model:
