@@ -221,8 +221,8 @@ def _object(step: tuple[str, ...], tried: Judged, now: Judged, was: Judged) -> s
         return "no better out of fold"
     if step == (GATE,) and not (tried.missed, tried.alarms) < (now.missed, now.alarms):
         return "no better out of fold"
-    if len(step) == 2 and TEMPERATURE in step and tried.missed == now.missed and tried.alarms > now.alarms:
-        return f"{tried.alarms - now.alarms} more normals with a mask out of fold"
+    if TEMPERATURE in step and tried.missed == now.missed and tried.alarms > now.alarms:
+        return f"it would draw a mask in {tried.alarms - now.alarms} more normals"
     if THRESHOLD in step and not tried.mean_dice > now.mean_dice + _HAIR:
         return "no better out of fold"
     return None
