@@ -97,7 +97,11 @@ def test_a_gate_that_a_found_lesion_would_reach_is_not_lowered():
     ("some", "names", "why"),
     [
         (answers(normals=0), {"normal_gate"}, "0 groups without a lesion, it takes 5"),
-        (answers(lesions=12, normals=30), {"normal_gate", "threshold", "min_area"}, "12 groups with a lesion"),
+        (
+            answers(lesions=12, normals=30),
+            {"normal_gate", "threshold", "min_area"},
+            "12 groups with a lesion",
+        ),
         (answers(lesions=0, normals=30), None, "no two classes"),
         (answers(lesions=8, normals=4), None, "12 groups whose class is known, it takes 20"),
         (answers(sure=0.0), {"temperature", "normal_gate"}, "the model says the same of all frames"),
