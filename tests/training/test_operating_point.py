@@ -76,7 +76,7 @@ def test_a_run_that_is_none_or_of_other_data_is_refused(samples, recipe, tmp_pat
         drain(find_runs([tmp_path], samples, recipe))
     run = make_run(tmp_path / "run", samples)
     others = [sample for sample in samples if sample.dataset == "busi"]
-    with pytest.raises(TrainingError, match="none of the 16 images that .* left out"):
+    with pytest.raises(TrainingError, match=r"none of the 16 images that .* left out"):
         drain(find_runs([run], others, recipe))
 
 

@@ -82,6 +82,18 @@ def _print(found: Calibrated) -> None:
     )
 
 
+def _check_free(store: str | None) -> None:
+    """Refuse before the work what would be refused after it."""
+    from sonoloop.store.promotions import locked_version  # noqa: PLC0415 - `--help` loads none of these
+
+    with open_store(store) as opened:
+        if locked_version(opened) is not None:
+            raise SonoloopError(
+                "the project is locked to the model in use: leave out --use, or unlock it first with: sonoloop "
+                "models unlock --why REASON"
+            )
+
+
 def _use(found: Calibrated, store: str | None, who: str, why: str | None) -> None:
     from sonoloop.project import Project  # noqa: PLC0415 - `--help` loads none of these
 
@@ -111,6 +123,8 @@ def calibrate(
     """
     if why is not None and not use:
         raise SonoloopError("--why is the reason to use the new model: add --use, or leave it out")
+    if use:
+        _check_free(request.store)
     report = CalibrationReport(as_json=as_json)
     report.follow(request)
     found = report.found
