@@ -89,8 +89,8 @@ def _check_free(store: str | None) -> None:
     with open_store(store) as opened:
         if locked_version(opened) is not None:
             raise SonoloopError(
-                "the project is locked to the model in use: leave out --use, or unlock it first with: sonoloop "
-                "models unlock --why REASON"
+                "the project is locked to the model in use: leave out --use, or unlock it first with: "
+                "sonoloop models unlock --why REASON"
             )
 
 
