@@ -130,7 +130,7 @@ def test_a_withdrawn_frame_is_found_among_those_that_fitted_the_numbers(project,
     assert find_models_trained_on(project.library, {listed[0].pixels_hash}) == {made.version: made.model}
 
 
-def test_a_frame_that_trained_the_model_or_is_gone_fits_nothing(project, tmp_path, monkeypatch):
+def test_a_frame_whose_file_is_gone_fits_nothing_and_is_told_once(project, tmp_path, monkeypatch):
     seen: list[int] = []
     monkeypatch.setattr(
         run, "refit", lambda answers, before: seen.append(len(answers)) or found(answers, before)

@@ -59,8 +59,9 @@ def calibrate(request: CalibrateRequest, *, library: Library | None = None) -> I
             made = _find_same(store, library, card) or _add(
                 store, library, card, members, base=row, who=request.who
             )
-            # for the table of models
-            yield from score_models(store, test_set, [made.version], device=request.device, library=library)
+            # for the table of models; what cannot be read was told
+            scoring = score_models(store, test_set, [made.version], device=request.device, library=library)
+            yield from (event for event in scoring if not isinstance(event, Unreadable))
         yield Calibrated(
             model=None if made is None else made.model,
             version=None if made is None else made.version,
