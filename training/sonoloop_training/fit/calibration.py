@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,9 @@ class Answers:
     def join(cls, parts: Sequence[Answers]) -> Answers:
         """Put answers to several frames behind one another; what was tried is the same."""
         names = ("dice", "claimed", "truth", "lesion", "groups")
-        rows = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        rows: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in names
+        }
         logits = np.concatenate([part.logits for part in parts], axis=1)
         return dataclasses.replace(parts[0], logits=logits, **rows)
 
