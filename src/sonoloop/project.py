@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from sqlalchemy import func, or_, select
 
 from sonoloop.errors import BundleError, ConflictError, ModelError, StoreError, TrainingError
-from sonoloop.jobs.events import Event, Gate
+from sonoloop.jobs.events import Calibrated, Event, Gate
 from sonoloop.jobs.folder import JOBS
 from sonoloop.jobs.process import training_events
-from sonoloop.jobs.request import FinetuneRequest, GateRequest
+from sonoloop.jobs.request import CalibrateRequest, FinetuneRequest, GateRequest
 from sonoloop.leakage import Judging, JudgingCounter
 from sonoloop.models.card import read_card, shipped_card
 from sonoloop.models.library import Library, load_bundle, load_version
@@ -620,6 +620,36 @@ class Project:
         if not told:
             raise TrainingError(f"{candidate} was not judged: the gate ended without a verdict")
         return told[-1]
+
+    def calibrate(self, model: str | None = None, **options: Any) -> Calibrated:  # noqa: ANN401 - as above
+        """Fit a model's threshold, gate and temperature on the frames that judge; nothing comes into use.
+
+        Parameters
+        ----------
+        model : str, optional
+            A model's version or name, or the beginning of either; the one in use unless given.
+        **options
+            Fields of `sonoloop.jobs.request.CalibrateRequest`, such as ``device="cpu"``.
+
+        Returns
+        -------
+        Calibrated
+            The numbers and the figures before and after; its `version` is for `promote`.
+
+        Raises
+        ------
+        TrainingError
+            If nothing can be fitted; the message says why.
+        """
+        told = [event for event in self.calibrating(model, **options) if isinstance(event, Calibrated)]
+        if not told:
+            raise TrainingError("nothing was calibrated: the calibration ended without a result")
+        return told[-1]
+
+    def calibrating(self, model: str | None = None, **options: Any) -> Iterator[Event]:  # noqa: ANN401 - as above
+        """Do what `calibrate` does, and give its events as they come; closed early, it ends the process."""
+        request = CalibrateRequest(model=model, store=self._location(), who=self.annotator, **options)
+        yield from training_events(request)
 
     def _location(self) -> str:
         """Say where the store is, to another process."""

@@ -132,6 +132,7 @@ def test_a_flipped_byte_anywhere_in_the_weights_is_found(tmp_path, bundle):
         ({"agreement": {"2": {"x": [0.9, 0.1], "y": [0.1, 0.9]}}}, "x in order"),
         ({"agreement": {"2": {"x": ["a"], "y": ["b"]}}}, r"agreement\.2\.x\.0 must be a number, got 'a'"),
         ({"agreement": {"2": {"x": [0.1], "y": [1.5]}}}, r"agreement\.2 lie between 0 and 1"),
+        ({"foreground": {"2": {"x": [0.1], "y": [1.5]}}}, r"foreground\.2 lie between 0 and 1"),
         ({"spec": {"architecture": "Unet", "encoder": "tu-hf_hub:some/where"}}, "plain name"),
         ({"spec": {"architecture": "Unet", "encoder": "tu-local-dir:/etc"}}, "plain name"),
         ({"spec": {"architecture": "Unet", "encoder": "resnet18", "size": 1_000_000_000}}, "at most|to 2048"),

@@ -24,7 +24,7 @@ from sonoloop.errors import BundleError, ModelError
 from sonoloop.models import library as library_module
 from sonoloop.models.archive import copy_members, unpack, verify_files
 from sonoloop.models.bundle import CARD, WEIGHTS, Card, save_bundle
-from sonoloop.models.card import read_card, shipped_card, shipped_folder
+from sonoloop.models.card import FORMAT, read_card, shipped_card, shipped_folder
 from sonoloop.models.library import Library, bundle_folder, load_version
 from sonoloop.models.predictor import Predictor
 
@@ -465,7 +465,9 @@ def test_a_member_larger_than_its_header_says_is_refused(library, archive):
         (lambda m: {n: d for n, d in m.items() if not n.endswith(WEIGHTS)}, WEIGHTS),
         (lambda m: {n: d[:-8] + bytes(8) if n.endswith(WEIGHTS) else d for n, d in m.items()}, "not those"),
         (
-            lambda m: {n: d.replace(b'"format": "2.0"', b'"format": "3.0"') for n, d in m.items()},
+            lambda m: {
+                n: d.replace(f'"format": "{FORMAT}"'.encode(), b'"format": "3.0"') for n, d in m.items()
+            },
             "update Sonoloop",
         ),
         (

@@ -110,6 +110,31 @@ def test_the_expected_dice_follows_the_cards_line(bundle):
     ).expected_dice == pytest.approx(0.3)
 
 
+def test_the_expected_dice_is_read_from_how_sure_the_mask_is_where_the_card_says_so(bundle):
+    frame = frame_from_array(bright_square(), name="a")
+    line = {"1": {"x": [0.0, 1.0], "y": [0.0, 0.5]}}
+    # the line of agreement is of an older Sonoloop, and is not asked
+    card = {"foreground": line, "agreement": {"1": {"x": [0.0], "y": [0.9]}}}
+    prediction = Predictor(fixed(bundle, **card), device="cpu", views=1).predict(frame)
+    inside = float(prediction.lesion[prediction.mask > 0].mean())
+    assert inside > 0.5
+    assert prediction.expected_dice == pytest.approx(inside / 2)
+    # no line of two views: how sure it is, as it is
+    two = Predictor(fixed(bundle, **card), device="cpu", views=2).predict(frame)
+    assert two.expected_dice == pytest.approx(float(two.lesion[two.mask > 0].mean()))
+
+
+def test_an_empty_mask_whose_map_sees_a_lesion_comes_early_in_the_review(bundle):
+    frame = frame_from_array(bright_square(), name="a")
+    line = {"2": {"x": [0.0, 1.0], "y": [0.0, 1.0]}}
+    gated = Predictor(fixed(bundle, (9.0, 0.0, 0.0), foreground=line, normal_gate=0.9), device="cpu")
+    prediction = gated.predict(frame)
+    assert not prediction.mask.any()
+    surest = float(prediction.lesion.max())
+    assert surest > 0.9
+    assert prediction.expected_dice == pytest.approx(float(prediction.classes[0]) * (1 - surest), abs=1e-6)
+
+
 def test_uncertainty_is_entropy_in_bits(bundle):
     prediction = Predictor(bundle, device="cpu").predict(frames((80, 80))[0])
     p = prediction.lesion.astype(np.float64).clip(1e-12, 1 - 1e-12)

@@ -40,8 +40,8 @@ def test_the_threshold_is_the_one_that_fits_the_masks(halo_is_lesion, thresholds
     assert thresholds[0] <= card.threshold <= thresholds[1]
     # undecided is a third each: no lesion is lost to the lowest gate
     assert card.normal_gate == 0.5
-    assert set(card.agreement) == {"1", "2", "4"}
-    assert min(card.agreement["1"]["y"]) > 0.9
+    assert set(card.foreground) == {"1", "2", "4"}
+    assert min(card.foreground["1"]["y"]) > 0.9
 
 
 def test_a_model_that_finds_nothing_gets_no_line():
@@ -51,7 +51,7 @@ def test_a_model_that_finds_nothing_gets_no_line():
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.full_like(images, -9.0), torch.zeros(len(images), 3)
 
-    assert calibrate(Card(name="a", spec=ModelSpec(size=64)), Blind(), dark, device="cpu").agreement == {}
+    assert calibrate(Card(name="a", spec=ModelSpec(size=64)), Blind(), dark, device="cpu").foreground == {}
 
 
 def test_frames_without_a_lesion_fit_nothing():

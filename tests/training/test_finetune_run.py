@@ -87,7 +87,7 @@ def test_the_new_model_says_where_it_comes_from(made):
     card, base = bundle.card, project.base.card
     assert card.parent == project.base.version
     assert card.spec == base.spec
-    fitted = ("threshold", "normal_gate", "min_area", "temperature", "agreement", "views")
+    fitted = ("threshold", "normal_gate", "min_area", "temperature", "agreement", "foreground", "views")
     assert [getattr(card, name) for name in fitted] == [getattr(base, name) for name in fitted]
     learned = card.snapshot
     with CorrectionStore(project.url) as store:

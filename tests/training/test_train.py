@@ -101,8 +101,8 @@ def test_a_training_leaves_a_bundle_that_predicts(made, datasets):
     assert isinstance(events[-1], Finished)
     assert events[-1].model == bundle.model == results(out)["model"]
     assert bundle.card.snapshot["images"]["train"] > bundle.card.snapshot["images"]["test"] > 0
-    assert set(bundle.card.agreement) == {"1", "2", "4"}
-    for line in bundle.card.agreement.values():
+    assert set(bundle.card.foreground) == {"1", "2", "4"}
+    for line in bundle.card.foreground.values():
         assert line["x"] == sorted(line["x"])
         assert line["y"] == sorted(line["y"])
     image = datasets / "Dataset_BUSI_with_GT" / "benign" / "benign (1).png"
@@ -202,7 +202,7 @@ def test_the_last_fit_is_on_all_images_and_the_figures_stay_the_judged_models(ma
     assert card.snapshot["final"] == {"images": 38, "epochs": 3}
     assert card.snapshot["epochs"] == 2
     assert card.metrics == judged.metrics
-    fitted = ("threshold", "normal_gate", "min_area", "temperature", "agreement")
+    fitted = ("threshold", "normal_gate", "min_area", "temperature", "foreground")
     assert [getattr(card, name) for name in fitted] == [getattr(judged, name) for name in fitted]
     assert card.weights_sha256 != judged.weights_sha256
     assert torch.load(out / "final.pt", weights_only=True)["source"] == "the judged model"

@@ -14,6 +14,7 @@ from typing import Any
 from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import Event, Notice
 from sonoloop.jobs.request import (
+    CalibrateRequest,
     CheckRequest,
     EvaluateRequest,
     FinetuneRequest,
@@ -58,6 +59,7 @@ def train(request: TrainRequest) -> Iterator[Event]:
             device=request.device,
             max_minutes=request.max_minutes,
             workers=request.workers,
+            operating_point=request.operating_point,
         )
 
 
@@ -158,6 +160,14 @@ def gate(request: GateRequest) -> Iterator[Event]:
             yield from score_every(store, judgement.test_set, device=device, library=library, judged=judged)
 
 
+def calibrate(request: CalibrateRequest) -> Iterator[Event]:
+    """Calibrate; see `sonoloop_training.recalibration.run.calibrate`."""
+    from sonoloop_training.recalibration import run
+
+    _set_threads(request.threads)
+    yield from run.calibrate(request)
+
+
 def evaluate(request: EvaluateRequest) -> Iterator[Event]:
     """Evaluate; see `sonoloop_training.evaluation.evaluate`."""
     from sonoloop_training.evaluation import evaluate as evaluation
@@ -211,6 +221,7 @@ COMMANDS: dict[type[Request], Callable[[Any], Iterator[Event]]] = {
     TrainRequest: train,
     FinetuneRequest: finetune,
     GateRequest: gate,
+    CalibrateRequest: calibrate,
     EvaluateRequest: evaluate,
     ImportRequest: import_masks,
     UnpackRequest: unpack,

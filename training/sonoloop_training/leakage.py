@@ -221,10 +221,10 @@ def find_trained(
     has the patient or the group of a test frame, is looked up as the store knows it by now.
     """
     path = library.find(version) / SPLIT
-    if not path.is_file():
+    known = read_manifest(path).known if path.is_file() else ()
+    if not known:
         yield Notice(message=f"{model} does not say who trained it; frames that judge it may be among them")
         return []
-    known = read_manifest(path).known
     nameless = sum(not (one.hashes or one.fingerprint) for one in known)
     if nameless:
         yield Notice(
@@ -235,6 +235,18 @@ def find_trained(
     stage = f"Looking for what trained {model}"
     leaks = yield from find_leaks_in_steps(family.frames, known, stage=stage, every=_TRAINED_EVERY)
     return family.give_away(leaks)
+
+
+def find_fitted(store: CorrectionStore, test_set: TestSet, version: str, library: Library) -> set[str]:
+    """Name the groups of a test set on which a model's numbers, and nothing else of it, were fitted."""
+    path = library.find(version) / SPLIT
+    fitted = read_manifest(path).calibration if path.is_file() else ()
+    if not fitted:
+        return set()
+    family = _read_family(store, test_set)
+    leaks = family.give_away(find_leaks(family.frames, [replace(one, fingerprint="") for one in fitted]))
+    leaked = {leak.image for leak in leaks}
+    return {frame.group_id for frame in test_set.members if frame.frame_id in leaked}
 
 
 def find_relatives(store: CorrectionStore, test_set: TestSet, split: Path) -> list[Leak]:

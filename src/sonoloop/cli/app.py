@@ -27,6 +27,7 @@ COMMANDS = {
     "import": "sonoloop.cli.import_:import_masks",
     "finetune": "sonoloop.cli.finetune:finetune",
     "gate": "sonoloop.cli.gate:gate",
+    "calibrate": "sonoloop.cli.calibrate:calibrate",
     "data": "sonoloop.cli.data:data",
     "models": "sonoloop.cli.models:models",
     "store": "sonoloop.cli.store:store",

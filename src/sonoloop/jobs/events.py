@@ -207,6 +207,66 @@ class Promoted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refitted:
+    """A number of a model's card, as it was and as it is; `left` says why it was left as it was."""
+
+    name: str
+    before: float
+    after: float
+    left: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """A figure with the numbers of before and, out of fold, those of after.
+
+    `difference` is after less before, with its 95 % `interval`; of so many `frames`.
+    """
+
+    name: str
+    title: str
+    before: float
+    after: float
+    difference: float
+    interval: tuple[float, float] | None
+    frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated(Event):
+    """The numbers of a model were fitted on a project's own test frames.
+
+    `model` and `version` are those of the new one, None where no number is better another; `base` and
+    `base_version` of the one that it was made from, whose weights it has; `in_use` is the version in use.
+    """
+
+    model: str | None
+    version: str | None
+    base: str
+    base_version: str
+    in_use: str
+    numbers: list[Refitted]
+    figures: list[Compared]
+    frames: int
+    groups: int
+    test_set: int
+
+
+def why_calibrated(found: Calibrated) -> str:
+    """Say for the record why the model that a calibration made comes into use."""
+    figures = {one.name: one for one in found.figures}
+    told = [
+        f"{one.title} {one.before:.3f} to {one.after:.3f}"
+        for name in ("lesion_dice", "missed", "false_alarms", "ece")
+        if (one := figures.get(name)) is not None
+    ]
+    return (
+        f"calibrated on {found.frames} frames of {found.groups} groups, test set {found.test_set}; out of "
+        f"fold: {', '.join(told)}"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Imported(Event):
     """Existing masks are in the store as corrections.
 

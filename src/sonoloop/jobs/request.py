@@ -160,6 +160,12 @@ class TrainRequest(Request):
     fold: int | None = option("Test this fold; the recipe then splits by folds.", least=1)
     seed: int | None = option("Of everything random.", least=0)
     max_minutes: float | None = option(_MINUTES, least=0.1)
+    operating_point: tuple[Path, ...] = option(
+        "A finished run of this recipe with one hospital left out: the model's threshold, gate and "
+        "temperature are fitted on what was left out, and not at home; repeatable.",
+        default=(),
+        metavar="RUN",
+    )
     resume: bool = option("Go on with a run that broke off; refuse to begin a new one.", default=False)
     leaky: bool = option("Split by image, twins on both sides; every result is marked leaked.", default=False)
     show_augment: bool = option("Only draw 32 augmented pairs, to OUT/augmentation.png.", default=False)
@@ -272,6 +278,24 @@ class GateRequest(Request):
             raise SonoloopError("name the MODEL to judge, or give --every-model, and not both")
         if not self.who.strip():
             raise SonoloopError("--who is empty; give your pseudonym, or leave it out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrateRequest(Request):
+    """A model's numbers, fitted on the frames of a store that judge."""
+
+    command = "calibrate"
+    about = "fit a model's threshold, gate and temperature on the frames of a store that judge"
+
+    model: str | None = option(
+        "The model, as `sonoloop models list` names it; the one in use if not given.",
+        argument=True,
+        metavar="[MODEL]",
+    )
+    store: str | None = option(_STORE, metavar="URL")
+    who: str = option("Your pseudonym, for the record.", default=DEFAULT_WHO, metavar="NAME", blank=False)
+    device: str = option(_RUN_DEVICE, default="auto", choices=DEVICES)
+    threads: int | None = option(_THREADS, least=1, most=1024)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

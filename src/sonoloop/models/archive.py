@@ -8,7 +8,7 @@ import re
 import shutil
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -83,6 +83,15 @@ def verify_files(folder: Path) -> Card:
             f"the weights of the model {folder.name} are not those its card names; copy or install it again"
         )
     return card
+
+
+def recard(source: Path, target: Path, card: Card, beside: Mapping[str, bytes]) -> None:
+    """Copy a bundle, its weights byte for byte, to a new folder with another card, and files `beside`."""
+    target.mkdir()
+    copy_members(source, target)
+    verify_files(target)
+    for name, content in {**beside, CARD: card.to_json().encode()}.items():
+        (target / name).write_bytes(content)
 
 
 MAX_MEMBERS = 1000

@@ -14,7 +14,15 @@ from torch import nn
 from sonoloop.atomic import whole
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import BundleError, ModelError
-from sonoloop.models.card import CARD, FORMAT, MAX_WEIGHTS_BYTES, WEIGHTS, Card, read_bundle_file, read_card
+from sonoloop.models.card import (
+    CARD,
+    MAX_WEIGHTS_BYTES,
+    WEIGHTS,
+    Card,
+    read_bundle_file,
+    read_card,
+    written_format,
+)
 from sonoloop.models.networks import build_network, outline_network, try_shapes
 from sonoloop.models.weights import check_weights, has_computed, read_weights
 
@@ -75,9 +83,7 @@ def seal(card: Card, network: nn.Module) -> Card:
 
 def _seal(card: Card, data: bytes) -> Card:
     check_weights(safetensors.torch.load(data), card.name)
-    # a model that is made of one of an older format is of this one
-    written = FORMAT if card.format == 1 else card.format
-    return replace(card, weights_sha256=hashlib.sha256(data).hexdigest(), format=written)
+    return replace(card, weights_sha256=hashlib.sha256(data).hexdigest(), format=written_format(card))
 
 
 def _pack(network: nn.Module) -> bytes:

@@ -117,7 +117,7 @@ class ModelSpec:
 # how many characters of a list of keys a message holds
 _SHOWN_NAMES = 200
 # major and minor; the first was the number 1
-FORMAT = "2.0"
+FORMAT = "2.1"
 CARD, WEIGHTS = "card.json", "weights.safetensors"
 MAX_CARD_BYTES = 4 << 20
 MAX_WEIGHTS_BYTES = 500 << 20
@@ -180,8 +180,11 @@ class Card:
     min_area: float = 0.001
     # by which class logits are divided
     temperature: float = 1.0
-    # for each number of views the points "x" and "y" of the line from their agreement to an expected Dice
+    # for each number of views the points "x" and "y" of the line from their agreement to an expected Dice: of
+    # cards before format 2.1, which have no `foreground`
     agreement: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
+    # the same from the mean lesion probability inside the mask
+    foreground: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
     # version of the model it was tuned from
     parent: str | None = None
     # what it learned from, what it reached, with intervals, and the versions it was made with
@@ -216,8 +219,9 @@ class Card:
         self._check_tables()
 
     def _check_tables(self) -> None:
-        for views, curve in self.agreement.items():
-            _check_curve(f"agreement.{views}", curve)
+        for name in ("agreement", "foreground"):
+            for views, curve in getattr(self, name).items():
+                _check_curve(f"{name}.{views}", curve)
         for name, hint in _SNAPSHOT.items():
             if self.snapshot.get(name) is not None:
                 check_type(f"snapshot.{name}", hint, self.snapshot[name])
@@ -248,7 +252,11 @@ class Card:
 
     def to_json(self) -> str:
         """Return the card as canonical JSON: the same card gives the same bytes."""
-        values = {key: value for key, value in asdict(self).items() if key not in _NOT_WRITTEN}
+        values = {
+            key: value
+            for key, value in asdict(self).items()
+            if key not in _NOT_WRITTEN and (value or key not in _LATER)
+        }
         return json.dumps({**self.extra, **values}, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
@@ -280,6 +288,8 @@ class Card:
 
 
 _NOT_WRITTEN = {"extra", "_sha256"}
+# came after format 1, whose version is the hash of what is written: left out where they say nothing
+_LATER = {"foreground"}
 _MAJOR, _MINOR = map(int, FORMAT.split("."))
 
 
@@ -304,6 +314,12 @@ def _read_figure(name: str, told: Any) -> CardFigure | None:  # noqa: ANN401 - w
     if ends is not None and (len(ends) != 2 or ends[0] > ends[1]):
         raise ValueError(f"{name}.ci95 must be two numbers in order, got {show(ends)}")
     return None if told["value"] is None else CardFigure(told["value"], *(ends or ()))
+
+
+def written_format(card: Card) -> str:
+    """Give the format of a card that is made of this one: today's, or a newer one whose keys it keeps."""
+    _, minor = _parse_format(card.format)
+    return str(card.format) if minor > _MINOR else FORMAT
 
 
 def _parse_format(told: Any) -> tuple[int, int]:  # noqa: ANN401 - whatever JSON holds

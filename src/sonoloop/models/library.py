@@ -274,7 +274,8 @@ def find_models_trained_on(library: Library, keys: Collection[str]) -> dict[str,
         with suppress(BundleError):
             try:
                 manifest = bundle_manifest(folder)
-                learned = manifest and any(key in keys for member in manifest.known for key in member.hashes)
+                known = () if manifest is None else (*manifest.known, *manifest.calibration)
+                learned = any(key in keys for member in known for key in member.hashes)
             except BundleError:
                 # a damaged list: whoever stands in it, in whatever part, may have trained the model
                 text = read_bundle_file(folder / SPLIT, MAX_BESIDE_BYTES)

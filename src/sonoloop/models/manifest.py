@@ -72,6 +72,7 @@ class Member:
 
 
 _KEYS = tuple(field.name for field in fields(Member))
+_CALIBRATION = "calibration"
 
 
 def is_other(frame: Frame, member: Member | None) -> bool:
@@ -84,11 +85,12 @@ def is_other(frame: Frame, member: Member | None) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The images of each part."""
+    """The images of each part, and those that its numbers alone were fitted on, by `sonoloop calibrate`."""
 
     train: tuple[Member, ...] = ()
     validation: tuple[Member, ...] = ()
     test: tuple[Member, ...] = ()
+    calibration: tuple[Member, ...] = ()
 
     def __getitem__(self, part: Part) -> tuple[Member, ...]:
         """Return the members of a part."""
@@ -107,7 +109,11 @@ class Manifest:
 
     def to_dict(self) -> dict[str, list[dict[str, str]]]:
         """Return the members by part, as JSON can hold them."""
-        return {part: [member.to_dict() for member in self[part]] for part in PARTS}
+        listing: dict[str, list[dict[str, str]]]
+        listing = {part: [member.to_dict() for member in self[part]] for part in PARTS}
+        if self.calibration:
+            listing[_CALIBRATION] = [member.to_dict() for member in self.calibration]
+        return listing
 
     def to_json(self) -> bytes:
         """Return the content of a ``split.json``."""
@@ -117,7 +123,7 @@ class Manifest:
     def from_json(cls, text: str | bytes) -> Manifest:
         """Read the content of a ``split.json``: for each part a list of members, or of names."""
         told = parse_json(text)
-        parts = {part: told.get(part, []) for part in PARTS}
+        parts = {part: told.get(part, []) for part in (*PARTS, _CALIBRATION)}
         for part, entries in parts.items():
             if not isinstance(entries, list):
                 raise TypeError(f"{part} is no list")
@@ -130,9 +136,11 @@ class Manifest:
         together is still told. Images of `public` keep their names.
         """
         known = {member.id: member for part in PARTS for member in public[part] if member.id}
-        renamed: dict[Part, list[Member]] = {part: [] for part in PARTS}
+        parts: dict[str, tuple[Member, ...]] = {part: self[part] for part in PARTS}
+        parts[_CALIBRATION] = self.calibration
+        renamed: dict[str, list[Member]] = {part: [] for part in parts}
         groups: dict[str, str] = {}
-        for number, (part, member) in enumerate(((p, m) for p in PARTS for m in self[p]), start=1):
+        for number, (part, member) in enumerate(((p, m) for p in parts for m in parts[p]), start=1):
             if member.id in known:
                 renamed[part].append(known[member.id])
                 continue

@@ -228,30 +228,45 @@ class Predictor:
     def _predict_some(self, frames: Sequence[Frame]) -> list[Prediction]:
         maps, logits = self.see(frames)
         classes = self.engine.fetch(average_classes(logits, self.card.temperature))
-        scores = agreement(maps, self.threshold).tolist()
+        # what cards before format 2.1 go by
+        scores = [None] * len(frames) if self.card.foreground else agreement(maps, self.threshold).tolist()
         means = self.engine.fetch(maps.mean(0))
         return [self._finish(*one) for one in zip(frames, means, classes, scores, strict=True)]
 
-    def _finish(
-        self, frame: Frame, mean: NDArray[np.float32], classes: NDArray[np.float32], score: float
-    ) -> Prediction:
+    def on_grid(self, frame: Frame, mean: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bring a map (S, S) from the letterbox, as `see` gives it, to the frame's own grid."""
         box = Letterbox(*frame.shape, self.card.spec.size)
-        lesion = self.engine.fetch(box.invert(self.engine.put(mean[None]))[0].clip(0, 1))
+        return self.engine.fetch(box.invert(self.engine.put(mean[None]))[0].clip(0, 1))
+
+    def _finish(
+        self, frame: Frame, mean: NDArray[np.float32], classes: NDArray[np.float32], score: float | None
+    ) -> Prediction:
+        lesion = self.on_grid(frame, mean)
         normal = float(classes[CLASSES.index("normal")])
         if normal >= self.card.normal_gate:
             mask = np.zeros(frame.shape, np.uint8)
         else:
             mask = number_lesions(lesion, threshold=self.threshold, min_area=self.card.min_area)
-        expected = expected_dice(score, self.card.agreement, self.views) if mask.any() else normal
         return Prediction(
             frame_id=frame.id,
             lesion=lesion,
             mask=mask,
             classes=classes,
-            expected_dice=expected,
+            expected_dice=self._expect(lesion, mask, normal, score),
             threshold=self.threshold,
             model=self.model,
         )
+
+    def _expect(
+        self, lesion: NDArray[np.float32], mask: NDArray[np.uint8], normal: float, score: float | None
+    ) -> float:
+        """Expect a Dice of a mask; of an empty one, tell the probability that there is no lesion."""
+        if score is not None:
+            return expected_dice(score, self.card.agreement, self.views) if mask.any() else normal
+        if mask.any():
+            return expected_dice(float(lesion[mask > 0].mean()), self.card.foreground, self.views)
+        # neither head may see one: where the classes say "normal" and the map does not, look at it soon
+        return normal * (1 - float(lesion.max()))
 
     def _take_less(self, error: Exception, frame: Frame) -> None:
         """Halve the batch; at one frame go to the CPU; on the CPU give up."""

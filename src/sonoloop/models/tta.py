@@ -73,7 +73,7 @@ def average_classes(logits: Array, temperature: float) -> Array:
 
 
 def expected_dice(score: float, curves: Mapping[str, Mapping[str, list[float]]], views: int) -> float:
-    """Turn an agreement into an expected Dice by the card's line; uncalibrated where it has none."""
+    """Turn what tells of a mask's quality into an expected Dice by a card's line; as it is without one."""
     curve = curves.get(str(views))
     return float(np.interp(score, curve["x"], curve["y"])) if curve else score
 

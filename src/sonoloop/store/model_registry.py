@@ -20,6 +20,7 @@ REFUSED, PASSED = "refused", "passed"  # by the gate; the second only after the 
 LEAKED = "leaked"  # it trained on a frame that tests
 DELETED, RESTORED = "deleted", "restored"  # its bundle, on purpose
 LOCKED, UNLOCKED = "locked", "unlocked"  # the project, to it
+CALIBRATED = "calibrated"  # its numbers were fitted on frames that test
 
 _MARK = re.compile(r"[a-z][a-z -]{0,15}")
 _VERSION = re.compile(r"[0-9a-f]{64}")

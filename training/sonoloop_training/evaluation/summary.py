@@ -243,9 +243,12 @@ def load_model(name_or_path: str | None, *, split: Manifest | None = None) -> Ev
     """Load a model with its split."""
     folder = bundle_folder(name_or_path)
     bundle = read_bundle(folder)
-    own = folder / SPLIT
+    own = read_manifest(folder / SPLIT) if (folder / SPLIT).is_file() else None
+    # a list of what its numbers were fitted on alone does not say who trained it
+    if own is not None and own.calibration and not own.known:
+        own = None
     # its own word first: a later fit may have trained on more than the split at hand says
-    return EvaluatedModel(bundle=bundle, folder=folder, split=read_manifest(own) if own.is_file() else split)
+    return EvaluatedModel(bundle=bundle, folder=folder, split=split if own is None else own)
 
 
 def describe_leaks(model: EvaluatedModel, leaks: Sequence[Leak], evaluated: Sequence[Member]) -> list[str]:

@@ -248,6 +248,9 @@ def gather(
             # the numbers of the card may still be the base's
             validation=validating.members
             + _inherit(known_to_base.validation, taught.members + validating.members),
+            calibration=()
+            if count_to_calibrate(selection.validation) >= LESIONS_TO_CALIBRATE
+            else known_to_base.calibration,
         ),
         replayed=() if replayed is None else replayed.names,
         draws=draws,

@@ -1,33 +1,142 @@
-"""What is fitted on the validation frames once the weights stand: temperature, threshold, gate, agreement."""
+"""What is fitted once the weights stand: temperature, threshold, smallest area, gate, expected Dice."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression, minimize_scalar
-from torch import nn
 
 from sonoloop.errors import TrainingError
-from sonoloop.models.bundle import Bundle
 from sonoloop.models.card import Card
 from sonoloop.models.postprocess import number_lesions
 from sonoloop.models.predictor import Predictor
-from sonoloop.models.tta import VIEWS
-from sonoloop.values import CLASSES, Prediction
+from sonoloop.models.tta import VIEWS, average_classes
+from sonoloop.values import CLASSES
 from sonoloop_training.evaluation.scores import Case, dice
 
-_THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
-_MIN_AREAS = (0.0005, 0.001, 0.002, 0.004)
+if TYPE_CHECKING:
+    from torch import nn
+
+THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
+MIN_AREAS = (0.0005, 0.001, 0.002, 0.004)
 # of the lesions, at most this share may fall to the gate that clears normals
 _GATED = 0.005
 _BINS = 8
 # what a card says before anything is fitted: nothing gated, nothing dropped
-_RAW = {"normal_gate": 1.005, "min_area": 0.0, "temperature": 1.0, "agreement": {}}
+_RAW = {"normal_gate": 1.005, "min_area": 0.0, "temperature": 1.0, "agreement": {}, "foreground": {}}
+_NORMAL = CLASSES.index("normal")
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+OnBatch = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """The numbers of a card that turn a network's answer into a mask and probabilities; see `Card`."""
+
+    threshold: float
+    min_area: float
+    normal_gate: float
+    temperature: float
+
+    @classmethod
+    def of(cls, card: Card) -> Self:
+        """Give those of a card."""
+        return cls(**{field.name: getattr(card, field.name) for field in dataclasses.fields(cls)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answers:
+    """What a network answers to N frames, before any number of its card applies, and what is true of them.
+
+    `dice` and `claimed` tell for each of T thresholds and A smallest areas how good the mask would be, and
+    whether it would hold a pixel, were nothing gated.
+    """
+
+    # class logits of each view, (V, N, 3)
+    logits: Floats
+    # (N, T, A)
+    dice: Floats
+    claimed: Bools
+    thresholds: tuple[float, ...]
+    min_areas: tuple[float, ...]
+    # index into `CLASSES`; -1 where nobody knows
+    truth: NDArray[np.intp]
+    lesion: Bools
+    groups: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def select(self, which: Bools) -> Answers:
+        """Keep the frames for which `which` (N,) is true."""
+        rows = {name: getattr(self, name)[which] for name in ("dice", "claimed", "truth", "lesion", "groups")}
+        return dataclasses.replace(self, logits=self.logits[:, which], **rows)
+
+    @classmethod
+    def join(cls, parts: Sequence[Answers]) -> Answers:
+        """Put answers to several frames behind one another; what was tried is the same."""
+        names = ("dice", "claimed", "truth", "lesion", "groups")
+        rows: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in names
+        }
+        logits = np.concatenate([part.logits for part in parts], axis=1)
+        return dataclasses.replace(parts[0], logits=logits, **rows)
+
+    def probabilities(self, temperature: float) -> Floats:
+        """Give the class probabilities (N, 3) at a temperature."""
+        return np.asarray(average_classes(self.logits, temperature), np.float64)
+
+    def masks(self, numbers: Numbers) -> tuple[Floats, Bools]:
+        """Give Dice (N,) of the masks that the numbers make, and whether each holds a pixel."""
+        place = self.thresholds.index(numbers.threshold), self.min_areas.index(numbers.min_area)
+        gated = self.probabilities(numbers.temperature)[:, _NORMAL] >= numbers.normal_gate
+        # an empty mask is right where there is no lesion
+        return np.where(gated, ~self.lesion, self.dice[:, *place]), self.claimed[:, *place] & ~gated
+
+
+def ask(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    *,
+    beside: Numbers | None = None,
+    on_batch: OnBatch = lambda: None,
+) -> Answers:
+    """Ask a model of frames whose truth is known; no number of its card counts.
+
+    The thresholds and smallest areas that are tried are this module's, and those of `beside`.
+    """
+    thresholds = tuple(sorted({*THRESHOLDS, *([] if beside is None else [beside.threshold])}))
+    areas = tuple(sorted({*MIN_AREAS, *([] if beside is None else [beside.min_area])}))
+    tried = [(t, a) for t in thresholds for a in areas]
+    logits, found, claimed = [], [], []
+    for first in range(0, len(cases), predictor.batch):
+        on_batch()
+        some = cases[first : first + predictor.batch]
+        maps, classes = predictor.see([case.frame for case in some])
+        logits.append(predictor.engine.fetch(classes))
+        for case, mean in zip(some, predictor.engine.fetch(maps.mean(0)), strict=True):
+            lesion = predictor.on_grid(case.frame, mean)
+            masks = [number_lesions(lesion, threshold=t, min_area=a) > 0 for t, a in tried]
+            found.append([dice(mask, case.mask) for mask in masks])
+            claimed.append([mask.any() for mask in masks])
+    shape = (len(cases), len(thresholds), len(areas))
+    return Answers(
+        logits=np.concatenate(logits, axis=1).astype(np.float64),
+        dice=np.array(found, np.float64).reshape(shape),
+        claimed=np.array(claimed, np.bool_).reshape(shape),
+        thresholds=thresholds,
+        min_areas=areas,
+        truth=np.array([CLASSES.index(c.label) if c.label in CLASSES else -1 for c in cases], np.intp),
+        lesion=np.array([case.mask.any() for case in cases], np.bool_),
+        groups=np.array([case.group for case in cases], np.str_),
+    )
 
 
 def calibrate(
@@ -36,56 +145,72 @@ def calibrate(
     cases: Sequence[Case],
     *,
     device: str = "auto",
-    on_batch: Callable[[], None] = lambda: None,
+    on_batch: OnBatch = lambda: None,
 ) -> Card:
-    """Fit a card's numbers on validation frames.
+    """Fit a card's numbers on validation frames; see `fit_numbers`.
+
+    And for each number of views the line from the mean lesion probability inside a mask to its Dice.
+    """
+    from sonoloop.models.bundle import Bundle  # noqa: PLC0415 - imports torch, which the rest does without
+
+    predictor = Predictor(Bundle(card, network), device=device)
+    if "lesion" not in card.spec.heads:
+        temperature = fit_temperature([ask(predictor, cases, on_batch=on_batch)])
+        return dataclasses.replace(card, **_RAW | {"temperature": temperature})  # type: ignore[arg-type]
+    if not any(case.mask.any() for case in cases):
+        raise TrainingError("no validation frame has a lesion, so that nothing can be fitted; give more data")
+    numbers = fit_numbers([ask(predictor, cases, on_batch=on_batch)])
+    fitted = dataclasses.replace(card, **_RAW | dataclasses.asdict(numbers))  # type: ignore[arg-type]
+    bundle = Bundle(fitted, network)
+    seen = {
+        views: see_foregrounds(Predictor(bundle, device=device, views=views), cases, on_batch)
+        for views in VIEWS
+    }
+    lines = {str(views): fit_line(np.array(pairs)) for views, pairs in seen.items() if pairs}
+    return dataclasses.replace(fitted, foreground=lines)
+
+
+def fit_numbers(sites: Sequence[Answers]) -> Numbers:
+    """Fit the numbers on the answers at one hospital or several, each of which counts the same.
 
     In turn: the temperature by likelihood; threshold and smallest area by the mean Dice over lesions; the
     gate, as the lowest probability of "normal" (from one half on) that at most one in two hundred lesions
-    reaches; for each number of views the line from agreement to Dice, isotonic over equal bins.
+    reaches, at any of the hospitals.
     """
-    segments = "lesion" in card.spec.heads
-    if segments and not any(case.mask.any() for case in cases):
-        raise TrainingError("no validation frame has a lesion, so that nothing can be fitted; give more data")
-    truths = np.array([CLASSES.index(case.label) for case in cases])
-    raw = dataclasses.replace(card, **_RAW)  # type: ignore[arg-type]
-    predictor = Predictor(Bundle(raw, network), device=device)
-    temperature = fit_temperature(_class_logits(predictor, cases, on_batch), truths)
-    raw = dataclasses.replace(raw, temperature=temperature)
-    if not segments:
-        return raw
-    predicted = _predict(Predictor(Bundle(raw, network), device=device, views=card.views), cases, on_batch)
-    with_lesion = [(p, c) for p, c in zip(predicted, cases, strict=True) if c.mask.any()]
-    threshold, min_area = max(
-        ((t, a) for t in _THRESHOLDS for a in _MIN_AREAS),
-        key=lambda pair: _mean_dice(with_lesion, *pair),
+    temperature = fit_temperature(sites)
+    threshold, min_area = fit_threshold(sites)
+    gate = max(
+        lowest_gate(site.probabilities(temperature)[site.lesion, _NORMAL], _GATED)
+        for site in sites
+        if site.lesion.any()
     )
-    normals = np.array([p.classes[CLASSES.index("normal")] for p, _ in with_lesion])
-    fitted = dataclasses.replace(
-        raw, threshold=threshold, min_area=min_area, normal_gate=lowest_gate(normals, _GATED)
-    )
-    curves = {}
-    for views in VIEWS:
-        again = _predict(Predictor(Bundle(fitted, network), device=device, views=views), cases, on_batch)
-        pairs = [
-            (p.expected_dice, dice(p.mask > 0, c.mask))
-            for p, c in zip(again, cases, strict=True)
-            if p.mask.any()
-        ]
-        if pairs:
-            curves[str(views)] = fit_line(np.array(pairs))
-    return dataclasses.replace(fitted, agreement=curves)
+    return Numbers(threshold=threshold, min_area=min_area, normal_gate=gate, temperature=temperature)
 
 
-def fit_temperature(logits: torch.Tensor, truths: NDArray[np.intp]) -> float:
+def fit_threshold(sites: Sequence[Answers]) -> tuple[float, float]:
+    """Give the threshold and the smallest area with the highest mean Dice over lesions."""
+    means = np.mean([site.dice[site.lesion].mean(0) for site in sites if site.lesion.any()], axis=0)
+    first = sites[0]
+    pairs = [(t, a) for t in range(len(first.thresholds)) for a in range(len(first.min_areas))]
+    best_t, best_a = max(pairs, key=lambda pair: float(means[pair]))
+    return first.thresholds[best_t], first.min_areas[best_a]
+
+
+def fit_temperature(sites: Sequence[Answers]) -> float:
     """Find the temperature that makes the mean over views most likely (Guo et al. 2017)."""
-
-    def loss(log_temperature: float) -> float:
-        probabilities = (logits / float(np.exp(log_temperature))).softmax(-1).mean(0).numpy()
-        return float(-np.log(probabilities[np.arange(len(truths)), truths].clip(1e-9)).mean())
-
-    found = minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded")
+    known = [site.select(site.truth >= 0) for site in sites]
+    found = minimize_scalar(
+        lambda log: np.mean([unlikelihood(site, float(np.exp(log))).mean() for site in known if len(site)]),
+        bounds=(-2.0, 2.0),
+        method="bounded",
+    )
     return round(float(np.exp(found.x)), 4)
+
+
+def unlikelihood(answers: Answers, temperature: float) -> Floats:
+    """Give the negative log likelihood of each frame's class, which is known, (N,)."""
+    probabilities = answers.probabilities(temperature)
+    return np.asarray(-np.log(probabilities[np.arange(len(answers)), answers.truth].clip(1e-9)))
 
 
 def lowest_gate(normal_probabilities: NDArray[np.floating], most: float) -> float:
@@ -96,33 +221,25 @@ def lowest_gate(normal_probabilities: NDArray[np.floating], most: float) -> floa
     return 1.0
 
 
+def see_foregrounds(
+    predictor: Predictor, cases: Sequence[Case], on_batch: OnBatch = lambda: None
+) -> list[tuple[float, float]]:
+    """Give of each mask that is not empty the mean lesion probability inside it, and its Dice."""
+    pairs = []
+    for first in range(0, len(cases), predictor.batch):
+        on_batch()
+        some = cases[first : first + predictor.batch]
+        for prediction, case in zip(predictor.predict_batch([c.frame for c in some]), some, strict=True):
+            mask = prediction.mask > 0
+            if mask.any():
+                pairs.append((float(prediction.lesion[mask].mean()), dice(mask, case.mask)))
+    return pairs
+
+
 def fit_line(pairs: NDArray[np.floating]) -> dict[str, list[float]]:
-    """Fit a rising line through (agreement, Dice) pairs (N, 2): means of equal bins, made isotonic."""
+    """Fit a rising line through (foreground, Dice) pairs (N, 2): means of equal bins, made isotonic."""
     ordered = pairs[np.argsort(pairs[:, 0], kind="stable")]
     bins = [chunk.mean(0) for chunk in np.array_split(ordered, min(_BINS, len(ordered)))]
     x, y = np.array(bins).T
     rising = isotonic_regression(y).x
     return {"x": [round(float(v), 4) for v in x], "y": [round(float(v), 4) for v in rising]}
-
-
-@torch.inference_mode()
-def _class_logits(predictor: Predictor, cases: Sequence[Case], on_batch: Callable[[], None]) -> torch.Tensor:
-    chunks = []
-    for first in range(0, len(cases), 8):
-        on_batch()
-        chunks.append(predictor.see([case.frame for case in cases[first : first + 8]])[1].cpu())
-    return torch.cat(chunks, dim=1)
-
-
-def _predict(predictor: Predictor, cases: Sequence[Case], on_batch: Callable[[], None]) -> list[Prediction]:
-    predictions = []
-    for first in range(0, len(cases), predictor.batch):
-        on_batch()
-        some = cases[first : first + predictor.batch]
-        predictions += predictor.predict_batch([case.frame for case in some])
-    return predictions
-
-
-def _mean_dice(pairs: Sequence[tuple[Prediction, Case]], threshold: float, min_area: float) -> float:
-    number = functools.partial(number_lesions, threshold=threshold, min_area=min_area)
-    return float(np.mean([dice(number(prediction.lesion) > 0, case.mask) for prediction, case in pairs]))

@@ -42,6 +42,12 @@ from sonoloop_training.fit.checkpoint import read_checkpoint
 from sonoloop_training.fit.devices import count_workers
 from sonoloop_training.fit.fitting import Fitting, Weights
 from sonoloop_training.fit.loop import CHECKPOINT, HISTORY, fit
+from sonoloop_training.fit.operating_point import (
+    OPERATING_POINT,
+    LeftOutRun,
+    find_runs,
+    fit_operating_point,
+)
 from sonoloop_training.fit.preflight import check_recipe
 from sonoloop_training.fit.recipe import FitConfig, Recipe
 from sonoloop_training.leakage import inherit, leave_out_copies
@@ -67,11 +73,24 @@ def train(
     device: str = "auto",
     max_minutes: float | None = None,
     workers: int | None = None,
+    operating_point: Sequence[Path] = (),
 ) -> Iterator[Event]:
-    """Make a model: read, split, fit, calibrate, evaluate, fit once more on all if asked to, write."""
+    """Make a model: read, split, fit, calibrate, evaluate, fit once more on all if asked to, write.
+
+    Its numbers are fitted on validation, or on the hospitals that the runs in `operating_point` left out.
+    """
     many = count_workers(choose_device(device)) if workers is None else workers
     with ExitStack() as held:
-        yield from _train(recipe, data, out, held, device=device, max_minutes=max_minutes, workers=many)
+        yield from _train(
+            recipe,
+            data,
+            out,
+            held,
+            device=device,
+            max_minutes=max_minutes,
+            workers=many,
+            operating_point=operating_point,
+        )
 
 
 def _train(
@@ -83,12 +102,14 @@ def _train(
     device: str,
     max_minutes: float | None,
     workers: int,
+    operating_point: Sequence[Path],
 ) -> Iterator[Event]:
     """Make a model, and hold the lock of its folder from the first byte that is written."""
     check_out(out)
     recipe.fit.check_device(choose_device(device).type)
     _blank_card(recipe, leaked=False)
     samples = find_datasets(data)
+    runs = yield from find_runs(operating_point, samples, recipe)
     parts = apply_split(recipe.split, samples)
     yield from check_recipe(recipe, parts)
     # every image is read once before anything is written or learned: what cannot be used is told now
@@ -131,7 +152,7 @@ def _train(
     yield started
     fitted = yield from fitting
     if speaks:
-        card, metrics = yield from _evaluate_parts(card, fitted.kept, parts, device=device)
+        card, metrics = yield from _evaluate_parts(card, fitted.kept, parts, runs, device=device)
 
     weights, final, minutes = fitted.kept, None, fitted.minutes
     if recipe.final.epochs:
@@ -162,6 +183,7 @@ def _train(
         "members_sha256": members.sha256,
         "final": final,
         "minutes": round(minutes, 1),
+        **({OPERATING_POINT: [run.describe() for run in runs]} if runs else {}),
     }
     card = dataclasses.replace(
         card, snapshot=snapshot, metrics={part: figures["all"] for part, figures in metrics.items()}
@@ -180,11 +202,15 @@ def _train(
         },
         "what was learned is kept: make room on the disk, then the same command again",
     )
-    beside = {
-        SPLIT: members.to_json(),
-        "history.json": json.dumps(fitted.entries, indent=1).encode(),
-    }
-    save_bundle(out / _BUNDLE, network, card, beside=beside)
+    save_bundle(
+        out / _BUNDLE,
+        network,
+        card,
+        beside={
+            SPLIT: members.to_json(),
+            "history.json": json.dumps(fitted.entries, indent=1).encode(),
+        },
+    )
     yield Finished(model=bundle.model, path=str(out / _BUNDLE), minutes=round(minutes, 1))
 
 
@@ -293,12 +319,20 @@ def evaluate(
 
 
 def _evaluate_parts(
-    card: Card, weights: Weights, parts: Mapping[Part, Sequence[Sample]], *, device: str
+    card: Card,
+    weights: Weights,
+    parts: Mapping[Part, Sequence[Sample]],
+    runs: Sequence[LeftOutRun],
+    *,
+    device: str,
 ) -> Generator[Event, None, tuple[Card, dict[str, Any]]]:
-    """Fit the card's numbers on validation, and score validation and test."""
+    """Fit the card's numbers on validation, or on what the runs left out, and score validation and test."""
     network = as_shipped(card, weights)
-    cases = yield from _read_cases(parts["validation"])
-    card = calibrate(card, network, cases, device=device)
+    if runs:
+        card = yield from fit_operating_point(card, runs, device=device)
+    else:
+        cases = yield from _read_cases(parts["validation"])
+        card = calibrate(card, network, cases, device=device)
     predictor = Predictor(Bundle(card, network), device=device)
     known = {sample.dataset for part in PARTS[:2] for sample in parts[part]}
     metrics: dict[str, Any] = {}

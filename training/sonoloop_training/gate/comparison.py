@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import StoreError, TrainingError
 from sonoloop.jobs.events import Event, Gate, Notice, Promoted
+from sonoloop.models.card import read_card
 from sonoloop.models.library import Library
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.model_registry import LEAKED, find_model, mark
@@ -18,7 +19,7 @@ from sonoloop.store.test_sets import Evaluation, TestSet, evaluations, freeze_te
 from sonoloop_training.gate.decision import Margins, Verdict, decide
 from sonoloop_training.gate.pictures import draw_changes
 from sonoloop_training.gate.scoring import groups_of, score_models, short
-from sonoloop_training.leakage import find_trained
+from sonoloop_training.leakage import find_fitted, find_trained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +57,11 @@ def judge(
     if candidate == incumbent:
         raise TrainingError("a model cannot be judged against itself; name another one with --against")
     names = (find_model(store, candidate).model, find_model(store, incumbent).model)
-    test_set = freeze_test_set(store)
     versions = (candidate, incumbent)
+    test_set = freeze_test_set(store)
+    fitted, favoured = (find_fitted(store, test_set, version, library) for version in versions)
+    if fitted or favoured:
+        _check_other_weights(versions, names, library)
     trained = yield from _find_trained(store, test_set, versions, names, who=who, library=library)
     known = {
         frame.frame_id: model
@@ -65,6 +69,8 @@ def judge(
         for frame in test_set.members
         if frame.group_id in trained[version]
     }
+    flattered = [frame.frame_id for frame in test_set.members if frame.group_id in fitted - favoured]
+    known = dict.fromkeys(flattered, names[0]) | known
     scores = yield from score_models(
         store, test_set, versions, device=device, library=library, trained=trained
     )
@@ -74,6 +80,7 @@ def judge(
     pairs = ([ours[frame] for frame in kept], [theirs[frame] for frame in kept])
     verdict = decide(*pairs, _margins(store))
     missing = _describe_missing(known, unread=len(test_set.members) - len(read))
+    missing += _describe_fitted(kept, test_set, names[1], favoured - fitted)
     for text in missing:
         yield Notice(message=text)
     verdict = replace(verdict, reason=" ".join([verdict.reason, *missing]))
@@ -103,6 +110,29 @@ def judge(
     )
     yield _tell(judgement)
     return judgement
+
+
+def _check_other_weights(versions: Sequence[str], names: Sequence[str], library: Library) -> None:
+    """Refuse two models that differ in their numbers alone: these were fitted on the frames that judge."""
+    weights = {read_card(library.find(version)).weights_sha256 for version in versions}
+    if len(weights) == 1:
+        raise TrainingError(
+            f"{names[0]} and {names[1]} have the same weights, and differ in the numbers of their cards "
+            "alone: `sonoloop calibrate` compares those, out of fold"
+        )
+
+
+def _describe_fitted(
+    kept: Sequence[str], test_set: TestSet, model: str, groups: Collection[str]
+) -> list[str]:
+    """Say that the numbers of the model in use were fitted on frames that judge."""
+    group_of = {frame.frame_id: frame.group_id for frame in test_set.members}
+    count = sum(group_of[frame] in groups for frame in kept)
+    if not count:
+        return []
+    return [
+        f"{count} frame{'' if count == 1 else 's'} fitted the threshold or gate of {model}, which favours it."
+    ]
 
 
 def _find_trained(

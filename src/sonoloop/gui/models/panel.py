@@ -12,10 +12,12 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QWidget
 
 from sonoloop.gui.launch import viewer_preferences
+from sonoloop.gui.models.calibration import CalibrationBox
 from sonoloop.gui.models.table import ModelsTable, describe_list, describe_model
 from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.widgets import BROKEN, Panel, QuestionBox, WhyBox, breakable, show_problem, text_label
 from sonoloop.gui.workers import JobQueue, Projects, ignore
+from sonoloop.jobs.events import Calibrated, why_calibrated
 
 if TYPE_CHECKING:
     import napari
@@ -27,6 +29,7 @@ _COLUMNS = 3
 _FILES = "Models (*.zip card.json)"
 _USE = "Put the chosen model into use; asks why"
 _LOCKED = "The project is locked to the model in use: unlock it first"
+_CALIBRATE = "Fit the chosen model's threshold, gate and temperature on this project's test frames"
 _ROLLBACK, _DELETED = "rolled back in the Models panel", "deleted in the Models panel"
 
 
@@ -97,6 +100,7 @@ class ModelsPanel(Panel):
         if self._closed:
             return
         self._closed = True
+        self._calibration.close_session()
         self.news.close()
         self._jobs.mute()
         self._jobs.submit(self._projects.close, done=ignore, failed=ignore)
@@ -111,6 +115,8 @@ class ModelsPanel(Panel):
         self._card = self._button("Card", "Show what is known of the chosen model")
         self._card.setCheckable(True)
         self._lock = self._button("Lock", "Keep the model in use for a study: nothing else gets in")
+        self._calibrate = self._button("Calibrate", _CALIBRATE)
+        self._calibration = CalibrationBox()
         self._delete = self._button("Delete", "Delete the chosen model's files; what was said of it stays")
         self._question = QuestionBox()
         self._why = WhyBox()
@@ -135,12 +141,12 @@ class ModelsPanel(Panel):
         buttons = (
             *(self._use, self._back, self._card),
             *(self._import, self._export, self._lock),
-            self._delete,
+            *(self._calibrate, self._delete),
         )
         for place, button in enumerate(buttons):
             grid.addWidget(button, place // _COLUMNS, place % _COLUMNS)
         self.column.addLayout(grid)
-        for widget in (self._result, self._question, self._why, self._facts):
+        for widget in (self._result, self._calibration, self._question, self._why, self._facts):
             self.column.addWidget(widget)
         self.column.addStretch(1)
 
@@ -156,6 +162,10 @@ class ModelsPanel(Panel):
         self._card.toggled.connect(lambda _on: self._show_card())
         self._lock.clicked.connect(self._on_lock)
         self._delete.clicked.connect(self._on_delete)
+        self._calibrate.clicked.connect(self._on_calibrate)
+        self._calibration.used.connect(self._on_calibrated)
+        self._calibration.changed.connect(self._render)
+        self._calibration.ended.connect(self._look_again)
         self.destroyed.connect(self.close_session)
 
     def _submit(
@@ -244,6 +254,22 @@ class ModelsPanel(Panel):
                 ],
             )
 
+    def _on_calibrate(self) -> None:
+        line = self._table.value()
+        if line is None or self.news.follow():
+            return
+        preferences, store = self._preferences(), self.news.store
+        ask = partial(self._projects.ask, store, annotator=preferences.annotator)
+        self._calibration.start(ask, line.row.version, preferences.device)
+
+    def _on_calibrated(self, found: Calibrated) -> None:
+        self._ask(
+            lambda project: project.promote(
+                str(found.version), why=why_calibrated(found), expected=found.in_use
+            ),
+            lambda _answer: f"{found.model} is in use now",
+        )
+
     def _on_import(self) -> None:
         dialog = QFileDialog(self, "Import a model", "", _FILES)
         dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
@@ -266,6 +292,7 @@ class ModelsPanel(Panel):
 
     def _on_moved(self) -> None:
         self._models, self._unread = None, None
+        self._calibration.clear()
         self._question.clear()
         self._why.clear()
         self._table.set_models(None)
@@ -311,6 +338,7 @@ class ModelsPanel(Panel):
         )
         self._export.setEnabled(works and here)
         self._card.setEnabled(works and line is not None)
+        self._calibrate.setEnabled(works and here and not self._calibration.busy)
         self._import.setEnabled(self.news.trouble is None)
         self._lock.setEnabled(works)
         self._lock.setText("Unlock" if locked else "Lock")

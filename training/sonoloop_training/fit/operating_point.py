@@ -1,0 +1,150 @@
+"""Numbers of a card fitted on hospitals that were left out: what a new hospital will meet, and home does not.
+
+At the hospitals that train a model it is surer than elsewhere: a threshold, a gate and a temperature that
+are fitted there fit nowhere else. Runs of the same recipe, each with another hospital left out, tell how sure
+such a model is of images from elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sonoloop.errors import TrainingError
+from sonoloop.jobs.events import Notice, Progress
+from sonoloop.models.bundle import Bundle, read_bundle
+from sonoloop.models.card import CARD, Card, read_card
+from sonoloop.models.manifest import bundle_manifest
+from sonoloop.models.predictor import Predictor
+from sonoloop.models.tta import VIEWS
+from sonoloop_training.datasets import Sample
+from sonoloop_training.evaluation.scores import Case, read_case
+from sonoloop_training.fit.calibration import (
+    Answers,
+    ask,
+    fit_line,
+    fit_numbers,
+    fit_temperature,
+    see_foregrounds,
+)
+from sonoloop_training.fit.recipe import Recipe
+
+OPERATING_POINT = "operating_point"
+_METHOD = "leave-dataset"
+_EVERY = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOutRun:
+    """A finished training, and the images of the hospital that it left out."""
+
+    folder: Path
+    card: Card
+    site: str
+    samples: tuple[Sample, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """Tell of it as a card does."""
+        return {
+            "model": self.card.model,
+            "left_out": self.site,
+            "images": len(self.samples),
+            "groups": len({sample.group for sample in self.samples}),
+        }
+
+
+def find_runs(
+    runs: Sequence[Path], samples: Sequence[Sample], recipe: Recipe
+) -> Generator[Notice, None, tuple[LeftOutRun, ...]]:
+    """Find in the data what each run left out, and refuse a run whose images say nothing of new hospitals."""
+    found = tuple(_find_run(run, samples) for run in runs)
+    for one in found:
+        if one.card.spec.heads != recipe.model.heads:
+            raise TrainingError(
+                f"{one.card.model} tells {' and '.join(one.card.spec.heads)}, the recipe's model does not; "
+                "give runs of the same recipe with --operating-point"
+            )
+        if one.card.spec != recipe.model:
+            yield Notice(
+                message=f"{one.card.model} has another network or size than the recipe: it may not fit"
+            )
+    return found
+
+
+def _find_run(run: Path, samples: Sequence[Sample]) -> LeftOutRun:
+    folder = run if (run / CARD).exists() else run / "bundle"
+    if not (folder / CARD).exists():
+        raise TrainingError(
+            f"{run} holds no finished training; give the folders of runs, as written by sonoloop train --out"
+        )
+    card, listed = read_card(folder), bundle_manifest(folder)
+    split = (card.snapshot.get("recipe") or {}).get("split") or {}
+    method = split.get("method")
+    if method != _METHOD:
+        raise TrainingError(
+            f"{run} left no hospital out (its split is {method or 'not recorded'}); give runs with "
+            f"split.method={_METHOD}"
+        )
+    if listed is None or not listed.test:
+        raise TrainingError(
+            f"{run} lists no image that it left out, as where all trained in the end; leave final.epochs at 0"
+        )
+    names = {member.name for member in listed.test}
+    chosen = tuple(sample for sample in samples if sample.key in names)
+    if not chosen:
+        raise TrainingError(
+            f"none of the {len(names)} images that {run} left out, such as {listed.test[0].name}, is in the "
+            "data; give the data that it was made with"
+        )
+    known = {key for member in listed.known for key in (member.name, member.group)} - {""}
+    leaked = [sample.key for sample in chosen if known & {sample.key, sample.group}]
+    if leaked:
+        raise TrainingError(f"{run} trained on {len(leaked)} of the images that it left out, as {leaked[0]}")
+    return LeftOutRun(folder=folder, card=card, site=str(split.get("left_out", "")), samples=chosen)
+
+
+def fit_operating_point(
+    card: Card, runs: Sequence[LeftOutRun], *, device: str = "auto"
+) -> Generator[Progress, None, Card]:
+    """Fit a card's numbers on what the runs answer to the hospitals they left out, each counting the same."""
+    bundles = [read_bundle(run.folder) for run in runs]
+    sites = []
+    for run, bundle in zip(runs, bundles, strict=True):
+        predictor = Predictor(bundle, device=device, views=card.views)
+        parts: list[Answers] = []
+        for cases in _read(run):
+            if isinstance(cases, Progress):
+                yield cases
+            else:
+                parts.append(ask(predictor, cases))
+        sites.append(Answers.join(parts))
+    if "lesion" not in card.spec.heads:
+        return dataclasses.replace(card, temperature=fit_temperature(sites))
+    if not any(site.lesion.any() for site in sites):
+        raise TrainingError("no image that was left out has a lesion, so that nothing can be fitted")
+    numbers = dataclasses.asdict(fit_numbers(sites))
+    pairs: dict[str, list[tuple[float, float]]] = {str(views): [] for views in VIEWS}
+    for run, bundle in zip(runs, bundles, strict=True):
+        fitted = Bundle(dataclasses.replace(bundle.card, **numbers), bundle.network)
+        predictors = [Predictor(fitted, device=device, views=views) for views in VIEWS]
+        for cases in _read(run):
+            if isinstance(cases, Progress):
+                yield cases
+                continue
+            for predictor in predictors:
+                pairs[str(predictor.views)] += see_foregrounds(predictor, cases)
+    lines = {views: fit_line(np.array(told)) for views, told in pairs.items() if told}
+    return dataclasses.replace(card, **numbers, agreement={}, foreground=lines)
+
+
+def _read(run: LeftOutRun) -> Iterator[Progress | list[Case]]:
+    """Read what a run left out, a few images at a time."""
+    total = len(run.samples)
+    for first in range(0, total, _EVERY):
+        yield Progress(stage=f"Fitting the operating point on {run.site}", done=first, total=total)
+        yield [read_case(sample) for sample in run.samples[first : first + _EVERY]]

@@ -1,0 +1,1 @@
+"""A model's numbers, fitted on the frames of a project that judge."""
