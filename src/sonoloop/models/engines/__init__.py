@@ -17,7 +17,10 @@ from sonoloop.models.card import Card
 Array: TypeAlias = Any
 
 # each is imported when it is asked for
-ENGINES = {"torch": "sonoloop.models.engines.torch:TorchEngine"}
+ENGINES = {
+    "torch": "sonoloop.models.engines.torch:TorchEngine",
+    "onnx": "sonoloop.models.engines.onnx:OnnxEngine",
+}
 
 
 class Engine(ABC):
