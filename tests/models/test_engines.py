@@ -16,9 +16,10 @@ from scipy import ndimage
 from sonoloop.errors import EngineError, ModelError
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
-from sonoloop.models.card import GRAPH, shipped_folder
-from sonoloop.models.engines import ENGINES, load_engine
-from sonoloop.models.engines.onnx import _runtime
+from sonoloop.models.card import GRAPH, read_graph, shipped_card, shipped_folder
+from sonoloop.models.engines import ENGINES, find_engines, load_engine
+from sonoloop.models.engines import onnx as onnx_engine
+from sonoloop.models.engines import openvino as openvino_engine
 from sonoloop.models.predictor import Predictor
 from sonoloop.models.preprocess import Letterbox, resize
 from sonoloop.models.tta import agreement, average_classes, make_views, undo_views
@@ -36,6 +37,14 @@ class Bright(Engine):
 
     def run(self, images):
         return (images + 1) / 2, np.tile(np.float32([0, 3, 0]), (len(images), 1))
+"""
+
+
+LIVELY = """
+from bright_engine import Bright
+
+class Lively(Bright):
+    device = "abacus"
 """
 
 
@@ -61,6 +70,34 @@ def test_onnx_runtime_answers_as_torch_does():
         np.testing.assert_allclose(mine.lesion, theirs.lesion, atol=1e-4)
         np.testing.assert_allclose(mine.classes, theirs.classes, atol=1e-5)
     assert (onnx.device, onnx.precision, onnx.model) == ("cpu", "float32", torch_.model)
+
+
+def test_openvino_answers_as_onnx_runtime_does():
+    pytest.importorskip("openvino")
+    card = shipped_card()
+    images = np.stack([phantom(kind, seed=1, shape=(256, 256)).image for kind in CLASSES])[:, None]
+    images = images.astype(np.float32) / 127.5 - 1
+    theirs = load_engine("onnx", shipped_folder()).run(images)
+    engine = openvino_engine.OpenVinoEngine(card, read_graph(shipped_folder(), card), "f32")
+    for mine, other in zip(engine.run(images), theirs, strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-3)
+    assert (engine.device, engine.precision) == ("cpu", "float32")
+
+
+def test_an_engine_of_another_package_is_found(tmp_path, bundle, monkeypatch):
+    (tmp_path / "bright_engine.py").write_text(BRIGHT)
+    (tmp_path / "lively_engine.py").write_text(LIVELY)
+    told = tmp_path / "lively-1.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: lively\nVersion: 1\n")
+    (told / "entry_points.txt").write_text(
+        "[sonoloop.engines]\nlively = lively_engine:Lively\ntorch = nowhere:Torch\nbroken = nowhere:Nothing\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_engine("lively", tmp_path / "tiny").device == "abacus"
+    assert find_engines()["torch"] == ENGINES["torch"], "ours keep their names"
+    with pytest.raises(EngineError, match="the engine broken cannot be loaded"):
+        load_engine("broken", tmp_path / "tiny")
 
 
 def test_onnx_runtime_needs_neither_torch_nor_the_tools_that_made_the_graph():
@@ -97,11 +134,11 @@ def test_a_graph_that_is_not_its_cards_is_not_run(shipped_copy, damage, told):
 def test_a_library_that_cannot_be_used_is_named(monkeypatch, version, told):
     library = None if version is None else SimpleNamespace(__version__=version)
     monkeypatch.setitem(sys.modules, "onnxruntime", library)
-    _runtime.cache_clear()
+    onnx_engine._runtime.cache_clear()
     with pytest.raises(EngineError, match=rf"ONNX Runtime {told}.*pip install"):
         load_engine("onnx", shipped_folder())
     monkeypatch.undo()
-    _runtime.cache_clear()
+    onnx_engine._runtime.cache_clear()
 
 
 def test_an_unknown_engine_is_named_with_those_there_are(tmp_path):
