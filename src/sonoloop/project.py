@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,9 @@ from sonoloop.jobs.process import training_events
 from sonoloop.jobs.request import FinetuneRequest, GateRequest
 from sonoloop.leakage import Judging, JudgingCounter
 from sonoloop.models.card import read_card, shipped_card
-from sonoloop.models.library import Library, load_bundle, load_version
+from sonoloop.models.engines import load_engine
+from sonoloop.models.library import Library, bundle_folder
+from sonoloop.models.predictor import Predictor
 from sonoloop.store.corrections import HEAD, CorrectionStore
 from sonoloop.store.database import check_who, is_file
 from sonoloop.store.file_index import Places, known_frames, work_folder
@@ -52,9 +54,6 @@ from sonoloop.store.stored_orientation import as_known, to_frame, to_stored
 from sonoloop.store.tables import FRAMES, REVISIONS
 from sonoloop.store.test_sets import ModelComparison, compare_models
 from sonoloop.values import Correction, Frame, Label, Prediction
-
-if TYPE_CHECKING:
-    from sonoloop.models.predictor import Predictor
 
 _log = logging.getLogger(__name__)
 
@@ -192,12 +191,10 @@ def load_model(
     ModelError
         If there is no such model, or it is damaged.
     """
-    _load_triton_apart()
-    from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - imports torch
-
     place = None if name_or_path is None else os.fspath(name_or_path)
-    bundle = load_bundle(place)
-    return Predictor(bundle, device=device, views=views, threshold=threshold, on_notice=on_notice)
+    _load_triton_apart()
+    engine = load_engine("auto", bundle_folder(place), device)
+    return Predictor(engine, views=views, threshold=threshold, on_notice=on_notice)
 
 
 class Project:
@@ -637,17 +634,15 @@ class Project:
     def _verify(self, row: ModelRow) -> None:
         """Refuse a model that is not whole, or that marks no lesions."""
         _load_triton_apart()
-        if "lesion" not in self.library.load(row.version).card.spec.heads:
+        if "lesion" not in self.library.check(row.version).spec.heads:
             raise ModelError(f"{row.model} predicts classes and no mask: it cannot be used here")
 
     def _load_version(self, device: str, version: str | None) -> Predictor:
         if version is None:
             return load_model(device=device, on_notice=self._notify)
+        folder = self.library.keep(version, on_notice=self._notify)
         _load_triton_apart()
-        from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - imports torch
-
-        bundle = load_version(version, library=self.library, on_notice=self._notify)
-        return Predictor(bundle, device=device, on_notice=self._notify)
+        return Predictor(load_engine("auto", folder, device), on_notice=self._notify)
 
 
 def begin_with_shipped(
