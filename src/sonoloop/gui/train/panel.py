@@ -225,7 +225,7 @@ class FrameNames(QObject):
 def _what_to_install() -> InstallBox | None:
     """Say what fine-tuning needs that is not there; None where all of it is."""
     try:
-        check_installed(FinetuneRequest.needs, EXTRA)
+        check_installed((*FinetuneRequest.needs, "pyqtgraph"), EXTRA)
     except NotInstalledError as missing:
         return InstallBox(missing)
     return None
@@ -460,7 +460,7 @@ class TrainPanel(Panel):
             if gate is None
             else {name: [self._names.of(frame) for frame in frames] for name, frames in gate.changed.items()}
         )
-        if progress.losses or progress.dices:
+        if (progress.losses or progress.dices) and missing is None:
             self._draw(progress)
         elif self._curves is not None:
             self._curves.hide()
