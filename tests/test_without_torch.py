@@ -134,10 +134,10 @@ def test_it_works_without_torch(told, command, words):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("finetune", "this needs torch and 7 more packages, which are not installed"),
-        ("gate", "this needs torch and 7 more packages, which are not installed"),
-        ("train", "this needs torch and 7 more packages, which are not installed"),
-        ("evaluate", "this needs torch and 7 more packages, which are not installed"),
+        ("finetune", "this needs torch and 9 more packages, which are not installed"),
+        ("gate", "this needs torch and 9 more packages, which are not installed"),
+        ("train", "this needs torch and 9 more packages, which are not installed"),
+        ("evaluate", "this needs torch and 9 more packages, which are not installed"),
         ("data", "this needs matplotlib and jinja2, which are not installed"),
     ],
 )

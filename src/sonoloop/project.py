@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import logging
 import os
-import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -192,7 +189,6 @@ def load_model(
         If there is no such model, or it is damaged.
     """
     place = None if name_or_path is None else os.fspath(name_or_path)
-    _load_triton_apart()
     engine = load_engine("auto", bundle_folder(place), device)
     return Predictor(engine, views=views, threshold=threshold, on_notice=on_notice)
 
@@ -509,7 +505,6 @@ class Project:
     def import_model(self, source: Path) -> ModelRow:
         """Add a model from a zip file, a folder or a card; it is checked, and not used until you say so."""
         self.begin()
-        _load_triton_apart()
         card = read_card(self.library.import_(source))
         return register(
             self.store,
@@ -633,7 +628,6 @@ class Project:
 
     def _verify(self, row: ModelRow) -> None:
         """Refuse a model that is not whole, or that marks no lesions."""
-        _load_triton_apart()
         if "lesion" not in self.library.check(row.version).spec.heads:
             raise ModelError(f"{row.model} predicts classes and no mask: it cannot be used here")
 
@@ -641,7 +635,6 @@ class Project:
         if version is None:
             return load_model(device=device, on_notice=self._notify)
         folder = self.library.keep(version, on_notice=self._notify)
-        _load_triton_apart()
         return Predictor(load_engine("auto", folder, device), on_notice=self._notify)
 
 
@@ -688,22 +681,3 @@ def _check_annotator(annotator: str) -> str:
     if not annotator.strip():
         raise StoreError('the annotator is empty: give a pseudonym, as in open_project(annotator="r1")')
     return check_who(annotator)
-
-
-def _load_triton_apart() -> None:
-    """Load triton so that it takes its own LLVM; to be called before torch is imported.
-
-    On Linux, torch brings triton, whose library holds an LLVM of its own. Where Mesa has loaded another one
-    to draw napari's canvas (llvmpipe, radeonsi), triton's symbols bind to that, and importing torch ends the
-    process.
-    """
-    if sys.platform != "linux" or "torch" in sys.modules or find_spec("triton") is None:
-        return
-    flags = sys.getdlopenflags()
-    sys.setdlopenflags(flags | os.RTLD_DEEPBIND)
-    try:
-        importlib.import_module("triton._C.libtriton")
-    except ImportError:
-        return  # torch does without it too
-    finally:
-        sys.setdlopenflags(flags)

@@ -138,6 +138,8 @@ _NETWORKS = (
     "segmentation_models_pytorch",
     "lightning",
     "monai",
+    "onnx",
+    "onnxscript",
     *_PAGES,
 )
 _STORE = "The corrections; the default store if not given."

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sonoloop.atomic import name_aside, remove_whole, sweep_left, whole
-from sonoloop.errors import BundleError, ModelError, check_installed
+from sonoloop.errors import BundleError, ModelError
 from sonoloop.models.archive import copy_members, pack, unpack, verify_files
 from sonoloop.models.card import (
     CARD,
@@ -27,6 +27,7 @@ from sonoloop.models.card import (
 )
 from sonoloop.models.engines import load_engine
 from sonoloop.models.manifest import SPLIT, bundle_manifest
+from sonoloop.models.torch_import import before_torch
 
 if TYPE_CHECKING:
     from sonoloop.models.bundle import Bundle
@@ -237,7 +238,7 @@ def _version_of(folder: Path) -> str | None:
 
 
 def _read_bundle(folder: Path) -> Bundle:
-    check_installed(("torch",), "torch")
+    before_torch()
     from sonoloop.models.bundle import read_bundle  # noqa: PLC0415 - imports torch
 
     return read_bundle(folder)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sonoloop.errors import ModelError
 from sonoloop.models.card import Card
+from sonoloop.models.torch_import import before_torch
 
 # numpy's, or torch's where torch is the engine
 Array: TypeAlias = Any
@@ -66,5 +67,7 @@ def load_engine(name: str, folder: Path, device: str = "auto") -> Engine:
     name = "torch" if name == "auto" else name
     if name not in ENGINES:
         raise ModelError(f"there is no engine {name!r}; use one of {', '.join(ENGINES)}")
+    if name == "torch":
+        before_torch()
     engine: type[Engine] = resolve_name(ENGINES[name])
     return engine.load(folder, device)
