@@ -63,6 +63,10 @@ class DeviceError(ModelError):
     """The device asked for is not there."""
 
 
+class EngineError(ModelError):
+    """An engine cannot run a model: its library or the graph is missing, or cannot be used."""
+
+
 class StoreError(SonoloopError):
     """The correction store could not be opened, read or written."""
 

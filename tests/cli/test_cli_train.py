@@ -27,6 +27,7 @@ size = 64
 validation = 0.25
 test = 0.25
 [fit]
+graph = false
 epochs = 4
 batch = 4
 draws = 8

@@ -466,7 +466,7 @@ def test_a_member_larger_than_its_header_says_is_refused(library, archive):
         (lambda m: {n: d for n, d in m.items() if not n.endswith(WEIGHTS)}, WEIGHTS),
         (lambda m: {n: d[:-8] + bytes(8) if n.endswith(WEIGHTS) else d for n, d in m.items()}, "not those"),
         (
-            lambda m: {n: d.replace(b'"format": "2.0"', b'"format": "3.0"') for n, d in m.items()},
+            lambda m: {n: d.replace(b'"format": "2.1"', b'"format": "3.0"') for n, d in m.items()},
             "update Sonoloop",
         ),
         (

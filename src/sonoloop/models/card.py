@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import platformdirs
 
-from sonoloop.errors import BundleError, ModelError
+from sonoloop.errors import BundleError, EngineError, ModelError
 from sonoloop.models.arguments import CLASSIFIERS, PLAIN_UNET, SEGMENTERS, Arguments, check_arguments
 from sonoloop.models.schema import check_fields, check_type, check_values, parse_json, show
 from sonoloop.regular_files import read_regular
@@ -117,10 +117,16 @@ class ModelSpec:
 # how many characters of a list of keys a message holds
 _SHOWN_NAMES = 200
 # major and minor; the first was the number 1
-FORMAT = "2.0"
+FORMAT = "2.1"
 CARD, WEIGHTS = "card.json", "weights.safetensors"
+# the network again, for engines that run no torch; a bundle may lack it
+GRAPH, GRAPH_INT8 = "graph.onnx", "graph-int8.onnx"
+GRAPHS = (GRAPH, GRAPH_INT8)
+# what a graph's input and outputs are called
+IMAGES, OUTPUTS = "images", ("lesion", "classes")
 MAX_CARD_BYTES = 4 << 20
 MAX_WEIGHTS_BYTES = 500 << 20
+MAX_GRAPH_BYTES = 500 << 20
 MAX_BESIDE_BYTES = 64 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _VERSION = re.compile(r"[0-9a-f]{64}")
@@ -168,6 +174,8 @@ class Card:
     spec: ModelSpec
     # of the weights file; empty until there is one
     weights_sha256: str = ""
+    # SHA-256 of each graph beside the weights, by the name of its file
+    graphs: Mapping[str, str] = field(default_factory=dict)
     # in the order of the network's class logits
     classes: tuple[str, ...] = CLASSES
     # how many are averaged unless asked otherwise
@@ -204,6 +212,11 @@ class Card:
             raise ValueError(f"name must be lower-case letters, digits, - and _, got {show(self.name)}")
         if self.weights_sha256 and not _VERSION.fullmatch(self.weights_sha256):
             raise ValueError(f"weights_sha256 must be 64 hex digits, got {show(self.weights_sha256)}")
+        for name, sha256 in self.graphs.items():
+            if name not in GRAPHS or not _VERSION.fullmatch(sha256):
+                raise ValueError(
+                    f"graphs must name {' or '.join(GRAPHS)} with 64 hex digits, got {show(name)}"
+                )
         if tuple(self.classes) != CLASSES:
             raise ValueError(f"classes must be {', '.join(CLASSES)}, got {', '.join(self.classes)[:80]}")
         if self.views not in (1, 2, 4):
@@ -249,6 +262,9 @@ class Card:
     def to_json(self) -> str:
         """Return the card as canonical JSON: the same card gives the same bytes."""
         values = {key: value for key, value in asdict(self).items() if key not in _NOT_WRITTEN}
+        if not self.graphs:
+            # older formats have no such key, and the version of format 1 is the hash of what is written here
+            del values["graphs"]
         return json.dumps({**self.extra, **values}, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
@@ -317,6 +333,11 @@ def _parse_format(told: Any) -> tuple[int, int]:  # noqa: ANN401 - whatever JSON
     return int(parts[1]), int(parts[2])
 
 
+def format_to_write(told: str | int) -> str | int:
+    """Say of which format a card is written anew that was read with this one: an older is not kept."""
+    return told if _parse_format(told) > (_MAJOR, _MINOR) else FORMAT
+
+
 def read_card(folder: Path) -> Card:
     """Read a bundle's card, and nothing of its weights."""
     try:
@@ -338,6 +359,25 @@ def read_bundle_file(path: Path, most: int) -> bytes:
             f"the model {path.parent.name} has no readable {path.name} ({error.strerror}); "
             f"a bundle is a folder with {CARD} and {WEIGHTS}"
         ) from error
+
+
+def read_graph(folder: Path, card: Card, name: str = GRAPH) -> bytes:
+    """Read a graph of a bundle, which is the one that its card names, or an `EngineError`."""
+    if name not in card.graphs:
+        raise EngineError(f"the model {card.model} has no {name}; use --engine torch for it")
+    try:
+        data = read_regular(folder / name, most=MAX_GRAPH_BYTES)
+    except OSError as error:
+        raise EngineError(
+            f"the {name} of the model {card.model} cannot be read ({error.strerror}); "
+            "copy or install the model again"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != card.graphs[name]:
+        raise EngineError(
+            f"the {name} of the model {card.model} is not the one its card names; "
+            "copy or install the model again"
+        )
+    return data
 
 
 DEFAULT = "default"

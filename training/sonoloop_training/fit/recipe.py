@@ -106,6 +106,8 @@ class FitConfig:
     paint_out: float = 0.0
     put_in: float = 0.0
     look: float = 0.0
+    # whether the network is written as a graph too, which runs without torch
+    graph: bool = True
     # how often an image is drawn, by "dataset", "/class" or "dataset/class"; 1 where nothing is said
     weights: Mapping[str, float] = field(default_factory=dict)
 

@@ -18,7 +18,10 @@ from sonoloop.models.torch_import import before_torch
 Array: TypeAlias = Any
 
 # each is imported when it is asked for
-ENGINES = {"torch": "sonoloop.models.engines.torch:TorchEngine"}
+ENGINES = {
+    "torch": "sonoloop.models.engines.torch:TorchEngine",
+    "onnx": "sonoloop.models.engines.onnx:OnnxEngine",
+}
 
 
 class Engine(ABC):
