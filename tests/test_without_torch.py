@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from sonoloop.imaging.phantom import sample_study
+from sonoloop.models.card import CARD, GRAPH, shipped_folder
 
 # as they are imported: all that the extras bring
 EXTRAS = (
@@ -71,7 +73,10 @@ name = json.loads(told["models list"]["output"])["models"][0]["model"]
 told["models show"] = run("models", "show", name, "--store", "s.sqlite")
 told["models export"] = run("models", "export", name, "--out", "m.zip", "--store", "s.sqlite")
 told["models import"] = run("models", "import", "m.zip")
-told["models use"] = run("models", "use", name, "--why", "try")
+told["models import a folder"] = run("models", "import", "other")
+told["models use"] = run("models", "use", "other-", "--why", "try")
+told["models import without a graph"] = run("models", "import", "bare")
+told["predict without a graph"] = run("predict", "image.png", "--out", "out", "--model", "bare")
 for line in (
     ["finetune", "--store", "s.sqlite"],
     ["gate", "--every-model", "--store", "s.sqlite"],
@@ -95,6 +100,11 @@ def told(tmp_path_factory) -> dict:
         Image.fromarray(sample.image).save(place / f"{sample.label} (1).png")
         Image.fromarray(sample.mask * 255).save(place / f"{sample.label} (1)_mask.png")
     (folder / "image.png").write_bytes((folder / "busi" / "benign" / "benign (1).png").read_bytes())
+    card = json.loads((shipped_folder() / CARD).read_text())
+    for name, changed in (("other", {}), ("bare", {"graphs": {}})):
+        shutil.copytree(shipped_folder(), folder / name)
+        (folder / name / CARD).write_text(json.dumps(card | {"name": name} | changed))
+    (folder / "bare" / GRAPH).unlink()
     own = {f"XDG_{name}_HOME": str(folder / name) for name in ("DATA", "CONFIG", "CACHE")}
     done = subprocess.run(
         [sys.executable, "-c", WORK],
@@ -122,7 +132,8 @@ def told(tmp_path_factory) -> dict:
         ("models show", "(in use)"),
         ("models export", "m.zip"),
         ("models import", "is here"),
-        ("models use", "is in use"),
+        ("models import a folder", "other-"),
+        ("models use", "is in use, in place of default-"),
     ],
 )
 def test_it_works_without_torch(told, command, words):
@@ -143,6 +154,13 @@ def test_it_works_without_torch(told, command, words):
 )
 def test_what_needs_more_says_what_to_install(told, command, words):
     assert told[command]["error"] == f'NotInstalledError: {words}: pip install "napari-sonoloop[train]"'
+
+
+@pytest.mark.parametrize("command", ["models import without a graph", "predict without a graph"])
+def test_a_model_without_a_graph_says_what_to_do(told, command):
+    assert "has no graph" in told[command]["error"]
+    assert "export it" in told[command]["error"]
+    assert 'pip install "napari-sonoloop[torch]"' in told[command]["error"]
 
 
 def test_a_gpu_needs_torch_which_is_said(told):

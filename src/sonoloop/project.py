@@ -24,7 +24,7 @@ from sonoloop.jobs.process import training_events
 from sonoloop.jobs.request import FinetuneRequest, GateRequest
 from sonoloop.leakage import Judging, JudgingCounter
 from sonoloop.models.card import read_card, shipped_card
-from sonoloop.models.engines import load_engine
+from sonoloop.models.engines.auto import open_engine
 from sonoloop.models.library import Library, bundle_folder
 from sonoloop.models.predictor import Predictor
 from sonoloop.store.corrections import HEAD, CorrectionStore
@@ -189,7 +189,7 @@ def load_model(
         If there is no such model, or it is damaged.
     """
     place = None if name_or_path is None else os.fspath(name_or_path)
-    engine = load_engine("auto", bundle_folder(place), device)
+    engine = open_engine(bundle_folder(place), device)
     return Predictor(engine, views=views, threshold=threshold, on_notice=on_notice)
 
 
@@ -635,7 +635,7 @@ class Project:
         if version is None:
             return load_model(device=device, on_notice=self._notify)
         folder = self.library.keep(version, on_notice=self._notify)
-        return Predictor(load_engine("auto", folder, device), on_notice=self._notify)
+        return Predictor(open_engine(folder, device), on_notice=self._notify)
 
 
 def begin_with_shipped(

@@ -25,7 +25,7 @@ from sonoloop.models import library as library_module
 from sonoloop.models.archive import copy_members, unpack, verify_files
 from sonoloop.models.bundle import CARD, WEIGHTS, Card, save_bundle
 from sonoloop.models.card import read_card, shipped_card, shipped_folder
-from sonoloop.models.engines import load_engine
+from sonoloop.models.engines.auto import open_engine
 from sonoloop.models.library import Library, bundle_folder
 from sonoloop.models.predictor import Predictor
 
@@ -294,7 +294,7 @@ def test_a_version_in_use_predicts_and_is_named(monkeypatch, tmp_path, folder):
     monkeypatch.setattr(library_module, "models_folder", lambda: tmp_path / "models")
     card = read_card(folder)
     Library().add(folder)
-    assert Predictor(load_engine("auto", Library().keep(card.version), "cpu")).card == card
+    assert Predictor(open_engine(Library().keep(card.version), "cpu")).card == card
     with pytest.raises(ModelError, match="not on this machine: import it"):
         Library().keep("0" * 64)
 

@@ -187,7 +187,7 @@ def predict(
     images (..._mask.png) are not predicted. Exit code 1: an image could not be predicted; 2: none was tried.
     """
     from sonoloop.batch import Batch, Failed  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.models.engines import load_engine  # noqa: PLC0415
+    from sonoloop.models.engines.auto import open_engine  # noqa: PLC0415
     from sonoloop.models.library import Library, bundle_folder  # noqa: PLC0415
     from sonoloop.models.predictor import Predictor  # noqa: PLC0415
 
@@ -205,7 +205,7 @@ def predict(
 
                 folder = Library().keep(version_in_use(store), on_notice=report.notice)
             predictor = Predictor(
-                load_engine("auto", folder, device.value),
+                open_engine(folder, device.value),
                 batch=batch,
                 views=views,
                 threshold=threshold,

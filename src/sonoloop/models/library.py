@@ -25,7 +25,7 @@ from sonoloop.models.card import (
     read_card,
     shipped_folder,
 )
-from sonoloop.models.engines import load_engine
+from sonoloop.models.engines.auto import open_engine
 from sonoloop.models.manifest import SPLIT, bundle_manifest
 from sonoloop.models.torch_import import before_torch
 
@@ -249,7 +249,7 @@ def _check_whole(folder: Path) -> Card:
     if find_spec("torch") is not None:
         return _read_bundle(folder).card
     verify_files(folder)
-    return load_engine("onnx", folder).card
+    return open_engine(folder, "cpu").card
 
 
 def load_bundle(name_or_path: str | Path | None = None) -> Bundle:

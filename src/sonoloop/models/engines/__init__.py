@@ -67,7 +67,6 @@ class Engine(ABC):
 
 def load_engine(name: str, folder: Path, device: str = "auto") -> Engine:
     """Load a bundle into the engine of that name."""
-    name = "torch" if name == "auto" else name
     if name not in ENGINES:
         raise ModelError(f"there is no engine {name!r}; use one of {', '.join(ENGINES)}")
     if name == "torch":
