@@ -159,7 +159,6 @@ def test_what_needs_more_says_what_to_install(told, command, words):
 @pytest.mark.parametrize("command", ["models import without a graph", "predict without a graph"])
 def test_a_model_without_a_graph_says_what_to_do(told, command):
     assert "has no graph" in told[command]["error"]
-    assert "export it" in told[command]["error"]
     assert 'pip install "napari-sonoloop[torch]"' in told[command]["error"]
 
 

@@ -26,8 +26,8 @@ def _choose(card: Card, device: str) -> str:
     if torch:
         return "torch"
     raise EngineError(
-        f"the model {card.model} has no graph, which it takes to run without torch: fine-tune or train it "
-        'again with this Sonoloop and export it, or run: pip install "napari-sonoloop[torch]"'
+        f"the model {card.model} has no graph, which it takes to run without torch: use another model, or "
+        'run: pip install "napari-sonoloop[torch]"'
     )
 
 
