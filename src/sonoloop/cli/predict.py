@@ -187,7 +187,9 @@ def predict(
     images (..._mask.png) are not predicted. Exit code 1: an image could not be predicted; 2: none was tried.
     """
     from sonoloop.batch import Batch, Failed  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.cli.models import version_in_use  # noqa: PLC0415
+    from sonoloop.models.engines.auto import open_engine  # noqa: PLC0415
+    from sonoloop.models.library import Library, bundle_folder  # noqa: PLC0415
+    from sonoloop.models.predictor import Predictor  # noqa: PLC0415
 
     start = time.perf_counter()
     if model is not None and store is not None:
@@ -196,14 +198,14 @@ def predict(
     report = Report(images.total, as_json=as_json)
     try:
         with report:
-            from sonoloop.models.library import load_bundle, load_version  # noqa: PLC0415
-            from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - imports torch, seconds
+            if store is None:
+                folder = bundle_folder(model)
+            else:
+                from sonoloop.cli.models import version_in_use  # noqa: PLC0415 - loads the database
 
+                folder = Library().keep(version_in_use(store), on_notice=report.notice)
             predictor = Predictor(
-                load_bundle(model)
-                if store is None
-                else load_version(version_in_use(store), on_notice=report.notice),
-                device=device.value,
+                open_engine(folder, device.value),
                 batch=batch,
                 views=views,
                 threshold=threshold,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sonoloop.errors import EngineError, ModelError
 from sonoloop.models.card import Card
+from sonoloop.models.torch_import import before_torch
 
 # numpy's, or torch's where torch is the engine
 Array: TypeAlias = Any
@@ -77,6 +78,8 @@ def load_engine(name: str, folder: Path, device: str = "auto") -> Engine:
     there = find_engines()
     if name not in there:
         raise ModelError(f"there is no engine {name!r}; use one of {', '.join(there)}")
+    if name == "torch":
+        before_torch()
     try:
         engine: type[Engine] = resolve_name(there[name])
     except (ImportError, AttributeError, OSError) as error:
