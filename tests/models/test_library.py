@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -20,11 +21,11 @@ import numpy as np
 import pytest
 import torch
 
-from sonoloop.errors import BundleError, ModelError
+from sonoloop.errors import BundleError, EngineError, ModelError
 from sonoloop.models import library as library_module
 from sonoloop.models.archive import copy_members, unpack, verify_files
 from sonoloop.models.bundle import CARD, WEIGHTS, Card, save_bundle
-from sonoloop.models.card import read_card, shipped_card, shipped_folder
+from sonoloop.models.card import GRAPH, read_card, shipped_card, shipped_folder
 from sonoloop.models.engines.auto import open_engine
 from sonoloop.models.library import Library, bundle_folder
 from sonoloop.models.predictor import Predictor
@@ -267,6 +268,17 @@ def test_a_card_and_weights_may_be_links_to_files(library, folder, tmp_path):
     assert names(added) == {CARD, WEIGHTS, "split.json"}
     assert not any(path.is_symlink() for path in added.iterdir())
     assert library.load(version).version == version
+
+
+def test_a_graph_that_no_engine_should_get_is_not_imported(library, tmp_path):
+    copy = shutil.copytree(shipped_folder(), tmp_path / "copy")
+    (copy / GRAPH).write_bytes(b"no graph")
+    card = json.loads((copy / CARD).read_text())
+    card["graphs"] = {GRAPH: hashlib.sha256(b"no graph").hexdigest()}
+    (copy / CARD).write_text(json.dumps(card))
+    with pytest.raises(EngineError, match="the graph of the model default-"):
+        library.import_(copy)
+    assert not library.folder.exists()
 
 
 def test_the_shipped_model_is_there_without_a_copy_and_stays_after_an_upgrade(library, monkeypatch, tmp_path):

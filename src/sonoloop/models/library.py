@@ -23,9 +23,11 @@ from sonoloop.models.card import (
     models_folder,
     read_bundle_file,
     read_card,
+    read_graph,
     shipped_folder,
 )
 from sonoloop.models.engines.auto import open_engine
+from sonoloop.models.graph_check import check_graph
 from sonoloop.models.manifest import SPLIT, bundle_manifest
 from sonoloop.models.torch_import import before_torch
 
@@ -246,10 +248,15 @@ def _read_bundle(folder: Path) -> Bundle:
 
 def _check_whole(folder: Path) -> Card:
     """Refuse a bundle that could not be run here; without torch its graph alone is tried."""
-    if find_spec("torch") is not None:
-        return _read_bundle(folder).card
-    verify_files(folder)
-    return open_engine(folder, "cpu").card
+    if find_spec("torch") is None:
+        verify_files(folder)
+        return open_engine(folder, "cpu").card
+    card = _read_bundle(folder).card
+    for name in card.graphs:
+        # without it torch runs the model
+        if os.path.lexists(folder / name):
+            check_graph(read_graph(folder, card, name), card)
+    return card
 
 
 def load_bundle(name_or_path: str | Path | None = None) -> Bundle:
