@@ -159,6 +159,7 @@ def load_model(
     name_or_path: str | os.PathLike[str] | None = None,
     *,
     device: str = "auto",
+    engine: str = "auto",
     views: int | None = None,
     threshold: float | None = None,
     on_notice: Notify | None = None,
@@ -171,6 +172,8 @@ def load_model(
         A model's folder, or its name in the library; the shipped model unless given.
     device : str
         "auto", "cpu", "cuda" or "mps".
+    engine : str
+        "auto", "torch", "onnx" or "openvino", or one that another package brings.
     views : int, optional
         Views of each image to average, 1, 2 or 4; as the model's card says unless given.
     threshold : float, optional
@@ -189,8 +192,8 @@ def load_model(
         If there is no such model, or it is damaged.
     """
     place = None if name_or_path is None else os.fspath(name_or_path)
-    engine = open_engine(bundle_folder(place), device)
-    return Predictor(engine, views=views, threshold=threshold, on_notice=on_notice)
+    loaded = open_engine(bundle_folder(place), device, engine=engine, on_notice=on_notice)
+    return Predictor(loaded, views=views, threshold=threshold, on_notice=on_notice)
 
 
 class Project:
@@ -635,7 +638,7 @@ class Project:
         if version is None:
             return load_model(device=device, on_notice=self._notify)
         folder = self.library.keep(version, on_notice=self._notify)
-        return Predictor(open_engine(folder, device), on_notice=self._notify)
+        return Predictor(open_engine(folder, device, on_notice=self._notify), on_notice=self._notify)
 
 
 def begin_with_shipped(

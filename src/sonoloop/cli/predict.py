@@ -128,6 +128,9 @@ def _complaint(image: str, error: SonoloopError) -> str:
     return f"{image}: {str(error).removeprefix(PurePosixPath(image).name + ' ')}"
 
 
+_MANY = 20
+
+
 class Device(StrEnum):
     """Where to run."""
 
@@ -166,6 +169,13 @@ def predict(
     device: Annotated[
         Device, typer.Option("--device", help="Where to run; auto takes a GPU if there is one.")
     ] = (Device.AUTO),
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            help="What computes: torch, onnx, openvino; auto takes torch for a GPU, else the quickest.",
+        ),
+    ] = "auto",
     batch: Annotated[int, typer.Option("--batch", min=1, max=256, help="Images at a time.")] = 8,
     views: Annotated[
         int | None,
@@ -205,7 +215,14 @@ def predict(
 
                 folder = Library().keep(version_in_use(store), on_notice=report.notice)
             predictor = Predictor(
-                open_engine(folder, device.value),
+                open_engine(
+                    folder,
+                    device.value,
+                    engine=engine,
+                    # for few, the search would take longer than what it gains
+                    probe=images.total >= _MANY,
+                    on_notice=report.notice,
+                ),
                 batch=batch,
                 views=views,
                 threshold=threshold,
@@ -234,7 +251,9 @@ def predict(
             report.notice(f"sonoloop: {len(report.rows)} of {report.total} images are done and are in {out}")
         raise
     report.finish(
-        out, device=f"{predictor.device} in {predictor.precision}", seconds=time.perf_counter() - start
+        out,
+        device=f"{predictor.device} by {predictor.engine.name} in {predictor.precision}",
+        seconds=time.perf_counter() - start,
     )
     if report.failures:
         raise typer.Exit(1)

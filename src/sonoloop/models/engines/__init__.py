@@ -35,6 +35,8 @@ ENTRY_POINTS = "sonoloop.engines"
 class Engine(ABC):
     """A loaded model that runs batches; of images, views and lesions it knows nothing."""
 
+    # by which it was asked for
+    name = ""
     device = "cpu"
     precision = "float32"
 
@@ -86,7 +88,9 @@ def load_engine(name: str, folder: Path, device: str = "auto") -> Engine:
         raise EngineError(
             f"the engine {name} cannot be loaded ({first_line(error)}); install it again"
         ) from error
-    return engine.load(folder, device)
+    loaded = engine.load(folder, device)
+    loaded.name = name
+    return loaded
 
 
 def find_engines() -> dict[str, str]:
