@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QFontDatabase, QGuiApplication
+from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QFrame, QPushButton, QVBoxLayout, QWidget
 
 from sonoloop.errors import NotInstalledError
@@ -36,7 +36,6 @@ class InstallBox(QFrame):
         needs = missing.what.removeprefix("this ")
         self.said = f"Fine-tuning {needs}. Run this in a terminal, then open napari again:"
         command = text_label(missing.command, selectable=True)
-        command.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
         told = text_label("Predicting, correcting and accepting work without it.")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 8, 8, 8)

@@ -63,8 +63,8 @@ def open_engine(
     if torch:
         return load_engine("torch", folder, device)
     raise problem or EngineError(
-        f"the model {card.model} has no graph, which it takes to run without torch: fine-tune or train it "
-        'again with this Sonoloop and export it, or run: pip install "napari-sonoloop[torch]"'
+        f"the model {card.model} has no graph, which it takes to run without torch: use another model, or "
+        'run: pip install "napari-sonoloop[torch]"'
     )
 
 
