@@ -107,6 +107,8 @@ def import_library(module: str, name: str, oldest: tuple[int, int]) -> ModuleTyp
     try:
         library = import_module(module)
     except Exception as error:  # a broken library raises what it likes
+        if isinstance(error, ModuleNotFoundError) and error.name == module:
+            raise EngineError(f"{name} is not installed: pip install {module}") from error
         raise EngineError(
             f"{name} cannot be loaded ({first_line(error)}); install it again, as in: "
             f"pip install --force-reinstall {module}"
