@@ -64,8 +64,8 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml
-	@echo 'Installing Sonoloop, napari and torch into $(VENV); the first time takes some minutes'
-	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[all]'
+	@echo 'Installing Sonoloop and napari into $(VENV); the first time takes a minute or two'
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[annotate]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml

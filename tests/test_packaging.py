@@ -8,6 +8,9 @@ import zipfile
 
 import pytest
 from npe2 import PluginManifest
+from packaging.requirements import Requirement
+
+from sonoloop.jobs.request import Request
 
 MANIFEST = "src/sonoloop/napari.yaml"
 
@@ -69,6 +72,44 @@ def test_the_wheel_holds_the_licences_and_no_tests(wheel):
 
 def test_the_wheel_is_under_40_megabytes(wheel):
     assert sum(entry.compress_size for entry in wheel.infolist()) < 40e6
+
+
+def requirements(wheel, extra: str = "") -> set[str]:
+    """Return what the wheel asks for, by name: always, or for an extra with those that it names."""
+    (path,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    lines = wheel.read(path).decode().partition("\n\n")[0].splitlines()
+    asked = [Requirement(line.partition(": ")[2]) for line in lines if line.startswith("Requires-Dist: ")]
+    names = set()
+    for one in asked:
+        if one.marker is None if not extra else one.marker and one.marker.evaluate({"extra": extra}):
+            names.add(one.name)
+            if one.name == "napari-sonoloop":
+                names |= requirements(wheel, *one.extras)
+    return names
+
+
+def test_what_annotates_is_installed_without_torch(wheel):
+    base = requirements(wheel)
+    assert {"napari", "onnxruntime", "sqlalchemy"} <= base
+    heavy = {
+        "torch",
+        "torchvision",
+        "timm",
+        "segmentation-models-pytorch",
+        "lightning",
+        "monai",
+        "matplotlib",
+    }
+    assert not (base | requirements(wheel, "annotate") | requirements(wheel, "openvino")) & heavy
+    assert {"torch", "timm", "segmentation-models-pytorch"} <= requirements(wheel, "torch")
+    assert heavy <= requirements(wheel, "train") <= requirements(wheel, "all")
+    assert "napari" in requirements(wheel, "all") & requirements(wheel, "annotate")
+
+
+def test_what_a_job_needs_is_in_the_extra_that_it_names(wheel):
+    installed = {name.replace("-", "_") for name in requirements(wheel, "train")}
+    for kind in Request.__subclasses__():
+        assert set(kind.needs) <= installed, f"{kind.command} needs more"
 
 
 def test_the_wheel_registers_the_plugin_and_the_command(wheel):

@@ -5,7 +5,7 @@ set -eu
 bin=$1 out=$2 images=$3
 
 if [ -z "${HEADLESS:-}" ] && { [ "$(uname -s)" = Darwin ] || [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; }; then
-    echo 'Opening napari; the first prediction takes a few seconds'
+    echo 'Opening napari'
     exec "$bin/sonoloop" open ${images:+"$images"}
 fi
 

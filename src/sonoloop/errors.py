@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
+from importlib.util import find_spec
 
 
 class SonoloopError(Exception):
@@ -61,6 +63,10 @@ class DeviceError(ModelError):
     """The device asked for is not there."""
 
 
+class EngineError(ModelError):
+    """An engine cannot run a model: its library or the graph is missing, or cannot be used."""
+
+
 class StoreError(SonoloopError):
     """The correction store could not be opened, read or written."""
 
@@ -77,8 +83,30 @@ class TrainingError(SonoloopError):
     """Training could not start or go on."""
 
 
+class NotInstalledError(SonoloopError):
+    """Packages of an extra are not installed."""
+
+    def __init__(self, packages: Sequence[str], extra: str) -> None:
+        first, *others = packages
+        more = (
+            f" and {len(others)} more packages"
+            if len(others) > 1
+            else "".join(f" and {one}" for one in others)
+        )
+        self.what = f"this needs {first}{more}, which {'are' if others else 'is'} not installed"
+        self.command = f'pip install "napari-sonoloop[{extra}]"'
+        super().__init__(f"{self.what}: {self.command}")
+
+
 class MissingFilesError(TrainingError):
     """Files of corrected images are gone, or have changed; it can go on without them."""
+
+
+def check_installed(packages: Sequence[str], extra: str) -> None:
+    """Refuse to go on where packages of an extra are not there; none of them is imported."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise NotInstalledError(missing, extra)
 
 
 _REMEDIES = {

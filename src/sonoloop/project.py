@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import logging
 import os
-import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +24,9 @@ from sonoloop.jobs.process import training_events
 from sonoloop.jobs.request import CalibrateRequest, FinetuneRequest, GateRequest
 from sonoloop.leakage import Judging, JudgingCounter
 from sonoloop.models.card import read_card, shipped_card
-from sonoloop.models.library import Library, load_bundle, load_version
+from sonoloop.models.engines.auto import open_engine
+from sonoloop.models.library import Library, bundle_folder
+from sonoloop.models.predictor import Predictor
 from sonoloop.store.corrections import HEAD, CorrectionStore
 from sonoloop.store.database import check_who, is_file
 from sonoloop.store.file_index import Places, known_frames, work_folder
@@ -52,9 +51,6 @@ from sonoloop.store.stored_orientation import as_known, to_frame, to_stored
 from sonoloop.store.tables import FRAMES, REVISIONS
 from sonoloop.store.test_sets import ModelComparison, compare_models
 from sonoloop.values import Correction, Frame, Label, Prediction
-
-if TYPE_CHECKING:
-    from sonoloop.models.predictor import Predictor
 
 _log = logging.getLogger(__name__)
 
@@ -163,6 +159,7 @@ def load_model(
     name_or_path: str | os.PathLike[str] | None = None,
     *,
     device: str = "auto",
+    engine: str = "auto",
     views: int | None = None,
     threshold: float | None = None,
     on_notice: Notify | None = None,
@@ -175,6 +172,8 @@ def load_model(
         A model's folder, or its name in the library; the shipped model unless given.
     device : str
         "auto", "cpu", "cuda" or "mps".
+    engine : str
+        "auto", "torch", "onnx" or "openvino", or one that another package brings.
     views : int, optional
         Views of each image to average, 1, 2 or 4; as the model's card says unless given.
     threshold : float, optional
@@ -192,12 +191,9 @@ def load_model(
     ModelError
         If there is no such model, or it is damaged.
     """
-    _load_triton_apart()
-    from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - imports torch
-
     place = None if name_or_path is None else os.fspath(name_or_path)
-    bundle = load_bundle(place)
-    return Predictor(bundle, device=device, views=views, threshold=threshold, on_notice=on_notice)
+    loaded = open_engine(bundle_folder(place), device, engine=engine, on_notice=on_notice)
+    return Predictor(loaded, views=views, threshold=threshold, on_notice=on_notice)
 
 
 class Project:
@@ -512,7 +508,6 @@ class Project:
     def import_model(self, source: Path) -> ModelRow:
         """Add a model from a zip file, a folder or a card; it is checked, and not used until you say so."""
         self.begin()
-        _load_triton_apart()
         card = read_card(self.library.import_(source))
         return register(
             self.store,
@@ -666,18 +661,14 @@ class Project:
 
     def _verify(self, row: ModelRow) -> None:
         """Refuse a model that is not whole, or that marks no lesions."""
-        _load_triton_apart()
-        if "lesion" not in self.library.load(row.version).card.spec.heads:
+        if "lesion" not in self.library.check(row.version).spec.heads:
             raise ModelError(f"{row.model} predicts classes and no mask: it cannot be used here")
 
     def _load_version(self, device: str, version: str | None) -> Predictor:
         if version is None:
             return load_model(device=device, on_notice=self._notify)
-        _load_triton_apart()
-        from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - imports torch
-
-        bundle = load_version(version, library=self.library, on_notice=self._notify)
-        return Predictor(bundle, device=device, on_notice=self._notify)
+        folder = self.library.keep(version, on_notice=self._notify)
+        return Predictor(open_engine(folder, device, on_notice=self._notify), on_notice=self._notify)
 
 
 def begin_with_shipped(
@@ -723,22 +714,3 @@ def _check_annotator(annotator: str) -> str:
     if not annotator.strip():
         raise StoreError('the annotator is empty: give a pseudonym, as in open_project(annotator="r1")')
     return check_who(annotator)
-
-
-def _load_triton_apart() -> None:
-    """Load triton so that it takes its own LLVM; to be called before torch is imported.
-
-    On Linux, torch brings triton, whose library holds an LLVM of its own. Where Mesa has loaded another one
-    to draw napari's canvas (llvmpipe, radeonsi), triton's symbols bind to that, and importing torch ends the
-    process.
-    """
-    if sys.platform != "linux" or "torch" in sys.modules or find_spec("triton") is None:
-        return
-    flags = sys.getdlopenflags()
-    sys.setdlopenflags(flags | os.RTLD_DEEPBIND)
-    try:
-        importlib.import_module("triton._C.libtriton")
-    except ImportError:
-        return  # torch does without it too
-    finally:
-        sys.setdlopenflags(flags)

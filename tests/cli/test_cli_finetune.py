@@ -15,7 +15,7 @@ from PIL import Image
 from sonoloop.imaging.phantom import phantom
 from sonoloop.values import CLASSES
 
-SETTINGS = ["steps=2", "epochs=1", "batch=4", "l2sp=1", "precision=float32"]
+SETTINGS = ["steps=2", "epochs=1", "batch=4", "l2sp=1", "graph=false", "precision=float32"]
 
 
 def set_all(settings: list[str]) -> list[str]:

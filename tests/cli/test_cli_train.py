@@ -28,6 +28,7 @@ arguments = { decoder_channels = [32, 16, 8, 8, 4] }
 validation = 0.25
 test = 0.25
 [fit]
+graph = false
 epochs = 4
 batch = 4
 draws = 8

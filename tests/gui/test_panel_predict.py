@@ -168,18 +168,19 @@ def test_a_constant_image_is_refused_with_its_reason(desk, notices):
 
 
 def test_what_the_model_says_is_shown_and_the_panel_goes_on(make_desk, predictor, notices):
-    answers = iter([DeviceError("this machine has no usable cuda; use auto"), predictor])
+    missing = ["cuda"]
 
     def load(*_):
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        if missing:
+            raise DeviceError("this machine has no usable cuda; use auto")
+        return predictor
 
     desk = make_desk(load_predictor=load)
     desk.open(Image(picture(), name="case"))
     desk.predict()
+    # once: what is loaded before it is asked for tells nothing
     assert notices == ["this machine has no usable cuda; use auto"]
+    missing.clear()
     desk.predict()
     assert len(desk.predictions) == 1
 
@@ -199,3 +200,12 @@ def test_without_an_image_the_panel_says_what_to_do(desk, notices):
     assert desk.view.why_no_predict.startswith("Open an image")
     desk.panel.run("predict")
     assert notices == [desk.view.why_no_predict]
+
+
+def test_the_model_is_loaded_before_it_is_asked_for(make_desk, predictor, qtbot):
+    loaded = []
+    desk = make_desk(load_predictor=lambda *place: loaded.append(place) or predictor)
+    desk.open(Image(picture(), name="case"))
+    qtbot.waitUntil(lambda: loaded == [("auto", None)])
+    desk.predict()
+    assert loaded == [("auto", None)]

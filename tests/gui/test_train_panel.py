@@ -14,6 +14,7 @@ from PIL import Image
 from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication, QComboBox, QDoubleSpinBox, QLabel, QLineEdit, QPushButton
 
+from sonoloop import errors
 from sonoloop.errors import ConflictError, StoreError
 from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.train.panel import TrainPanel
@@ -419,13 +420,23 @@ def test_what_else_is_told_is_folded_below_the_newest(panel):
 
 
 def test_where_training_is_not_installed_it_says_so_before_it_is_asked_to(make_panel, monkeypatch):
-    found = train_start.find_spec
-    monkeypatch.setattr(train_start, "find_spec", lambda name: None if name == "lightning" else found(name))
+    found = errors.find_spec
+    missing = {"torch", "lightning", "monai"}
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name in missing else found(name))
     panel = make_panel()
-    told = label(panel, "training is not installed (lightning missing)")
-    assert 'pip install "napari-sonoloop[train]"' in told
-    assert not button(panel, "Fine-tune").isEnabled()
-    assert button(panel, "Fine-tune").toolTip() == told
+    told = label(panel, "Fine-tuning needs torch and 2 more packages, which are not installed")
+    assert (button(panel, "Fine-tune").isEnabled(), button(panel, "Fine-tune").toolTip()) == (False, told)
+    assert label(panel, "pip install") == 'pip install "napari-sonoloop[train]"'
+
+
+def test_the_command_that_installs_it_is_copied_for_the_python_that_runs(make_panel, monkeypatch):
+    monkeypatch.setattr(errors, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "executable", "/home/ann marie/bin/python")
+    copy = button(make_panel(), "Copy the command")
+    copy.click()
+    told = "'/home/ann marie/bin/python' -m pip install \"napari-sonoloop[train]\""
+    assert (QApplication.clipboard().text(), copy.text()) == (told, "Copied")
+    assert told in copy.toolTip()
 
 
 def test_too_little_to_learn_from_is_said_before_it_is_asked(make_panel, fake, qtbot):

@@ -99,7 +99,12 @@ def test_lines_of_before_the_gate_told_everything_are_read():
         (
             ImportError("no torch"),
             "refused",
-            'no torch; training needs: pip install "napari-sonoloop[train]"',
+            'no torch; this needs: pip install "napari-sonoloop[train]"',
+        ),
+        (
+            ModuleNotFoundError("No module named 'pyarrow.parquet'", name="pyarrow.parquet"),
+            "refused",
+            'this needs pyarrow, which is not installed: pip install "napari-sonoloop[train]"',
         ),
     ],
 )

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
-from sonoloop.errors import ModelError
+from sonoloop.errors import EngineError, ModelError
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
-from sonoloop.models.engines import ENGINES, load_engine
+from sonoloop.models.card import GRAPH, read_graph, shipped_card, shipped_folder
+from sonoloop.models.engines import ENGINES, find_engines, load_engine
+from sonoloop.models.engines import onnx as onnx_engine
+from sonoloop.models.engines import openvino as openvino_engine
 from sonoloop.models.predictor import Predictor
 from sonoloop.models.preprocess import Letterbox, resize
 from sonoloop.models.tta import agreement, average_classes, make_views, undo_views
+from sonoloop.values import CLASSES
 
 BRIGHT = """
 import numpy as np
@@ -33,12 +40,105 @@ class Bright(Engine):
 """
 
 
+LIVELY = """
+from bright_engine import Bright
+
+class Lively(Bright):
+    device = "abacus"
+"""
+
+
+@pytest.fixture
+def shipped_copy(tmp_path):
+    return Path(shutil.copytree(shipped_folder(), tmp_path / "copy"))
+
+
 def test_torch_is_found_by_its_name(tmp_path, bundle):
     frame = frame_from_array(phantom("benign", seed=1, shape=(90, 120)).image, name="a.png")
     engine = load_engine("torch", tmp_path / "tiny", "cpu")
     one, other = Predictor(engine).predict(frame), Predictor(bundle, device="cpu").predict(frame)
     assert np.array_equal(one.lesion, other.lesion)
     assert (engine.device, one.model) == ("cpu", bundle.model)
+
+
+def test_onnx_runtime_answers_as_torch_does():
+    frames = [frame_from_array(phantom(kind, seed=1, shape=(90, 120)).image, name=kind) for kind in CLASSES]
+    onnx = Predictor(load_engine("onnx", shipped_folder()))
+    torch_ = Predictor(load_engine("torch", shipped_folder(), "cpu"))
+    torch_.engine._dtype = None
+    for mine, theirs in zip(onnx.predict_batch(frames), torch_.predict_batch(frames), strict=True):
+        np.testing.assert_allclose(mine.lesion, theirs.lesion, atol=1e-4)
+        np.testing.assert_allclose(mine.classes, theirs.classes, atol=1e-5)
+    assert (onnx.device, onnx.precision, onnx.model) == ("cpu", "float32", torch_.model)
+
+
+def test_openvino_answers_as_onnx_runtime_does():
+    pytest.importorskip("openvino")
+    card = shipped_card()
+    images = np.stack([phantom(kind, seed=1, shape=(256, 256)).image for kind in CLASSES])[:, None]
+    images = images.astype(np.float32) / 127.5 - 1
+    theirs = load_engine("onnx", shipped_folder()).run(images)
+    engine = openvino_engine.OpenVinoEngine(card, read_graph(shipped_folder(), card), "f32")
+    for mine, other in zip(engine.run(images), theirs, strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-3)
+    assert (engine.device, engine.precision) == ("cpu", "float32")
+
+
+def test_an_engine_of_another_package_is_found(tmp_path, bundle, monkeypatch):
+    (tmp_path / "bright_engine.py").write_text(BRIGHT)
+    (tmp_path / "lively_engine.py").write_text(LIVELY)
+    told = tmp_path / "lively-1.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: lively\nVersion: 1\n")
+    (told / "entry_points.txt").write_text(
+        "[sonoloop.engines]\nlively = lively_engine:Lively\ntorch = nowhere:Torch\nbroken = nowhere:Nothing\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_engine("lively", tmp_path / "tiny").device == "abacus"
+    assert find_engines()["torch"] == ENGINES["torch"], "ours keep their names"
+    with pytest.raises(EngineError, match="the engine broken cannot be loaded"):
+        load_engine("broken", tmp_path / "tiny")
+
+
+def test_onnx_runtime_needs_neither_torch_nor_the_tools_that_made_the_graph():
+    code = """
+import sys
+from sonoloop.models.card import shipped_folder
+from sonoloop.models.engines import load_engine
+load_engine("onnx", shipped_folder())
+print({"torch", "onnx", "onnxscript"} & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_a_model_without_a_graph_is_named_with_what_to_do(tmp_path, bundle):
+    with pytest.raises(EngineError, match=rf"the model {bundle.model} has no graph.onnx; use --engine torch"):
+        load_engine("onnx", tmp_path / "tiny")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda path: path.unlink(), "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"), "is not the one its card names"),
+    ],
+)
+def test_a_graph_that_is_not_its_cards_is_not_run(shipped_copy, damage, told):
+    damage(shipped_copy / GRAPH)
+    with pytest.raises(EngineError, match=told):
+        load_engine("onnx", shipped_copy)
+
+
+@pytest.mark.parametrize(("version", "told"), [("1.9.0", "1.9.0 is too old"), (None, "cannot be loaded")])
+def test_a_library_that_cannot_be_used_is_named(monkeypatch, version, told):
+    library = None if version is None else SimpleNamespace(__version__=version)
+    monkeypatch.setitem(sys.modules, "onnxruntime", library)
+    onnx_engine._runtime.cache_clear()
+    with pytest.raises(EngineError, match=rf"ONNX Runtime {told}.*pip install"):
+        load_engine("onnx", shipped_folder())
+    monkeypatch.undo()
+    onnx_engine._runtime.cache_clear()
 
 
 def test_an_unknown_engine_is_named_with_those_there_are(tmp_path):

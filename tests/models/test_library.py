@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -20,12 +21,13 @@ import numpy as np
 import pytest
 import torch
 
-from sonoloop.errors import BundleError, ModelError
+from sonoloop.errors import BundleError, EngineError, ModelError
 from sonoloop.models import library as library_module
 from sonoloop.models.archive import copy_members, unpack, verify_files
 from sonoloop.models.bundle import CARD, WEIGHTS, Card, save_bundle
-from sonoloop.models.card import FORMAT, read_card, shipped_card, shipped_folder
-from sonoloop.models.library import Library, bundle_folder, load_version
+from sonoloop.models.card import FORMAT, GRAPH, read_card, shipped_card, shipped_folder
+from sonoloop.models.engines.auto import open_engine
+from sonoloop.models.library import Library, bundle_folder
 from sonoloop.models.predictor import Predictor
 
 SPLIT = {
@@ -268,10 +270,21 @@ def test_a_card_and_weights_may_be_links_to_files(library, folder, tmp_path):
     assert library.load(version).version == version
 
 
+def test_a_graph_that_no_engine_should_get_is_not_imported(library, tmp_path):
+    copy = shutil.copytree(shipped_folder(), tmp_path / "copy")
+    (copy / GRAPH).write_bytes(b"no graph")
+    card = json.loads((copy / CARD).read_text())
+    card["graphs"] = {GRAPH: hashlib.sha256(b"no graph").hexdigest()}
+    (copy / CARD).write_text(json.dumps(card))
+    with pytest.raises(EngineError, match="the graph of the model default-"):
+        library.import_(copy)
+    assert not library.folder.exists()
+
+
 def test_the_shipped_model_is_there_without_a_copy_and_stays_after_an_upgrade(library, monkeypatch, tmp_path):
     version = shipped_card().version
     assert library.find(version) == shipped_folder()
-    load_version(version, library=library)
+    library.keep(version)
     kept = library.find(version)
     assert kept.parent == library.folder
     monkeypatch.setattr(library_module, "shipped_folder", lambda: tmp_path / "newer")
@@ -282,8 +295,8 @@ def test_a_library_that_cannot_be_written_to_still_predicts_with_the_shipped_mod
     (tmp_path / "file").write_text("in the way")
     said: list[str] = []
     version = shipped_card().version
-    bundle = load_version(version, library=Library(tmp_path / "file"), on_notice=said.append)
-    assert bundle.version == version
+    folder = Library(tmp_path / "file").keep(version, on_notice=said.append)
+    assert read_card(folder).version == version
     assert len(said) == 1
     assert "cannot be copied" in said[0]
 
@@ -293,9 +306,9 @@ def test_a_version_in_use_predicts_and_is_named(monkeypatch, tmp_path, folder):
     monkeypatch.setattr(library_module, "models_folder", lambda: tmp_path / "models")
     card = read_card(folder)
     Library().add(folder)
-    assert Predictor(load_version(card.version), device="cpu").card == card
+    assert Predictor(open_engine(Library().keep(card.version), "cpu")).card == card
     with pytest.raises(ModelError, match="not on this machine: import it"):
-        load_version("0" * 64)
+        Library().keep("0" * 64)
 
 
 def test_a_model_of_the_library_is_named_by_its_id(monkeypatch, tmp_path, folder):

@@ -39,6 +39,7 @@ draws = 8
 pretrained = false
 phantoms = 1
 precision = "float32"
+graph = false
 """
 
 

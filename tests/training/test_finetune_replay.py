@@ -231,7 +231,7 @@ def test_few_corrections_are_seen_often_and_many_seldom(fresh, replays, expected
 def test_a_finetuning_replays_and_says_so(place, datasets):
     asked = FinetuneRequest(
         store=str(place.url),
-        settings=("steps=6", "epochs=2", "batch=4", "precision=float32", "replay=0.5"),
+        settings=("steps=6", "epochs=2", "batch=4", "graph=false", "precision=float32", "replay=0.5"),
         base_data=datasets,
         device="cpu",
         judged=False,
@@ -262,7 +262,7 @@ def test_a_finetuning_replays_and_says_so(place, datasets):
     ],
 )
 def test_without_the_data_a_share_of_the_start_holds_the_model(place, changes, blend, told):
-    quick = ("steps=2", "epochs=1", "batch=4", "precision=float32")
+    quick = ("steps=2", "epochs=1", "batch=4", "graph=false", "precision=float32")
     asked = FinetuneRequest(store=str(place.url), settings=(*quick, *changes), device="cpu", judged=False)
     events = list(finetune(asked, library=place.library))
     warned = [

@@ -280,7 +280,7 @@ def test_the_command_lowers_its_priority(project, monkeypatch):
 
 def test_the_precision_is_settled_when_it_begins(project, monkeypatch):
     monkeypatch.setattr("sonoloop_training.fit.devices.autocast_dtype", lambda device: None)
-    events = tune(project, settings=("steps=2", "epochs=1", "batch=4"), judged=False)
+    events = tune(project, settings=("steps=2", "epochs=1", "batch=4", "graph=false"), judged=False)
     plan = open_job(Path(only(events, Job).folder)).plan
     assert plan.recipe["fit"]["precision"] == "float32"
 

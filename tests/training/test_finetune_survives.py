@@ -45,7 +45,14 @@ def start(
     context.set_forkserver_preload(["corrected", "segmentation_models_pytorch", "monai.metrics.utils"])
     arguments = ["--store", str(project.url), "--threads", "1", "--promote"]
     if "--job" not in more:
-        for setting in ("steps=4", "epochs=2", "batch=4", "precision=float32", "learning_rate=0.003"):
+        for setting in (
+            "steps=4",
+            "epochs=2",
+            "batch=4",
+            "graph=false",
+            "precision=float32",
+            "learning_rate=0.003",
+        ):
             arguments += ["--set", setting]
     environment = {"XDG_DATA_HOME": str(project.library.folder.parents[1]), VARIABLE: crash or ""}
     process = context.Process(

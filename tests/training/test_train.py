@@ -42,9 +42,9 @@ Made = tuple[Path, list[Event]]
 
 @pytest.fixture(scope="module")
 def made(datasets, tiny, tmp_path_factory) -> Made:
-    """A run with the defaults."""
+    """A run with the defaults, the graph too."""
     out = tmp_path_factory.mktemp("made") / "out"
-    return out, list(train(tiny(), datasets, out, device="cpu"))
+    return out, list(train(tiny("graph=true"), datasets, out, device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,7 @@ def test_a_training_tells_what_it_does(made):
         "Calibrating",
         "Evaluating on validation",
         "Evaluating on test",
+        "Writing the graph",
     ]
     started = next(e for e in events if isinstance(e, Started))
     # three phantoms train beside the images

@@ -10,7 +10,15 @@ from sonoloop.jobs.events import Event, Notice
 from sonoloop.jobs.request import FinetuneRequest
 from sonoloop_training.finetune.run import finetune
 
-QUICK = ("steps=6", "epochs=2", "batch=4", "precision=float32", "learning_rate=0.003", "l2sp=1.0")
+QUICK = (
+    "steps=6",
+    "epochs=2",
+    "batch=4",
+    "graph=false",
+    "precision=float32",
+    "learning_rate=0.003",
+    "l2sp=1.0",
+)
 
 
 def request(project: Project, **changes) -> FinetuneRequest:

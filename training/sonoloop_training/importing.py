@@ -28,7 +28,6 @@ from sonoloop.store.stored_orientation import as_known
 from sonoloop.values import CLASSES, Correction, Frame
 from sonoloop_training.datasets import Sample, load_busbra, load_busi
 from sonoloop_training.datasets.mask_check import explain, find_shared, hash_mask
-from sonoloop_training.finetune.replay import patient_number
 
 Outcome = Literal["new", "known", "kept"]
 
@@ -144,7 +143,7 @@ class _Import:
             known = as_known(self.store, frame)
             if known is not frame:
                 frame, mask = known, turn_back(mask, frame.orientation)
-            patient = patient_number(sample) or None
+            patient = sample.patient_key or None
             gone = was_withdrawn(self.store, frame, patient=patient)
             # also where it is gone: its pixels may be here without the patient's number
             placed = place_frame(self.store, frame, patient=patient, role=self.role, index=self.index)

@@ -6,7 +6,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pkgutil import resolve_name
 from typing import Annotated
 
@@ -34,8 +34,8 @@ COMMANDS = {
 }
 
 
-def make_app() -> typer.Typer:
-    """Put the commands together."""
+def make_app(names: Iterable[str] = ()) -> typer.Typer:
+    """Put commands together, all of them unless named; each takes time to load."""
     app = typer.Typer(
         name="sonoloop",
         help="Breast ultrasound: propose a lesion mask and a class. "
@@ -45,8 +45,8 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for name, place in COMMANDS.items():
-        command = resolve_name(place)
+    for name in names or COMMANDS:
+        command = resolve_name(COMMANDS[name])
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:
@@ -68,7 +68,8 @@ def main() -> int:
     try:
         _refuse_blanks(sys.argv[1:])
         with only_ours_told():
-            make_app()()
+            named = [name for name in sys.argv[1:2] if name in COMMANDS]
+            make_app(named)()
     except SystemExit as ended:
         code = _code_of(ended)
     except KeyboardInterrupt:

@@ -150,6 +150,10 @@ def _facts(
         ("learned from", f"snapshot {row.snapshot}" if row.snapshot else "no snapshot of this project"),
         ("on this machine", "no" if folder is None else str(folder)),
     ]
+    if card is not None:
+        from sonoloop.models.engines.auto import describe_engine  # noqa: PLC0415 - `--help` loads none
+
+        facts.append(("engine", describe_engine(card)))
     if figures is not None and overview.test_set is not None:
         named = {
             "Dice": figures.dice,

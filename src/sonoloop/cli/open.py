@@ -36,7 +36,7 @@ def open_images(
         )
     if not any(find_spec(binding) for binding in _QT_BINDINGS):
         raise SonoloopError(
-            'napari needs a Qt binding to open a window; run: pip install "napari-sonoloop[all]"'
+            'napari needs a Qt binding to open a window; run: pip install "napari-sonoloop[annotate]"'
         )
     from sonoloop.gui import open_viewer  # noqa: PLC0415 - seconds, and only this command needs it
 

@@ -128,6 +128,9 @@ def _complaint(image: str, error: SonoloopError) -> str:
     return f"{image}: {str(error).removeprefix(PurePosixPath(image).name + ' ')}"
 
 
+_MANY = 20
+
+
 class Device(StrEnum):
     """Where to run."""
 
@@ -166,6 +169,13 @@ def predict(
     device: Annotated[
         Device, typer.Option("--device", help="Where to run; auto takes a GPU if there is one.")
     ] = (Device.AUTO),
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            help="What computes: torch, onnx, openvino; auto takes torch for a GPU, else the quickest.",
+        ),
+    ] = "auto",
     batch: Annotated[int, typer.Option("--batch", min=1, max=256, help="Images at a time.")] = 8,
     views: Annotated[
         int | None,
@@ -187,7 +197,9 @@ def predict(
     images (..._mask.png) are not predicted. Exit code 1: an image could not be predicted; 2: none was tried.
     """
     from sonoloop.batch import Batch, Failed  # noqa: PLC0415 - `--help` loads none of these
-    from sonoloop.cli.models import version_in_use  # noqa: PLC0415
+    from sonoloop.models.engines.auto import open_engine  # noqa: PLC0415
+    from sonoloop.models.library import Library, bundle_folder  # noqa: PLC0415
+    from sonoloop.models.predictor import Predictor  # noqa: PLC0415
 
     start = time.perf_counter()
     if model is not None and store is not None:
@@ -196,14 +208,21 @@ def predict(
     report = Report(images.total, as_json=as_json)
     try:
         with report:
-            from sonoloop.models.library import load_bundle, load_version  # noqa: PLC0415
-            from sonoloop.models.predictor import Predictor  # noqa: PLC0415 - imports torch, seconds
+            if store is None:
+                folder = bundle_folder(model)
+            else:
+                from sonoloop.cli.models import version_in_use  # noqa: PLC0415 - loads the database
 
+                folder = Library().keep(version_in_use(store), on_notice=report.notice)
             predictor = Predictor(
-                load_bundle(model)
-                if store is None
-                else load_version(version_in_use(store), on_notice=report.notice),
-                device=device.value,
+                open_engine(
+                    folder,
+                    device.value,
+                    engine=engine,
+                    # for few, the search would take longer than what it gains
+                    probe=images.total >= _MANY,
+                    on_notice=report.notice,
+                ),
                 batch=batch,
                 views=views,
                 threshold=threshold,
@@ -232,7 +251,9 @@ def predict(
             report.notice(f"sonoloop: {len(report.rows)} of {report.total} images are done and are in {out}")
         raise
     report.finish(
-        out, device=f"{predictor.device} in {predictor.precision}", seconds=time.perf_counter() - start
+        out,
+        device=f"{predictor.device} by {predictor.engine.name} in {predictor.precision}",
+        seconds=time.perf_counter() - start,
     )
     if report.failures:
         raise typer.Exit(1)

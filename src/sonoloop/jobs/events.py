@@ -8,7 +8,7 @@ from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
-from sonoloop.errors import MissingFilesError, SonoloopError, describe_system_error
+from sonoloop.errors import MissingFilesError, NotInstalledError, SonoloopError, describe_system_error
 from sonoloop.jobs.wire import build, to_json
 
 T = TypeVar("T")
@@ -411,7 +411,9 @@ def failure(error: BaseException) -> Failed:
         case SonoloopError():
             return Failed(error=str(error))
         case ImportError():
-            return Failed(error=f'{error}; training needs: pip install "napari-sonoloop[train]"')
+            missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0]
+            told = f'{error}; this needs: pip install "napari-sonoloop[train]"'
+            return Failed(error=str(NotInstalledError([missing], "train")) if missing else told)
         case OSError() | MemoryError():
             return Failed(error=describe_system_error(error))
         case _:

@@ -9,38 +9,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sonoloop.errors import SonoloopError, TrainingError
+from sonoloop.errors import TrainingError, check_installed
 from sonoloop.jobs.events import Event, Failed, Unknown, parse_event
 from sonoloop.jobs.folder import OUTPUT, PACKAGE, Job, forget_old_output
 from sonoloop.jobs.request import FinetuneRequest, Request
 from sonoloop.jobs.wire import to_json
 
-# what a fine-tuning imports of the extra "train"
-_EXTRA = ("lightning", "torchvision", "matplotlib")
+# the one that brings what requests need
+EXTRA = "train"
 # seconds that a process which was interrupted too may take to end itself
 _PATIENCE = 10.0
 
 
-def what_is_missing() -> str | None:
-    """Say what is not installed that training needs, and the remedy; None where all of it is there."""
-    missing = [name for name in (PACKAGE, *_EXTRA) if find_spec(name) is None]
-    if not missing:
-        return None
-    return (
-        f"training is not installed ({', '.join(missing)} missing): "
-        'pip install "napari-sonoloop[train]", then open napari again'
-    )
-
-
 def start_job(jobs: Path, request: FinetuneRequest) -> Job:
     """Start a fine-tuning, or go on with that of the request's `job`, as a process that outlives this one."""
-    missing = what_is_missing()
-    if missing is not None:
-        raise TrainingError(missing)
+    check_installed(request.needs, EXTRA)
     forget_old_output(jobs)
     output = jobs / f".{secrets.token_hex(4)}.log" if request.job is None else request.job / OUTPUT
     if request.job is None:
@@ -70,10 +56,7 @@ def training_events(request: Request) -> Iterator[Event]:
 
     Ctrl-C reaches the process too, which ends itself as it should; it is waited for.
     """
-    if find_spec(PACKAGE) is None:
-        raise SonoloopError(
-            'the training package is missing; install Sonoloop again: pip install "napari-sonoloop[train]"'
-        )
+    check_installed(request.needs, EXTRA)
     with subprocess.Popen(
         _command(request),
         stdout=subprocess.PIPE,

@@ -70,6 +70,8 @@ class Request:
 
     command: ClassVar[str]
     about: ClassVar[str]
+    # packages of the extra "train" without which the job cannot be done
+    needs: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         """Refuse what is no number; every bound lets it pass."""
@@ -129,6 +131,18 @@ def values_of(request: Request) -> dict[str, Any]:
     return {each.name: getattr(request, each.name) for each in fields(request)}
 
 
+_PAGES = ("matplotlib", "jinja2")
+_NETWORKS = (
+    "torch",
+    "torchvision",
+    "timm",
+    "segmentation_models_pytorch",
+    "lightning",
+    "monai",
+    "onnx",
+    "onnxscript",
+    *_PAGES,
+)
 _STORE = "The corrections; the default store if not given."
 _THREADS = "CPU threads; all cores if not given."
 _RUN_DEVICE = "Where to run; auto takes a GPU if there is one."
@@ -142,6 +156,7 @@ class TrainRequest(Request):
 
     command = "train"
     about = "make a model from a recipe and data"
+    needs = _NETWORKS
 
     recipe: str = required(
         "Name of a shipped recipe, such as unet (docs/training.md lists them), or a TOML file.",
@@ -204,6 +219,7 @@ class FinetuneRequest(Request):
 
     command = "finetune"
     about = "learn from a store's corrections, and have the new model judged"
+    needs = _NETWORKS
 
     store: str | None = option(_STORE, metavar="URL")
     snapshot: str | None = option(
@@ -258,6 +274,7 @@ class GateRequest(Request):
 
     command = "gate"
     about = "judge a model against the one in use, on the frames of a store that judge"
+    needs = _NETWORKS
 
     model: str | None = option(
         "The candidate, as `sonoloop models list` names it.", argument=True, metavar="[MODEL]"
@@ -304,6 +321,7 @@ class EvaluateRequest(Request):
 
     command = "evaluate"
     about = "judge a model, or compare two, on images with known masks and classes"
+    needs = _NETWORKS
 
     data: Path = required(_DATA)
     model: str | None = option("Name or folder of a model; the shipped one if not given.")
@@ -344,6 +362,7 @@ class CheckRequest(Request):
 
     command = "check"
     about = "say what a dataset holds and what must be mended before it trains"
+    needs = _PAGES
 
     folder: Path = required(_DATA, argument=True, metavar="DIR")
     out: Path | None = option("Folder for report.html and groups.json; DIR-check here if not given.")

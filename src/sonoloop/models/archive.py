@@ -18,8 +18,10 @@ from sonoloop.atomic import whole
 from sonoloop.errors import BundleError
 from sonoloop.models.card import (
     CARD,
+    GRAPHS,
     MAX_BESIDE_BYTES,
     MAX_CARD_BYTES,
+    MAX_GRAPH_BYTES,
     MAX_WEIGHTS_BYTES,
     WEIGHTS,
     Card,
@@ -36,20 +38,22 @@ _BESIDE = re.compile(r"(?!(?:con|prn|aux|nul|com\d|lpt\d)\.)[a-z0-9][a-z0-9_-]{0
 def most_bytes(name: str) -> int | None:
     """Say how many bytes a file of a bundle may have; None for what is no part of one.
 
-    A model works with its card and weights alone; JSON and TOML files beside them come along.
+    A model works with its card and weights alone; graphs, and JSON and TOML files beside them, come along.
     """
     if name == CARD:
         return MAX_CARD_BYTES
     if name == WEIGHTS:
         return MAX_WEIGHTS_BYTES
+    if name in GRAPHS:
+        return MAX_GRAPH_BYTES
     return MAX_BESIDE_BYTES if _BESIDE.fullmatch(name) else None
 
 
 def copy_members(source: Path, target: Path) -> None:
     """Copy the files of a bundle to a folder that is there and empty.
 
-    A link is followed where what it leads to is judged by its content: a card, weights and who trained the
-    model. Others would carry any file along.
+    A link is followed where what it leads to is judged by its content: a card, weights, graphs and who
+    trained the model. Others would carry any file along.
     """
     for path in sorted(source.iterdir()):
         most = most_bytes(path.name)
@@ -66,22 +70,36 @@ def copy_members(source: Path, target: Path) -> None:
 
 
 def verify_files(folder: Path) -> Card:
-    """Check a bundle by its hashes, without building its network, and give its card."""
+    """Check a bundle by its hashes, without building its network, and give its card.
+
+    A graph may be missing, which only some engines need; one that the card does not name is refused.
+    """
     card = read_card(folder)
-    digest = hashlib.sha256()
     try:
-        with open_regular(folder / WEIGHTS, most=MAX_WEIGHTS_BYTES) as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
+        digest = _hash(folder / WEIGHTS, MAX_WEIGHTS_BYTES)
     except OSError as error:
         raise BundleError(
             f"the model {folder.name} has no readable {WEIGHTS} ({error.strerror}); "
             f"a bundle is a folder with {CARD} and {WEIGHTS}"
         ) from error
-    if digest.hexdigest() != card.weights_sha256:
+    if digest != card.weights_sha256:
         raise BundleError(
             f"the weights of the model {folder.name} are not those its card names; copy or install it again"
         )
+    for name in GRAPHS:
+        try:
+            digest = _hash(folder / name, MAX_GRAPH_BYTES)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise BundleError(
+                f"{name} of the model {folder.name} cannot be read ({error.strerror}); "
+                "copy or install it again"
+            ) from error
+        if digest != card.graphs.get(name):
+            raise BundleError(
+                f"{name} of the model {folder.name} is not the one its card names; copy or install it again"
+            )
     return card
 
 
@@ -94,15 +112,23 @@ def recard(source: Path, target: Path, card: Card, beside: Mapping[str, bytes]) 
         (target / name).write_bytes(content)
 
 
+def _hash(path: Path, most: int) -> str:
+    digest = hashlib.sha256()
+    with open_regular(path, most=most) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 MAX_MEMBERS = 1000
-MAX_ARCHIVE_BYTES = MAX_WEIGHTS_BYTES + MAX_BESIDE_BYTES
+MAX_ARCHIVE_BYTES = MAX_WEIGHTS_BYTES + len(GRAPHS) * MAX_GRAPH_BYTES + MAX_BESIDE_BYTES
 # of the list of members, which is read whole
 _MAX_LIST_BYTES = 4 << 20
 _MAX_RATIO = 100
 _BLOCK = 1 << 20
 # what may leave the house; anything else beside a model stays
-_LEAVES = (CARD, WEIGHTS, SPLIT, "history.json")
-_JUDGED = (CARD, WEIGHTS, SPLIT)
+_LEAVES = (CARD, WEIGHTS, *GRAPHS, SPLIT, "history.json")
+_JUDGED = (CARD, WEIGHTS, *GRAPHS, SPLIT)
 # any date will do: the same model gives the same file
 _DATE = (2020, 1, 1, 0, 0, 0)
 
@@ -110,8 +136,8 @@ _DATE = (2020, 1, 1, 0, 0, 0)
 def pack(folder: Path, target: Path) -> Path:
     """Write a bundle to a zip file; whole, or not at all.
 
-    Beside the card and the weights it holds the training's history, and who trained the model without names
-    (see `sonoloop.models.manifest.Manifest.without_names`), and nothing else.
+    Beside the card, the weights and the graphs it holds the training's history, and who trained the model
+    without names (see `sonoloop.models.manifest.Manifest.without_names`), and nothing else.
     """
     model = read_card(folder).model
     try:
@@ -168,7 +194,7 @@ def _write_member(archive: ZipFile, path: Path, member: str) -> None:
     info = ZipInfo(member, _DATE)
     info.external_attr = (stat.S_IFREG | 0o644) << 16
     # half-precision weights do not become smaller
-    info.compress_type = ZIP_STORED if path.name == WEIGHTS else ZIP_DEFLATED
+    info.compress_type = ZIP_STORED if path.name in (WEIGHTS, *GRAPHS) else ZIP_DEFLATED
     if path.name == SPLIT:
         # nobody could say what is in a list of another form
         with suppress(BundleError):

@@ -16,6 +16,7 @@ from sonoloop.crash_points import crash_here
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.models.card import (
     CARD,
+    GRAPH,
     MAX_WEIGHTS_BYTES,
     WEIGHTS,
     Card,
@@ -46,18 +47,28 @@ class Bundle:
 
 
 def save_bundle(
-    folder: Path, network: nn.Module, card: Card, *, beside: Mapping[str, bytes] | None = None
+    folder: Path,
+    network: nn.Module,
+    card: Card,
+    *,
+    graph: bytes | None = None,
+    beside: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Write a bundle: complete and read back, or not at all.
 
-    The weights are stored in half precision, and their hash is filled into the card; `beside` are further
-    files by name, such as who trained, without which a model works.
+    The weights are stored in half precision, and their hash is filled into the card, as that of the
+    `graph` is; `beside` are further files by name, such as who trained, without which a model works.
     """
     if folder.exists():
         raise BundleError(f"{folder} exists; a bundle is never overwritten: give another folder")
     data = _pack(network)
-    card = _seal(card, data)
-    files = {**(beside or {}), WEIGHTS: data, CARD: card.to_json().encode()}
+    card = _seal(card, data, graph)
+    files = {
+        **(beside or {}),
+        WEIGHTS: data,
+        **({} if graph is None else {GRAPH: graph}),
+        CARD: card.to_json().encode(),
+    }
     try:
         with whole(folder) as temporary:
             temporary.mkdir(parents=True)
@@ -76,14 +87,20 @@ def save_bundle(
     return bundle
 
 
-def seal(card: Card, network: nn.Module) -> Card:
-    """Return the card with the hash of the network's weights as they are stored, in half precision."""
-    return _seal(card, _pack(network))
+def seal(card: Card, network: nn.Module, graph: bytes | None = None) -> Card:
+    """Return the card with the hashes of the network's weights as they are stored, and of its graph."""
+    return _seal(card, _pack(network), graph)
 
 
-def _seal(card: Card, data: bytes) -> Card:
+def _seal(card: Card, data: bytes, graph: bytes | None) -> Card:
     check_weights(safetensors.torch.load(data), card.name)
-    return replace(card, weights_sha256=hashlib.sha256(data).hexdigest(), format=written_format(card))
+    return replace(
+        card,
+        weights_sha256=hashlib.sha256(data).hexdigest(),
+        # those of a model that it was made of are of other weights
+        graphs={} if graph is None else {GRAPH: hashlib.sha256(graph).hexdigest()},
+        format=written_format(card),
+    )
 
 
 def _pack(network: nn.Module) -> bytes:

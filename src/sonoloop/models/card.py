@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import platformdirs
 
-from sonoloop.errors import BundleError, ModelError
+from sonoloop.errors import BundleError, EngineError, ModelError
 from sonoloop.models.arguments import CLASSIFIERS, PLAIN_UNET, SEGMENTERS, Arguments, check_arguments
 from sonoloop.models.schema import check_fields, check_type, check_values, parse_json, show
 from sonoloop.regular_files import read_regular
@@ -119,8 +119,14 @@ _SHOWN_NAMES = 200
 # major and minor; the first was the number 1
 FORMAT = "2.1"
 CARD, WEIGHTS = "card.json", "weights.safetensors"
+# the network again, for engines that run no torch; a bundle may lack it
+GRAPH, GRAPH_INT8 = "graph.onnx", "graph-int8.onnx"
+GRAPHS = (GRAPH, GRAPH_INT8)
+# what a graph's input and outputs are called
+IMAGES, OUTPUTS = "images", ("lesion", "classes")
 MAX_CARD_BYTES = 4 << 20
 MAX_WEIGHTS_BYTES = 500 << 20
+MAX_GRAPH_BYTES = 500 << 20
 MAX_BESIDE_BYTES = 64 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _VERSION = re.compile(r"[0-9a-f]{64}")
@@ -168,6 +174,8 @@ class Card:
     spec: ModelSpec
     # of the weights file; empty until there is one
     weights_sha256: str = ""
+    # SHA-256 of each graph beside the weights, by the name of its file
+    graphs: Mapping[str, str] = field(default_factory=dict)
     # in the order of the network's class logits
     classes: tuple[str, ...] = CLASSES
     # how many are averaged unless asked otherwise
@@ -207,6 +215,11 @@ class Card:
             raise ValueError(f"name must be lower-case letters, digits, - and _, got {show(self.name)}")
         if self.weights_sha256 and not _VERSION.fullmatch(self.weights_sha256):
             raise ValueError(f"weights_sha256 must be 64 hex digits, got {show(self.weights_sha256)}")
+        for name, sha256 in self.graphs.items():
+            if name not in GRAPHS or not _VERSION.fullmatch(sha256):
+                raise ValueError(
+                    f"graphs must name {' or '.join(GRAPHS)} with 64 hex digits, got {show(name)}"
+                )
         if tuple(self.classes) != CLASSES:
             raise ValueError(f"classes must be {', '.join(CLASSES)}, got {', '.join(self.classes)[:80]}")
         if self.views not in (1, 2, 4):
@@ -289,7 +302,7 @@ class Card:
 
 _NOT_WRITTEN = {"extra", "_sha256"}
 # came after format 1, whose version is the hash of what is written: left out where they say nothing
-_LATER = {"foreground"}
+_LATER = {"foreground", "graphs"}
 _MAJOR, _MINOR = map(int, FORMAT.split("."))
 
 
@@ -354,6 +367,25 @@ def read_bundle_file(path: Path, most: int) -> bytes:
             f"the model {path.parent.name} has no readable {path.name} ({error.strerror}); "
             f"a bundle is a folder with {CARD} and {WEIGHTS}"
         ) from error
+
+
+def read_graph(folder: Path, card: Card, name: str = GRAPH) -> bytes:
+    """Read a graph of a bundle, which is the one that its card names, or an `EngineError`."""
+    if name not in card.graphs:
+        raise EngineError(f"the model {card.model} has no {name}; use --engine torch for it")
+    try:
+        data = read_regular(folder / name, most=MAX_GRAPH_BYTES)
+    except OSError as error:
+        raise EngineError(
+            f"the {name} of the model {card.model} cannot be read ({error.strerror}); "
+            "copy or install the model again"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != card.graphs[name]:
+        raise EngineError(
+            f"the {name} of the model {card.model} is not the one its card names; "
+            "copy or install the model again"
+        )
+    return data
 
 
 DEFAULT = "default"

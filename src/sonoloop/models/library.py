@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,13 @@ from sonoloop.models.card import (
     models_folder,
     read_bundle_file,
     read_card,
+    read_graph,
     shipped_folder,
 )
+from sonoloop.models.engines.auto import open_engine
+from sonoloop.models.graph_check import check_graph
 from sonoloop.models.manifest import SPLIT, bundle_manifest
+from sonoloop.models.torch_import import before_torch
 
 if TYPE_CHECKING:
     from sonoloop.models.bundle import Bundle
@@ -102,8 +107,26 @@ class Library:
         )
 
     def load(self, version: str) -> Bundle:
-        """Load and verify a version."""
+        """Load and verify a version as torch has it, to train it or to look into it."""
         return _read_bundle(self.find(version))
+
+    def check(self, version: str) -> Card:
+        """Verify a version all through, with torch where it is there; give its card."""
+        return _check_whole(self.find(version))
+
+    def keep(self, version: str, *, on_notice: Callable[[str], None] | None = None) -> Path:
+        """Find the folder of the model in use, and see that it stays after an upgrade of the package.
+
+        Where the shipped one cannot be copied here, `on_notice` is told, and the package's own is given.
+        """
+        folder = self.find(version)
+        if folder == shipped_folder():
+            try:
+                self.keep_shipped()
+            except BundleError as error:
+                if on_notice is not None:
+                    on_notice(str(error))
+        return folder
 
     def versions(self) -> dict[str, Path]:
         """List the versions on this machine, the shipped one among them, with their folders.
@@ -168,7 +191,7 @@ class Library:
                 ) from error
 
     def _add_checked(self, folder: Path) -> Path:
-        _read_bundle(folder)
+        _check_whole(folder)
         bundle_manifest(folder)
         return self.add(folder)
 
@@ -217,9 +240,23 @@ def _version_of(folder: Path) -> str | None:
 
 
 def _read_bundle(folder: Path) -> Bundle:
+    before_torch()
     from sonoloop.models.bundle import read_bundle  # noqa: PLC0415 - imports torch
 
     return read_bundle(folder)
+
+
+def _check_whole(folder: Path) -> Card:
+    """Refuse a bundle that could not be run here; without torch its graph alone is tried."""
+    if find_spec("torch") is None:
+        verify_files(folder)
+        return open_engine(folder, "cpu").card
+    card = _read_bundle(folder).card
+    for name in card.graphs:
+        # without it torch runs the model
+        if os.path.lexists(folder / name):
+            check_graph(read_graph(folder, card, name), card)
+    return card
 
 
 def load_bundle(name_or_path: str | Path | None = None) -> Bundle:
@@ -243,24 +280,6 @@ def bundle_folder(name_or_path: str | Path | None = None) -> Path:
         f"there is no model {str(name_or_path)!r}; "
         f"give a bundle's folder, or one of: {', '.join([DEFAULT, *own])}"
     )
-
-
-def load_version(
-    version: str, *, library: Library | None = None, on_notice: Callable[[str], None] | None = None
-) -> Bundle:
-    """Load and verify the model in use, and see that it stays: an upgrade of the package replaces its own.
-
-    Where that one cannot be copied to the library, `on_notice` is told, and it is used all the same.
-    """
-    library = library or Library()
-    bundle = library.load(version)
-    if library.find(version) == shipped_folder():
-        try:
-            library.keep_shipped()
-        except BundleError as error:
-            if on_notice is not None:
-                on_notice(str(error))
-    return bundle
 
 
 def find_models_trained_on(library: Library, keys: Collection[str]) -> dict[str, str]:

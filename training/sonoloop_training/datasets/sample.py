@@ -56,6 +56,11 @@ class Sample:
         """How splits name the image: "dataset/name"."""
         return f"{self.dataset}/{self.name}"
 
+    @property
+    def patient_key(self) -> str:
+        """Name the patient so that no two datasets share a number; empty where it is not known."""
+        return f"{self.dataset}/{self.patient}" if self.patient else ""
+
     def read(self) -> tuple[Frame, NDArray[np.bool_]]:
         """Read the frame and the union of its masks, both (H, W)."""
         frame, masks = self.look()

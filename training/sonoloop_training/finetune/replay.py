@@ -52,11 +52,11 @@ def choose_replay(
         [listed for _, listed in found], test_side.listed, stage=stage, every=_COMPARED
     )
     spoilt = {leak.image for leak in leaks}
-    gone = {sample.group for sample, listed in found if test_side.is_gone(listed, patient_number(sample))}
+    gone = {sample.group for sample, listed in found if test_side.is_gone(listed, sample.patient_key)}
     groups = {
         sample.group
         for sample, listed in found
-        if listed.name in spoilt or test_side.has_patient(patient_number(sample))
+        if listed.name in spoilt or test_side.has_patient(sample.patient_key)
     }
     known = frozenset(corrected)
     kept = [
@@ -88,11 +88,6 @@ def _draw(
     keys = np.log(uniform) / np.maximum(weights, 1e-12)
     order = np.argsort(-keys, kind="stable")
     return [ordered[index] for index in order[:wanted] if weights[index] > 0]
-
-
-def patient_number(sample: Sample) -> str:
-    """Name a dataset's patient so that no two datasets share a number; empty where it is not known."""
-    return f"{sample.dataset}/{sample.patient}" if sample.patient else ""
 
 
 def read_replay(

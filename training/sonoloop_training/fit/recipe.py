@@ -111,6 +111,8 @@ class FitConfig:
     # many images it has. `weights` then say how its classes are drawn among each other; phantoms keep their
     # share
     balance: Balance = "none"
+    # whether the network is written as a graph too, which runs without torch
+    graph: bool = True
     # how often an image is drawn, by "dataset", "/class" or "dataset/class"; 1 where nothing is said
     weights: Mapping[str, float] = field(default_factory=dict)
 

@@ -18,12 +18,12 @@ from PIL import Image as Picture
 
 from sonoloop import __version__
 from sonoloop.atomic import find_obstacle, write_whole
-from sonoloop.errors import TrainingError
+from sonoloop.errors import ModelError, TrainingError
 from sonoloop.formats.folder_lock import FolderLock
 from sonoloop.formats.mask_png import refuse_others, write_png
 from sonoloop.imaging.fingerprints import fingerprint
 from sonoloop.imaging.overlay import draw_overlay
-from sonoloop.jobs.events import Evaluated, Event, Finished, Progress
+from sonoloop.jobs.events import Evaluated, Event, Finished, Notice, Progress
 from sonoloop.models.bundle import Bundle, save_bundle, seal
 from sonoloop.models.card import Card
 from sonoloop.models.devices import choose_device
@@ -185,17 +185,19 @@ def _train(
         "minutes": round(minutes, 1),
         **({OPERATING_POINT: [run.describe() for run in runs]} if runs else {}),
     }
-    card = dataclasses.replace(
-        card, snapshot=snapshot, metrics={part: figures["all"] for part, figures in metrics.items()}
-    )
     network = as_shipped(card, weights)
-    bundle = Bundle(seal(card, network), network)
+    graph = yield from write_graph(recipe.fit, card, network)
+    card = dataclasses.replace(
+        seal(card, network, graph),
+        snapshot=snapshot,
+        metrics={part: figures["all"] for part, figures in metrics.items()},
+    )
     # before the bundle, which ends the run: a run without results could not be gone on with
     _write(
         out / RESULTS,
         {
-            "model": bundle.model,
-            "version": bundle.version,
+            "model": card.model,
+            "version": card.version,
             **snapshot,
             "metrics": metrics,
             "history": fitted.entries,
@@ -206,12 +208,13 @@ def _train(
         out / _BUNDLE,
         network,
         card,
+        graph=graph,
         beside={
             SPLIT: members.to_json(),
             "history.json": json.dumps(fitted.entries, indent=1).encode(),
         },
     )
-    yield Finished(model=bundle.model, path=str(out / _BUNDLE), minutes=round(minutes, 1))
+    yield Finished(model=card.model, path=str(out / _BUNDLE), minutes=round(minutes, 1))
 
 
 def check_out(out: Path) -> None:
@@ -382,6 +385,22 @@ def as_shipped(card: Card, weights: Weights) -> torch.nn.Module:
     network = build_network(card.spec)
     network.load_state_dict(weights)
     return network.half().float().eval()
+
+
+def write_graph(
+    config: FitConfig, card: Card, network: torch.nn.Module
+) -> Generator[Event, None, bytes | None]:
+    """Write a network as a graph; where that cannot be, a notice says why, and the model does without."""
+    if not config.graph:
+        return None
+    from sonoloop.models.graph import make_graph  # noqa: PLC0415 - takes seconds, at the end
+
+    yield Progress(stage="Writing the graph", done=0, total=1)
+    try:
+        return make_graph(network, card.spec.size)
+    except ModelError as error:
+        yield Notice(message=f"the new model has no graph, and runs with torch only: {error}")
+        return None
 
 
 def _read_cases(samples: Sequence[Sample]) -> Generator[Progress, None, list[Case]]:

@@ -509,6 +509,12 @@ def _lesions_layer(image: Image, data: NDArray[np.uint8]) -> Labels:
     return layer
 
 
+def warm_up_lesions() -> None:
+    """Make a layer that nobody sees, in a worker: the first one loads libraries, and compiles."""
+    blank = np.zeros((2, 2), np.uint8)
+    _lesions_layer(Image(blank), blank)
+
+
 def _about(image: Image, kind: Kind) -> dict[str, Any]:
     """Say in a layer's metadata whose it is: by the layer, and by the frames, which outlive it."""
     target = Target(image)

@@ -24,6 +24,7 @@ from sonoloop.gui.annotate.layers import (
     read_mask,
     record_prediction,
     toggle_heat_map,
+    warm_up_lesions,
     write_heat_map,
     write_proposal,
     write_uncertainty,
@@ -31,7 +32,7 @@ from sonoloop.gui.annotate.layers import (
 from sonoloop.gui.annotate.session import NO_IMAGE, Session
 from sonoloop.gui.widgets import device_name, show_notice, show_problem, single_shot
 from sonoloop.gui.words import shorten
-from sonoloop.gui.workers import JobQueue, Projects
+from sonoloop.gui.workers import JobQueue, Projects, ignore
 from sonoloop.imaging.grey import check_frame
 from sonoloop.values import Prediction
 
@@ -93,6 +94,7 @@ class Predicting(QObject):
         self._maps = JobQueue(parent=self)
         self._series: _Series | None = None
         self._busy = False
+        self._warmed_up = False
         session.target_changed.connect(self._show_kept)
 
     @property
@@ -191,8 +193,17 @@ class Predicting(QObject):
 
     def look_up_answered(self, target: Target) -> None:
         """Show what was kept or held back of a frame, now that the store has said what it knows of it."""
+        self._warm_up()
         self.release(target)
         self._show_kept()
+
+    def _warm_up(self) -> None:
+        """Load what the first prediction needs, once; what goes wrong is told when it is asked for."""
+        if not self._warmed_up:
+            self._warmed_up = True
+            preferences = self._session.preferences()
+            body = partial(self._projects.ask, preferences.store, partial(_warm_up, preferences.device))
+            self._maps.submit(body, done=ignore, failed=ignore)
 
     def _on_prediction(self, target: Target, answer: tuple[Prediction, NDArray[np.float32], InUse]) -> None:
         self._put(target, answer)
@@ -342,6 +353,12 @@ class Predicting(QObject):
         untouched = state.written is not None and np.array_equal(mask, state.written)
         accepted = state.revision is not None and np.array_equal(mask, state.revision.correction.mask)
         return accepted or not untouched
+
+
+def _warm_up(device: str, project: Project) -> None:
+    """Load the model in use, and what napari loads for its first layer of lesions, which takes as long."""
+    project.model(device=device)
+    warm_up_lesions()
 
 
 def _frames_from(current: Target) -> list[Target]:

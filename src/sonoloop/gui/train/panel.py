@@ -16,10 +16,12 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
+from sonoloop.errors import NotInstalledError, check_installed
 from sonoloop.gui.launch import viewer_preferences
 from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.train.form import RequestForm
 from sonoloop.gui.train.gate_view import GateBox
+from sonoloop.gui.train.install_box import InstallBox
 from sonoloop.gui.train.progress import (
     JobProgress,
     Stage,
@@ -33,7 +35,7 @@ from sonoloop.gui.words import in_panel_words
 from sonoloop.gui.workers import JobQueue, Projects, ignore
 from sonoloop.jobs.events import Gate
 from sonoloop.jobs.folder import Job
-from sonoloop.jobs.process import start_job, what_is_missing
+from sonoloop.jobs.process import EXTRA, start_job
 from sonoloop.jobs.request import FinetuneRequest
 
 if TYPE_CHECKING:
@@ -220,6 +222,15 @@ class FrameNames(QObject):
             self.changed.emit()
 
 
+def _what_to_install() -> InstallBox | None:
+    """Say what fine-tuning needs that is not there; None where all of it is."""
+    try:
+        check_installed((*FinetuneRequest.needs, "pyqtgraph"), EXTRA)
+    except NotInstalledError as missing:
+        return InstallBox(missing)
+    return None
+
+
 _START = "Make a new model from the model in use and the corrections"
 
 
@@ -266,7 +277,7 @@ class TrainPanel(Panel):
             lambda url, frames: ask(url, lambda project: project.name_frames(frames)), parent=self
         )
         self._closed = False
-        self._missing = what_is_missing()
+        self._install = _what_to_install()
         self._build()
         self._lay_out()
         self._connect()
@@ -320,6 +331,8 @@ class TrainPanel(Panel):
         *rows, last = ([(label, 0), (widget, 1)] for label, widget in self._form.rows())
         for parts in (*rows, [*last, (self._start, 1)]):
             column.addLayout(row(*parts))
+        if self._install is not None:
+            column.addWidget(self._install)
         column.addWidget(self._few)
         column.addWidget(self._locked)
         self._place = QVBoxLayout()
@@ -422,16 +435,17 @@ class TrainPanel(Panel):
         self._locked.setText(locked or "")
         self._locked.setVisible(locked is not None)
         broken = BROKEN if trouble else None
-        why_not = "It runs already" if alive else self._missing or broken or locked or too_few
+        missing = None if self._install is None else self._install.said
+        why_not = "It runs already" if alive else missing or broken or locked or too_few
         self._start.setEnabled(why_not is None and self._status is not None)
         self._start.setToolTip(why_not or _START)
         self._few.setText(too_few or "")
-        self._few.setVisible(too_few is not None and not alive and self._missing is None)
+        self._few.setVisible(too_few is not None and not alive and missing is None)
         self._start.setDefault(learn > 0)
         self._stop.setVisible(alive)
         self._stop.setEnabled(progress.stage is not Stage.STOPPING)
         for button, wanted in ((self._go_on, self.watch.can_go_on), (self._without, progress.misses_files)):
-            button.setVisible(wanted and self._missing is None)
+            button.setVisible(wanted and missing is None)
             button.setEnabled(not trouble and locked is None)
         line = describe_progress(progress)
         self._progress.setText(f"Stopped · {line}" if progress.stage is Stage.STOPPED else line)
@@ -446,13 +460,13 @@ class TrainPanel(Panel):
             if gate is None
             else {name: [self._names.of(frame) for frame in frames] for name, frames in gate.changed.items()}
         )
-        if progress.losses or progress.dices:
+        if (progress.losses or progress.dices) and missing is None:
             self._draw(progress)
         elif self._curves is not None:
             self._curves.hide()
 
     def _render_words(self, progress: JobProgress) -> None:
-        names, failed, error = self._names, progress.failed, self._missing
+        names, failed, error = self._names, progress.failed, None
         told = (*progress.notices, *([] if failed is None else [failed.error]))
         gate = progress.gate
         changed = () if gate is None else (frame for frames in gate.changed.values() for frame in frames)

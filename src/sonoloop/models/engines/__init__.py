@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import re
 from abc import ABC, abstractmethod
+from importlib import import_module, metadata
 from pathlib import Path
 from pkgutil import resolve_name
+from types import ModuleType
 from typing import Any, Self, TypeAlias
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
-from sonoloop.errors import ModelError
+from sonoloop.errors import EngineError, ModelError
 from sonoloop.models.card import Card
+from sonoloop.models.torch_import import before_torch
 
 # numpy's, or torch's where torch is the engine
 Array: TypeAlias = Any
 
 # each is imported when it is asked for
-ENGINES = {"torch": "sonoloop.models.engines.torch:TorchEngine"}
+ENGINES = {
+    "torch": "sonoloop.models.engines.torch:TorchEngine",
+    "onnx": "sonoloop.models.engines.onnx:OnnxEngine",
+    "openvino": "sonoloop.models.engines.openvino:OpenVinoEngine",
+}
+# where other packages tell theirs
+ENTRY_POINTS = "sonoloop.engines"
 
 
 class Engine(ABC):
     """A loaded model that runs batches; of images, views and lesions it knows nothing."""
 
+    # by which it was asked for
+    name = ""
     device = "cpu"
     precision = "float32"
 
@@ -63,7 +77,65 @@ class Engine(ABC):
 
 def load_engine(name: str, folder: Path, device: str = "auto") -> Engine:
     """Load a bundle into the engine of that name."""
-    if name not in ENGINES:
-        raise ModelError(f"there is no engine {name!r}; use one of {', '.join(ENGINES)}")
-    engine: type[Engine] = resolve_name(ENGINES[name])
-    return engine.load(folder, device)
+    there = find_engines()
+    if name not in there:
+        raise ModelError(f"there is no engine {name!r}; use one of {', '.join(there)}")
+    if name == "torch":
+        before_torch()
+    try:
+        engine: type[Engine] = resolve_name(there[name])
+    except (ImportError, AttributeError, OSError) as error:
+        raise EngineError(
+            f"the engine {name} cannot be loaded ({first_line(error)}); install it again"
+        ) from error
+    loaded = engine.load(folder, device)
+    loaded.name = name
+    return loaded
+
+
+def find_engines() -> dict[str, str]:
+    """List where each engine is, by its name: those above, and those that other packages tell.
+
+    One of another package cannot take the name of ours.
+    """
+    others = {each.name: each.value for each in metadata.entry_points(group=ENTRY_POINTS)}
+    return {**others, **ENGINES}
+
+
+def import_library(module: str, name: str, oldest: tuple[int, int]) -> ModuleType:
+    """Import an engine's library; one that is missing, broken or too old is an `EngineError`."""
+    try:
+        library = import_module(module)
+    except Exception as error:  # a broken library raises what it likes
+        if isinstance(error, ModuleNotFoundError) and error.name == module:
+            raise EngineError(f"{name} is not installed: pip install {module}") from error
+        raise EngineError(
+            f"{name} cannot be loaded ({first_line(error)}); install it again, as in: "
+            f"pip install --force-reinstall {module}"
+        ) from error
+    version = str(getattr(library, "__version__", "0"))
+    numbers = tuple(int(part) for part in re.split(r"[.\-+]", version)[:2] if part.isdecimal())
+    if numbers < oldest:
+        raise EngineError(
+            f"{name} {version} is too old, {'.'.join(map(str, oldest))} is needed; update it, as in: "
+            f"pip install --upgrade {module}"
+        )
+    return library
+
+
+def count_threads() -> int:
+    """Say how many threads compute: as many as the process may use cores, or as OMP_NUM_THREADS says."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdecimal() and 0 < int(told) <= _MOST_THREADS:
+        return int(told)
+    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    return max(1, min(cores, mine))
+
+
+def first_line(error: BaseException) -> str:
+    """Say in a line what an error of a library says in many."""
+    return str(error).strip().partition("\n")[0][:300] or type(error).__name__
+
+
+_MOST_THREADS = 1024

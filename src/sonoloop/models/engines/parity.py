@@ -1,0 +1,85 @@
+"""Whether one engine answers as another does, and which is quicker: asked before an engine is used."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sonoloop.imaging.grey import frame_from_array
+from sonoloop.imaging.phantom import phantom
+from sonoloop.models.engines import Engine
+from sonoloop.models.predictor import Predictor
+from sonoloop.values import CLASSES, Frame
+
+# how far the mean Dice and the class probabilities may be from the reference's
+MAX_DICE = 0.002
+MAX_CLASSES = 0.02
+_SIDE = 256
+_ROUNDS = 5
+
+Case = tuple[Frame, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far an engine is from the one that is right: of mean Dice, of lesions, of class probabilities."""
+
+    dice: float
+    lost: int
+    classes: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the engine may be used; NaN may not."""
+        return self.dice <= MAX_DICE and self.lost == 0 and self.classes <= MAX_CLASSES
+
+    def __str__(self) -> str:
+        return (
+            f"mean Dice differs by {self.dice:.4f}, {self.lost} lesions are lost, class probabilities differ "
+            f"by {self.classes:.4f}"
+        )
+
+
+def compare(engine: Engine, reference: Engine, cases: Sequence[Case]) -> Parity:
+    """Compare an engine with one that is right, on frames whose lesions are known."""
+    frames = [frame for frame, _ in cases]
+    mine, theirs = (Predictor(each, views=1).predict_batch(frames) for each in (engine, reference))
+    dices = [
+        [_dice(made.mask, truth) for made, (_, truth) in zip(some, cases, strict=True)]
+        for some in (mine, theirs)
+    ]
+    lost = sum(bool(other.mask.any()) and not one.mask.any() for one, other in zip(mine, theirs, strict=True))
+    apart = [np.abs(one.classes - other.classes).mean() for one, other in zip(mine, theirs, strict=True)]
+    return Parity(abs(float(np.mean(dices[0]) - np.mean(dices[1]))), lost, float(np.mean(apart)))
+
+
+def simulated_cases(seeds: int = 2) -> list[Case]:
+    """Make frames that are there everywhere, of each class."""
+    made = [phantom(kind, seed=seed, shape=(_SIDE, _SIDE)) for kind in CLASSES for seed in range(seeds)]
+    return [(frame_from_array(each.image, name=f"phantom {n}"), each.mask) for n, each in enumerate(made)]
+
+
+def time_engines(engines: Sequence[Engine]) -> list[float]:
+    """Take the time of one image in each, in seconds: by turns, since other programs run too."""
+    size = engines[0].card.spec.size
+    images = np.zeros((1, 1, size, size), np.float32)
+    least = [float("inf")] * len(engines)
+    # the first round warms up
+    for number in range(_ROUNDS + 1):
+        for place, engine in enumerate(engines):
+            prepared = engine.upload(engine.put(images))
+            start = time.perf_counter()
+            engine.run(prepared)
+            if number:
+                least[place] = min(least[place], time.perf_counter() - start)
+    return least
+
+
+def _dice(mask: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
+    one, other = mask > 0, truth > 0
+    total = int(one.sum() + other.sum())
+    return 1.0 if not total else float(2 * (one & other).sum() / total)

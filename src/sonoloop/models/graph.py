@@ -1,0 +1,135 @@
+"""A network as a graph, ``graph.onnx`` of a bundle: engines other than torch run it; made with torch."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from sonoloop.errors import ModelError
+from sonoloop.models.card import IMAGES, OUTPUTS
+
+if TYPE_CHECKING:
+    import onnx
+
+# ONNX Runtime 1.15 and newer know it, and OpenVINO 2023
+_OPSET = 20
+_BATCH = "batch"
+# a logit whose probability is zero in every precision
+_NO_LESION = -100.0
+
+
+def make_graph(network: nn.Module, size: int) -> bytes:
+    """Write a network as ONNX: images (B, 1, S, S) in [-1, 1] to lesion probability and class logits.
+
+    Weights that half precision holds exactly, which those of a bundle are, lie in it and are cast when the
+    graph is loaded: the file is half as large, and computes the same.
+
+    Raises
+    ------
+    ModelError
+        If the packages `onnx` and `onnxscript` are not there, or the network cannot be written.
+    """
+    try:
+        import onnx  # noqa: F401, PLC0415 - the training's extra brings it
+        import onnx_ir  # noqa: PLC0415
+        from onnxscript.optimizer import fold_constants, remove_unused_nodes  # noqa: PLC0415
+    except ImportError as error:
+        raise ModelError(
+            f"a graph is made with the packages onnx and onnxscript, and one cannot be loaded ({error}); "
+            'pip install "napari-sonoloop[train]"'
+        ) from error
+    try:
+        # batch normalisation stays apart: fused, its weights would need full precision
+        model = onnx_ir.from_proto(_export(network, size))
+        # what one round makes constant, the next one can use
+        for _ in range(2):
+            fold_constants(model, onnx_shape_inference=False)
+            remove_unused_nodes(model)
+        proto = onnx_ir.to_proto(model)
+    except Exception as error:  # exporters raise whatever they come upon
+        fault = str(error).partition("\n")[0] or type(error).__name__
+        raise ModelError(f"the network cannot be written as a graph: {fault}") from error
+    _strip(proto)
+    _halve(proto)
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+class _Answering(nn.Module):
+    """Answers as `sonoloop.models.engines.Engine.run` does."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        lesion, classes = self.network(images)
+        if lesion is None:
+            lesion = torch.full_like(images, _NO_LESION)
+        # an infinite one would pass for certainty
+        return torch.where(lesion.isinf(), torch.nan, lesion).sigmoid(), classes
+
+
+def _export(network: nn.Module, size: int) -> onnx.ModelProto:
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            # of deprecated parts of torch that its exporter uses
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                _Answering(network).eval(),
+                (torch.zeros(2, 1, size, size),),
+                dynamo=True,
+                optimize=False,
+                opset_version=_OPSET,
+                input_names=[IMAGES],
+                output_names=[*OUTPUTS],
+                dynamic_shapes={"images": {0: torch.export.Dim(_BATCH)}},
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
+    assert program is not None
+    return program.model_proto
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Remove what is not computed: it names files of the machine, and differs from run to run."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    graph.ClearField("value_info")
+    graph.name = "sonoloop"
+    proto.producer_name, proto.producer_version = "sonoloop", ""
+    for number, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{number}"
+
+
+def _halve(proto: onnx.ModelProto) -> None:
+    """Store weights that half precision holds exactly in it, each with a cast."""
+    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415 - the training's extra brings it
+
+    casts = []
+    for tensor in proto.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), values):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], f"{name}.cast", to=TensorProto.FLOAT))
+    nodes = [*casts, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)

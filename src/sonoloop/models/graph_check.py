@@ -1,0 +1,263 @@
+"""Looks a graph through before an engine gets it: bundles come from strangers.
+
+The file is read here, by the few parts of the format that our graphs consist of. Whatever else stands in one
+is refused, and no other parser sees it before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sonoloop.errors import EngineError
+from sonoloop.models.card import IMAGES, MAX_GRAPH_BYTES, OUTPUTS, Card
+from sonoloop.models.schema import show
+from sonoloop.values import CLASSES
+
+# none holds another graph, reads a file or draws numbers
+OPERATORS = frozenset(
+    """
+    Abs Add And AveragePool BatchNormalization Cast CastLike Ceil Clip Concat Constant Conv
+    ConvTranspose DequantizeLinear Div Elu Equal Erf Exp Expand Flatten Floor Gather Gelu Gemm
+    GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish
+    Identity InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log MatMul
+    Max MaxPool Min Mish Mod Mul Neg Not Or PRelu Pad Pow QuantizeLinear Range Reciprocal ReduceMax
+    ReduceMean ReduceMin ReduceSum Relu Reshape Resize Selu Shape Sigmoid Sign Size Slice Softmax
+    Softplus Split Sqrt Squeeze Sub Swish Tanh Tile Transpose Unsqueeze Upsample Where
+    """.split()  # noqa: SIM905 - as a text it can be read
+)
+MAX_NODES = 20_000
+MAX_TENSORS = 20_000
+_MAX_NAME = 1000
+_MAX_DIMENSIONS = 8
+_OPSETS = range(13, 26)
+# ONNX's numbers of types, and the bytes of one value
+_FLOAT, _HALF, _BOOL, _INT64 = 1, 10, 9, 7
+_BYTES = {_FLOAT: 4, 2: 1, 3: 1, 6: 4, _INT64: 8, _BOOL: 1, _HALF: 2}
+_KINDS = {_FLOAT: np.float32, _HALF: np.float16}
+# larger ones are weights; a limit may be infinite
+_FEW_VALUES = 16
+
+_VARINT, _FIXED64, _BLOCK, _FIXED32 = 0, 1, 2, 5
+# of each message the fields that our graphs have, with their wire types; numbers may come packed
+_MODEL = {1: _VARINT, 2: _BLOCK, 3: _BLOCK, 4: _BLOCK, 5: _VARINT, 7: _BLOCK, 8: _BLOCK}
+_OPSET = {1: _BLOCK, 2: _VARINT}
+_GRAPH = {1: _BLOCK, 2: _BLOCK, 5: _BLOCK, 11: _BLOCK, 12: _BLOCK}
+_NODE = {1: _BLOCK, 2: _BLOCK, 3: _BLOCK, 4: _BLOCK, 5: _BLOCK, 7: _BLOCK}
+_ATTRIBUTE = {1: _BLOCK, 2: _FIXED32, 3: _VARINT, 4: _BLOCK, 5: _BLOCK, 7: _FIXED32, 8: _VARINT, 20: _VARINT}
+_TENSOR = {1: _VARINT, 2: _VARINT, 8: _BLOCK, 9: _BLOCK}
+_VALUE = {1: _BLOCK, 2: _BLOCK}
+_TYPE = {1: _BLOCK}
+_TENSOR_TYPE = {1: _VARINT, 2: _BLOCK}
+_SHAPE = {1: _BLOCK}
+_DIMENSION = {1: _VARINT, 2: _BLOCK}
+
+
+def check_graph(data: bytes, card: Card) -> None:
+    """Refuse a graph that is not made of known operators alone, or is none of the card's network.
+
+    Raises
+    ------
+    EngineError
+        If it is damaged, or holds what no graph of ours does.
+    """
+    try:
+        _Checked(card).read(data)
+    except ValueError as error:
+        raise EngineError(
+            f"the graph of the model {card.model} cannot be used: {error}; use --engine torch, or export the "
+            "model again where it was made"
+        ) from error
+
+
+@dataclass(slots=True)
+class _Checked:
+    """What is known of a graph so far; `ValueError` for what may not be."""
+
+    card: Card
+    # what was computed or stored so far
+    names: set[str] = field(default_factory=set)
+    tensors: int = 0
+
+    def read(self, data: bytes) -> None:
+        if len(data) > MAX_GRAPH_BYTES:
+            raise ValueError(f"it has {len(data):,} bytes, more than {MAX_GRAPH_BYTES:,}")
+        model = _gather(memoryview(data), _MODEL, "the model")
+        opsets = [_gather(each, _OPSET, "a set of operators") for each in _blocks(model, 8)]
+        if len(opsets) != 1 or _text(opsets[0], 1) or _number(opsets[0], 2) not in _OPSETS:
+            raise ValueError("it needs other operators than ONNX's own, of the sets 13 to 25")
+        graphs = _blocks(model, 7)
+        if len(graphs) != 1:
+            raise ValueError(f"it holds {len(graphs)} graphs")
+        self._read_graph(_gather(graphs[0], _GRAPH, "the graph"))
+
+    def _read_graph(self, graph: _Fields) -> None:
+        nodes, stored = _blocks(graph, 1), _blocks(graph, 5)
+        if len(nodes) > MAX_NODES or len(stored) > MAX_TENSORS:
+            raise ValueError(f"it has {len(nodes):,} operations and {len(stored):,} tensors")
+        size = self.card.spec.size
+        self._check_values("inputs", _blocks(graph, 11), {IMAGES: (None, 1, size, size)})
+        self._add(IMAGES)
+        for each in stored:
+            self._add(self._check_tensor(each))
+        for each in nodes:
+            self._check_node(_gather(each, _NODE, "an operation"))
+        lesion, classes = OUTPUTS
+        shapes = {lesion: (None, 1, size, size), classes: (None, len(CLASSES))}
+        self._check_values("outputs", _blocks(graph, 12), shapes)
+        for name in OUTPUTS:
+            if name not in self.names:
+                raise ValueError(f"nothing computes {name}")
+
+    def _check_node(self, node: _Fields) -> None:
+        kind = _text(node, 4)
+        if _text(node, 7) or kind not in OPERATORS:
+            raise ValueError(f"it has the operator {show(kind)}, which Sonoloop does not know")
+        for name in map(_decode, _blocks(node, 1)):
+            # an input that may be left out has no name
+            if name and name not in self.names:
+                raise ValueError(f"the operator {kind} takes {show(name)}, which nothing computes before")
+        outputs = [*filter(None, map(_decode, _blocks(node, 2)))]
+        if not outputs:
+            raise ValueError(f"an operator {kind} gives nothing")
+        for name in outputs:
+            self._add(name)
+        for each in _blocks(node, 5):
+            attribute = _gather(each, _ATTRIBUTE, f"an attribute of {kind}")
+            _text(attribute, 1)
+            for tensor in _blocks(attribute, 5):
+                self._check_tensor(tensor)
+
+    def _add(self, name: str) -> None:
+        if not name or name in self.names:
+            raise ValueError(f"{show(name)} is computed twice")
+        self.names.add(name)
+
+    def _check_tensor(self, data: memoryview) -> str:
+        self.tensors += 1
+        if self.tensors > MAX_TENSORS:
+            raise ValueError(f"it has more than {MAX_TENSORS:,} tensors")
+        tensor = _gather(data, _TENSOR, "a tensor")
+        name, shape, kind = _text(tensor, 8), _numbers(tensor, 1), _number(tensor, 2)
+        if kind not in _BYTES:
+            raise ValueError(f"the tensor {show(name)} is of the type {kind}")
+        if len(shape) > _MAX_DIMENSIONS or any(not 0 <= side <= MAX_GRAPH_BYTES for side in shape):
+            raise ValueError(f"the tensor {show(name)} has the shape {show(shape)}")
+        values = b"".join(_blocks(tensor, 9))
+        if len(values) != math.prod(shape) * _BYTES[kind]:
+            raise ValueError(f"the tensor {show(name)} of the shape {shape} has {len(values):,} bytes")
+        weights = kind in _KINDS and math.prod(shape) > _FEW_VALUES
+        if weights and not np.isfinite(np.frombuffer(values, _KINDS[kind])).all():
+            raise ValueError(f"values of the tensor {show(name)} are NaN or infinite")
+        return name
+
+    def _check_values(
+        self, what: str, values: list[memoryview], wanted: Mapping[str, tuple[int | None, ...]]
+    ) -> None:
+        told = {}
+        for each in values:
+            value = _gather(each, _VALUE, what)
+            told[_text(value, 1)] = _read_shape(value)
+        if len(values) != len(told) or told.keys() != wanted.keys():
+            raise ValueError(f"its {what} are {show(sorted(told))}, not {', '.join(wanted)}")
+        for name, shape in told.items():
+            if len(shape) != len(wanted[name]) or any(
+                side is not None and side != given for side, given in zip(wanted[name], shape, strict=True)
+            ):
+                raise ValueError(f"{name} is of the shape {shape}, and the card's network is not")
+
+
+_Fields = dict[int, list["int | memoryview"]]
+
+
+def _gather(data: memoryview, known: Mapping[int, int], what: str) -> _Fields:
+    """Read the fields of a message."""
+    found: _Fields = {}
+    for number, value in _fields(data, known, what):
+        found.setdefault(number, []).append(value)
+    return found
+
+
+def _fields(data: memoryview, known: Mapping[int, int], what: str) -> Iterator[tuple[int, int | memoryview]]:
+    place = 0
+    while place < len(data):
+        tag, place = _varint(data, place)
+        number, wire = tag >> 3, tag & 7
+        if number not in known:
+            raise ValueError(f"{what} holds a part, {number}, that Sonoloop does not know")
+        if wire != known[number] and (wire != _BLOCK or known[number] == _FIXED64):
+            raise ValueError(f"the part {number} of {what} is damaged")
+        if wire == _VARINT:
+            value, place = _varint(data, place)
+            yield number, value
+            continue
+        length = 4
+        if wire == _BLOCK:
+            length, place = _varint(data, place)
+        if length > len(data) - place:
+            raise ValueError(f"{what} breaks off")
+        if wire == _BLOCK and known[number] == _VARINT:
+            # numbers packed into one block
+            block, inside = data[place : place + length], 0
+            while inside < len(block):
+                value, inside = _varint(block, inside)
+                yield number, value
+        else:
+            yield number, data[place : place + length]
+        place += length
+
+
+def _varint(data: memoryview, place: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= len(data):
+            raise ValueError("it breaks off")
+        byte = data[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & (1 << 64) - 1, place
+    raise ValueError("a number in it does not end")
+
+
+def _blocks(fields: _Fields, number: int) -> list[memoryview]:
+    return [value for value in fields.get(number, []) if isinstance(value, memoryview)]
+
+
+def _numbers(fields: _Fields, number: int) -> list[int]:
+    return [value for value in fields.get(number, []) if isinstance(value, int)]
+
+
+def _number(fields: _Fields, number: int) -> int:
+    # of one that is told twice, parsers take the last
+    return (_numbers(fields, number) or [0])[-1]
+
+
+def _text(fields: _Fields, number: int) -> str:
+    return _decode((_blocks(fields, number) or [memoryview(b"")])[-1])
+
+
+def _decode(text: memoryview) -> str:
+    if len(text) > _MAX_NAME:
+        raise ValueError(f"a name in it has {len(text):,} letters")
+    # an UnicodeDecodeError is a ValueError, of many words
+    try:
+        return bytes(text).decode()
+    except UnicodeDecodeError:
+        raise ValueError("a name in it is no text") from None
+
+
+def _read_shape(value: _Fields) -> tuple[int | None, ...]:
+    """Read the shape of a tensor of float32; None for a side that has a name."""
+    types = [_gather(each, _TYPE, "a type") for each in _blocks(value, 2)]
+    tensors = [_gather(each, _TENSOR_TYPE, "a type") for each in types for each in _blocks(each, 1)]
+    if len(tensors) != 1 or _number(tensors[0], 1) != _FLOAT:
+        raise ValueError("an input or output is no tensor of float32")
+    shapes = [_gather(each, _SHAPE, "a shape") for each in _blocks(tensors[0], 2)]
+    if len(shapes) != 1:
+        raise ValueError("an input or output has no shape")
+    sides = [_gather(each, _DIMENSION, "a side") for each in _blocks(shapes[0], 1)]
+    return tuple(_number(side, 1) if 1 in side else None for side in sides)

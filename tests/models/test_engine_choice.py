@@ -1,0 +1,98 @@
+"""Which engine runs a model where nobody says, and what is told of those that do not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from sonoloop.errors import DeviceError
+from sonoloop.models.card import GRAPH, read_card, shipped_card, shipped_folder
+from sonoloop.models.engines import ENGINES, Engine, auto, load_engine
+from sonoloop.models.engines.auto import describe_engine, open_engine
+from sonoloop.models.engines.parity import Parity, compare, simulated_cases
+
+
+class Quick(Engine):
+    """Answers at once, and as it is told to."""
+
+    answer = staticmethod(lambda images: (images * 0 + 1, np.tile(np.float32([0, 3, 0]), (len(images), 1))))
+
+    @classmethod
+    def load(cls, folder, device="auto"):
+        return cls(read_card(folder))
+
+    def run(self, images):
+        return self.answer(images)
+
+
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    """A machine with ONNX Runtime and OpenVINO, whose place `Quick` takes, and without a GPU."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(auto, "_installed", lambda: ["onnx", "openvino"])
+    monkeypatch.setattr(auto, "_may_have_gpu", lambda: False)
+    monkeypatch.setitem(ENGINES, "openvino", f"{__name__}:Quick")
+
+
+def test_onnx_runtime_runs_until_the_engines_were_compared(two):
+    assert open_engine(shipped_folder()).name == "onnx"
+    assert describe_engine(shipped_card()) == "onnx (not compared with others yet)"
+
+
+def test_an_engine_that_answers_otherwise_is_named_and_not_used(two):
+    told = []
+    assert open_engine(shipped_folder(), probe=True, on_notice=told.append).name == "onnx"
+    assert len(told) == 1
+    assert told[0].startswith(f"the engine openvino is not used for {shipped_card().model}, since it answers")
+    assert describe_engine(shipped_card()).startswith("onnx (onnx ")
+
+
+def test_the_quickest_that_agrees_is_kept_and_used(two, monkeypatch):
+    monkeypatch.setattr("sonoloop.models.engines.parity.compare", lambda *_: Parity(0.0, 0, 0.0))
+    assert open_engine(shipped_folder(), probe=True).name == "openvino"
+    assert open_engine(shipped_folder()).name == "openvino", "it is kept"
+    assert describe_engine(shipped_card()).startswith("openvino (onnx ")
+    monkeypatch.setattr(auto, "count_threads", lambda: 77)
+    assert open_engine(shipped_folder()).name == "onnx", "another machine is asked again"
+
+
+def test_an_engine_that_broke_since_is_named_and_the_next_one_runs(two, monkeypatch):
+    auto._keep(auto._key(shipped_card()), {"engine": "openvino", "told": "x"})
+    monkeypatch.setitem(ENGINES, "openvino", "nowhere:Nothing")
+    told = []
+    assert open_engine(shipped_folder(), on_notice=told.append).name == "onnx"
+    assert told[0].startswith("the engine openvino is not used: the engine openvino cannot be loaded")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', '{"a": {"engine": "onnx"}}', "[" * 9999])
+def test_a_damaged_record_is_as_none(two, text):
+    auto._file().parent.mkdir(parents=True)
+    auto._file().write_text(text)
+    assert open_engine(shipped_folder()).name == "onnx"
+    auto._keep("b", {"engine": "onnx", "told": "x"})
+    assert json.loads(auto._file().read_text()) == {"b": {"engine": "onnx", "told": "x"}}
+
+
+def test_a_graph_that_is_gone_is_named_and_torch_runs(two, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(shipped_folder(), folder)
+    (folder / GRAPH).unlink()
+    told = []
+    assert open_engine(folder, "cpu", on_notice=told.append).name == "torch"
+    assert any("the engine onnx is not used" in text and "cannot be read" in text for text in told)
+
+
+def test_an_engine_of_the_cpu_is_not_asked_for_a_gpu():
+    with pytest.raises(DeviceError, match="the engine onnx runs on the CPU, not on cuda; use --engine torch"):
+        open_engine(shipped_folder(), "cuda", engine="onnx")
+
+
+def test_an_engine_agrees_with_itself_and_not_with_one_that_sees_lesions_everywhere():
+    onnx, cases = load_engine("onnx", shipped_folder()), simulated_cases(1)
+    assert compare(onnx, onnx, cases) == Parity(0.0, 0, 0.0)
+    assert not compare(Quick(shipped_card()), onnx, cases).holds
+    assert not Parity(float("nan"), 0, 0.0).holds
+    assert not Parity(0.0, 1, 0.0).holds
