@@ -23,9 +23,11 @@ from sonoloop.models.card import (
     models_folder,
     read_bundle_file,
     read_card,
+    read_graph,
     shipped_folder,
 )
 from sonoloop.models.engines.auto import open_engine
+from sonoloop.models.graph_check import check_graph
 from sonoloop.models.manifest import SPLIT, bundle_manifest
 from sonoloop.models.torch_import import before_torch
 
@@ -246,6 +248,11 @@ def _read_bundle(folder: Path) -> Bundle:
 
 def _check_whole(folder: Path) -> Card:
     """Refuse a bundle that could not be run here; without torch its graph alone is tried."""
+    card = read_card(folder)
+    for name in card.graphs:
+        # one that is missing is made up for by torch
+        if os.path.lexists(folder / name):
+            check_graph(read_graph(folder, card, name), card)
     if find_spec("torch") is not None:
         return _read_bundle(folder).card
     verify_files(folder)
