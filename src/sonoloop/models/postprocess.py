@@ -15,15 +15,22 @@ def number_lesions(lesion: NDArray[np.float32], *, threshold: float, min_area: f
 
     8-connected regions below the share `min_area` of the frame are dropped.
     """
-    regions, count = ndimage.label(lesion >= threshold, _TOUCHING)
+    above = lesion >= threshold
+    numbered = np.zeros(lesion.shape, np.uint8)
+    if not above.any():
+        return numbered
+    # what lies around them is most of the frame, and has nothing to label
+    part = ndimage.find_objects(above.view(np.int8))[0]
+    regions, count = ndimage.label(above[part], _TOUCHING)
     areas = np.bincount(regions.ravel(), minlength=count + 1)[1:]
     boxes = ndimage.find_objects(regions)
     kept = [int(i) for i in np.argsort(-areas, kind="stable") if areas[i] >= min_area * lesion.size]
-    numbered = np.zeros(lesion.shape, np.uint8)
+    drawn = numbered[part]
     # the largest is drawn last, so that a hole filled in it swallows what lay inside
     for number, i in reversed([*enumerate(kept[:MAX_LESIONS], start=1)]):
-        numbered[boxes[i]][ndimage.binary_fill_holes(regions[boxes[i]] == i + 1)] = number
+        drawn[boxes[i]][ndimage.binary_fill_holes(regions[boxes[i]] == i + 1)] = number
     # swallowed ones leave gaps
-    there = np.bincount(numbered.ravel(), minlength=MAX_LESIONS + 1) > 0
+    there = np.bincount(drawn.ravel(), minlength=MAX_LESIONS + 1) > 0
     there[0] = False
-    return np.where(there, there.cumsum(), 0).astype(np.uint8)[numbered]
+    drawn[:] = np.where(there, there.cumsum(), 0).astype(np.uint8)[drawn]
+    return numbered
