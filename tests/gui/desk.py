@@ -25,6 +25,7 @@ class FakePredictor:
 
     model = "fake-1"
     device = "cpu"
+    engine_name = "onnx"
 
     def __init__(self) -> None:
         self.gate = threading.Event()

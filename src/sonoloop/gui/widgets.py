@@ -384,6 +384,11 @@ def _panels_in_sight() -> list[Panel]:
     return [each for each in panels if each.isVisible() and not each.visibleRegion().isEmpty()]
 
 
+def engine_title(name: str) -> str:
+    """Name an engine as its makers do."""
+    return {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}.get(name, name)
+
+
 def device_name(device: str) -> str:
     """Name a device that torch spells, such as "cuda:1"."""
     kind, _, number = device.partition(":")

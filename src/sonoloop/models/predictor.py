@@ -84,6 +84,11 @@ class Predictor:
         self.engine: Engine = bundle
 
     @property
+    def engine_name(self) -> str:
+        """What computes: "onnx", "openvino", "torch", or the name of another package's engine."""
+        return self.engine.name
+
+    @property
     def device(self) -> str:
         """Where the network runs: "cpu", "cuda", "mps"."""
         return self.engine.device

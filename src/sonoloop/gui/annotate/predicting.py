@@ -30,7 +30,7 @@ from sonoloop.gui.annotate.layers import (
     write_uncertainty,
 )
 from sonoloop.gui.annotate.session import NO_IMAGE, Session
-from sonoloop.gui.widgets import device_name, show_notice, show_problem, single_shot
+from sonoloop.gui.widgets import device_name, engine_title, show_notice, show_problem, single_shot
 from sonoloop.gui.words import shorten
 from sonoloop.gui.workers import JobQueue, Projects, ignore
 from sonoloop.imaging.grey import check_frame
@@ -47,6 +47,7 @@ class _Loaded:
     version: str | None = None
     model: str | None = None
     device: str = ""
+    engine: str = ""
 
 
 # of the predictions that wait to be looked at
@@ -104,7 +105,8 @@ class Predicting(QObject):
             return f"Predicting frame {self._series.number} of {self._series.total}"
         version, name = (None, None) if self._in_use is None else (self._in_use.version, self._in_use.model)
         if self._loaded.model is not None and self._loaded.version == version:
-            return f"Model {self._loaded.model} · {device_name(self._loaded.device)}"
+            where = f"{device_name(self._loaded.device)}, {engine_title(self._loaded.engine)}"
+            return f"Model {self._loaded.model} · {where}"
         if self._jobs.busy:
             return "Loading the model…"
         if name is not None:
@@ -393,7 +395,8 @@ def _predict_for_later(
     frame = check_frame(source.frame())
     in_use = project.in_use()
     predictor = project.model(in_use.version, device)
-    loaded.version, loaded.model, loaded.device = in_use.version, predictor.model, predictor.device
+    loaded.version, loaded.model = in_use.version, predictor.model
+    loaded.device, loaded.engine = predictor.device, predictor.engine_name
     return predictor.predict(frame), in_use
 
 

@@ -21,6 +21,8 @@ _NO_LESION = -100.0
 class TorchEngine(Engine):
     """A bundle's network on a device; see `sonoloop.models.devices.choose_device`."""
 
+    name = "torch"
+
     def __init__(self, bundle: Bundle, device: str = "auto") -> None:
         super().__init__(bundle.card)
         self._network = bundle.network
