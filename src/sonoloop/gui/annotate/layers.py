@@ -422,6 +422,8 @@ def _write_map(viewer: ViewerModel, target: Target, kind: Kind, values: NDArray[
         colormap="inferno",
         contrast_limits=(0, 1),
         blending="additive",
+        # one looks through it at what it points to
+        opacity=0.6 if kind == "heat map" else 1.0,
         visible=False,
         metadata={"sonoloop": _about(image, kind)},
         **_placement(image),
