@@ -36,7 +36,7 @@ from sonoloop.values import CLASSES
 
 ENGINES = ("torch", "onnx", "openvino")
 START = """
-import resource, sys, time
+import pathlib, sys, time
 start = time.perf_counter()
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
@@ -45,7 +45,9 @@ from sonoloop.models.engines import load_engine
 from sonoloop.models.predictor import Predictor
 frame = frame_from_array(phantom("benign", seed=0, shape=(471, 562)).image, name="a")
 Predictor(load_engine(sys.argv[1], shipped_folder(), "cpu"), views=1).predict(frame)
-print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+seconds = time.perf_counter() - start
+peak = pathlib.Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
+print(seconds, int(peak) / 1024)
 """
 
 

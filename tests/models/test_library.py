@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import dataclasses
 import json
 import os
 import shutil
@@ -23,9 +23,9 @@ import torch
 
 from sonoloop.errors import BundleError, EngineError, ModelError
 from sonoloop.models import library as library_module
-from sonoloop.models.archive import copy_members, unpack, verify_files
+from sonoloop.models.archive import copy_members, pack, unpack, verify_files
 from sonoloop.models.bundle import CARD, WEIGHTS, Card, save_bundle
-from sonoloop.models.card import GRAPH, read_card, shipped_card, shipped_folder
+from sonoloop.models.card import GRAPH, read_card, read_graph, shipped_card, shipped_folder
 from sonoloop.models.engines.auto import open_engine
 from sonoloop.models.library import Library, bundle_folder
 from sonoloop.models.predictor import Predictor
@@ -268,17 +268,6 @@ def test_a_card_and_weights_may_be_links_to_files(library, folder, tmp_path):
     assert names(added) == {CARD, WEIGHTS, "split.json"}
     assert not any(path.is_symlink() for path in added.iterdir())
     assert library.load(version).version == version
-
-
-def test_a_graph_that_no_engine_should_get_is_not_imported(library, tmp_path):
-    copy = shutil.copytree(shipped_folder(), tmp_path / "copy")
-    (copy / GRAPH).write_bytes(b"no graph")
-    card = json.loads((copy / CARD).read_text())
-    card["graphs"] = {GRAPH: hashlib.sha256(b"no graph").hexdigest()}
-    (copy / CARD).write_text(json.dumps(card))
-    with pytest.raises(EngineError, match="the graph of the model default-"):
-        library.import_(copy)
-    assert not library.folder.exists()
 
 
 def test_the_shipped_model_is_there_without_a_copy_and_stays_after_an_upgrade(library, monkeypatch, tmp_path):
@@ -633,3 +622,18 @@ def test_a_model_with_a_parent_that_is_no_version_is_not_let_in(library, folder,
     with pytest.raises(BundleError, match=r"parent must be (a version|text)"):
         library.import_(folder)
     assert not library.folder.exists()
+
+
+def test_a_graph_travels_with_its_model_and_a_hostile_one_is_refused(library, tmp_path, network, card):
+    data = read_graph(shipped_folder(), shipped_card())
+    card = dataclasses.replace(card, spec=dataclasses.replace(card.spec, size=256))
+    made = save_bundle(tmp_path / "graphed", network, card, graph=data)
+    added = library.import_(pack(library.add(tmp_path / "graphed"), tmp_path / "a.zip"))
+    assert (added / GRAPH).read_bytes() == data
+    assert read_card(added).version == made.version
+    flip(added / GRAPH)
+    with pytest.raises(BundleError, match=r"graph\.onnx of the model .* is not the one its card names"):
+        verify_files(added)
+    save_bundle(tmp_path / "hostile", network, card, graph=data[:-100])
+    with pytest.raises(EngineError, match=r"the graph of the model .* cannot be used"):
+        library.import_(tmp_path / "hostile")

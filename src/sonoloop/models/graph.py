@@ -11,10 +11,16 @@ import torch
 from torch import nn
 
 from sonoloop.errors import ModelError
-from sonoloop.models.card import IMAGES, OUTPUTS
+from sonoloop.imaging.phantom import phantom
+from sonoloop.models.card import IMAGES, OUTPUTS, Card
+from sonoloop.models.engines.onnx import OnnxEngine
+from sonoloop.values import CLASSES
 
 if TYPE_CHECKING:
     import onnx
+
+# of probabilities and of logits, computed in the same precision
+_MAX_APART = 0.01
 
 # ONNX Runtime 1.15 and newer know it, and OpenVINO 2023
 _OPSET = 20
@@ -58,6 +64,19 @@ def make_graph(network: nn.Module, size: int) -> bytes:
     _halve(proto)
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
+
+
+@torch.inference_mode()
+def prove_graph(graph: bytes, network: nn.Module, card: Card) -> None:
+    """Refuse a graph that ONNX Runtime does not take, or that answers otherwise than its network."""
+    images = np.stack([phantom(kind, seed=1, shape=(card.spec.size,) * 2).image for kind in CLASSES])
+    prepared = images[:, None].astype(np.float32) / 127.5 - 1
+    mine = OnnxEngine(card, graph).run(prepared)
+    theirs = [each.numpy() for each in _Answering(network).eval()(torch.from_numpy(prepared))]
+    apart = max(float(np.abs(one - other).max()) for one, other in zip(mine, theirs, strict=True))
+    # NaN is not near either
+    if not apart <= _MAX_APART:
+        raise ModelError(f"the graph answers otherwise than the network, by {apart:g}")
 
 
 class _Answering(nn.Module):

@@ -253,7 +253,7 @@ def _decode(text: memoryview) -> str:
 def _read_shape(value: _Fields) -> tuple[int | None, ...]:
     """Read the shape of a tensor of float32; None for a side that has a name."""
     types = [_gather(each, _TYPE, "a type") for each in _blocks(value, 2)]
-    tensors = [_gather(each, _TENSOR_TYPE, "a type") for each in types for each in _blocks(each, 1)]
+    tensors = [_gather(each, _TENSOR_TYPE, "a type") for told in types for each in _blocks(told, 1)]
     if len(tensors) != 1 or _number(tensors[0], 1) != _FLOAT:
         raise ValueError("an input or output is no tensor of float32")
     shapes = [_gather(each, _SHAPE, "a shape") for each in _blocks(tensors[0], 2)]

@@ -334,11 +334,13 @@ def write_graph(
     """Write a network as a graph; where that cannot be, a notice says why, and the model does without."""
     if not config.graph:
         return None
-    from sonoloop.models.graph import make_graph  # noqa: PLC0415 - takes seconds, at the end
+    from sonoloop.models.graph import make_graph, prove_graph  # noqa: PLC0415 - takes seconds, at the end
 
     yield Progress(stage="Writing the graph", done=0, total=1)
     try:
-        return make_graph(network, card.spec.size)
+        graph = make_graph(network, card.spec.size)
+        prove_graph(graph, network, card)
+        return graph
     except ModelError as error:
         yield Notice(message=f"the new model has no graph, and runs with torch only: {error}")
         return None
