@@ -43,6 +43,10 @@ def sonoloop() -> Run:
 @contextmanager
 def as_process(line: list[str], environment: dict[str, str]) -> Iterator[tuple[io.StringIO, io.StringIO]]:
     """Take standard output and error, and leave of a run what a process would."""
+    from sonoloop.models.torch_import import before_torch
+
+    # tests with windows may have come first
+    before_torch()
     import torch
 
     out, err = io.StringIO(), io.StringIO()

@@ -271,17 +271,6 @@ def test_a_card_and_weights_may_be_links_to_files(library, folder, tmp_path):
     assert library.load(version).version == version
 
 
-def test_a_graph_that_no_engine_should_get_is_not_imported(library, tmp_path):
-    copy = shutil.copytree(shipped_folder(), tmp_path / "copy")
-    (copy / GRAPH).write_bytes(b"no graph")
-    card = json.loads((copy / CARD).read_text())
-    card["graphs"] = {GRAPH: hashlib.sha256(b"no graph").hexdigest()}
-    (copy / CARD).write_text(json.dumps(card))
-    with pytest.raises(EngineError, match="the graph of the model default-"):
-        library.import_(copy)
-    assert not library.folder.exists()
-
-
 def test_the_shipped_model_is_there_without_a_copy_and_stays_after_an_upgrade(library, monkeypatch, tmp_path):
     version = shipped_card().version
     assert library.find(version) == shipped_folder()
