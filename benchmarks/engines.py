@@ -16,21 +16,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
-from itertools import pairwise
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from torch import nn
 
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
-from sonoloop.models.card import shipped_folder
-from sonoloop.models.engines import load_engine
+from sonoloop.models.card import ModelSpec, shipped_folder
+from sonoloop.models.engines import Engine, load_engine
 from sonoloop.models.engines.parity import compare, simulated_cases
+from sonoloop.models.networks import build_network
 from sonoloop.models.predictor import Predictor
 from sonoloop.values import CLASSES
 
@@ -59,7 +59,8 @@ def main() -> None:
     options = parser.parse_args()
     images = [phantom(CLASSES[n % 3], seed=n, shape=(471, 562)).image for n in range(8)]
     frames = [frame_from_array(image, name=f"phantom {n}") for n, image in enumerate(images)]
-    made, work = {}, {}
+    made: dict[str, Engine] = {}
+    work: dict[tuple[str, int, str], Callable[[], object]] = {}
     for name in ENGINES:
         engine = made[name] = load_engine(name, shipped_folder(), "cpu")
         predictor = Predictor(engine, views=1)
@@ -67,8 +68,8 @@ def main() -> None:
         for batch in (1, 8):
             values = np.random.default_rng(0).uniform(-1, 1, (batch, 1, size, size)).astype(np.float32)
             prepared = engine.upload(engine.put(values))
-            work[name, batch, "network"] = lambda e=engine, p=prepared: e.run(p)
-            work[name, batch, "predict"] = lambda p=predictor, b=batch: p.predict_batch(frames[:b])
+            work[name, batch, "network"] = partial(engine.run, prepared)
+            work[name, batch, "predict"] = partial(predictor.predict_batch, frames[:batch])
     work["plain U-Net, 31 M, 128 px, torch float32", 1, "network"] = plain_unet()
     least = measure(work, options.rounds)
     told = {
@@ -93,7 +94,9 @@ def main() -> None:
     options.out.write_text(text + "\n")
 
 
-def measure(work: dict[tuple[str, int, str], Callable[[], object]], rounds: int) -> dict:
+def measure(
+    work: dict[tuple[str, int, str], Callable[[], object]], rounds: int
+) -> dict[tuple[str, int, str], float]:
     """Take each by turns; the first round warms up."""
     least = dict.fromkeys(work, float("inf"))
     for number in range(rounds + 1):
@@ -107,40 +110,9 @@ def measure(work: dict[tuple[str, int, str], Callable[[], object]], rounds: int)
 
 def plain_unet() -> Callable[[], object]:
     """Build a U-Net of 64 to 1024 channels with batch normalisation, run as most scripts do."""
-
-    def twice(before: int, after: int) -> nn.Module:
-        layers = []
-        for given in (before, after):
-            layers += [nn.Conv2d(given, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-        return nn.Sequential(*layers)
-
-    class UNet(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            widths = [64, 128, 256, 512, 1024]
-            self.down = nn.ModuleList(twice(a, b) for a, b in zip([1, *widths], widths, strict=False))
-            turned = widths[::-1]
-            pairs = list(pairwise(turned))
-            self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, 2) for a, b in pairs)
-            self.join = nn.ModuleList(twice(a, b) for a, b in pairs)
-            self.last = nn.Conv2d(64, 1, 1)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            kept = []
-            for number, layer in enumerate(self.down):
-                x = layer(x if not number else nn.functional.max_pool2d(x, 2))
-                kept.append(x)
-            for up, join, skip in zip(self.up, self.join, kept[-2::-1], strict=True):
-                x = join(torch.cat([up(x), skip], 1))
-            return self.last(x)
-
-    network, image = UNet().eval(), torch.zeros(1, 1, 128, 128)
-
-    def run() -> object:
-        with torch.no_grad():
-            return network(image)
-
-    return run
+    spec = ModelSpec(library="plain", encoder="", size=128, dropout=0.0)
+    network, image = build_network(spec).eval(), torch.zeros(1, 1, spec.size, spec.size)
+    return torch.no_grad()(partial(network, image))
 
 
 def start(name: str) -> dict[str, float]:
