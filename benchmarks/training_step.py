@@ -17,6 +17,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -77,7 +78,7 @@ def main() -> None:
     bare(ready)
     times: dict[str, list[tuple[float, float]]] = {"loop": [], "bare": []}
     for number in range(options.rounds):
-        times["loop"].append(clock(fabric.device, lambda epoch=1 + number: loop(epoch)))
+        times["loop"].append(clock(fabric.device, partial(loop, 1 + number)))
         times["bare"].append(clock(fabric.device, lambda: bare(ready)))
     result = {
         "what": "images a second of the whole training loop, and of the bare step on a batch that lies ready",
