@@ -9,7 +9,7 @@ from evaluation_scores import a_score
 
 from sonoloop_training.evaluation.scores import LesionCounts, confusion
 from sonoloop_training.evaluation.summary import summarise
-from sonoloop_training.fit.calibration import fit_line, fit_temperature, lowest_gate
+from sonoloop_training.fit.calibration import Answers, fit_line, fit_temperature, lowest_gate
 
 
 def test_normals_count_as_false_alarms_and_never_in_the_lesion_dice():
@@ -73,7 +73,17 @@ def test_the_temperature_of_overconfident_logits_is_found():
     torch.manual_seed(0)
     calm = torch.randn(1, 4000, 3)
     truths = torch.distributions.Categorical(logits=calm[0]).sample().numpy()
-    assert fit_temperature(calm * 3, truths) == pytest.approx(3, rel=0.15)
+    answers = Answers(
+        logits=(calm * 3).numpy(),
+        dice=np.zeros((4000, 1, 1)),
+        claimed=np.zeros((4000, 1, 1), np.bool_),
+        thresholds=(0.5,),
+        min_areas=(0.0,),
+        truth=truths,
+        lesion=np.ones(4000, np.bool_),
+        groups=np.arange(4000).astype(np.str_),
+    )
+    assert fit_temperature([answers]) == pytest.approx(3, rel=0.15)
 
 
 def test_the_gate_is_the_lowest_that_spares_the_lesions():
