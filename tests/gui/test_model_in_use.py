@@ -40,7 +40,7 @@ def use_tuned(store) -> None:
 def test_without_a_pointer_the_shipped_model_predicts(desk, loaded):
     desk.predict()
     assert loaded == [("auto", None)]
-    assert desk.panel.predicting.model_line == "Model shipped · CPU, ONNX Runtime"
+    assert desk.panel.predicting.model_line == "Model shipped · CPU, ONNX"
 
 
 def test_a_promotion_elsewhere_changes_the_model_of_the_next_prediction(desk, loaded, store):
@@ -58,7 +58,7 @@ def test_the_header_shows_the_model_in_use_as_soon_as_it_is_known(desk, store):
     desk.open(Image(picture(20), name="next"))
     assert desk.panel.predicting.model_line == "Model ft-bbbbbbbb"
     desk.predict()
-    assert desk.panel.predicting.model_line == "Model model-bbbbbbbb · CPU, ONNX Runtime"
+    assert desk.panel.predicting.model_line == "Model model-bbbbbbbb · CPU, ONNX"
 
 
 def test_a_promotion_by_another_program_is_seen_within_seconds(desk, store, qtbot):

@@ -49,7 +49,7 @@ def test_the_panel_shows_probabilities_lesions_and_area(desk):
     assert view.expected_dice == 0.8
     assert view.status == "in progress"
     assert view.label is None, "a class is never chosen for the annotator"
-    assert desk.panel.predicting.model_line == "Model fake-1 · CPU, ONNX Runtime"
+    assert desk.panel.predicting.model_line == "Model fake-1 · CPU, ONNX"
 
 
 def test_pixels_without_calibration_are_not_millimetres(desk):

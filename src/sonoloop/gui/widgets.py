@@ -385,8 +385,8 @@ def _panels_in_sight() -> list[Panel]:
 
 
 def engine_title(name: str) -> str:
-    """Name an engine as its makers do."""
-    return {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}.get(name, name)
+    """Name an engine, short enough for a narrow panel."""
+    return {"onnx": "ONNX", "openvino": "OpenVINO"}.get(name, name)
 
 
 def device_name(device: str) -> str:

@@ -404,7 +404,7 @@ _CANCEL_AFTER_MS = 1000
 
 
 class ModelLine(QWidget):
-    """Keeps the place of what it hides, so that nothing jumps.
+    """Keeps the height of what it hides, so that nothing below jumps.
 
     Parameters
     ----------
@@ -425,10 +425,12 @@ class ModelLine(QWidget):
         self._bar.setRange(0, 0)
         self._bar.setTextVisible(False)
         self._bar.setFixedHeight(4)
+        policy = self._bar.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)
+        self._bar.setSizePolicy(policy)
+        # the row is as high without it; its width is the text's meanwhile
+        self._text.setMinimumHeight(self._cancel.sizeHint().height())
         for widget in (self._cancel, self._bar):
-            policy = widget.sizePolicy()
-            policy.setRetainSizeWhenHidden(True)
-            widget.setSizePolicy(policy)
             widget.hide()
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
