@@ -97,7 +97,8 @@ def test_where_no_number_changes_there_is_nothing_to_use(box, qtbot):
 
 
 def test_one_that_is_cancelled_ends_its_process_and_shows_nothing(box, qtbot):
-    project = FakeProject(wait=Flag())
+    project, ended = FakeProject(wait=Flag()), []
+    box.ended.connect(lambda: ended.append(True))
     start(box, project)
     qtbot.waitUntil(lambda: "8 of 50" in box._text.text(), timeout=20_000)
     assert "2 frames are left out" in box._text.text()
@@ -106,3 +107,4 @@ def test_one_that_is_cancelled_ends_its_process_and_shows_nothing(box, qtbot):
     qtbot.waitUntil(lambda: not box.busy, timeout=20_000)
     assert project.ended
     assert box.isHidden()
+    assert ended, "the table is read again: the model may be there by now"

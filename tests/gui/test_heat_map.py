@@ -71,6 +71,15 @@ def test_another_model_than_the_one_in_use_is_not_explained(desk, predictor):
     assert "case heat map" not in desk.viewer.layers
 
 
+def test_pixels_that_were_changed_since_are_not_explained(desk, notices):
+    image = desk.open(Image(picture(), name="case"))
+    desk.predict()
+    image.data[:] = picture(20)
+    explain(desk)
+    assert "case heat map" not in desk.viewer.layers
+    assert "the pixels of case were changed since: press Predict first" in notices[-1]
+
+
 def test_each_frame_of_a_stack_has_its_own(desk):
     desk.open(Image(np.stack([picture(0), picture(20)]), name="cine"))
     desk.predict()

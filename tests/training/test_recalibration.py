@@ -92,7 +92,9 @@ def test_nothing_is_made_where_no_number_changes(project, monkeypatch):
 
 def test_too_few_frames_are_refused_and_leave_nothing(project):
     count = len(list_models(project.store))
-    with pytest.raises(TrainingError, match=r"nothing can be fitted on these 6 frames .*it takes 20"):
+    with pytest.raises(
+        TrainingError, match=r"nothing can be fitted on these 6 frames .*it takes 20\): correct more"
+    ):
         calibrate(project)
     assert len(list_models(project.store)) == count
 

@@ -29,7 +29,7 @@ class CalibrationReport(EventReport):
 
     def __init__(self, *, as_json: bool) -> None:
         columns = MofNCompleteColumn(), TimeRemainingColumn()
-        super().__init__(*columns, as_json=as_json, stays="; nothing was changed")
+        super().__init__(*columns, as_json=as_json, stays="; the model in use stays")
         self.found: Calibrated | None = None
 
     def tell(self, event: Event) -> None:
@@ -144,7 +144,12 @@ def calibrate(
                 soft_wrap=True,
             )
     if wanted:
-        _use(found, request.store, request.who, why)
+        try:
+            _use(found, request.store, request.who, why)
+        except SonoloopError as error:
+            # what was made is there whatever became of its use
+            report.finish(used=False)
+            raise SonoloopError(f"{model} is kept and not used: {error}") from error
         if not as_json:
             told = f"{model} is in use now; to go back: sonoloop models rollback --why REASON"
             result_console().print(told, soft_wrap=True)

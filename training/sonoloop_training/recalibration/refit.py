@@ -69,7 +69,9 @@ def refit(answers: Answers, before: Numbers) -> Refit:
     left = _find_unfit(answers, before)
     if len(left) == len(_ALL):
         reasons = "; ".join(f"{_TITLES[name]}: {why}" for name, why in left.items())
-        raise TrainingError(f"nothing can be fitted on these {len(answers)} frames ({reasons})")
+        few = len(set(answers.groups[answers.lesion])) < FEWEST
+        advice = ": correct more frames that judge, before their prediction is shown" if few else ""
+        raise TrainingError(f"nothing can be fitted on these {len(answers)} frames ({reasons}){advice}")
     folds = deal(answers)
     fitted: set[str] = set()
     was = judge(answers, lambda _: before, folds)

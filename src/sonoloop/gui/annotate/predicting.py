@@ -380,12 +380,15 @@ def _predict(
 
 def _explain(source: Source, device: str, prediction: Prediction, project: Project) -> HeatMap:
     """Ask the model that made a prediction where it saw what it says, in the worker."""
+    frame = check_frame(source.frame())
+    if frame.id != prediction.frame_id:
+        raise SonoloopError(f"the pixels of {frame.name} were changed since: press Predict first")
     predictor = project.model(project.in_use().version, device)
     if predictor.model != prediction.model:
         raise SonoloopError(
             f"{prediction.model} predicted this, and {predictor.model} is in use now: press Predict first"
         )
-    return HeatMap(prediction, predictor.explain(check_frame(source.frame()), prediction.label))
+    return HeatMap(prediction, predictor.explain(frame, prediction.label))
 
 
 def _predict_for_later(

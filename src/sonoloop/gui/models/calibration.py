@@ -52,7 +52,7 @@ class CalibrationBox(QFrame):
         self._found: Calibrated | None = None
         self._text = text_label(selectable=True)
         self._cancel = QPushButton("Cancel")
-        self._cancel.setToolTip("Stop; nothing is changed")
+        self._cancel.setToolTip("Stop; the model in use stays")
         self._use = QPushButton("Use the new numbers")
         self._use.setToolTip("Bring the model with these numbers into use; Roll back undoes it")
         self._keep = QPushButton("Keep the old ones")
@@ -91,7 +91,7 @@ class CalibrationBox(QFrame):
         self.changed.emit()
 
     def cancel(self) -> None:
-        """Stop at the next step; nothing is changed."""
+        """Stop at the next step; the model in use stays."""
         self._cancelled.set()
         self._cancel.setEnabled(False)
 
@@ -113,8 +113,9 @@ class CalibrationBox(QFrame):
             self._text.setText(breakable(in_panel_words(text)))
 
     def _on_done(self, found: Calibrated | None) -> None:
-        if found is None:  # cancelled
+        if found is None:  # cancelled, perhaps when the model was there
             self.clear()
+            self.ended.emit()
             return
         self._found = found
         self._show(describe(found), busy=False)
@@ -124,6 +125,7 @@ class CalibrationBox(QFrame):
     def _on_failed(self, error: Exception) -> None:
         wanted = not self._cancelled.is_set()
         self.clear()
+        self.ended.emit()
         if wanted:
             show_problem(error)
 
