@@ -94,3 +94,16 @@ def test_each_frame_of_a_stack_has_its_own(desk):
     explain(desk)
     assert heat.data[1].any()
     assert set(heat.metadata["sonoloop"]["explains"]) == {(0,), (1,)}
+
+
+def test_a_prediction_under_way_is_not_dropped_for_it(desk, predictor):
+    desk.open(Image(picture(), name="case"))
+    desk.predict()
+    predictor.gate.clear()
+    desk.panel.predicting.predict()
+    desk.panel._why.click()
+    predictor.gate.set()
+    desk.idle()
+    assert len(predictor.frames) == 2
+    assert "case heat map" not in desk.viewer.layers
+    assert desk.panel._why.isEnabled()

@@ -185,7 +185,8 @@ def test_one_class_alone_teaches_the_mask_and_says_so(tmp_path):
     ("arguments", "message"),
     [
         (["--set", "model.size=96"], "a fine-tuning has the network of the model it starts from"),
-        (["--base-data", "gone"], "there is no folder gone; give the data that trained the model"),
+        (["--base-data", "gone"], "there is no folder gone; give the folder with the datasets, or a pack"),
+        (["--base-data", __file__], f"{__file__} is a file; give the folder with the datasets"),
         (["--from", "gone"], "there is no model 'gone'; give a bundle's folder, or one of: "),
         (["--snapshot", "gone"], "there is no snapshot gone; there is none yet"),
         (["--set", "precision=float16", "--device", "cpu"], "the recipe asks for float16, which needs CUDA"),

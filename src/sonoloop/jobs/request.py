@@ -238,7 +238,9 @@ class FinetuneRequest(Request):
         metavar="MODEL",
     )
     base_data: Path | None = option(
-        "The data that trained the model; some of it is shown again.", metavar="DIR", settled=True
+        "The data that trained the model, or a pack of them; some of it is shown again.",
+        metavar="DIR",
+        settled=True,
     )
     max_minutes: float | None = option(
         _MINUTES,

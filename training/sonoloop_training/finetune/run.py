@@ -31,6 +31,7 @@ from sonoloop.store.promotions import incumbent
 from sonoloop.store.settings import read_settings
 from sonoloop.store.snapshots import read_snapshot, take_snapshot
 from sonoloop.store.test_sets import Evaluation, evaluations, read_test_set
+from sonoloop_training.datasets.registry import check_folder
 from sonoloop_training.finetune.learn import HISTORY, learn
 from sonoloop_training.fit.checkpoint import OtherTrainingError
 from sonoloop_training.fit.devices import device_watched, settle_precision
@@ -97,8 +98,8 @@ def begin_job(request: FinetuneRequest, store: CorrectionStore, library: Library
     device = request.device or "auto"
     precision = settle_precision(recipe.fit, device)
     recipe = replace(recipe, fit=replace(recipe.fit, precision=precision))
-    if request.base_data is not None and not request.base_data.is_dir():
-        raise TrainingError(f"there is no folder {request.base_data}; give the data that trained the model")
+    if request.base_data is not None:
+        check_folder(request.base_data)
     base = _find_base(request.start, store, library, who)
     # before a snapshot is taken: a model that cannot be used is told first
     library.load(base)

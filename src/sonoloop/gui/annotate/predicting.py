@@ -141,6 +141,8 @@ class Predicting(QObject):
         prediction = None if target is None else session.state(target).prediction
         if target is None or prediction is None or toggle_heat_map(session.viewer, target, prediction):
             return
+        if self._jobs.busy and self._series is None:
+            return  # a prediction is under way, which this would drop
         preferences = session.preferences()
         question = partial(_explain, target.capture(), preferences.device, prediction)
         self._jobs.submit(
