@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -206,3 +207,17 @@ def test_numpy_prepares_and_averages_as_torch_does(views):
     logits = rng.normal(size=(views, 2, 3)).astype(np.float32)
     mine, theirs = average_classes(logits, 1.3), average_classes(torch.from_numpy(logits), 1.3)
     np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_onnx_runtime_is_told_to_send_nothing(monkeypatch):
+    told = []
+    library = SimpleNamespace(__version__="1.32.0", disable_telemetry_events=lambda: told.append("off"))
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", library)
+    onnx_engine._runtime.cache_clear()
+    try:
+        assert onnx_engine._runtime() is library
+    finally:
+        onnx_engine._runtime.cache_clear()
+    assert told == ["off"]
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"

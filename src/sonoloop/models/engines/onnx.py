@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Self
@@ -55,5 +56,10 @@ class OnnxEngine(Engine):
 
 @functools.cache
 def _runtime() -> ModuleType:
+    # some of its builds tell their maker how they are used: nothing is sent from here; read as it is loaded
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     # the first that knows ONNX's set 20 of operators, of which our graphs are
-    return import_library("onnxruntime", "ONNX Runtime", (1, 17))
+    runtime = import_library("onnxruntime", "ONNX Runtime", (1, 17))
+    if hasattr(runtime, "disable_telemetry_events"):
+        runtime.disable_telemetry_events()
+    return runtime
