@@ -11,16 +11,18 @@ import torch
 from corrected import make_project
 from PIL import Image
 
+from sonoloop.errors import TrainingError
 from sonoloop.imaging.fingerprints import fingerprint
 from sonoloop.imaging.io import read_frame
 from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import Finished, Notice, Selected, Started, drain
-from sonoloop.jobs.request import FinetuneRequest
+from sonoloop.jobs.request import FinetuneRequest, PackRequest
 from sonoloop.store import CorrectionStore
 from sonoloop.store.groups import place_frame
 from sonoloop.store.withdrawal import withdraw
 from sonoloop.values import CLASSES
 from sonoloop_training.datasets import find_datasets
+from sonoloop_training.datasets.packing import pack
 from sonoloop_training.finetune.learn import plan_draws
 from sonoloop_training.finetune.replay import choose_replay, read_replay, with_replay, without_classes
 from sonoloop_training.finetune.run import finetune
@@ -48,13 +50,13 @@ def place(datasets, tmp_path):
     return make_project(tmp_path / "project", train=6, test=3, trained=trained)
 
 
-def choose(project, datasets, *, wanted=100, corrected=NOBODY, config=None):
+def choose(project, datasets, *, wanted=100, corrected=NOBODY, config=None, size=64):
     notices = []
     with CorrectionStore(project.url) as store:
         side = read_test_side(store)
         base = project.library.find(project.base.version)
         events = choose_replay(
-            datasets, base, side, config or FitConfig(), corrected=corrected, wanted=wanted
+            datasets, base, side, config or FitConfig(), corrected=corrected, wanted=wanted, size=size
         )
         while True:
             try:
@@ -80,6 +82,18 @@ def test_only_images_that_trained_the_model_are_shown_again(place, datasets):
     assert [e.name for _, e in choose(place, datasets, wanted=10)[0]] == [e.name for _, e in few]
     other, _ = choose(place, datasets, wanted=10, config=FitConfig(seed=3))
     assert names(other) != names(few)
+
+
+def test_a_pack_shows_again_what_the_files_do_unless_it_is_too_small(place, datasets, tmp_path):
+    file = tmp_path / "a.pack"
+    drain(pack(PackRequest(folders=(datasets,), out=file, size=64)))
+    names = [[sample.key for sample, _ in choose(place, data)[0]] for data in (datasets, file)]
+    assert names[0] == names[1]
+    assert names[0]
+    with pytest.raises(
+        TrainingError, match=r"a\.pack holds images of 64 pixels, and the model learns from 96"
+    ):
+        choose(place, file, size=96)
 
 
 def test_weights_say_what_is_shown_again(place, datasets):

@@ -84,3 +84,13 @@ def test_a_run_of_another_network_is_told(samples, tmp_path):
     run = make_run(tmp_path / "run", samples)
     (notice,) = (e for e in find_runs([run], samples, read_recipe("unet")) if isinstance(e, Notice))
     assert "another network or size" in notice.message
+
+
+def test_a_run_counts_once_and_images_that_are_not_here_are_told(samples, recipe, tmp_path):
+    run = make_run(tmp_path / "run", samples)
+    with pytest.raises(TrainingError, match=r"is given twice with --operating-point; give it once"):
+        drain(find_runs([run, run / "bundle"], samples, recipe))
+    some = [sample for sample in samples if sample.dataset == "busi"]
+    some += [sample for sample in samples if sample.dataset == "busbra"][:3]
+    told = [e.message for e in find_runs([run], some, recipe) if isinstance(e, Notice)]
+    assert any("3 of the 16 images that tiny-" in message for message in told)

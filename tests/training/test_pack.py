@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from zipfile import ZIP_STORED, ZipFile
+from zipfile import ZIP_LZMA, ZIP_STORED, ZipFile
 
 import numpy as np
 import pytest
@@ -16,8 +16,8 @@ from sonoloop.errors import ImageTruncatedError, SonoloopError, TrainingError
 from sonoloop.jobs.events import Notice, Packed, Progress, drain
 from sonoloop.jobs.request import PackRequest
 from sonoloop_training.datasets import find_datasets
-from sonoloop_training.datasets.pack import HEADER, INDEX, image_member, mask_member
-from sonoloop_training.datasets.packing import pack
+from sonoloop_training.datasets.pack import HEADER, INDEX, describe_packed, image_member, mask_member
+from sonoloop_training.datasets.packing import pack, shrink
 from sonoloop_training.fit.batches import cache_samples
 from sonoloop_training.fit.train import list_members
 from sonoloop_training.splits import PARTS, SplitConfig, apply_split
@@ -115,6 +115,15 @@ def test_an_image_that_is_small_already_is_the_same_at_every_size(clinic, tmp_pa
         (frame, mask), (packed_frame, packed_mask) = one.read(), other.read()
         assert np.array_equal(frame.pixels, packed_frame.pixels)
         assert np.array_equal(mask, packed_mask)
+
+
+def test_a_small_image_of_16_bits_stays_as_large_as_it_is():
+    pixels = np.linspace(0, 65535, 40 * 30).reshape(40, 30).astype(np.uint16)
+    mask = pixels > 30000
+    small, drawn = shrink(pixels, mask, 64)
+    assert small.dtype == np.uint8
+    assert np.array_equal(small, np.rint(pixels / 257))
+    assert np.array_equal(drawn, mask)
 
 
 def test_without_lossless_no_grey_level_is_off_by_more_than_two(packed, datasets, tmp_path):
@@ -280,6 +289,39 @@ def test_a_pack_that_lies_is_refused_by_name(packed, tmp_path, change, told):
         find_datasets(lying)
     assert str(raised.value).startswith(f"{lying} cannot be used as a pack: ")
     assert told in str(raised.value)
+
+
+def test_an_image_of_another_shape_than_the_index_says_is_refused(packed, tmp_path):
+    # it would be taught distorted
+    for height, width in ((10, 4000), (4000, 10), (1, 10**15), (48, 64)):
+        lying = rewrite(packed, tmp_path / "a.pack", entry(height=height, width=width))
+        if (height, width) == (48, 64):
+            assert find_datasets(lying)[0].read()[0].shape == (48, 64)
+        else:
+            with pytest.raises(ImageTruncatedError, match=r"it has 64 x 48 pixels, and by the index \d+ x"):
+                find_datasets(lying)[0].read()
+
+
+def test_a_pack_that_is_packed_otherwise_or_holds_a_file_twice_is_refused(packed, tmp_path):
+    with ZipFile(packed) as source, ZipFile(tmp_path / "other.pack", "w", ZIP_LZMA) as out:
+        for name in source.namelist():
+            out.writestr(name, source.read(name))
+    with pytest.raises(TrainingError, match="packed otherwise than usual"):
+        find_datasets(tmp_path / "other.pack")
+    shutil.copy(packed, tmp_path / "twice.pack")
+    with ZipFile(tmp_path / "twice.pack", "a") as out, pytest.warns(UserWarning, match="Duplicate name"):
+        out.writestr(INDEX, out.read(INDEX))
+    with pytest.raises(TrainingError, match="or one twice"):
+        find_datasets(tmp_path / "twice.pack")
+
+
+def test_a_model_of_a_larger_size_than_the_packs_is_told(packed):
+    samples = find_datasets(packed)
+    assert len(describe_packed(samples, shown=64)) == 1
+    assert (
+        "shown images of 96 pixels, and the pack's are enlarged from 64"
+        in describe_packed(samples, shown=96)[1]
+    )
 
 
 def test_an_image_that_is_damaged_is_named(packed, tmp_path):

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from sonoloop.imaging.grey import channels_agree
 from sonoloop.imaging.io import Study
 from sonoloop.imaging.pictures import open_picture
 from sonoloop.jobs.wire import build
+from sonoloop.models.preprocess import Letterbox
 from sonoloop.models.schema import check_fields, check_values, parse_json
 from sonoloop.regular_files import open_regular
 from sonoloop.values import CLASSES, ClassName, Frame
@@ -45,6 +46,10 @@ _HASH = re.compile("[0-9a-f]{64}")
 _MOST_NAME = 300
 # mm a pixel
 _WIDEST = 100.0
+_ENLARGED = (
+    "a model is shown images of {shown} pixels, and the pack's are enlarged from {size}: it would do better "
+    "on the files; judge it on them, or on a pack of --size {shown}"
+)
 # what a damaged zip file raises
 _BROKEN = (BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, ValueError, KeyError, zlib.error)
 T = TypeVar("T", "Contents", "Entry")
@@ -156,6 +161,13 @@ def mask_member(number: int) -> str:
     return f"masks/{number:06}.png"
 
 
+def packed_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """Give the height and width that an image has in a pack of that size; what is no larger stays."""
+    if max(height, width) <= size:
+        return height, width
+    return Letterbox(height, width, size).content[2:]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pack:
     """A pack that was opened and looked through; its images are read when they are asked for."""
@@ -199,8 +211,12 @@ class Pack:
             raise self._damage(entry, "it is not grey")
         # a WebP has no grey of its own
         pixels = np.ascontiguousarray(colour[..., 0])
-        if max(pixels.shape) > self.contents.size:
-            raise self._damage(entry, f"it has {pixels.shape[1]} x {pixels.shape[0]} pixels")
+        height, width = packed_shape(entry.height, entry.width, self.contents.size)
+        if pixels.shape != (height, width):
+            raise self._damage(
+                entry,
+                f"it has {pixels.shape[1]} x {pixels.shape[0]} pixels, and by the index {width} x {height}",
+            )
         return pixels
 
     def read_mask(self, number: int, shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -311,14 +327,15 @@ def packed_size(samples: Iterable[Sample]) -> int | None:
     )
 
 
-def describe_packed(samples: Sequence[Sample]) -> list[str]:
-    """Say that figures are of resized images, where they are."""
+def describe_packed(samples: Sequence[Sample], *, shown: int = 0) -> list[str]:
+    """Say that figures are of resized images, where they are, and if networks are shown larger ones."""
     size, resized = packed_size(samples), sum(isinstance(s, PackedSample) and s.is_resized for s in samples)
     if size is None:
         return []
     return [
         f"{resized} of {len(samples)} images come from a pack, which holds them at {size} pixels: they are "
-        "judged on its grid, not on their own"
+        "judged on its grid, not on their own",
+        *([_ENLARGED.format(shown=shown, size=size)] if shown > size else []),
     ]
 
 
@@ -327,6 +344,8 @@ def read_member(archive: ZipFile, name: str, most: int) -> bytes:
     if name not in archive.NameToInfo:
         raise ValueError(f"it lacks {name}")
     info = archive.getinfo(name)
+    if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise ValueError(f"{name} is packed otherwise than usual")
     if info.file_size > most:
         raise ValueError(f"{name} has {info.file_size:,} bytes, more than {most:,}")
     with archive.open(info) as file:
@@ -384,8 +403,8 @@ def _check_members(archive: ZipFile, entries: Sequence[Entry]) -> None:
         if missing := [name for name in wanted if name not in there]:
             raise ValueError(f"it lacks {missing[0]}, which is {entry.key}")
         listed.update(wanted)
-    if len(there) > len(listed):
-        raise ValueError("it holds files that it does not list")
+    if len(archive.filelist) > len(listed):
+        raise ValueError("it holds files that it does not list, or one twice")
 
 
 def _class_of(entry: Entry) -> ClassName:

@@ -22,10 +22,10 @@ from sonoloop import __version__
 from sonoloop.atomic import find_obstacle, whole
 from sonoloop.errors import TrainingError
 from sonoloop.imaging.fingerprints import fingerprint
+from sonoloop.imaging.grey import to_unit
 from sonoloop.jobs.events import Event, Notice, Packed, Progress
 from sonoloop.jobs.request import PackRequest
 from sonoloop.models.manifest import hash_listing
-from sonoloop.models.preprocess import Letterbox
 from sonoloop_training.datasets.folder import DATASETS
 from sonoloop_training.datasets.pack import (
     FORMAT,
@@ -40,6 +40,7 @@ from sonoloop_training.datasets.pack import (
     is_pack,
     mask_member,
     most_index,
+    packed_shape,
 )
 from sonoloop_training.datasets.registry import list_layouts
 from sonoloop_training.datasets.sample import Sample
@@ -244,11 +245,12 @@ def shrink(
     pixels: NDArray[np.generic], mask: NDArray[np.bool_], size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Resize an image as a network of that size gets it, without the borders; what is no larger stays."""
-    height, width = pixels.shape
-    if pixels.dtype == np.uint8 and max(height, width) <= size:
-        return np.asarray(pixels, np.uint8), mask
+    if max(pixels.shape) <= size:
+        eight = pixels if pixels.dtype == np.uint8 else np.rint(to_unit(pixels) * 255)
+        return np.asarray(eight, np.uint8), mask
     image, drawn = letterbox_pair(pixels, mask, size)
-    top, left, height, width = Letterbox(height, width, size).content
+    height, width = packed_shape(*pixels.shape, size)
+    top, left = (size - height) // 2, (size - width) // 2
     inside = (slice(top, top + height), slice(left, left + width))
     return image[inside].numpy(), drawn[inside].numpy() > 0
 

@@ -72,7 +72,8 @@ def evaluate(wanted: EvaluateRequest) -> Iterator[Event]:
     if wanted.part != "all":
         listed = _list_part(wanted.part, given or models[0].split)
         samples = _choose_part(samples, wanted.part, listed)
-    notices = describe_packed(samples)
+    shown = max(model.bundle.card.spec.size for model in models)
+    notices = describe_packed(samples, shown=shown)
     predictors = [
         Predictor(
             model.bundle,

@@ -300,6 +300,7 @@ def _replay(
             config,
             corrected=read_corrected(test_side.store, snapshot),
             wanted=wanted,
+            size=size,
         )
         replayed = yield from read_replay(chosen, test_side, size=size)
     if replayed is None:

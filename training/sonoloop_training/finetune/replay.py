@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import Notice, Progress
 from sonoloop.models.manifest import SPLIT, Member, is_other, read_manifest
 from sonoloop_training.datasets import Sample, find_datasets
+from sonoloop_training.datasets.pack import packed_size
 from sonoloop_training.fit.batches import Cache, CachedImage, image_weight, letterbox_pair
 from sonoloop_training.fit.recipe import FitConfig
 from sonoloop_training.leakage import TestSide, find_leaks_in_steps
@@ -31,6 +33,7 @@ def choose_replay(
     *,
     corrected: Collection[str],
     wanted: int,
+    size: int,
 ) -> Generator[Progress | Notice, None, list[tuple[Sample, Member]]]:
     """Choose among the images that trained a model those that are shown again.
 
@@ -39,6 +42,11 @@ def choose_replay(
     were withdrawn, with all of their group.
     """
     samples = find_datasets(data)
+    if (packed := packed_size(samples)) is not None and packed < size:
+        raise TrainingError(
+            f"{data} holds images of {packed} pixels, and the model learns from {size}: begin anew with "
+            f"--base-data and the files, or a pack of --size {size}"
+        )
     if not (base / SPLIT).is_file():
         yield Notice(message=f"{base.name} does not say who trained it, so that nothing can be replayed")
         return []

@@ -47,6 +47,8 @@ class LeftOutRun:
     card: Card
     site: str
     samples: tuple[Sample, ...]
+    # how many it left out; not all may be here
+    listed: int
 
     def describe(self) -> dict[str, Any]:
         """Tell of it as a card does."""
@@ -63,7 +65,10 @@ def find_runs(
 ) -> Generator[Notice, None, tuple[LeftOutRun, ...]]:
     """Find in the data what each run left out, and refuse a run whose images say nothing of new hospitals."""
     found = tuple(_find_run(run, samples) for run in runs)
-    for one in found:
+    for place, one in enumerate(found):
+        # each counts the same, so that one would count twice
+        if any(one.card.version == other.card.version for other in found[:place]):
+            raise TrainingError(f"{one.card.model} is given twice with --operating-point; give it once")
         if one.card.spec.heads != recipe.model.heads:
             raise TrainingError(
                 f"{one.card.model} tells {' and '.join(one.card.spec.heads)}, the recipe's model does not; "
@@ -72,6 +77,11 @@ def find_runs(
         if one.card.spec != recipe.model:
             yield Notice(
                 message=f"{one.card.model} has another network or size than the recipe: it may not fit"
+            )
+        if len(one.samples) < one.listed:
+            yield Notice(
+                message=f"{len(one.samples)} of the {one.listed} images that {one.card.model} left out are "
+                "in the data; its numbers are fitted on these alone"
             )
     return found
 
@@ -105,7 +115,9 @@ def _find_run(run: Path, samples: Sequence[Sample]) -> LeftOutRun:
     leaked = [sample.key for sample in chosen if known & {sample.key, sample.group}]
     if leaked:
         raise TrainingError(f"{run} trained on {len(leaked)} of the images that it left out, as {leaked[0]}")
-    return LeftOutRun(folder=folder, card=card, site=str(split.get("left_out", "")), samples=chosen)
+    return LeftOutRun(
+        folder=folder, card=card, site=str(split.get("left_out", "")), samples=chosen, listed=len(names)
+    )
 
 
 def fit_operating_point(
