@@ -296,11 +296,39 @@ def unlock(*, why: Why, store: Store = None, who: Who = DEFAULT_WHO) -> None:
         say(f"the project is no longer locked to {row.model}")
 
 
+@models.command()
+def check(
+    *,
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="An ONNX or safetensors file, or the TOML file beside it.")
+    ],
+    write: Annotated[
+        bool, typer.Option("--write", help="Write the TOML file beside it that is proposed, where there is none.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at a network of your own before you import it: what it takes and gives, and what it makes of images.
+
+    Nothing is imported. Exit code 1: it cannot be used yet, and why is said.
+    """
+    from sonoloop.cli.own_report import check_own  # noqa: PLC0415 - `--help` loads none of these
+
+    with _busy("Checking the network"):
+        told = check_own(source, write=write)
+    told.print(as_json=as_json)
+    if told.problem is not None:
+        raise BundleError(told.problem)
+
+
 @models.command("import")
 def import_(
     *,
     source: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A zip file from `export`, or a model's folder.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A zip file from `export`, a model's folder, or a network of your own: see `check`.",
+        ),
     ],
     store: Store = None,
     who: Who = DEFAULT_WHO,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import shutil
 import stat
@@ -18,6 +19,7 @@ from sonoloop.atomic import whole
 from sonoloop.errors import BundleError
 from sonoloop.models.card import (
     CARD,
+    GRAPH,
     GRAPHS,
     MAX_BESIDE_BYTES,
     MAX_CARD_BYTES,
@@ -75,6 +77,9 @@ def verify_files(folder: Path) -> Card:
     A graph may be missing, which only some engines need; one that the card does not name is refused.
     """
     card = read_card(folder)
+    if not card.spec.has_weights:
+        _verify_graph_alone(folder, card)
+        return card
     try:
         digest = _hash(folder / WEIGHTS, MAX_WEIGHTS_BYTES)
     except OSError as error:
@@ -86,6 +91,22 @@ def verify_files(folder: Path) -> Card:
         raise BundleError(
             f"the weights of the model {folder.name} are not those its card names; copy or install it again"
         )
+    _verify_graphs(folder, card)
+    return card
+
+
+def _verify_graph_alone(folder: Path, card: Card) -> None:
+    """Check a bundle whose network is its graph and nothing else."""
+    if GRAPH not in card.graphs or not os.path.lexists(folder / GRAPH):
+        raise BundleError(
+            f"the model {folder.name} has no {GRAPH}, which is all of its network; copy or install it again"
+        )
+    if card.weights_sha256 or os.path.lexists(folder / WEIGHTS):
+        raise BundleError(f"the model {folder.name} has weights that are none of a network of ONNX")
+    _verify_graphs(folder, card)
+
+
+def _verify_graphs(folder: Path, card: Card) -> None:
     for name in GRAPHS:
         try:
             digest = _hash(folder / name, MAX_GRAPH_BYTES)
@@ -100,7 +121,6 @@ def verify_files(folder: Path) -> Card:
             raise BundleError(
                 f"{name} of the model {folder.name} is not the one its card names; copy or install it again"
             )
-    return card
 
 
 def recard(source: Path, target: Path, card: Card, beside: Mapping[str, bytes]) -> None:

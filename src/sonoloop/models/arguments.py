@@ -129,6 +129,13 @@ CLASSIFIERS: Arguments = {
     "drop_path_rate": _SHARE,
 }
 PLAIN_UNET: Arguments = {"channels": Several(_WIDTH, 8)}
+# of a user's own network: what it tells, and how frames are brought to its square
+HEADS, BOTH = "heads", "both"
+RESIZE, STRETCH = "resize", "stretch"
+OWN_GRAPH: Arguments = {
+    HEADS: Choice(("lesion", "classes", BOTH)),
+    RESIZE: Choice(("letterbox", STRETCH)),
+}
 
 
 def check_arguments(allowed: Arguments, values: Mapping[str, Any], architecture: str) -> None:

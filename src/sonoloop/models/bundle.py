@@ -116,6 +116,11 @@ def read_bundle(folder: Path) -> Bundle:
     """Read and verify a bundle; nothing in it is executed."""
     name = folder.name
     card = read_card(folder)
+    if not card.spec.has_weights:
+        raise BundleError(
+            f"the model {card.model} was brought in as a graph, which torch neither runs nor trains: predict "
+            "with --engine onnx or openvino, and train another model, as with --from default"
+        )
     data = read_bundle_file(folder / WEIGHTS, MAX_WEIGHTS_BYTES)
     if hashlib.sha256(data).hexdigest() != card.weights_sha256:
         raise BundleError(

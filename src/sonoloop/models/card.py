@@ -13,7 +13,18 @@ from typing import Any, Literal
 import platformdirs
 
 from sonoloop.errors import BundleError, EngineError, ModelError
-from sonoloop.models.arguments import CLASSIFIERS, PLAIN_UNET, SEGMENTERS, Arguments, check_arguments
+from sonoloop.models.arguments import (
+    BOTH,
+    CLASSIFIERS,
+    HEADS,
+    OWN_GRAPH,
+    PLAIN_UNET,
+    RESIZE,
+    SEGMENTERS,
+    STRETCH,
+    Arguments,
+    check_arguments,
+)
 from sonoloop.models.schema import check_fields, check_type, check_values, parse_json, show
 from sonoloop.regular_files import read_regular
 from sonoloop.values import CLASSES
@@ -28,7 +39,8 @@ Head = Literal["lesion", "classes"]
 class NetworkLibrary:
     """Where networks come from: the function that builds one of a `ModelSpec`, and what they all are."""
 
-    builder: str
+    # none where a network comes as a graph alone, which torch can neither build nor train
+    builder: str = ""
     heads: tuple[Head, ...] = ("lesion", "classes")
     has_encoder: bool = False
     # what a specification may set, by architecture; "" stands for all that are not named
@@ -45,6 +57,8 @@ LIBRARIES = {
     ),
     "torchvision": NetworkLibrary(builder="sonoloop.models.networks:build_fcn"),
     "plain": NetworkLibrary(builder="sonoloop.models.networks:build_plain_unet", arguments={"": PLAIN_UNET}),
+    # brought in by a user, see `sonoloop.models.own`
+    "onnx": NetworkLibrary(arguments={"": OWN_GRAPH}),
 }
 
 
@@ -52,7 +66,8 @@ LIBRARIES = {
 class ModelSpec:
     """Which network, of which library, at which size."""
 
-    # "smp" (segmentation-models-pytorch), "timm" (classifiers), "torchvision" (FCN), or "plain" (our U-Net)
+    # "smp" (segmentation-models-pytorch), "timm" (classifiers), "torchvision" (FCN), "plain" (our U-Net), or
+    # "onnx" (a user's own)
     library: str = "smp"
     # a class of smp such as "FPN", a model of timm such as "resnet18", "fcn_resnet50", or "Unet"
     architecture: str = "Unet"
@@ -94,7 +109,19 @@ class ModelSpec:
     @property
     def heads(self) -> tuple[Head, ...]:
         """What the network tells: "lesion" (a mask), "classes", or both."""
-        return LIBRARIES[self.library].heads
+        heads = LIBRARIES[self.library].heads
+        told = self.arguments.get(HEADS, BOTH)
+        return tuple(head for head in heads if told in (head, BOTH))
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the network is known by its weights, so that torch can run and train it."""
+        return bool(LIBRARIES[self.library].builder)
+
+    @property
+    def is_stretched(self) -> bool:
+        """Whether the network sees frames stretched to a square, and not letterboxed."""
+        return self.arguments.get(RESIZE) == STRETCH
 
     def to_dict(self) -> dict[str, Any]:
         """Return the specification as JSON can hold it."""

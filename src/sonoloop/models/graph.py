@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,14 @@ _NO_LESION = -100.0
 def make_graph(network: nn.Module, size: int) -> bytes:
     """Write a network as ONNX: images (B, 1, S, S) in [-1, 1] to lesion probability and class logits.
 
+    See `write_onnx`.
+    """
+    return write_onnx(_Answering(network), size, 1, OUTPUTS)
+
+
+def write_onnx(network: nn.Module, size: int, channels: int, outputs: Sequence[str]) -> bytes:
+    """Write a network of whatever answers as ONNX, of images (B, C, S, S).
+
     Weights that half precision holds exactly, which those of a bundle are, lie in it and are cast when the
     graph is loaded: the file is half as large, and computes the same.
 
@@ -51,7 +60,7 @@ def make_graph(network: nn.Module, size: int) -> bytes:
         ) from error
     try:
         # batch normalisation stays apart: fused, its weights would need full precision
-        model = onnx_ir.from_proto(_export(network, size))
+        model = onnx_ir.from_proto(_export(network, (2, channels, size, size), outputs))
         # what one round makes constant, the next one can use
         for _ in range(2):
             fold_constants(model, onnx_shape_inference=False)
@@ -94,7 +103,7 @@ class _Answering(nn.Module):
         return torch.where(lesion.isinf(), torch.nan, lesion).sigmoid(), classes
 
 
-def _export(network: nn.Module, size: int) -> onnx.ModelProto:
+def _export(network: nn.Module, shape: tuple[int, ...], outputs: Sequence[str]) -> onnx.ModelProto:
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     try:
@@ -103,13 +112,13 @@ def _export(network: nn.Module, size: int) -> onnx.ModelProto:
             # of deprecated parts of torch that its exporter uses
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                _Answering(network).eval(),
-                (torch.zeros(2, 1, size, size),),
+                network.eval(),
+                (torch.zeros(shape),),
                 dynamo=True,
                 optimize=False,
                 opset_version=_OPSET,
                 input_names=[IMAGES],
-                output_names=[*OUTPUTS],
+                output_names=[*outputs],
                 dynamic_shapes={"images": {0: torch.export.Dim(_BATCH)}},
                 external_data=False,
                 verbose=False,

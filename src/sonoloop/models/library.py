@@ -29,6 +29,7 @@ from sonoloop.models.card import (
 from sonoloop.models.engines.auto import open_engine
 from sonoloop.models.graph_check import check_graph
 from sonoloop.models.manifest import SPLIT, bundle_manifest
+from sonoloop.models.own import is_own_network
 from sonoloop.models.torch_import import before_torch
 
 if TYPE_CHECKING:
@@ -150,7 +151,10 @@ class Library:
         return pack(folder, target)
 
     def import_(self, source: Path) -> Path:
-        """Add a model from a zip file, a bundle's folder or its card; it is not trusted."""
+        """Add a model from a zip file, a bundle's folder or its card, or a network of a user's own; not trusted.
+
+        Of the last see `sonoloop.models.own`.
+        """
         source = source.parent if source.name == CARD else source
         if os.path.isdir(source):  # noqa: PTH112 - a name that is too long is none
             return self._add_checked(source)
@@ -160,8 +164,11 @@ class Library:
             scratch = name_aside(self.folder / "import")
             try:
                 folder = scratch / (source.stem.strip(".") or "model")
-                folder.mkdir(parents=True)
-                unpack(source, folder)
+                if is_own_network(source):
+                    _make_own(source, folder)
+                else:
+                    folder.mkdir(parents=True)
+                    unpack(source, folder)
                 return self._add_checked(folder)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -239,6 +246,13 @@ def _version_of(folder: Path) -> str | None:
         return None
 
 
+def _make_own(source: Path, folder: Path) -> None:
+    from sonoloop.models.own.model import describe, make_own, read_own, try_card  # noqa: PLC0415 - for a few alone
+
+    own = read_own(source)
+    try_card(folder, make_own(own, describe(own), folder), own.path.name)
+
+
 def _read_bundle(folder: Path) -> Bundle:
     before_torch()
     from sonoloop.models.bundle import read_bundle  # noqa: PLC0415 - imports torch
@@ -253,7 +267,7 @@ def _check_whole(folder: Path) -> Card:
         # one that is missing is made up for by torch
         if os.path.lexists(folder / name):
             check_graph(read_graph(folder, card, name), card)
-    if find_spec("torch") is not None:
+    if card.spec.has_weights and find_spec("torch") is not None:
         return _read_bundle(folder).card
     verify_files(folder)
     return open_engine(folder, "cpu").card

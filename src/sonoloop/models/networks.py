@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pkgutil import resolve_name
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -33,14 +34,19 @@ def build_network(spec: ModelSpec) -> nn.Module:
 
 def outline_network(spec: ModelSpec) -> nn.Module:
     """Build a network for its names and shapes, on the meta device: without memory, and in a second."""
-    with torch.device("meta"), _KeepingNumbers():
-        network = _build(spec)
+    network = outlined(lambda: _build(spec))
     tensors = [*network.parameters(), *network.buffers()]
     if (count := sum(tensor.numel() for tensor in tensors)) > MAX_PARAMETERS:
         raise ModelError(
             f"{_name(spec)} has {count:,} weights, more than {MAX_PARAMETERS:,}; take a smaller one"
         )
-    return network.to("meta")
+    return network
+
+
+def outlined(build: Callable[[], nn.Module]) -> nn.Module:
+    """Have a network built on the meta device."""
+    with torch.device("meta"), _KeepingNumbers():
+        return build().to("meta")
 
 
 def try_shapes(network: nn.Module, spec: ModelSpec) -> None:
@@ -69,6 +75,10 @@ class _KeepingNumbers(TorchFunctionMode):
 
 
 def _build(spec: ModelSpec) -> nn.Module:
+    if not spec.has_weights:
+        raise ModelError(
+            f"{_name(spec)} was brought in as a graph, which torch neither runs nor trains; take another model"
+        )
     build: Callable[[ModelSpec], nn.Module] = resolve_name(LIBRARIES[spec.library].builder)
     try:
         return build(spec)
@@ -86,8 +96,23 @@ def _name(spec: ModelSpec) -> str:
 def build_segmenter(spec: ModelSpec) -> nn.Module:
     """Build a network of segmentation-models-pytorch."""
     import segmentation_models_pytorch as smp  # noqa: PLC0415 - seconds to import
-    import timm  # noqa: PLC0415
 
+    network: nn.Module = find_segmenter(smp, spec)(
+        encoder_name=spec.encoder,
+        encoder_weights=None,
+        in_channels=1,
+        classes=1,
+        aux_params={"classes": len(CLASSES), "pooling": "avg", "dropout": spec.dropout or None},
+        **{name: _plain(value) for name, value in spec.arguments.items()},
+    )
+    return network
+
+
+def find_segmenter(smp: ModuleType, spec: ModelSpec) -> Callable[..., nn.Module]:
+    """Find the architecture of segmentation-models-pytorch, whose encoder is one that is there."""
+    import timm  # noqa: PLC0415 - a second to import
+
+    architecture: Callable[..., nn.Module] | None
     architecture = getattr(smp, spec.architecture, None) if spec.architecture in SEGMENTERS else None
     if architecture is None:
         raise ModelError(
@@ -97,15 +122,7 @@ def build_segmenter(spec: ModelSpec) -> nn.Module:
     theirs = spec.encoder.removeprefix("tu-")
     if spec.encoder not in smp.encoders.encoders and (theirs == spec.encoder or not timm.is_model(theirs)):
         raise ValueError(f"neither it nor timm has an encoder {spec.encoder!r}")
-    network: nn.Module = architecture(
-        encoder_name=spec.encoder,
-        encoder_weights=None,
-        in_channels=1,
-        classes=1,
-        aux_params={"classes": len(CLASSES), "pooling": "avg", "dropout": spec.dropout or None},
-        **{name: _plain(value) for name, value in spec.arguments.items()},
-    )
-    return network
+    return architecture
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds

@@ -10,11 +10,11 @@ import torch
 from safetensors import SafetensorError
 
 from sonoloop.errors import BundleError
-from sonoloop.models.schema import check_type, parse_json, show
+from sonoloop.models.schema import show
+from sonoloop.models.tensor_list import read_header
 
 # no trained network comes near; from there on half a forward pass overflows
 MAX_WEIGHT = 1e6
-MAX_HEADER_BYTES = 8 << 20
 _MAX_BATCHES = 1 << 53
 _COUNTER = "num_batches_tracked"
 _FLOATS = {"F16", "BF16", "F32"}
@@ -27,21 +27,26 @@ def read_weights(data: bytes, like: Mapping[str, torch.Tensor], name: str) -> di
     Nothing of a tensor is read before all are known to fit.
     """
     try:
-        header = _read_header(data)
+        header = read_header(data)
     except ValueError as error:
         raise BundleError(f"the weights of the model {name} are no safetensors: {error}") from error
     for tensor in like.keys() | header.keys():
-        if fault := _compare(header.get(tensor), like.get(tensor)):
+        if fault := compare_tensor(header.get(tensor), like.get(tensor)):
             raise BundleError(
                 f"the weights of the model {name} do not fit its network: the tensor {show(tensor)} {fault}"
             )
+    state = load_tensors(data, name)
+    check_weights(state, name)
+    return state
+
+
+def load_tensors(data: bytes, name: str) -> dict[str, torch.Tensor]:
+    """Read the tensors of a safetensors file, numbers as float32."""
     try:
         state = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise BundleError(f"the weights of the model {name} are no safetensors: {error}") from error
-    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    check_weights(state, name)
-    return state
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def check_weights(state: Mapping[str, torch.Tensor], name: str) -> None:
@@ -71,23 +76,8 @@ def has_computed(network: torch.nn.Module) -> bool:
     )
 
 
-def _read_header(data: bytes) -> dict[str, Mapping[str, Any]]:
-    length = int.from_bytes(data[:8], "little")
-    if not 2 <= length <= len(data) - 8:
-        raise ValueError(f"it has {len(data):,} bytes, and its list of tensors {length:,}")
-    if length > MAX_HEADER_BYTES:
-        raise ValueError(f"its list of tensors has {length:,} bytes, more than {MAX_HEADER_BYTES:,}")
-    header: dict[str, Mapping[str, Any]] = parse_json(data[8 : 8 + length])
-    check_type("its list of tensors", Mapping[str, Mapping[str, Any]], header)
-    header.pop("__metadata__", None)
-    for name, told in header.items():
-        check_type(f"{show(name)}.dtype", str, told.get("dtype"))
-        check_type(f"{show(name)}.shape", list[int], told.get("shape"))
-        check_type(f"{show(name)}.data_offsets", list[int], told.get("data_offsets"))
-    return header
-
-
-def _compare(told: Mapping[str, Any] | None, like: torch.Tensor | None) -> str | None:
+def compare_tensor(told: Mapping[str, Any] | None, like: torch.Tensor | None) -> str | None:
+    """Say how a tensor of a file differs from the network's own; None where it fits."""
     if told is None:
         return "is missing"
     if like is None:

@@ -50,7 +50,10 @@ def open_engine(
             raise DeviceError(f"the engine {engine} runs on the CPU, not on {device}; use --engine torch")
         return load_engine(engine, folder, device)
     notify, card = on_notice or (lambda text: None), read_card(folder)
-    torch = find_spec("torch") is not None
+    torch = card.spec.has_weights and find_spec("torch") is not None
+    if not card.spec.has_weights and device not in ("auto", "cpu"):
+        notify(f"the model {card.model} is a graph, which runs on the CPU and not on {device}")
+        device = "cpu"
     if device not in ("auto", "cpu") or (device == "auto" and torch and _may_have_gpu()):
         return load_engine("torch", folder, device)
     problem: ModelError | None = None
@@ -70,7 +73,7 @@ def open_engine(
 
 def describe_engine(card: Card, device: str = "auto") -> str:
     """Say which engine runs a model here, as far as that is known without loading one."""
-    if device not in ("auto", "cpu") or not card.graphs:
+    if card.spec.has_weights and (device not in ("auto", "cpu") or not card.graphs):
         return "torch"
     kept = _read_kept().get(_key(card))
     if kept is not None:
