@@ -303,13 +303,14 @@ def check(
         Path, typer.Argument(metavar="FILE", help="An ONNX or safetensors file, or the TOML file beside it.")
     ],
     write: Annotated[
-        bool, typer.Option("--write", help="Write the TOML file beside it that is proposed, where there is none.")
+        bool,
+        typer.Option("--write", help="Write the TOML file beside it that is proposed, where there is none."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Look at a network of your own before you import it: what it takes and gives, and what it makes of images.
 
-    Nothing is imported. Exit code 1: it cannot be used yet, and why is said.
+    Nothing is imported. Exit code 2: it cannot be used yet, and why is said.
     """
     from sonoloop.cli.own_report import check_own  # noqa: PLC0415 - `--help` loads none of these
 

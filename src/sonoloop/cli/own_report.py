@@ -67,7 +67,9 @@ class OwnReport:
                 ),
             ]
         if self.trial is not None:
-            found.append(("takes", f"{1000 * self.trial.seconds:.0f} ms for an image, one view, on this computer"))
+            found.append(
+                ("takes", f"{1000 * self.trial.seconds:.0f} ms for an image, one view, on this computer")
+            )
             for label, share, classes in self.trial.answers:
                 told = ", ".join(f"{name} {value:.2f}" for name, value in zip(CLASSES, classes, strict=True))
                 found.append((f"a {label} one", f"mask on {share:.1%} of the image; {told}"))

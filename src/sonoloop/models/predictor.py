@@ -161,7 +161,7 @@ class Predictor:
             As `predict`.
         """
         check_frame(frame)
-        box = Letterbox(*frame.shape, self.card.spec.size)
+        box = self._box(frame)
         square = box.apply(to_unit(frame.pixels))
         covers = make_covers(box)
         squares = np.concatenate([square[None], cover(square, covers, box)])
@@ -200,10 +200,7 @@ class Predictor:
         Gives lesion probability (views, B, S, S), in the letterbox, and class logits (views, B, 3). All are
         finite, whatever the engine: an answer that is not is a `ModelError` that names the image.
         """
-        squares = [
-            Letterbox(*frame.shape, self.card.spec.size).apply(self.engine.put(to_unit(frame.pixels)))
-            for frame in frames
-        ]
+        squares = [self._box(frame).apply(self.engine.put(to_unit(frame.pixels))) for frame in frames]
         images = self.engine.upload(normalise(namespace(squares[0]).stack(squares)[:, None]))
         lesion, classes = self._run(make_views(images, self.views), frames)
         maps, logits = undo_views(lesion, self.views), classes.reshape(self.views, len(frames), -1)
@@ -240,8 +237,12 @@ class Predictor:
 
     def on_grid(self, frame: Frame, mean: NDArray[np.float32]) -> NDArray[np.float32]:
         """Bring a map (S, S) from the letterbox, as `see` gives it, to the frame's own grid."""
-        box = Letterbox(*frame.shape, self.card.spec.size)
+        box = self._box(frame)
         return self.engine.fetch(box.invert(self.engine.put(mean[None]))[0].clip(0, 1))
+
+    def _box(self, frame: Frame) -> Letterbox:
+        spec = self.card.spec
+        return Letterbox(*frame.shape, spec.size, spec.is_stretched)
 
     def _finish(
         self, frame: Frame, mean: NDArray[np.float32], classes: NDArray[np.float32], score: float | None

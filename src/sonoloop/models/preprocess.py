@@ -20,15 +20,21 @@ def normalise(images: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """The geometry that fits (height, width) into a square of `size`, centred, with black borders."""
+    """The geometry that fits (height, width) into a square of `size`, centred, with black borders.
+
+    Some networks saw images stretched to the square.
+    """
 
     height: int
     width: int
     size: int
+    is_stretched: bool = False
 
     @property
     def content(self) -> tuple[int, int, int, int]:
         """Top, left, height and width of the frame inside the square."""
+        if self.is_stretched:
+            return 0, 0, self.size, self.size
         scale = self.size / max(self.height, self.width)
         height = max(1, round(self.height * scale))
         width = max(1, round(self.width * scale))

@@ -220,6 +220,8 @@ def _show_worst(
 def _show_attention(
     page: Page, name: str, model: EvaluatedModel, scores: Sequence[Score], by_key: Mapping[str, Sample]
 ) -> None:
+    if not isinstance(model.bundle, Bundle):
+        return  # the gradients of a user's own graph are not known
     page.heading(f"{name}: where it looked")
     shown = []
     for score in telling_cases(scores):

@@ -12,6 +12,9 @@ import numpy as np
 
 from sonoloop.leakage import Leak
 from sonoloop.models.bundle import Bundle, read_bundle
+from sonoloop.models.card import read_card
+from sonoloop.models.engines import Engine
+from sonoloop.models.engines.auto import open_engine
 from sonoloop.models.card import Head
 from sonoloop.models.library import bundle_folder
 from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
@@ -220,7 +223,7 @@ def describe_part(part: Part, *, here: int, listed: int, others: Sequence[str]) 
 class EvaluatedModel:
     """A model to evaluate, where it lies, and who trained it; None where that is not known."""
 
-    bundle: Bundle
+    bundle: Bundle | Engine
     folder: Path
     split: Manifest | None
 
@@ -242,7 +245,8 @@ class EvaluatedModel:
 def load_model(name_or_path: str | None, *, split: Manifest | None = None) -> EvaluatedModel:
     """Load a model with its split."""
     folder = bundle_folder(name_or_path)
-    bundle = read_bundle(folder)
+    # torch cannot run a user's own graph
+    bundle = read_bundle(folder) if read_card(folder).spec.has_weights else open_engine(folder)
     own = read_manifest(folder / SPLIT) if (folder / SPLIT).is_file() else None
     # a list of what its numbers were fitted on alone does not say who trained it
     if own is not None and own.calibration and not own.known:

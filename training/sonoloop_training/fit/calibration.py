@@ -29,6 +29,8 @@ _GATED = 0.005
 _BINS = 8
 # what a card says before anything is fitted: nothing gated, nothing dropped
 _RAW = {"normal_gate": 1.005, "min_area": 0.0, "temperature": 1.0, "agreement": {}, "foreground": {}}
+# no network that learned a class is so sure against it, in every view of every frame
+_NEVER = -50.0
 _NORMAL = CLASSES.index("normal")
 
 Floats = NDArray[np.float64]
@@ -198,13 +200,18 @@ def fit_threshold(sites: Sequence[Answers]) -> tuple[float, float]:
 
 def fit_temperature(sites: Sequence[Answers]) -> float:
     """Find the temperature that makes the mean over views most likely (Guo et al. 2017)."""
-    known = [site.select(site.truth >= 0) for site in sites]
+    known = [site.select((site.truth >= 0) & _is_told(site)) for site in sites]
     found = minimize_scalar(
         lambda log: np.mean([unlikelihood(site, float(np.exp(log))).mean() for site in known if len(site)]),
         bounds=(-2.0, 2.0),
         method="bounded",
     )
     return round(float(np.exp(found.x)), 4)
+
+
+def _is_told(answers: Answers) -> Bools:
+    """Whether the model can say each frame's class at all: a user's own may know nothing of normals, (N,)."""
+    return np.asarray(answers.logits.max((0, 1), initial=_NEVER)[answers.truth] > _NEVER)
 
 
 def unlikelihood(answers: Answers, temperature: float) -> Floats:

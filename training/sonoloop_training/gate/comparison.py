@@ -9,7 +9,7 @@ from pathlib import Path
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import StoreError, TrainingError
 from sonoloop.jobs.events import Event, Gate, Notice, Promoted
-from sonoloop.models.card import read_card
+from sonoloop.models.card import GRAPH, read_card
 from sonoloop.models.library import Library
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.model_registry import LEAKED, find_model, mark
@@ -114,8 +114,9 @@ def judge(
 
 def _check_other_weights(versions: Sequence[str], names: Sequence[str], library: Library) -> None:
     """Refuse two models that differ in their numbers alone: these were fitted on the frames that judge."""
-    weights = {read_card(library.find(version)).weights_sha256 for version in versions}
-    if len(weights) == 1:
+    cards = [read_card(library.find(version)) for version in versions]
+    # a network without weights is its graph
+    if len({card.weights_sha256 or card.graphs.get(GRAPH) for card in cards}) == 1:
         raise TrainingError(
             f"{names[0]} and {names[1]} have the same weights, and differ in the numbers of their cards "
             "alone: `sonoloop calibrate` compares those, out of fold"
@@ -204,17 +205,17 @@ def _tell(found: Judgement) -> Gate:
 
 def promote_found(store: CorrectionStore, library: Library, evaluation: Evaluation, *, who: str) -> Promoted:
     """Put the candidate of an evaluation into use, its bundle verified."""
-    bundle = library.load(evaluation.candidate)
+    card = library.check(evaluation.candidate)
     promote(
         store,
-        bundle.version,
+        card.version,
         kind="gate",
         who=who,
         why=evaluation.reason,
         look=evaluation.number,
         expected=evaluation.incumbent,
     )
-    return Promoted(model=bundle.model, version=bundle.version)
+    return Promoted(model=card.model, version=card.version)
 
 
 def promote_if_free(

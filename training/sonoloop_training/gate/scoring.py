@@ -11,6 +11,8 @@ from sonoloop.imaging.grey import check_frame
 from sonoloop.imaging.orientation import onto_frame
 from sonoloop.jobs.events import Event, Notice, Progress, Unreadable
 from sonoloop.leakage import Leak
+from sonoloop.models.card import read_card
+from sonoloop.models.engines.auto import open_engine
 from sonoloop.models.library import Library
 from sonoloop.models.manifest import SPLIT
 from sonoloop.models.predictor import Predictor
@@ -42,8 +44,11 @@ def load_predictor(
     on_notice: Callable[[str], None] | None = None,
 ) -> Predictor:
     """Load a model that the gate can compare."""
-    bundle = library.load(version)
-    if "lesion" not in bundle.card.spec.heads:
+    folder = library.find(version)
+    spec = read_card(folder).spec
+    # judged as it predicts: torch cannot run a user's own graph
+    bundle = library.load(version) if spec.has_weights else open_engine(folder, device, on_notice=on_notice)
+    if "lesion" not in spec.heads:
         raise TrainingError(f"{model} predicts classes and no mask: the gate cannot judge it")
     return Predictor(bundle, device=device, on_notice=on_notice)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sonoloop.store.model_registry import ModelRow
 
 _COLUMNS = 3
-_FILES = "Models (*.zip card.json)"
+_FILES = "Models (*.zip card.json *.onnx *.safetensors *.toml);;All files (*)"
 _USE = "Put the chosen model into use; asks why"
 _LOCKED = "The project is locked to the model in use: unlock it first"
 _CALIBRATE = "Fit the chosen model's threshold, gate and temperature on this project's test frames"
@@ -80,7 +80,7 @@ class ModelsPanel(Panel):
         )
 
     def import_file(self, source: Path) -> None:
-        """Bring in a model from a zip file or a card."""
+        """Bring in a model from a zip file or a card, or a network of a user's own."""
         self._ask(
             lambda project: project.import_model(source),
             lambda row: f"{row.model} is here; choose it and press Use to use it",
@@ -110,7 +110,10 @@ class ModelsPanel(Panel):
         self._test_set = text_label()
         self._use = self._button("Use", _USE)
         self._back = self._button("Roll back", "Put the model back into use that was before")
-        self._import = self._button("Import", "Bring in a model from a zip file or a card")
+        self._import = self._button(
+            "Import",
+            "Bring in a model from a zip file or a card, or a network of your own: ONNX or safetensors",
+        )
         self._export = self._button("Export", "Write the chosen model to a zip file")
         self._card = self._button("Card", "Show what is known of the chosen model")
         self._card.setCheckable(True)

@@ -43,6 +43,16 @@ class Engine(ABC):
     def __init__(self, card: Card) -> None:
         self.card = card
 
+    @property
+    def version(self) -> str:
+        """As of a bundle."""
+        return self.card.version
+
+    @property
+    def model(self) -> str:
+        """As of a bundle."""
+        return self.card.model
+
     @classmethod
     @abstractmethod
     def load(cls, folder: Path, device: str = "auto") -> Self:

@@ -207,7 +207,6 @@ def read_description(path: Path) -> Description:
 
 def parse_description(values: Mapping[str, Any]) -> Description:
     """Make a description of what a TOML file holds; a `ValueError` names the key that is wrong."""
-    check_values("", values)
     told = dict(values)
     for name, kind in _TABLES.items():
         if name in told:
@@ -215,7 +214,9 @@ def parse_description(values: Mapping[str, Any]) -> Description:
             told[name] = _make(kind, told[name], f"[{name}]")
     if "input" not in told:
         raise ValueError(f"it has no [input]{_guess('input', [*told])}: say at least its size and channels")
-    return _make(Description, told, "the top of the file")
+    description = _make(Description, told, "the top of the file")
+    check_values("", values)
+    return description
 
 
 def _make(kind: type[T], values: Mapping[str, Any], where: str) -> T:

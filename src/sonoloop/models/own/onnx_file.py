@@ -7,7 +7,7 @@ are left behind; weights that lie as numbers one by one are written as bytes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -91,7 +91,7 @@ class OnnxFile:
         self.outputs = tuple(map(_read_port, graph.blocks(12)))
         self._functions = model.holds(25)
 
-    def find_faults(self, known: Collection[str]) -> list[str]:
+    def find_faults(self, known: Set[str]) -> list[str]:
         """Say what keeps it from being taken over; `known` are the operators that may be in it."""
         faults = []
         if self.opset not in OPSETS:
@@ -99,7 +99,7 @@ class OnnxFile:
                 f"its operators are of ONNX's set {self.opset}, and {OPSETS[0]} to {OPSETS[-1]} are read; export "
                 "it again with opset_version=17, or convert it with onnx.version_converter"
             )
-        if unknown := sorted(kind for kind in self.operators if kind not in known):
+        if unknown := sorted(self.operators.keys() - known - {"Dropout"}):
             faults.append(
                 f"it has the operator{'s' * (len(unknown) > 1)} {_list(unknown)}, which Sonoloop does not run; "
                 "leave it out of what is exported, such as what comes after the network's own answer"
