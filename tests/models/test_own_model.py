@@ -1,4 +1,4 @@
-"""Networks that are not ours: what their files and descriptions say becomes a bundle that answers as they do."""
+"""Networks that are not ours: their files and descriptions become bundles that answer as they do."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from own_networks import FLOAT, SIZE, TOML, build, segmenter, tensor
 from sonoloop.errors import BundleError, ModelError
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.models.bundle import read_bundle
@@ -23,65 +24,6 @@ from sonoloop.models.library import Library
 from sonoloop.models.own.description import parse_description, read_description, write_description
 from sonoloop.models.own.model import describe, make_own, propose, read_own, try_card
 from sonoloop.models.predictor import Predictor
-
-SIZE = 64
-FLOAT = TensorProto.FLOAT
-TOML = """
-[input]
-size = 64
-channels = 3
-mean = [0.5, 0.4, 0.3]
-std = [0.2, 0.25, 0.5]
-
-[lesion]
-output = "map"
-activation = "softmax"
-channels = 2
-channel = 1
-
-[classes]
-output = "kind"
-activation = "softmax"
-order = ["malignant", "benign"]
-"""
-
-
-def tensor(name, values, kind=np.float32):
-    return numpy_helper.from_array(np.asarray(values, kind), name)
-
-
-def segmenter(*, channels=3, batch="n", opset=17, size=SIZE, kind=FLOAT):
-    """A network of two channels at half the size, and two classes: bright is lesion."""
-    rng = np.random.default_rng(0)
-    dtype = {FLOAT: np.float32, TensorProto.FLOAT16: np.float16}[kind]
-    weights = rng.normal(0, 0.3, (2, channels, 3, 3))
-    stored = [
-        tensor("w", weights, dtype),
-        tensor("b", [0.1, -0.2], dtype),
-        tensor("d", [[1.0, -1.0], [0.5, 2.0]], dtype),
-    ]
-    nodes = [
-        helper.make_node("Conv", ["x", "w", "b"], ["map"], strides=[2, 2], pads=[1, 1, 1, 1]),
-        helper.make_node("GlobalAveragePool", ["map"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "d"], ["kind"]),
-    ]
-    return build(
-        nodes,
-        stored,
-        {"x": [batch, channels, size, size]},
-        {"map": [batch, 2, size and size // 2, size and size // 2], "kind": [batch, 2]},
-        opset=opset,
-        kind=kind,
-    )
-
-
-def build(nodes, stored, inputs, outputs, *, opset=17, kind=FLOAT):
-    def ports(told):
-        return [helper.make_tensor_value_info(name, kind, sides) for name, sides in told.items()]
-
-    graph = helper.make_graph(nodes, "theirs", ports(inputs), ports(outputs), stored)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
 @pytest.fixture
@@ -229,7 +171,7 @@ def test_one_number_is_the_second_class(place, images, activation, logits, wante
 def test_a_network_without_classes_gives_each_a_third(place):
     model = segmenter()
     del model.graph.output[1]
-    folder, card, trial = make(place(model, TOML[: TOML.index("[classes]")]))
+    _, card, trial = make(place(model, TOML[: TOML.index("[classes]")]))
     assert card.spec.heads == ("lesion",)
     assert trial.answers[0][2] == pytest.approx((1 / 3,) * 3)
     assert "it tells no classes: each is given a third" in trial.notes
@@ -264,28 +206,6 @@ def test_weights_written_as_numbers_and_a_dropout_are_taken(place, images):
         strict=True,
     ):
         np.testing.assert_array_equal(one, two)
-
-
-REFUSED_ONNX = {
-    "its operators are of ONNX's set 12": lambda: segmenter(opset=12),
-    "its input x has 1 channels, and [input] says channels = 3": lambda: segmenter(channels=1),
-    "its input x is 96 x 96 pixels, and [input] says size = 64": lambda: segmenter(size=96),
-    "it has the operator NonZero, which Sonoloop does not run": lambda: with_node("NonZero"),
-    "it has operators of com.microsoft, and ONNX's own alone are run": lambda: with_node(
-        "Relu", "com.microsoft"
-    ),
-    "its weights lie in another file, weights.bin; write it as one file": lambda: outside(),
-    "it has no output map; its outputs are: kind": lambda: without_map(),
-    "are its weights whole?": lambda: overflowing(),
-    "values of the tensor 'own.w' are NaN or infinite": lambda: with_nan(),
-    "it computes one image and not three at once": lambda: one_at_a_time(),
-    "it is no ONNX file, or damaged": lambda: b"no network at all, and long enough to be read as one",
-    "it holds 0 networks": lambda: b"",
-    "it breaks off": lambda: segmenter().SerializeToString()[:-40],
-    "its output map is int64, and has to be float32": lambda: picked(),
-    "it takes x, age, and only one image is given": lambda: two_inputs(),
-    "has an attribute of a kind|is of a kind that Sonoloop does not read": lambda: with_graph(),
-}
 
 
 def with_node(kind, domain=""):
@@ -345,6 +265,28 @@ def with_graph():
     attribute = model.graph.node[0].attribute.add()
     attribute.CopyFrom(helper.make_attribute("inner", helper.make_graph([], "inner", [], [])))
     return model
+
+
+REFUSED_ONNX = {
+    "its operators are of ONNX's set 12": lambda: segmenter(opset=12),
+    "its input x has 1 channels, and [input] says channels = 3": lambda: segmenter(channels=1),
+    "its input x is 96 x 96 pixels, and [input] says size = 64": lambda: segmenter(size=96),
+    "it has the operator NonZero, which Sonoloop does not run": lambda: with_node("NonZero"),
+    "it has operators of com.microsoft, and ONNX's own alone are run": lambda: with_node(
+        "Relu", "com.microsoft"
+    ),
+    "its weights lie in another file, weights.bin; write it as one file": outside,
+    "it has no output map; its outputs are: kind": without_map,
+    "are its weights whole?": overflowing,
+    "values of the tensor 'own.w' are NaN or infinite": with_nan,
+    "it computes one image and not three at once": one_at_a_time,
+    "it is no ONNX file, or damaged": lambda: b"no network at all, and long enough to be read as one",
+    "it holds 0 networks": lambda: b"",
+    "it breaks off": lambda: segmenter().SerializeToString()[:-40],
+    "its output map is int64, and has to be float32": picked,
+    "it takes x, age, and only one image is given": two_inputs,
+    "has an attribute of a kind|is of a kind that Sonoloop does not read": with_graph,
+}
 
 
 @pytest.mark.parametrize("told", REFUSED_ONNX)
@@ -407,7 +349,7 @@ def test_a_description_that_is_wrong_is_refused_by_its_key(place, tmp_path, told
 
 def test_a_network_without_a_description_is_told_how_to_get_one(place, tmp_path):
     with pytest.raises(
-        BundleError, match="there is no theirs.toml beside theirs.onnx.*check theirs.onnx --write"
+        BundleError, match=r"there is no theirs\.toml beside theirs\.onnx.*check theirs\.onnx --write"
     ):
         Library(tmp_path / "models").import_(place(segmenter(), None))
 

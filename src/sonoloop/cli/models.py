@@ -308,7 +308,7 @@ def check(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look at a network of your own before you import it: what it takes and gives, and what it makes of images.
+    """Look at a network of your own before you import it: what it takes and gives, and makes of images.
 
     Nothing is imported. Exit code 2: it cannot be used yet, and why is said.
     """

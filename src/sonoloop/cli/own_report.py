@@ -47,7 +47,7 @@ class OwnReport:
             console.print(f"{name + ':':<16}{value}", soft_wrap=True, markup=False, highlight=False)
         if self.proposal is not None and self.written is None:
             console.print(
-                f"\nIt needs {self.own.beside.name} beside it (--write writes it). As far as the file tells:\n"
+                f"\nIt needs {self.own.beside.name} beside it (--write writes it). What the file tells:\n"
             )
             console.print(self.proposal, soft_wrap=True, markup=False, highlight=False)
 
@@ -62,8 +62,9 @@ class OwnReport:
                 ("becomes", f"{card.name}: {spec.architecture}, {' and '.join(spec.heads)}; {kind}"),
                 (
                     "card",
-                    f"{spec.size} pixels, threshold {card.threshold:g}, gate for normals {card.normal_gate:g}, "
-                    f"smallest lesion {card.min_area:g}, temperature {card.temperature:g}, {card.views} views",
+                    f"{spec.size} pixels, threshold {card.threshold:g}, gate for normals "
+                    f"{card.normal_gate:g}, smallest lesion {card.min_area:g}, temperature "
+                    f"{card.temperature:g}, {card.views} views",
                 ),
             ]
         if self.trial is not None:

@@ -151,9 +151,9 @@ class Library:
         return pack(folder, target)
 
     def import_(self, source: Path) -> Path:
-        """Add a model from a zip file, a bundle's folder or its card, or a network of a user's own; not trusted.
+        """Add a model from a zip file, a bundle's folder or its card; it is not trusted.
 
-        Of the last see `sonoloop.models.own`.
+        Or from a network of a user's own: see `sonoloop.models.own`.
         """
         source = source.parent if source.name == CARD else source
         if os.path.isdir(source):  # noqa: PTH112 - a name that is too long is none

@@ -77,7 +77,8 @@ class _KeepingNumbers(TorchFunctionMode):
 def _build(spec: ModelSpec) -> nn.Module:
     if not spec.has_weights:
         raise ModelError(
-            f"{_name(spec)} was brought in as a graph, which torch neither runs nor trains; take another model"
+            f"{_name(spec)} was brought in as a graph, which torch neither runs nor trains; "
+            "take another model"
         )
     build: Callable[[ModelSpec], nn.Module] = resolve_name(LIBRARIES[spec.library].builder)
     try:

@@ -12,10 +12,9 @@ import numpy as np
 
 from sonoloop.leakage import Leak
 from sonoloop.models.bundle import Bundle, read_bundle
-from sonoloop.models.card import read_card
+from sonoloop.models.card import Head, read_card
 from sonoloop.models.engines import Engine
 from sonoloop.models.engines.auto import open_engine
-from sonoloop.models.card import Head
 from sonoloop.models.library import bundle_folder
 from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
 from sonoloop.store.metrics import Bools, Counts, draw_groups, percentile_interval

@@ -124,7 +124,8 @@ def find_lesion(file: OnnxFile, description: Description) -> Port:
         channels = 1 if len(port.shape) == 3 else _sides(port.shape, description.input.layout)[0]
         if channels not in (None, lesion.channels):
             raise ValueError(
-                f"its output {port.name} has {channels} channels, and [lesion] says channels = {lesion.channels}"
+                f"its output {port.name} has {channels} channels, and [lesion] says channels = "
+                f"{lesion.channels}"
             )
     return _floating(port)
 
@@ -157,8 +158,8 @@ def _is_single(port: Port, classes: Classes) -> bool:
 def _floating(port: Port) -> Port:
     if port.kind not in (FLOAT, HALF):
         raise ValueError(
-            f"its output {port.name} is {TYPES.get(port.kind, 'of another type')}, and has to be float32; export "
-            "it without the step that picks the most likely"
+            f"its output {port.name} is {TYPES.get(port.kind, 'of another type')}, and has to be float32; "
+            "export it without the step that picks the most likely"
         )
     return port
 

@@ -66,7 +66,8 @@ class Input:
             values = getattr(self, name)
             if len(values) not in (0, self.channels):
                 raise ValueError(
-                    f"{name} must have a number for each of the {self.channels} channels, got {show([*values])}"
+                    f"{name} must have a number for each of the {self.channels} channels, got "
+                    f"{show([*values])}"
                 )
         if any(abs(each) > _LARGEST for each in (*self.range, *self.mean)):
             raise ValueError(f"range and mean must be within {_LARGEST:,.0f}")
@@ -120,8 +121,8 @@ class Classes:
         wrong = [name for name in self.order if name not in CLASSES]
         if wrong or len({*self.order}) != len(self.order) or not {"benign", "malignant"} <= {*self.order}:
             raise ValueError(
-                f"order must name {', '.join(CLASSES)}, or benign and malignant, each once and in the order of "
-                f"the network's answer, got {show([*self.order])}"
+                f"order must name {', '.join(CLASSES)}, or benign and malignant, each once and in the "
+                f"order of the network's answer, got {show([*self.order])}"
             )
         if self.activation == SIGMOID and len(self.order) != 2:
             raise ValueError("a sigmoid gives the second of two classes, and order names three")

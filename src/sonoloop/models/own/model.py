@@ -225,7 +225,7 @@ def _guess_classes(output: Port, last: str) -> Classes | None:
 
 def _find_network(source: Path) -> Path:
     suffix = source.suffix.lower()
-    if suffix in OTHERS:
+    if suffix in UNPICKLED | OTHERS:
         why = (
             "may run code when it is opened" if suffix in UNPICKLED else "is of a kind that is not read here"
         )
@@ -243,7 +243,8 @@ def _find_network(source: Path) -> Path:
         raise BundleError(
             f"beside {source.name} lie both {names}; give the one that is meant"
             if there
-            else f"beside {source.name} lies neither {names.replace(' and ', ' nor ')}, which it would describe"
+            else f"beside {source.name} lies neither {source.stem}{ONNX} nor {source.stem}{SAFETENSORS}, "
+            "which it would describe"
         )
     return there[0]
 
@@ -252,7 +253,8 @@ def _make_named(own: OwnFile, description: Description, folder: Path, name: str)
     network = description.network
     if network is None:
         raise BundleError(
-            f"{own.beside.name} has no [network]: say which library, architecture and encoder these weights are of"
+            f"{own.beside.name} has no [network]: say which library, architecture and encoder these weights "
+            "are of"
         )
     if description.input.layout != NCHW:
         raise BundleError(f"{own.beside.name}: [input] layout is for ONNX; leave it out for safetensors")
@@ -339,8 +341,8 @@ def _check_answers(card: Card, answers: Sequence[tuple[np.ndarray, np.ndarray]])
         low, high = float(lesion.min()), float(lesion.max())
         if low < -_ROUNDING or high > 1 + _ROUNDING:
             raise ValueError(
-                f"its answer for the lesion goes from {low:.3g} to {high:.3g} and is no probability; set [lesion] "
-                f"activation to {SIGMOID} or {SOFTMAX}"
+                f"its answer for the lesion goes from {low:.3g} to {high:.3g} and is no probability; set "
+                f"[lesion] activation to {SIGMOID} or {SOFTMAX}"
             )
 
 
@@ -372,14 +374,17 @@ def _find_notes(
     if "lesion" in card.spec.heads:
         shares = [share for _, share, _ in answers]
         if not any(shares):
-            yield "the mask is empty on every simulated image; are size, range, mean and std those of its training?"
+            yield (
+                "the mask is empty on every simulated image; are size, range, mean and std those of its "
+                "training?"
+            )
         elif min(shares) > _ALMOST_ALL:
             yield "the mask is almost the whole image on every simulated image; is channel the lesion's?"
         values = np.concatenate([lesion.ravel() for lesion, _ in single])
         if values.min() >= 0.49 and values.max() <= 0.74:
             yield (
-                "every lesion probability is between 0.5 and 0.73, as where a sigmoid is taken twice; is activation "
-                f"= {NONE}?"
+                "every lesion probability is between 0.5 and 0.73, as where a sigmoid is taken twice; is "
+                f"activation = {NONE}?"
             )
     else:
         yield "it tells no mask: it can be used with --model, and not as the model in use"

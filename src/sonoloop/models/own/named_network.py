@@ -37,7 +37,7 @@ def write_named(description: Description, data: bytes, name: str) -> tuple[bytes
 
 
 def load_named(description: Description, data: bytes, name: str) -> nn.Module:
-    """Build the network with the weights of the file `name`; its answers are the lesion's, then the classes'."""
+    """Build the network with the weights of the file `name`; it answers with lesion, classes, or both."""
     build = _BUILDERS[_told(description).library]
     aux = any("aux_classifier." in key for key in _header(data, name))
     # its names and shapes first, without memory
@@ -224,8 +224,9 @@ def _fit_weights(data: bytes, like: Mapping[str, torch.Tensor], name: str) -> di
         more = f"; and {len(faults) - _FIRST_FEW} more" if len(faults) > _FIRST_FEW else ""
         fitting = len(like) - sum(key in like for key in faults)
         raise BundleError(
-            f"the weights in {name} are not those of the network that its card names ({fitting} of {len(like)} "
-            f"tensors fit): {first}{more}. Check library, architecture, encoder, arguments and channels"
+            f"the weights in {name} are not those of the network that its card names ({fitting} of "
+            f"{len(like)} tensors fit): {first}{more}. Check library, architecture, encoder, "
+            "arguments and channels"
         )
     state = {key.removeprefix(prefix): value for key, value in load_tensors(data, name).items()}
     check_weights(state, name)

@@ -1,7 +1,7 @@
-"""An ONNX file that somebody else's program wrote: what it takes and gives, and its parts as our graphs have them.
+"""An ONNX file that somebody else's program wrote: what it takes and gives, and its parts as our graphs are.
 
-Only the parts that are computed are read. Names of files and people, notes, and shapes that an exporter guessed
-are left behind; weights that lie as numbers one by one are written as bytes.
+Only the parts that are computed are read. Names of files and people, notes, and shapes that an exporter
+guessed are left behind; weights that lie as numbers one by one are written as bytes.
 """
 
 from __future__ import annotations
@@ -96,13 +96,13 @@ class OnnxFile:
         faults = []
         if self.opset not in OPSETS:
             faults.append(
-                f"its operators are of ONNX's set {self.opset}, and {OPSETS[0]} to {OPSETS[-1]} are read; export "
-                "it again with opset_version=17, or convert it with onnx.version_converter"
+                f"its operators are of ONNX's set {self.opset}, and {OPSETS[0]} to {OPSETS[-1]} are read; "
+                "export it again with opset_version=17, or convert it with onnx.version_converter"
             )
         if unknown := sorted(self.operators.keys() - known - {"Dropout"}):
             faults.append(
-                f"it has the operator{'s' * (len(unknown) > 1)} {_list(unknown)}, which Sonoloop does not run; "
-                "leave it out of what is exported, such as what comes after the network's own answer"
+                f"it has the operator{'s' * (len(unknown) > 1)} {_list(unknown)}, which Sonoloop does not "
+                "run; leave it out of what is exported, such as what comes after the network's own answer"
             )
         foreign = sorted({node.text(7) for node in self._nodes} - {"", "ai.onnx"})
         if foreign or self._functions:

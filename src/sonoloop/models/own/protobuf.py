@@ -1,4 +1,4 @@
-"""Protocol buffers as ONNX files are written in: fields of a message, read as they stand and written again."""
+"""Protocol buffers, in which ONNX files are written: fields of a message, read as they stand, and written."""
 
 from __future__ import annotations
 
