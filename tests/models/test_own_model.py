@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import zipfile
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from own_networks import FLOAT, SIZE, TOML, build, segmenter, tensor
@@ -491,3 +493,163 @@ def test_nothing_of_onnx_is_needed_to_bring_one_in():
         assert path.is_dir()
     for path in (Path(__file__).parents[2] / "src/sonoloop/models/own").glob("*.py"):
         assert "import onnx\n" not in path.read_text()
+
+
+UNET = """
+[network]
+library = "smp"
+architecture = "Unet"
+encoder = "tu-test_efficientnet"
+arguments = { decoder_channels = [32, 16, 8, 8, 4] }
+
+[input]
+size = 64
+channels = 3
+mean = [0.485, 0.456, 0.406]
+std = [0.229, 0.224, 0.225]
+
+[lesion]
+activation = "sigmoid"
+"""
+
+
+def save_weights(network, path, toml, prefix=""):
+    from safetensors.torch import save_file
+
+    save_file({prefix + key: value for key, value in network.state_dict().items()}, path)
+    path.with_suffix(".toml").write_text(toml)
+    return path
+
+
+@pytest.fixture(scope="module")
+def unet():
+    import segmentation_models_pytorch as smp
+
+    torch.manual_seed(0)
+    return smp.Unet(
+        "tu-test_efficientnet", encoder_weights=None, in_channels=3, decoder_channels=(32, 16, 8, 8, 4)
+    ).eval()
+
+
+def load(path):
+    from sonoloop.models.own.named_network import load_named
+
+    own = read_own(path)
+    return load_named(describe(own), own.data, path.name)
+
+
+def test_weights_of_a_named_network_answer_as_it_does(unet, tmp_path):
+    images = torch.rand(1, 3, 64, 64)
+    for prefix in ("", "module."):
+        network = load(save_weights(unet, tmp_path / "unet.safetensors", UNET, prefix))
+        with torch.inference_mode():
+            torch.testing.assert_close(network(images)[0], unet(images))
+
+
+REFUSED_WEIGHTS = {
+    r"tensors fit\): 'encoder.*is missing": ("tu-test_efficientnet", "resnet18"),
+    r"must have the shape \[32, ": ("[32, 16, 8", "[32, 32, 8"),
+    r"segmentation_head.0.weight' must have the shape \[2, 4, 3, 3\], got \[1, 4, 3, 3\]": (
+        'activation = "sigmoid"',
+        'activation = "softmax"\nchannels = 2\nchannel = 1',
+    ),
+    r"\[network\]: arguments.weights is none that Unet is given": ("decoder_channels", "weights"),
+    r"segmentation_models_pytorch has no architecture 'Unnet'": ('"Unet"', '"Unnet"'),
+    r"\[network\]: architecture must be a plain name": ('"Unet"', '"hf-hub:them/theirs"'),
+    r"\[network\]: encoder must be empty for timm": ('"smp"', '"timm"'),
+    r"\[network\] lacks architecture": ('architecture = "Unet"', ""),
+    r"library must be one of smp, timm, torchvision": ('"smp"', '"keras"'),
+    r"unet.toml has no \[network\]": (UNET[: UNET.index("[input]")], ""),
+    r"\[input\] layout is for ONNX": ("size = 64", 'size = 64\nlayout = "NHWC"'),
+}
+
+
+@pytest.mark.parametrize("told", REFUSED_WEIGHTS)
+def test_weights_that_do_not_fit_are_told_tensor_by_tensor(unet, tmp_path, told):
+    old, new = REFUSED_WEIGHTS[told]
+    assert old in UNET
+    path = save_weights(unet, tmp_path / "unet.safetensors", UNET.replace(old, new))
+    own = read_own(path)
+    with pytest.raises(ModelError, match=told):
+        make_own(own, describe(own), tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+def test_weights_that_are_nan_and_files_that_are_none_are_refused(unet, tmp_path):
+    broken = copy.deepcopy(unet)
+    with torch.no_grad():
+        broken.segmentation_head[0].weight.fill_(torch.nan)
+    with pytest.raises(BundleError, match=r"are NaN or infinite, the first in segmentation_head\.0\.weight"):
+        load(save_weights(broken, tmp_path / "unet.safetensors", UNET))
+    (tmp_path / "unet.safetensors").write_bytes(b"\x80\x04 a pickle under another name")
+    with pytest.raises(BundleError, match=r"unet\.safetensors is no safetensors file"):
+        read_own(tmp_path / "unet.safetensors")
+
+
+def test_a_description_of_weights_is_proposed_from_their_names(unet, tmp_path):
+    path = save_weights(unet, tmp_path / "unet.safetensors", "")
+    proposed = propose(read_own(path))
+    assert (proposed.network.library, proposed.input.channels, proposed.lesion.channels) == ("smp", 3, 1)
+
+
+@pytest.mark.slow
+def test_named_networks_of_each_library_become_graphs(unet, tmp_path):
+    import timm
+    import torchvision
+
+    torch.manual_seed(0)
+    library = Library(tmp_path / "models")
+    taken = '[input]\nsize = 64\nchannels = 3\n[network]\nlibrary = "{}"\narchitecture = "{}"\n'
+    classes = '[classes]\nactivation = "softmax"\norder = ["benign", "malignant"]\n'
+    lesion = '[lesion]\nactivation = "softmax"\nchannels = 2\nchannel = 1\n'
+    segmenter = torchvision.models.segmentation.lraspp_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=2
+    )
+    wanted = {
+        "unet": (unet, UNET, ("lesion",)),
+        "kinds": (
+            timm.create_model("test_resnet", num_classes=2),
+            taken.format("timm", "test_resnet") + classes,
+            ("classes",),
+        ),
+        "shuffle": (
+            torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=2),
+            taken.format("torchvision", "shufflenet_v2_x0_5") + classes,
+            ("classes",),
+        ),
+        "lraspp": (segmenter, taken.format("torchvision", "lraspp_mobilenet_v3_large") + lesion, ("lesion",)),
+    }
+    for name, (network, toml, heads) in wanted.items():
+        path = save_weights(network.eval(), tmp_path / f"{name}.safetensors", toml)
+        card = read_card(library.import_(path))
+        assert (card.spec.heads, card.spec.library) == (heads, "onnx")
+    folder = library.import_(tmp_path / "unet.safetensors")
+    images = torch.rand(2, 1, 64, 64) * 2 - 1
+    card = read_card(folder)
+    lesion, _ = OnnxEngine(card, read_graph(folder, card)).run(images.numpy())
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.inference_mode():
+        grey = ((images + 1) / 2).repeat(1, 3, 1, 1)
+        theirs = unet((grey - mean[:, None, None]) / std[:, None, None]).sigmoid()
+    np.testing.assert_allclose(lesion, theirs.numpy(), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_network_as_ours_are_keeps_its_weights_and_can_be_trained(tmp_path):
+    import segmentation_models_pytorch as smp
+
+    network = smp.Unet(
+        "tu-test_efficientnet",
+        encoder_weights=None,
+        in_channels=1,
+        decoder_channels=(32, 16, 8, 8, 4),
+        aux_params={"classes": 3},
+    )
+    toml = UNET[: UNET.index("[input]")] + (
+        "[input]\nsize = 64\nchannels = 1\nrange = [-1, 1]\n[lesion]\nactivation = 'sigmoid'\n"
+        "[classes]\nactivation = 'softmax'\norder = ['normal', 'benign', 'malignant']\n"
+    )
+    library = Library(tmp_path / "models")
+    card = read_card(library.import_(save_weights(network, tmp_path / "ours.safetensors", toml)))
+    assert (card.spec.library, card.name) == ("smp", "ours")
+    assert library.load(card.version).card == card

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 from gate_samples import Project, make_project
 
+from own_networks import TOML, segmenter
 from sonoloop.errors import TrainingError
-from sonoloop.jobs.events import Calibrated, Event, Notice, Refitted, Unreadable
+from sonoloop.jobs.events import Calibrated, Event, Gate, Notice, Refitted, Unreadable
 from sonoloop.jobs.request import CalibrateRequest
-from sonoloop.models.card import WEIGHTS, read_card
+from sonoloop.models.card import GRAPH, WEIGHTS, read_card
 from sonoloop.models.library import find_models_trained_on
 from sonoloop.models.manifest import Manifest, Member, bundle_manifest
 from sonoloop.models.predictor import Predictor
 from sonoloop.store import CorrectionStore
-from sonoloop.store.model_registry import CALIBRATED, find_model, list_models
+from sonoloop.store.model_registry import CALIBRATED, find_model, list_models, register
 from sonoloop.store.promotions import incumbent
 from sonoloop.store.test_sets import compare_models, evaluations
 from sonoloop_training.fit.calibration import Numbers
@@ -115,6 +116,25 @@ def test_frames_that_fitted_the_numbers_of_the_model_in_use_judge_and_that_is_sa
     text = told(list(gate(project, project.candidate, made.version, tmp_path)))
     assert f"6 frames fitted the threshold or gate of {made.model}, which favours it." in text
     assert "did not judge" not in text
+
+
+def test_a_network_of_ones_own_is_judged_and_calibrated(project, monkeypatch, tmp_path):
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(segmenter().SerializeToString())
+    path.with_suffix(".toml").write_text(TOML)
+    card = read_card(project.library.import_(path))
+    register(project.store, version=card.version, model=card.model, origin="imported", who="anna")
+    seen = list(gate(project, card.version, project.candidate, tmp_path / "gate"))
+    look = next(event for event in seen if isinstance(event, Gate))
+    assert (look.candidate, look.frames) == (card.version, 6)
+    monkeypatch.setattr(run, "refit", found)
+    last = calibrate(project, card.model)[-1]
+    folder, before = project.library.find(last.version), project.library.find(card.version)
+    assert (folder / GRAPH).read_bytes() == (before / GRAPH).read_bytes()
+    assert not (folder / WEIGHTS).exists()
+    assert Numbers.of(project.library.check(last.version)) == NEW
+    with pytest.raises(TrainingError, match="have the same weights"):
+        list(gate(project, last.version, card.version, tmp_path / "again"))
 
 
 def gate(project: Project, candidate: str, other: str, out: Path) -> Iterator[Event]:

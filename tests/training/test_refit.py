@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sonoloop.errors import TrainingError
-from sonoloop_training.fit.calibration import MIN_AREAS, THRESHOLDS, Answers, Numbers
+from sonoloop_training.fit.calibration import MIN_AREAS, THRESHOLDS, Answers, Numbers, fit_temperature
 from sonoloop_training.recalibration.refit import deal, refit
 
 BEFORE = Numbers(threshold=0.5, min_area=0.001, normal_gate=0.9, temperature=1.0)
@@ -54,6 +56,15 @@ def test_what_does_better_out_of_fold_is_fitted_anew():
     assert figures["false_alarms"].after == figures["false_alarms"].before
     assert figures["missed"].after == 0
     assert found.changes
+
+
+def test_a_temperature_goes_by_the_classes_that_a_model_knows():
+    known = answers(normals=0)
+    logits = np.concatenate([known.logits, np.zeros((2, 12, 3))], axis=1)
+    # one of a user's own that knows no normals
+    logits[..., NORMAL] = -100
+    both = replace(answers(), logits=logits)
+    assert fit_temperature([both]) == fit_temperature([both.select(both.truth != NORMAL)])
 
 
 def test_a_temperature_that_costs_normals_a_mask_is_left_by_name():
