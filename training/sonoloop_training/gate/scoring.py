@@ -11,6 +11,8 @@ from sonoloop.imaging.grey import check_frame
 from sonoloop.imaging.orientation import onto_frame
 from sonoloop.jobs.events import Event, Notice, Progress, Unreadable
 from sonoloop.leakage import Leak
+from sonoloop.models.card import read_card
+from sonoloop.models.engines.auto import open_engine
 from sonoloop.models.library import Library
 from sonoloop.models.manifest import SPLIT
 from sonoloop.models.predictor import Predictor
@@ -39,13 +41,15 @@ def load_predictor(
     model: str,
     device: str,
     *,
+    engine: str = "torch",
     on_notice: Callable[[str], None] | None = None,
 ) -> Predictor:
     """Load a model that the gate can compare."""
-    bundle = library.load(version)
-    if "lesion" not in bundle.card.spec.heads:
+    folder = library.find(version)
+    if "lesion" not in read_card(folder).spec.heads:
         raise TrainingError(f"{model} predicts classes and no mask: the gate cannot judge it")
-    return Predictor(bundle, device=device, on_notice=on_notice)
+    loaded = open_engine(folder, device, engine=engine, on_notice=on_notice)
+    return Predictor(loaded, on_notice=on_notice)
 
 
 def score_models(
@@ -54,6 +58,7 @@ def score_models(
     versions: Sequence[str],
     *,
     device: str = "auto",
+    engine: str = "torch",
     library: Library,
     trained: Mapping[str, Collection[str]] | None = None,
 ) -> Generator[Event, None, dict[str, dict[str, FrameScore]]]:
@@ -72,7 +77,9 @@ def score_models(
         groups: Collection[str] | None = (trained or {}).get(version)
         if missing:
             notices: list[str] = []
-            predictor = load_predictor(library, version, model, device, on_notice=notices.append)
+            predictor = load_predictor(
+                library, version, model, device, engine=engine, on_notice=notices.append
+            )
             if groups is None:
                 groups = yield from _find_trained(store, test_set, version, model, library)
             stage = f"Judging {model}"
