@@ -346,7 +346,15 @@ def test_the_predictor_is_kept_until_another_is_asked_for(make_project, tmp_path
         project.begin()
         project.model()
         project.model(device="cpu")
-    assert loaded == [("auto", None), ("auto", shipped_card().version), ("cpu", shipped_card().version)]
+        project.model(device="cpu", engine="onnx")
+        assert project.compare_engines() is None, "what is loaded is not its to choose"
+    version = shipped_card().version
+    assert loaded == [
+        ("auto", None, "auto"),
+        ("auto", version, "auto"),
+        ("cpu", version, "auto"),
+        ("cpu", version, "onnx"),
+    ]
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from sonoloop.jobs.folder import JOBS
 from sonoloop.jobs.process import training_events
 from sonoloop.jobs.request import CalibrateRequest, FinetuneRequest, GateRequest
 from sonoloop.leakage import Judging, JudgingCounter
-from sonoloop.models.card import read_card, shipped_card
-from sonoloop.models.engines.auto import open_engine
+from sonoloop.models.card import read_card, shipped_card, shipped_folder
+from sonoloop.models.engines.auto import compare_engines, open_engine
 from sonoloop.models.library import Library, bundle_folder
 from sonoloop.models.predictor import Predictor
 from sonoloop.store.corrections import HEAD, CorrectionStore
@@ -57,8 +57,8 @@ _log = logging.getLogger(__name__)
 ANNOTATOR = "annotator"
 _ID = 64  # digits
 
-# of a device, and of a version; None is the shipped one
-LoadPredictor = Callable[[str, "str | None"], "Predictor"]
+# of a device, of a version, None for the shipped one, and of an engine
+LoadPredictor = Callable[[str, "str | None", str], "Predictor"]
 Notify = Callable[[str], None]
 
 
@@ -210,7 +210,8 @@ class Project:
     library : Library, optional
         Where models lie; the user's own unless given.
     load_predictor : callable, optional
-        Gives a predictor for a device and a version, None for the shipped one; from the library unless given.
+        Gives a predictor for a device, a version, None for the shipped one, and an engine; from the library
+        unless given.
     on_notice : callable, optional
         Told what the user should know and need not act on.
     """
@@ -228,6 +229,7 @@ class Project:
         self.annotator = _check_annotator(annotator)
         self._notify = on_notice or _log.warning
         self.library = library or Library()
+        self._chooses_engine = load_predictor is None
         self._load = lru_cache(maxsize=1)(load_predictor or self._load_version)
         self._places = Places(store.url)
         self._sketches = SketchIndex()
@@ -379,7 +381,7 @@ class Project:
             return InUse()
         return InUse(promotion.version, find_model(self.store, promotion.version).model)
 
-    def model(self, version: str | None = None, device: str = "auto") -> Predictor:
+    def model(self, version: str | None = None, device: str = "auto", *, engine: str = "auto") -> Predictor:
         """Give a model ready to predict; the one that was asked for last is kept loaded.
 
         Parameters
@@ -388,6 +390,8 @@ class Project:
             64 hex digits; the model in use unless given.
         device : str
             "auto", "cpu", "cuda" or "mps".
+        engine : str
+            "auto", "torch", "onnx" or "openvino", or one that another package brings.
 
         Returns
         -------
@@ -400,7 +404,21 @@ class Project:
             If the model is not on this machine, or damaged.
         """
         with self._load_lock:
-            return self._load(device, version or self.in_use().version)
+            return self._load(device, version or self.in_use().version, engine)
+
+    def compare_engines(
+        self, device: str = "auto", *, is_cancelled: Callable[[], bool] = lambda: False
+    ) -> str | None:
+        """Find which engine is the quickest here for the model in use; it runs from the next start on.
+
+        Takes seconds, once a machine. Gives what came out; None where there is nothing to find, and where it
+        was cancelled.
+        """
+        if not self._chooses_engine:
+            return None
+        version = self.in_use().version
+        folder = shipped_folder() if version is None else self.library.find(version)
+        return compare_engines(folder, device, is_cancelled=is_cancelled, on_notice=self._notify)
 
     def begin(self) -> Promotion:
         """Tell which model is in use; in a project that has none, that is the shipped one from now on."""
@@ -664,11 +682,12 @@ class Project:
         if "lesion" not in self.library.check(row.version).spec.heads:
             raise ModelError(f"{row.model} predicts classes and no mask: it cannot be used here")
 
-    def _load_version(self, device: str, version: str | None) -> Predictor:
+    def _load_version(self, device: str, version: str | None, engine: str) -> Predictor:
         if version is None:
-            return load_model(device=device, on_notice=self._notify)
+            return load_model(device=device, engine=engine, on_notice=self._notify)
         folder = self.library.keep(version, on_notice=self._notify)
-        return Predictor(open_engine(folder, device, on_notice=self._notify), on_notice=self._notify)
+        loaded = open_engine(folder, device, engine=engine, on_notice=self._notify)
+        return Predictor(loaded, on_notice=self._notify)
 
 
 def begin_with_shipped(

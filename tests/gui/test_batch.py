@@ -93,8 +93,9 @@ def test_it_writes_what_the_command_line_writes(panel, qtbot, images, load, aske
     assert said[1] == "1 could not be predicted:"
     assert said[2].startswith("broken.png: ")
     assert asked[0][0] == "default"
-    assert {k: asked[0][1][k] for k in ("device", "views", "threshold")} == {
+    assert {k: asked[0][1][k] for k in ("device", "engine", "views", "threshold")} == {
         "device": "auto",
+        "engine": "auto",
         "views": None,
         "threshold": None,
     }

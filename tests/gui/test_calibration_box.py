@@ -45,7 +45,7 @@ class FakeProject:
     def __init__(self, last: Calibrated = FOUND, wait: Flag | None = None) -> None:
         self.last, self.wait, self.ended = last, wait, False
 
-    def calibrating(self, model: str, *, device: str) -> Iterator[Event]:
+    def calibrating(self, model: str, *, device: str, engine: str) -> Iterator[Event]:
         try:
             yield Notice(message="2 frames are left out")
             yield Progress(stage="Asking", done=8, total=50)
@@ -67,7 +67,7 @@ def box(qtbot):
 
 
 def start(box: CalibrationBox, project: FakeProject) -> None:
-    box.start(lambda question: question(project), "0" * 64, "cpu")
+    box.start(lambda question: question(project), "0" * 64, "cpu", "auto")
 
 
 def test_before_and_after_are_shown_and_nothing_is_used_until_somebody_says_so(box, qtbot):

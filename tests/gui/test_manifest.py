@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from napari._app_model.constants import MenuId
@@ -59,10 +60,12 @@ print(sorted({{"torch", "pyqtgraph", "sonoloop_training"}} & set(sys.modules)))
 
 
 def test_the_defaults_are_those_of_the_code(manifest):
-    from sonoloop.gui.preferences import Preferences
+    from sonoloop.gui.preferences import EngineName, Preferences
 
     properties = manifest.contributions.configurations["annotate"].properties
     assert properties["device"].default == Preferences().device
+    assert properties["engine"].default == Preferences().engine
+    assert tuple(properties["engine"].enum) == get_args(EngineName)
     assert properties["annotator"].default == Preferences().annotator
     assert properties["store"].default == (Preferences().store or "")
     assert properties["base_data"].default == (Preferences().base_data or "")

@@ -20,7 +20,7 @@ def loaded() -> list[tuple[str, str | None]]:
 
 @pytest.fixture
 def desk(make_desk, loaded):
-    def load(device, version):
+    def load(device, version, engine):
         loaded.append((device, version))
         predictor = FakePredictor()
         predictor.model = "shipped" if version is None else f"model-{version[:8]}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from desk import box, picture
 from napari.layers import Image, Labels
 
 from sonoloop.errors import DeviceError
+from sonoloop.project import Project
 
 
 def test_predict_adds_lesions_above_a_hidden_uncertainty_above_the_image(desk):
@@ -206,6 +209,32 @@ def test_the_model_is_loaded_before_it_is_asked_for(make_desk, predictor, qtbot)
     loaded = []
     desk = make_desk(load_predictor=lambda *place: loaded.append(place) or predictor)
     desk.open(Image(picture(), name="case"))
-    qtbot.waitUntil(lambda: loaded == [("auto", None)])
+    qtbot.waitUntil(lambda: loaded == [("auto", None, "auto")])
     desk.predict()
-    assert loaded == [("auto", None)]
+    assert loaded == [("auto", None, "auto")]
+
+
+def test_the_engines_are_compared_once_after_the_first_prediction_was_shown(
+    make_desk, predictor, monkeypatch, notices
+):
+    asked = []
+
+    def compare(project, device, *, is_cancelled):
+        asked.append((device, len(predictor.frames), is_cancelled))
+        return "openvino (onnx 61 ms, openvino 30 ms an image)"
+
+    monkeypatch.setattr(Project, "compare_engines", compare)
+    desk = make_desk()
+    desk.preferences = replace(desk.preferences, engine="onnx")
+    desk.open(Image(picture(), name="case"))
+    desk.predict()
+    assert not asked, "another engine than the quickest is wanted"
+    desk.preferences = replace(desk.preferences, engine="auto")
+    desk.predict()
+    desk.predict()
+    ((device, predicted, is_cancelled),) = asked
+    assert (device, predicted) == ("auto", 2)
+    assert notices[-1] == "Engines compared: openvino (onnx 61 ms, openvino 30 ms an image)"
+    assert not is_cancelled()
+    desk.panel.close_session()
+    assert is_cancelled()

@@ -14,7 +14,7 @@ import sonoloop
 from sonoloop.gui.preferences import PLUGIN, read_preferences
 from sonoloop.gui.settings import SettingsPanel
 
-FIELDS = ("device", "annotator", "store", "base_data")
+FIELDS = ("device", "engine", "annotator", "store", "base_data")
 
 
 @pytest.fixture
@@ -52,8 +52,11 @@ def test_every_field_has_its_title_and_its_help_as_text(panel, manifest):
 def test_what_is_entered_is_kept_by_napari(panel, qtbot):
     line(panel, "Annotator").setText(" anna ")
     line(panel, "Annotator").editingFinished.emit()
-    panel.findChild(QComboBox).setCurrentText("cpu")
-    assert (read_preferences().annotator, read_preferences().device) == ("anna", "cpu")
+    device, engine = panel.findChildren(QComboBox)
+    device.setCurrentText("cpu")
+    engine.setCurrentText("openvino")
+    told = read_preferences()
+    assert (told.annotator, told.device, told.engine) == ("anna", "cpu", "openvino")
 
 
 def test_a_path_from_home_is_one(panel):

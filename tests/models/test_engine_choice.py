@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 
-from sonoloop.errors import DeviceError
+from sonoloop.errors import DeviceError, EngineError, ModelError
+from sonoloop.models import kept_graphs
 from sonoloop.models.card import GRAPH, read_card, shipped_card, shipped_folder
 from sonoloop.models.engines import ENGINES, Engine, auto, load_engine
-from sonoloop.models.engines.auto import describe_engine, open_engine
+from sonoloop.models.engines.auto import compare_engines, describe_engine, open_engine
 from sonoloop.models.engines.parity import Parity, compare, simulated_cases
 
 
@@ -97,3 +99,104 @@ def test_an_engine_agrees_with_itself_and_not_with_one_that_sees_lesions_everywh
     assert not compare(Quick(shipped_card()), onnx, cases).holds
     assert not Parity(float("nan"), 0, 0.0).holds
     assert not Parity(0.0, 1, 0.0).holds
+
+
+class OfGraph(Quick):
+    """Reads the graph, and answers as it is told to."""
+
+    @classmethod
+    def load(cls, folder, device="auto"):
+        card = read_card(folder)
+        assert kept_graphs.find_graph(folder, card) == b"graph"
+        return cls(card)
+
+
+@pytest.fixture
+def bare(two, tmp_path, bundle, monkeypatch):
+    """A bundle without a graph, of which one can be made."""
+    made = []
+    monkeypatch.setattr("sonoloop.models.graph.make_graph", lambda *_: made.append("a graph") or b"graph")
+    monkeypatch.setattr("sonoloop.models.graph.prove_graph", lambda *_: None)
+    monkeypatch.setattr("sonoloop.models.engines.parity.check_graph_answers", lambda *_: None)
+    for name in ("onnx", "openvino"):
+        monkeypatch.setitem(ENGINES, name, f"{__name__}:OfGraph")
+    return tmp_path / "tiny", made
+
+
+def test_a_bundle_without_a_graph_gets_one_when_it_is_asked_for_and_keeps_it(bare):
+    folder, made = bare
+    told = []
+    assert open_engine(folder, "cpu").name == "torch", "nobody asked for it"
+    assert open_engine(folder, engine="onnx", on_notice=told.append).name == "onnx"
+    assert open_engine(folder, engine="onnx", on_notice=told.append).name == "onnx"
+    assert (len(made), len(told)) == (1, 1)
+    assert "has no graph: one is made now and kept" in told[0]
+    card = read_card(folder)
+    assert not card.graphs, "its version is the hash of its card"
+    assert open_engine(folder, "cpu").name == "onnx", "it is there now"
+    assert describe_engine(card) == "onnx (not compared with others yet)"
+    (kept,) = kept_graphs._folder().glob("*.onnx")
+    kept.write_bytes(b"damaged")
+    assert open_engine(folder, engine="onnx").name == "onnx"
+    assert len(made) == 2
+    kept_graphs.forget_graph(card.version)
+    assert not kept_graphs.has_graph(card)
+
+
+def test_a_probe_makes_the_graph_once_and_none_where_it_cannot_be_made(bare, monkeypatch):
+    folder, made = bare
+    monkeypatch.setattr(auto, "_probe", lambda *_: {"engine": "onnx", "told": "x"})
+    monkeypatch.setattr("sonoloop.models.graph.prove_graph", fail)
+    told = []
+    for _ in range(2):
+        assert open_engine(folder, "cpu", probe=True, on_notice=told.append).name == "torch"
+    assert len(made) == 1
+    assert told[1] == (
+        f"the model {read_card(folder).model} has no graph, and none can be made here: it is odd; use "
+        "--engine torch for it"
+    )
+    assert describe_engine(read_card(folder)) == "torch (no graph of the model could be made)"
+    with pytest.raises(EngineError, match="none can be made here: it is odd"):
+        open_engine(folder, engine="openvino")
+    monkeypatch.setattr("sonoloop.models.graph.prove_graph", lambda *_: None)
+    open_engine(folder, engine="openvino")
+    assert open_engine(folder, "cpu", probe=True).name == "onnx"
+
+
+def fail(*_):
+    raise ModelError("it is odd")
+
+
+def test_without_what_makes_graphs_it_is_said_what_to_install(bare, monkeypatch):
+    folder, made = bare
+    monkeypatch.setattr(kept_graphs, "can_make_graphs", lambda: False)
+    monkeypatch.setattr(auto, "can_make_graphs", lambda: False)
+    with pytest.raises(EngineError, match=r'has no graph.*pip install "napari-sonoloop\[train\]"'):
+        open_engine(folder, engine="onnx")
+    assert open_engine(folder, "cpu", probe=True).name == "torch"
+    assert not made
+
+
+def test_the_oldest_kept_graphs_make_room(two, monkeypatch, card):
+    monkeypatch.setattr(kept_graphs, "_MOST_BYTES", 250)
+    for number, version in enumerate("abcd"):
+        object.__setattr__(card, "_sha256", version * 64)
+        kept_graphs._keep(card, version.encode() * 100)
+        (made,) = kept_graphs._folder().glob(f"{version}*")
+        os.utime(made, (number, number))
+    kept_graphs._keep(card, b"d" * 100)
+    assert sorted(path.name[0] for path in kept_graphs._folder().iterdir()) == ["c", "d"]
+    kept_graphs._keep(card, b"e" * 1000)
+    assert [path.read_bytes()[:1] for path in kept_graphs._folder().iterdir()] == [b"e"]
+
+
+def test_the_engines_are_compared_once_and_not_where_that_was_called_off(two, monkeypatch):
+    monkeypatch.setattr("sonoloop.models.engines.parity.compare", lambda *_: Parity(0.0, 0, 0.0))
+    monkeypatch.setattr("sonoloop.models.engines.parity.time_engines", lambda _: [0.061, 0.030])
+    monkeypatch.setitem(ENGINES, "onnx", f"{__name__}:Quick")
+    asked = iter([False, False, True])
+    assert compare_engines(shipped_folder(), is_cancelled=lambda: next(asked)) is None
+    assert compare_engines(shipped_folder(), "cuda") is None
+    assert not auto._file().exists()
+    assert compare_engines(shipped_folder()) == "openvino (onnx 61 ms, openvino 30 ms an image)"
+    assert compare_engines(shipped_folder()) is None

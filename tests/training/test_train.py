@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from sonoloop.atomic import write_whole
-from sonoloop.errors import BundleError, TrainingError
+from sonoloop.errors import BundleError, ModelError, TrainingError
 from sonoloop.imaging.io import read_study
 from sonoloop.jobs.events import (
     EpochDone,
@@ -29,13 +29,13 @@ from sonoloop.jobs.events import (
 )
 from sonoloop.jobs.request import PackRequest
 from sonoloop.models.bundle import read_bundle
-from sonoloop.models.card import ModelSpec
+from sonoloop.models.card import PARITY, Card, ModelSpec, read_card
 from sonoloop.models.predictor import Predictor
 from sonoloop_training.__main__ import main
 from sonoloop_training.datasets import packing
 from sonoloop_training.fit.devices import count_workers
 from sonoloop_training.fit.fitting import begin
-from sonoloop_training.fit.train import show_augmentation, train
+from sonoloop_training.fit.train import pick_evenly, show_augmentation, train, write_graph
 
 Made = tuple[Path, list[Event]]
 
@@ -110,6 +110,39 @@ def test_a_training_leaves_a_bundle_that_predicts(made, datasets):
     prediction = Predictor(bundle, device="cpu").predict(read_study(image).frames[0])
     assert prediction.lesion.shape == (96, 128)
     assert prediction.classes.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_graph_is_compared_with_torch_on_the_frames_that_judged(made):
+    out, _ = made
+    card = read_card(out / "bundle")
+    images = card.snapshot["images"]
+    assert card.metrics[PARITY]["images"] == images["test"] + images["validation"]
+    assert card.figures(PARITY)["dice_apart"].value < 0.002
+    assert results(out)[PARITY] == card.metrics[PARITY]
+
+
+def test_a_graph_that_answers_otherwise_does_not_ship(tiny, monkeypatch):
+    def check(*_):
+        raise ModelError("on 6 frames the graph answers otherwise than torch")
+
+    monkeypatch.setattr("sonoloop.models.graph.make_graph", lambda *_: b"")
+    monkeypatch.setattr("sonoloop.models.graph.prove_graph", lambda *_: None)
+    monkeypatch.setattr("sonoloop_training.fit.train.check_graph_answers", check)
+    recipe = tiny("graph=true")
+    card = Card(name="tiny", spec=recipe.model)
+    steps, told = write_graph(recipe.fit, card, torch.nn.Identity(), []), []
+    with pytest.raises(StopIteration) as end:
+        while True:
+            told.append(next(steps))
+    assert end.value.value == (None, {})
+    why = "the new model has no graph, and runs with torch only: on 6 frames the graph answers otherwise"
+    assert told[-1].message == f"{why} than torch"
+
+
+def test_frames_are_picked_from_the_whole_length():
+    assert pick_evenly([]) == []
+    assert pick_evenly([1, 2, 3]) == [1, 2, 3]
+    assert pick_evenly(range(100), 4) == [0, 33, 66, 99]
 
 
 def test_the_bundle_holds_the_averaged_weights(made, tiny):

@@ -170,10 +170,19 @@ def _facts(
             )
         )
     if card is not None:
-        from sonoloop.models.origin import describe_origin, describe_reached  # noqa: PLC0415 - `--help` loads none
+        from sonoloop.models.card import PARITY  # noqa: PLC0415 - `--help` loads none of these
+        from sonoloop.models.origin import (  # noqa: PLC0415
+            describe_origin,
+            describe_parity,
+            describe_reached,
+        )
 
         facts += [(name.lower(), text) for name, text in describe_origin(card)]
-        facts += [(f"its card, {part}", describe_reached(card, part)) for part in card.metrics]
+        facts += [
+            (f"its card, {part}", describe_reached(card, part)) for part in card.metrics if part != PARITY
+        ]
+        if card.graphs:
+            facts.append(("its graph against torch", describe_parity(card)))
     return facts
 
 

@@ -152,9 +152,10 @@ class BatchPanel(Panel):
         self._result.hide()
         self.problem.tell(None)
         self._on_told(0, 0, "")
-        body = partial(predict_folder, request, self._load, self._reports.told.emit, self._cancelled)
+        preferences, told = self._preferences(), self._reports.told.emit
+        body = partial(predict_folder, request, self._load, told, self._cancelled, engine=preferences.engine)
         self._jobs.submit(
-            partial(self._projects.ask, self._preferences().store, body),
+            partial(self._projects.ask, preferences.store, body),
             done=partial(self._on_done, request.out),
             failed=show_problem,
         )
@@ -224,6 +225,8 @@ def predict_folder(
     tell: Callable[[int, int, str], None],
     cancelled: Event,
     project: Any,  # noqa: ANN401 - a Project, whose module loads slowly
+    *,
+    engine: str = "auto",
 ) -> BatchResult:
     """Predict a folder, in the worker."""
     from sonoloop.batch import Batch, Failed  # noqa: PLC0415
@@ -235,6 +238,7 @@ def predict_folder(
     predictor = load(
         request.model or project.library.find(project.begin().version),
         device=request.device,
+        engine=engine,
         views=None if request.views == _OWN else int(request.views),
         threshold=request.threshold or None,
         on_notice=lambda text: show_warning(fit_toast(text)),

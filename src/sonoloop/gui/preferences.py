@@ -13,6 +13,7 @@ PLUGIN = "napari-sonoloop"
 
 Identity = tuple[str, str | None]  # the annotator and the store
 Device = Literal["auto", "cpu", "cuda", "mps"]
+EngineName = Literal["auto", "torch", "onnx", "openvino"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class Preferences:
     ----------
     device : str
         Where the model runs: "auto", "cpu", "cuda" or "mps".
+    engine : str
+        What computes its predictions: "auto", "torch", "onnx" or "openvino".
     store : str, optional
         URL of the correction store; the platform's data folder if none.
     annotator : str
@@ -32,13 +35,15 @@ class Preferences:
     """
 
     device: Device = "auto"
+    engine: EngineName = "auto"
     store: str | None = None
     annotator: str = "annotator"
     base_data: str | None = None
 
     def __post_init__(self) -> None:
-        if self.device not in get_args(Device):
-            raise ValueError(f"device must be one of {', '.join(get_args(Device))}, got {self.device!r}")
+        for name, allowed in (("device", get_args(Device)), ("engine", get_args(EngineName))):
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
     @property
     def identity(self) -> Identity:
@@ -85,6 +90,7 @@ def read_preferences() -> Preferences:
         return Preferences()
     return Preferences(
         device=settings.device,
+        engine=settings.engine,
         store=_expand(settings.store),
         annotator=settings.annotator.strip() or Preferences().annotator,
         base_data=_expand(settings.base_data),

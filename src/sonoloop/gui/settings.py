@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QLineEdit, QPushButto
 from sonoloop.gui.launch import annotate_panel
 from sonoloop.gui.preferences import (
     Device,
+    EngineName,
     Preferences,
     describe_field,
     find_settings,
@@ -43,8 +44,9 @@ class SettingsPanel(Panel):
     def __init__(self, viewer: napari.viewer.Viewer, *, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._device = QComboBox()
+        self._device, self._engine = QComboBox(), QComboBox()
         self._device.addItems(get_args(Device))
+        self._engine.addItems(get_args(EngineName))
         self._annotator, self._store, self._base_data = QLineEdit(), QLineEdit(), QLineEdit()
         self._named = text_label()
         self._unwatch: Callable[[], None] = lambda: None
@@ -52,6 +54,7 @@ class SettingsPanel(Panel):
             self.column.addWidget(text_label(_UNREGISTERED))
             return
         self._add("device", self._device)
+        self._add("engine", self._engine)
         self._add("annotator", self._annotator)
         self._add("store", self._store, self._browse("Choose a store, or name a new one", self._choose_store))
         self.column.addWidget(self._named)
@@ -59,6 +62,7 @@ class SettingsPanel(Panel):
         self.column.addStretch(1)
         self._read()
         self._device.currentTextChanged.connect(lambda value: _write("device", value))
+        self._engine.currentTextChanged.connect(lambda value: _write("engine", value))
         for name, line in self._lines():
             line.editingFinished.connect(lambda name=name, line=line: _write(name, line.text().strip()))
         # not at once: a model tells of a change before it is made throughout
@@ -95,6 +99,7 @@ class SettingsPanel(Panel):
     def _read(self) -> None:
         preferences = read_preferences()
         self._device.setCurrentText(preferences.device)
+        self._engine.setCurrentText(preferences.engine)
         for name, line in self._lines():
             value = getattr(preferences, name) or ""
             # what is being typed stays

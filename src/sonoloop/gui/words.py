@@ -38,6 +38,7 @@ _WORDS = tuple(
         (r"\bwith another --store\b", "with another store"),
         (r"give it with --store\b", "name it under Correction store in the preferences"),
         (r"check --store\b", "check Correction store in the preferences"),
+        (r"use --engine torch(?: for it)?(?=[,;:.]|$)", "choose the engine torch in the preferences"),
         (r"use --device auto\b", "choose the device auto in the preferences"),
         (r"train on the CPU with --device cpu", "choose the device cpu in the preferences"),
         (r"(another folder) with --out\b", r"\1 under Write to"),
@@ -45,6 +46,7 @@ _WORDS = tuple(
         (r"another --snapshot\b", "another snapshot"),
         (r"another --max-minutes\b", "another budget"),
         (r"another --device\b", "another device"),
+        (r"another (one|engine) with --engine\b", r"another \1 in the preferences"),
     )
 )
 

@@ -146,6 +146,7 @@ _NETWORKS = (
 _STORE = "The corrections; the default store if not given."
 _THREADS = "CPU threads; all cores if not given."
 _RUN_DEVICE = "Where to run; auto takes a GPU if there is one."
+_ENGINE = "What computes: torch, onnx, openvino; auto takes torch for a GPU, else the quickest."
 _DATA = "Folder with one dataset or several, or a pack of them; see docs/datasets.md."
 _MINUTES = "Make the epochs that fit into this time."
 
@@ -314,6 +315,7 @@ class CalibrateRequest(Request):
     store: str | None = option(_STORE, metavar="URL")
     who: str = option("Your pseudonym, for the record.", default=DEFAULT_WHO, metavar="NAME", blank=False)
     device: str = option(_RUN_DEVICE, default="auto", choices=DEVICES)
+    engine: str = option(_ENGINE, default="auto", blank=False)
     threads: int | None = option(_THREADS, least=1, most=1024)
 
 
@@ -332,6 +334,8 @@ class EvaluateRequest(Request):
     split: Path | None = option("split.json that says the parts, if the model's does not.")
     out: Path | None = option("Folder to write to; evaluation/MODEL-PART if not given.")
     device: str = option(_RUN_DEVICE, default="auto", choices=DEVICES)
+    # figures are compared with those of other days
+    engine: str = option(_ENGINE, default="torch", blank=False)
     views: Literal[1, 2, 4] | None = option("Views of each image to average.")
     batch: int = option("Images at a time.", default=8, least=1, most=256)
 

@@ -149,6 +149,8 @@ CARD, WEIGHTS = "card.json", "weights.safetensors"
 # the network again, for engines that run no torch; a bundle may lack it
 GRAPH, GRAPH_INT8 = "graph.onnx", "graph-int8.onnx"
 GRAPHS = (GRAPH, GRAPH_INT8)
+# of metrics: how far the graph was from torch when it was made
+PARITY = "parity"
 # what a graph's input and outputs are called
 IMAGES, OUTPUTS = "images", ("lesion", "classes")
 MAX_CARD_BYTES = 4 << 20

@@ -28,6 +28,7 @@ from sonoloop.models.card import (
 )
 from sonoloop.models.engines.auto import open_engine
 from sonoloop.models.graph_check import check_graph
+from sonoloop.models.kept_graphs import forget_graph
 from sonoloop.models.manifest import SPLIT, bundle_manifest
 from sonoloop.models.own import is_own_network
 from sonoloop.models.torch_import import before_torch
@@ -196,6 +197,7 @@ class Library:
                 raise BundleError(
                     f"{folder} cannot be deleted ({error.strerror}); close what uses it, or delete it by hand"
                 ) from error
+        forget_graph(version)
 
     def _add_checked(self, folder: Path) -> Path:
         _check_whole(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sonoloop.models.card import Card
+from sonoloop.models.card import PARITY, Card
 
 OWN = "own corrections"
 OWN_LICENCE = "the project's own"
@@ -22,6 +22,7 @@ _FIGURES = {
     "false_alarms": "normals with a mask",
     "auc": "AUC",
 }
+_APART = {"dice_apart", "lesions_lost", "classes_apart"}
 _LISTED = 20
 _LONGEST = 200
 
@@ -52,6 +53,18 @@ def describe_reached(card: Card, part: str) -> str:
     reached = card.figures(part)
     told = [f"{name} {reached[key]}" for key, name in _FIGURES.items() if key in reached]
     return ", ".join(told) or NOT_RECORDED
+
+
+def describe_parity(card: Card) -> str:
+    """Tell how far the model's graph was from torch when it was made, and on how many frames."""
+    apart, frames = card.figures(PARITY), (card.metrics.get(PARITY) or {}).get("images")
+    if not apart.keys() >= _APART or not isinstance(frames, int):
+        return NOT_RECORDED
+    dice, lost, classes = (apart[name].value for name in ("dice_apart", "lesions_lost", "classes_apart"))
+    return (
+        f"mean Dice differs by {dice:.4f}, {lost:g} lesions are lost, class probabilities differ by "
+        f"{classes:.4f}, on {frames} frames"
+    )
 
 
 def _counts(told: Any) -> dict[str, int]:  # noqa: ANN401 - whatever a card holds

@@ -17,6 +17,8 @@ from sonoloop.jobs.events import EvaluationDone, Event, Notice, Progress
 from sonoloop.jobs.request import EvaluateRequest
 from sonoloop.leakage import Leak
 from sonoloop.models.card import Head
+from sonoloop.models.engines.auto import open_engine
+from sonoloop.models.library import bundle_folder
 from sonoloop.models.manifest import SPLIT, Manifest, Member, read_manifest
 from sonoloop.models.predictor import Predictor
 from sonoloop.plain_text import to_cells
@@ -76,13 +78,18 @@ def evaluate(wanted: EvaluateRequest) -> Iterator[Event]:
     notices = describe_packed(samples, shown=shown)
     predictors = [
         Predictor(
-            model.bundle,
+            # it is loaded in torch already, which draws the report
+            model.bundle
+            if wanted.engine == "torch"
+            else open_engine(
+                bundle_folder(name), wanted.device, engine=wanted.engine, on_notice=notices.append
+            ),
             device=wanted.device,
             batch=wanted.batch,
             views=wanted.views,
             on_notice=notices.append,
         )
-        for model in models
+        for name, model in zip(names, models, strict=True)
     ]
     found = yield from assess(
         samples,
@@ -181,6 +188,7 @@ def _summarise(
         "version": model.bundle.version,
         "heads": list(heads),
         "device": predictor.device,
+        "engine": predictor.engine_name,
         "precision": predictor.precision,
         "views": predictor.views,
         "threshold": predictor.threshold,

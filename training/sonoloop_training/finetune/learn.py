@@ -56,7 +56,7 @@ from sonoloop_training.fit.devices import device_watched
 from sonoloop_training.fit.fitting import Fitting
 from sonoloop_training.fit.loop import fit
 from sonoloop_training.fit.recipe import FitConfig, Recipe, parse_recipe
-from sonoloop_training.fit.train import as_shipped, library_versions, write_graph
+from sonoloop_training.fit.train import as_shipped, library_versions, pick_evenly, write_graph
 from sonoloop_training.leakage import TestSide, read_corrected, read_test_side
 
 HISTORY = "history.json"
@@ -138,7 +138,8 @@ def learn(
         SPLIT: gathered.members.to_json(),
         HISTORY: json.dumps(fitted.entries, indent=1).encode(),
     }
-    graph = yield from write_graph(recipe.fit, card, network)
+    graph, parity = yield from write_graph(recipe.fit, card, network, pick_evenly(cases))
+    card = replace(card, metrics={**card.metrics, **parity})
     bundle = save_bundle(job.bundle, network, card, graph=graph, beside=beside)
     crash_here("after-bundle")
     return bundle

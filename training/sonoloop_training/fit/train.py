@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,15 +18,17 @@ from PIL import Image as Picture
 
 from sonoloop import __version__
 from sonoloop.atomic import find_obstacle, write_whole
-from sonoloop.errors import ModelError, TrainingError
+from sonoloop.errors import ImageError, ModelError, TrainingError
 from sonoloop.formats.folder_lock import FolderLock
 from sonoloop.formats.mask_png import refuse_others, write_png
 from sonoloop.imaging.fingerprints import fingerprint
+from sonoloop.imaging.grey import check_frame
 from sonoloop.imaging.overlay import draw_overlay
 from sonoloop.jobs.events import Evaluated, Event, Finished, Notice, Progress
 from sonoloop.models.bundle import Bundle, save_bundle, seal
-from sonoloop.models.card import Card
+from sonoloop.models.card import PARITY, Card
 from sonoloop.models.devices import choose_device
+from sonoloop.models.engines.parity import MOST_CASES, check_graph_answers
 from sonoloop.models.manifest import SPLIT, Manifest, Member, hash_listing
 from sonoloop.models.networks import build_network
 from sonoloop.models.predictor import Predictor
@@ -52,6 +54,8 @@ from sonoloop_training.fit.preflight import check_recipe
 from sonoloop_training.fit.recipe import FitConfig, Recipe
 from sonoloop_training.leakage import inherit, leave_out_copies
 from sonoloop_training.splits import LEFT_OUT, PARTS, Part, apply_split, describe_folds, write_folds
+
+T = TypeVar("T")
 
 FINAL, FOLDS, RESULTS = "final.pt", "folds.json", "results.json"
 FINAL_HISTORY, _BUNDLE = "final.jsonl", "bundle"
@@ -186,11 +190,13 @@ def _train(
         **({OPERATING_POINT: [run.describe() for run in runs]} if runs else {}),
     }
     network = as_shipped(card, weights)
-    graph = yield from write_graph(recipe.fit, card, network)
+    graph, parity = yield from write_graph(
+        recipe.fit, card, network, _read_usable(pick_evenly([*parts["test"], *parts["validation"]]))
+    )
     card = dataclasses.replace(
         seal(card, network, graph),
         snapshot=snapshot,
-        metrics={part: figures["all"] for part, figures in metrics.items()},
+        metrics={part: figures["all"] for part, figures in metrics.items()} | parity,
     )
     # before the bundle, which ends the run: a run without results could not be gone on with
     _write(
@@ -200,6 +206,7 @@ def _train(
             "version": card.version,
             **snapshot,
             "metrics": metrics,
+            **parity,
             "history": fitted.entries,
         },
         "what was learned is kept: make room on the disk, then the same command again",
@@ -388,21 +395,43 @@ def as_shipped(card: Card, weights: Weights) -> torch.nn.Module:
 
 
 def write_graph(
-    config: FitConfig, card: Card, network: torch.nn.Module
-) -> Generator[Event, None, bytes | None]:
-    """Write a network as a graph; where that cannot be, a notice says why, and the model does without."""
+    config: FitConfig, card: Card, network: torch.nn.Module, cases: Iterable[Case]
+) -> Generator[Event, None, tuple[bytes | None, dict[str, Any]]]:
+    """Write a network as a graph that answers as it does; gives it, and what a card's metrics say of it.
+
+    Where that cannot be, a notice says why, and the model does without. The `cases` are what it is tried on,
+    simulated ones where there are none; they are read when it is there.
+    """
     if not config.graph:
-        return None
+        return None, {}
     from sonoloop.models.graph import make_graph, prove_graph  # noqa: PLC0415 - takes seconds, at the end
 
-    yield Progress(stage="Writing the graph", done=0, total=1)
+    yield Progress(stage="Writing the graph", done=0, total=2)
     try:
-        graph = make_graph(network, card.spec.size)
+        # where a GPU trained or validated it is there still
+        graph = make_graph(network.cpu(), card.spec.size)
         prove_graph(graph, network, card)
-        return graph
+        yield Progress(stage="Writing the graph", done=1, total=2)
+        known = [(case.frame, case.mask.astype(np.uint8)) for case in cases]
+        parity = check_graph_answers(graph, Bundle(card, network), known)
     except ModelError as error:
         yield Notice(message=f"the new model has no graph, and runs with torch only: {error}")
-        return None
+        return None, {}
+    return graph, {PARITY: parity.figures()}
+
+
+def pick_evenly(some: Sequence[T], most: int = MOST_CASES) -> list[T]:
+    """Pick a few from the whole length, so that every dataset has its part."""
+    return [some[place] for place in np.linspace(0, len(some) - 1, min(len(some), most)).round().astype(int)]
+
+
+def _read_usable(samples: Sequence[Sample]) -> Iterator[Case]:
+    for sample in samples:
+        # they were told of when the model was judged
+        with suppress(ImageError, TrainingError):
+            case = read_case(sample)
+            check_frame(case.frame)
+            yield case
 
 
 def _read_cases(samples: Sequence[Sample]) -> Generator[Progress, None, list[Case]]:

@@ -12,7 +12,7 @@ from sonoloop.imaging.orientation import onto_frame
 from sonoloop.jobs.events import Event, Notice, Progress, Unreadable
 from sonoloop.leakage import Leak
 from sonoloop.models.card import read_card
-from sonoloop.models.engines.auto import open_engine
+from sonoloop.models.engines.auto import AUTO, open_engine
 from sonoloop.models.library import Library
 from sonoloop.models.manifest import SPLIT
 from sonoloop.models.predictor import Predictor
@@ -41,16 +41,18 @@ def load_predictor(
     model: str,
     device: str,
     *,
+    engine: str = "torch",
     on_notice: Callable[[str], None] | None = None,
 ) -> Predictor:
     """Load a model that the gate can compare."""
     folder = library.find(version)
     spec = read_card(folder).spec
-    # judged as it predicts: torch cannot run a user's own graph
-    bundle = library.load(version) if spec.has_weights else open_engine(folder, device, on_notice=on_notice)
     if "lesion" not in spec.heads:
         raise TrainingError(f"{model} predicts classes and no mask: the gate cannot judge it")
-    return Predictor(bundle, device=device, on_notice=on_notice)
+    if not spec.has_weights and engine == "torch":
+        engine = AUTO  # torch, which judges the others, cannot run a user's own graph
+    loaded = open_engine(folder, device, engine=engine, on_notice=on_notice)
+    return Predictor(loaded, on_notice=on_notice)
 
 
 def score_models(
@@ -59,6 +61,7 @@ def score_models(
     versions: Sequence[str],
     *,
     device: str = "auto",
+    engine: str = "torch",
     library: Library,
     trained: Mapping[str, Collection[str]] | None = None,
 ) -> Generator[Event, None, dict[str, dict[str, FrameScore]]]:
@@ -77,7 +80,9 @@ def score_models(
         groups: Collection[str] | None = (trained or {}).get(version)
         if missing:
             notices: list[str] = []
-            predictor = load_predictor(library, version, model, device, on_notice=notices.append)
+            predictor = load_predictor(
+                library, version, model, device, engine=engine, on_notice=notices.append
+            )
             if groups is None:
                 groups = yield from _find_trained(store, test_set, version, model, library)
             stage = f"Judging {model}"

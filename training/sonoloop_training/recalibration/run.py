@@ -13,7 +13,7 @@ from sonoloop.errors import BundleError, TrainingError
 from sonoloop.jobs.events import Calibrated, Event, Notice, Progress, Unreadable
 from sonoloop.jobs.request import CalibrateRequest
 from sonoloop.models.archive import recard
-from sonoloop.models.card import Card, read_card, written_format
+from sonoloop.models.card import PARITY, Card, read_card, written_format
 from sonoloop.models.library import Library
 from sonoloop.models.manifest import SPLIT, Manifest, Member, bundle_manifest
 from sonoloop.project import begin_with_shipped
@@ -51,7 +51,7 @@ def calibrate(request: CalibrateRequest, *, library: Library | None = None) -> I
             raise TrainingError(f"{row.model} predicts classes and no mask: it cannot be calibrated here")
         test_set = freeze_test_set(store)
         kept = yield from _choose(store, test_set, row, library)
-        members, answers = yield from _ask(store, kept, row, library, request.device)
+        members, answers = yield from _ask(store, kept, row, library, request)
         found = refit(answers, Numbers.of(base))
         made: ModelRow | None = None
         if found.changes:
@@ -60,7 +60,14 @@ def calibrate(request: CalibrateRequest, *, library: Library | None = None) -> I
                 store, library, card, members, base=row, who=request.who
             )
             # for the table of models; what cannot be read was told
-            scoring = score_models(store, test_set, [made.version], device=request.device, library=library)
+            scoring = score_models(
+                store,
+                test_set,
+                [made.version],
+                device=request.device,
+                engine=request.engine,
+                library=library,
+            )
             yield from (event for event in scoring if not isinstance(event, Unreadable))
         yield Calibrated(
             model=None if made is None else made.model,
@@ -101,11 +108,17 @@ def _choose(
 
 
 def _ask(
-    store: CorrectionStore, kept: Sequence[TestFrame], row: ModelRow, library: Library, device: str
+    store: CorrectionStore,
+    kept: Sequence[TestFrame],
+    row: ModelRow,
+    library: Library,
+    request: CalibrateRequest,
 ) -> Generator[Event, None, tuple[list[Member], Answers]]:
     """Read the frames and ask the model, a few at a time; one that cannot be read is told."""
     notices: list[str] = []
-    predictor = load_predictor(library, row.version, row.model, device, on_notice=notices.append)
+    predictor = load_predictor(
+        library, row.version, row.model, request.device, engine=request.engine, on_notice=notices.append
+    )
     beside, places = Numbers.of(predictor.card), Places(store.url)
     members: list[Member] = []
     parts: list[Answers] = []
@@ -148,8 +161,8 @@ def _describe(base: Card, found: Refit, answers: Answers, test_set: TestSet) -> 
         name=f"{NAME}-leaked" if leaked else NAME,
         parent=base.version,
         snapshot={**base.snapshot, CALIBRATION: told},
-        # those of the model started from had other numbers
-        metrics={CALIBRATION: found.metrics},
+        # the others of the model started from had other numbers; its graph is this one's
+        metrics={CALIBRATION: found.metrics, **{k: v for k, v in base.metrics.items() if k == PARITY}},
         format=written_format(base),
     )
 

@@ -120,7 +120,7 @@ class AnnotatePanel(Panel):
         self.news.close()
         self._carry_over.close()
         self._followers.close()
-        self.predicting.cancel()
+        self.predicting.close()
         self.deciding.close()
         self.session.close()
 

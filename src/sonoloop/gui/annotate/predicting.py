@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Event as Flag
 from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.utils.notifications import show_info, show_warning
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Qt, Signal
-from qtpy.QtWidgets import QGridLayout, QProgressBar, QPushButton, QWidget
+from qtpy.QtWidgets import QApplication, QGridLayout, QProgressBar, QPushButton, QWidget
 from superqt import QElidingLabel
 
 from sonoloop.errors import SonoloopError, UnsupportedImageError
@@ -30,6 +32,7 @@ from sonoloop.gui.annotate.layers import (
     write_uncertainty,
 )
 from sonoloop.gui.annotate.session import NO_IMAGE, Session
+from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.widgets import device_name, engine_title, show_notice, show_problem, single_shot
 from sonoloop.gui.words import shorten
 from sonoloop.gui.workers import JobQueue, Projects, ignore
@@ -48,6 +51,19 @@ class _Loaded:
     model: str | None = None
     device: str = ""
     engine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """Where a model is to run, and what computes."""
+
+    device: str
+    engine: str
+
+    @classmethod
+    def of(cls, preferences: Preferences) -> _Where:
+        """Read it of the preferences, which a worker may not."""
+        return cls(preferences.device, preferences.engine)
 
 
 # of the predictions that wait to be looked at
@@ -93,10 +109,18 @@ class Predicting(QObject):
         self._jobs = JobQueue(latest_only=True, parent=self)
         self._jobs.busy_changed.connect(self._tell_busy)
         self._maps = JobQueue(parent=self)
+        self._comparing = JobQueue(parent=self)
+        self._compared = False
+        self._is_over = Flag()
         self._series: _Series | None = None
         self._busy = False
         self._warmed_up = False
         session.target_changed.connect(self._show_kept)
+        # napari's window goes without closing what is docked in it
+        self.destroyed.connect(self._is_over.set)
+        application = QApplication.instance()
+        if application is not None:
+            application.aboutToQuit.connect(self._is_over.set)
 
     @property
     def model_line(self) -> str:
@@ -128,7 +152,7 @@ class Predicting(QObject):
             show_warning(why_not or NO_IMAGE)
             return
         source, preferences = session.target.capture(), session.preferences()
-        question = partial(_predict, source, preferences.device, self._loaded)
+        question = partial(_predict, source, _Where.of(preferences), self._loaded)
         self._jobs.submit(
             partial(self._projects.ask, preferences.store, question),
             done=partial(self._on_prediction, session.target),
@@ -144,7 +168,7 @@ class Predicting(QObject):
         if self._jobs.busy and self._series is None:
             return  # a prediction is under way, which this would drop
         preferences = session.preferences()
-        question = partial(_explain, target.capture(), preferences.device, prediction)
+        question = partial(_explain, target.capture(), _Where.of(preferences), prediction)
         self._jobs.submit(
             partial(self._projects.ask, preferences.store, question),
             done=partial(self._on_heat_map, target),
@@ -184,6 +208,12 @@ class Predicting(QObject):
         self._jobs.drop()
         self._tell_busy()
 
+    def close(self) -> None:
+        """Ignore all answers, for good."""
+        self.cancel()
+        self._is_over.set()
+        self._comparing.mute()
+
     def release(self, target: Target) -> None:
         """Show the prediction that was held back, if it may be shown by now."""
         session = self._session
@@ -206,7 +236,8 @@ class Predicting(QObject):
         if not self._warmed_up:
             self._warmed_up = True
             preferences = self._session.preferences()
-            body = partial(self._projects.ask, preferences.store, partial(_warm_up, preferences.device))
+            warm_up = partial(_warm_up, _Where.of(preferences))
+            body = partial(self._projects.ask, preferences.store, warm_up)
             self._maps.submit(body, done=ignore, failed=ignore)
 
     def _on_prediction(self, target: Target, answer: tuple[Prediction, NDArray[np.float32], InUse]) -> None:
@@ -258,6 +289,25 @@ class Predicting(QObject):
         if replaces:
             show_info(f"Ctrl+Z brings back the mask of {shorten(target.name)} that was replaced")
         session.changed.emit()
+        self._compare_engines()
+
+    def _compare_engines(self) -> None:
+        """Find which engine is the quickest here, once a prediction is shown; it runs from the next start on.
+
+        What goes wrong is told of the engine that is asked for.
+        """
+        preferences = self._session.preferences()
+        if self._compared or preferences.engine != "auto":
+            return
+        self._compared = True
+        question = partial(_compare, preferences.device, self._is_over.is_set)
+        self._comparing.submit(
+            partial(self._projects.ask, preferences.store, question), done=self._on_compared, failed=ignore
+        )
+
+    def _on_compared(self, outcome: str | None) -> None:
+        if outcome is not None:
+            show_info(f"Engines compared: {outcome}")
 
     def _go_on(self) -> None:
         """Ask for the next frame of a stack."""
@@ -272,7 +322,7 @@ class Predicting(QObject):
             return
         target = series.asked = series.waiting.popleft()
         preferences = session.preferences()
-        question = partial(_predict_for_later, target.capture(), preferences.device, self._loaded)
+        question = partial(_predict_for_later, target.capture(), _Where.of(preferences), self._loaded)
         self._jobs.submit(
             partial(self._projects.ask, preferences.store, question),
             done=partial(self._on_next, target),
@@ -359,10 +409,15 @@ class Predicting(QObject):
         return accepted or not untouched
 
 
-def _warm_up(device: str, project: Project) -> None:
+def _warm_up(where: _Where, project: Project) -> None:
     """Load the model in use, and what napari loads for its first layer of lesions, which takes as long."""
-    project.model(device=device)
+    project.model(device=where.device, engine=where.engine)
     warm_up_lesions()
+
+
+def _compare(device: str, is_over: Callable[[], bool], project: Project) -> str | None:
+    """Compare the engines, in the worker."""
+    return project.compare_engines(device, is_cancelled=is_over)
 
 
 def _frames_from(current: Target) -> list[Target]:
@@ -373,19 +428,19 @@ def _frames_from(current: Target) -> list[Target]:
 
 
 def _predict(
-    source: Source, device: str, loaded: _Loaded, project: Project
+    source: Source, where: _Where, loaded: _Loaded, project: Project
 ) -> tuple[Prediction, NDArray[np.float32], InUse]:
     """Predict with the model in use, in the worker; the uncertainty, too, takes long."""
-    prediction, in_use = _predict_for_later(source, device, loaded, project)
+    prediction, in_use = _predict_for_later(source, where, loaded, project)
     return prediction, prediction.uncertainty, in_use
 
 
-def _explain(source: Source, device: str, prediction: Prediction, project: Project) -> HeatMap:
+def _explain(source: Source, where: _Where, prediction: Prediction, project: Project) -> HeatMap:
     """Ask the model that made a prediction where it saw what it says, in the worker."""
     frame = check_frame(source.frame())
     if frame.id != prediction.frame_id:
         raise SonoloopError(f"the pixels of {frame.name} were changed since: press Predict first")
-    predictor = project.model(project.in_use().version, device)
+    predictor = project.model(project.in_use().version, where.device, engine=where.engine)
     if predictor.model != prediction.model:
         raise SonoloopError(
             f"{prediction.model} predicted this, and {predictor.model} is in use now: press Predict first"
@@ -394,12 +449,12 @@ def _explain(source: Source, device: str, prediction: Prediction, project: Proje
 
 
 def _predict_for_later(
-    source: Source, device: str, loaded: _Loaded, project: Project
+    source: Source, where: _Where, loaded: _Loaded, project: Project
 ) -> tuple[Prediction, InUse]:
     """Predict without the map of uncertainty, which is made when the frame is looked at."""
     frame = check_frame(source.frame())
     in_use = project.in_use()
-    predictor = project.model(in_use.version, device)
+    predictor = project.model(in_use.version, where.device, engine=where.engine)
     loaded.version, loaded.model = in_use.version, predictor.model
     loaded.device, loaded.engine = predictor.device, predictor.engine_name
     return predictor.predict(frame), in_use

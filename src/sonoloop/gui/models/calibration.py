@@ -80,13 +80,13 @@ class CalibrationBox(QFrame):
         """Whether one is under way."""
         return self._jobs.busy
 
-    def start(self, ask: Ask, model: str, device: str) -> None:
+    def start(self, ask: Ask, model: str, device: str, engine: str) -> None:
         """Calibrate a model, of a version, in a process of its own."""
         self.clear()
         self._cancelled = Flag()
         self._show("Starting\N{HORIZONTAL ELLIPSIS}", busy=True)
         told, cancelled = self._reports.told.emit, self._cancelled
-        body = partial(_calibrate, model, device, told, cancelled)
+        body = partial(_calibrate, model, {"device": device, "engine": engine}, told, cancelled)
         self._jobs.submit(partial(ask, body), done=self._on_done, failed=self._on_failed)
         self.changed.emit()
 
@@ -147,10 +147,10 @@ class CalibrationBox(QFrame):
 
 
 def _calibrate(
-    model: str, device: str, tell: Callable[[str], None], cancelled: Flag, project: Project
+    model: str, options: dict[str, str], tell: Callable[[str], None], cancelled: Flag, project: Project
 ) -> Calibrated | None:
     """Calibrate, in the worker; None where it was cancelled."""
-    events: Iterator[Event] = project.calibrating(model, device=device)
+    events: Iterator[Event] = project.calibrating(model, **options)
     found: Calibrated | None = None
     notes: list[str] = []
     # closed early, the process is ended

@@ -263,7 +263,7 @@ class ModelsPanel(Panel):
             return
         preferences, store = self._preferences(), self.news.store
         ask = partial(self._projects.ask, store, annotator=preferences.annotator)
-        self._calibration.start(ask, line.row.version, preferences.device)
+        self._calibration.start(ask, line.row.version, preferences.device, preferences.engine)
 
     def _on_calibrated(self, found: Calibrated) -> None:
         self._ask(

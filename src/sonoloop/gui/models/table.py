@@ -202,7 +202,12 @@ def describe_model(project: Project, version: str) -> Facts:
 
 def _card_facts(library: Library, version: str) -> Facts:
     from sonoloop.models.card import read_card  # noqa: PLC0415
-    from sonoloop.models.origin import describe_origin, describe_reached  # noqa: PLC0415
+    from sonoloop.models.engines.auto import describe_engine  # noqa: PLC0415
+    from sonoloop.models.origin import (  # noqa: PLC0415
+        describe_origin,
+        describe_parity,
+        describe_reached,
+    )
 
     try:
         card = read_card(library.find(version))
@@ -218,7 +223,10 @@ def _card_facts(library: Library, version: str) -> Facts:
         ("On its own test images", describe_reached(card, "test")),
         ("On validation images", describe_reached(card, "validation")),
     ]
-    return (*facts, *describe_origin(card), *reached)
+    runs = [("Engine", describe_engine(card))]
+    if card.graphs:
+        runs.append(("Graph against torch", describe_parity(card)))
+    return (*facts, *describe_origin(card), *reached, *runs)
 
 
 def _store_facts(store: CorrectionStore, version: str) -> Facts:

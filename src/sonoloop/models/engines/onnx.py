@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sonoloop.errors import EngineError
-from sonoloop.models.card import GRAPH, IMAGES, OUTPUTS, Card, read_card, read_graph
+from sonoloop.models.card import IMAGES, OUTPUTS, Card, read_card
 from sonoloop.models.engines import Engine, count_threads, first_line, import_library
 from sonoloop.models.graph_check import check_graph
+from sonoloop.models.kept_graphs import find_graph
 
 
 class OnnxEngine(Engine):
@@ -41,7 +42,7 @@ class OnnxEngine(Engine):
     def load(cls, folder: Path, device: str = "auto") -> Self:
         """Load and verify the graph of the bundle in a folder."""
         card = read_card(folder)
-        return cls(card, read_graph(folder, card, GRAPH))
+        return cls(card, find_graph(folder, card))
 
     def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Run the graph."""

@@ -19,12 +19,16 @@ _NO_LESION = -100.0
 
 
 class TorchEngine(Engine):
-    """A bundle's network on a device; see `sonoloop.models.devices.choose_device`."""
+    """A bundle's network on a device; see `sonoloop.models.devices.choose_device`.
+
+    It computes in the precision that pays there, or in "float32" where that is asked for.
+    """
 
     name = "torch"
 
-    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+    def __init__(self, bundle: Bundle, device: str = "auto", precision: str = "") -> None:
         super().__init__(bundle.card)
+        self._asked_precision = precision
         self._network = bundle.network
         self._move_to(choose_device(device))
 
@@ -83,7 +87,7 @@ class TorchEngine(Engine):
     def _move_to(self, device: torch.device) -> None:
         self._device, self.device = device, str(device)
         self._network = self._network.to(device)
-        self._dtype = autocast_dtype(device)
+        self._dtype = None if self._asked_precision == "float32" else autocast_dtype(device)
         self.precision = str(self._dtype or torch.float32).removeprefix("torch.")
 
 
