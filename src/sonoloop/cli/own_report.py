@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sonoloop.atomic import write_whole
 from sonoloop.cli.console import print_json, result_console
-from sonoloop.errors import BundleError
+from sonoloop.errors import BundleError, SonoloopError
 from sonoloop.models.card import Card
 from sonoloop.models.own.description import read_description, write_description
 from sonoloop.models.own.model import OwnFile, Trial, make_own, propose, read_own, try_card
@@ -97,7 +97,7 @@ def check_own(source: Path, *, write: bool) -> OwnReport:
             folder = Path(scratch) / "model"
             card = make_own(own, description, folder)
             return OwnReport(own=own, card=card, trial=try_card(folder, card, own.path.name))
-    except BundleError as error:
+    except SonoloopError as error:
         return OwnReport(own=own, card=card, problem=str(error))
 
 

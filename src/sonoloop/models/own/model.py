@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sonoloop.errors import BundleError, EngineError, check_installed
 from sonoloop.imaging.grey import frame_from_array
@@ -60,6 +61,9 @@ _SIZE = 256
 _MAX_APART, _ROUNDING = 0.01, 0.001
 _ROUNDS = 3
 _ALMOST_ALL = 0.9
+
+# lesion probability and class logits
+Answer = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +166,7 @@ def try_card(folder: Path, card: Card, name: str) -> Trial:
         single, seconds = [], float("inf")
         for number in range(_ROUNDS):
             start = time.perf_counter()
-            single.append(engine.run(images[number : number + 1]))
+            single.append(_run(engine, images[number : number + 1]))
             seconds = min(seconds, time.perf_counter() - start)
         _check_answers(card, single)
         _check_batch(engine, images, single)
@@ -328,7 +332,18 @@ def _told(name: str) -> Iterator[None]:
         raise BundleError(f"{name} cannot be used: {error}") from error
 
 
-def _check_answers(card: Card, answers: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:  # type: ignore[type-arg]
+def _run(engine: OnnxEngine, images: NDArray[np.float32]) -> Answer:
+    try:
+        return engine.run(images)
+    except Exception as error:  # ONNX Runtime's exceptions have no base of their own
+        side = images.shape[-1]
+        raise ValueError(
+            f"it cannot compute a simulated image of {side} x {side} pixels ({first_line(error)}); is size "
+            "that of its training?"
+        ) from error
+
+
+def _check_answers(card: Card, answers: Sequence[Answer]) -> None:
     size = card.spec.size
     for lesion, classes in answers:
         shapes = [tuple(lesion.shape), tuple(classes.shape)]
@@ -346,9 +361,7 @@ def _check_answers(card: Card, answers: Sequence[tuple[np.ndarray, np.ndarray]])
             )
 
 
-def _check_batch(
-    engine: OnnxEngine, images: np.ndarray, single: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> None:  # type: ignore[type-arg]
+def _check_batch(engine: OnnxEngine, images: NDArray[np.float32], single: Sequence[Answer]) -> None:
     """Refuse a network that computes one image at a time only, or otherwise among others."""
     advice = (
         'export it for any number of images, as with torch.onnx.export(..., dynamic_shapes={"x": {0: '
@@ -369,7 +382,7 @@ def _check_batch(
 def _find_notes(
     card: Card,
     answers: Sequence[tuple[str, float, tuple[float, ...]]],
-    single: Sequence[tuple[np.ndarray, np.ndarray]],  # type: ignore[type-arg]
+    single: Sequence[Answer],
 ) -> Iterator[str]:
     if "lesion" in card.spec.heads:
         shares = [share for _, share, _ in answers]
