@@ -11,6 +11,7 @@ import sys
 import pytest
 from PIL import Image
 
+from own_networks import TOML, segmenter
 from sonoloop.imaging.phantom import sample_study
 from sonoloop.models.card import CARD, GRAPH, shipped_folder
 
@@ -74,6 +75,9 @@ told["models show"] = run("models", "show", name, "--store", "s.sqlite")
 told["models export"] = run("models", "export", name, "--out", "m.zip", "--store", "s.sqlite")
 told["models import"] = run("models", "import", "m.zip")
 told["models import a folder"] = run("models", "import", "other")
+told["models check"] = run("models", "check", "theirs.onnx")
+told["models import one of one's own"] = run("models", "import", "theirs.onnx")
+told["safetensors"] = run("models", "import", "weights.safetensors")
 told["models use"] = run("models", "use", "other-", "--why", "try")
 told["models import without a graph"] = run("models", "import", "bare")
 told["predict without a graph"] = run("predict", "image.png", "--out", "out", "--model", "bare")
@@ -105,6 +109,10 @@ def told(tmp_path_factory) -> dict:
         shutil.copytree(shipped_folder(), folder / name)
         (folder / name / CARD).write_text(json.dumps(card | {"name": name} | changed))
     (folder / "bare" / GRAPH).unlink()
+    (folder / "theirs.onnx").write_bytes(segmenter().SerializeToString())
+    (folder / "theirs.toml").write_text(TOML)
+    (folder / "weights.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (folder / "weights.toml").write_text(TOML + '[network]\nlibrary = "timm"\narchitecture = "resnet18"')
     own = {f"XDG_{name}_HOME": str(folder / name) for name in ("DATA", "CONFIG", "CACHE")}
     done = subprocess.run(
         [sys.executable, "-c", WORK],
@@ -133,6 +141,8 @@ def told(tmp_path_factory) -> dict:
         ("models export", "m.zip"),
         ("models import", "is here"),
         ("models import a folder", "other-"),
+        ("models check", "ms for an image"),
+        ("models import one of one's own", "theirs-"),
         ("models use", "is in use, in place of default-"),
     ],
 )
@@ -149,6 +159,7 @@ def test_it_works_without_torch(told, command, words):
         ("gate", "this needs torch and 9 more packages, which are not installed"),
         ("train", "this needs torch and 9 more packages, which are not installed"),
         ("evaluate", "this needs torch and 9 more packages, which are not installed"),
+        ("safetensors", "this needs torch and 6 more packages, which are not installed"),
         ("data", "this needs matplotlib and jinja2, which are not installed"),
     ],
 )
