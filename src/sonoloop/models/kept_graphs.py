@@ -49,7 +49,10 @@ def find_graph(folder: Path, card: Card) -> bytes:
 
 def can_make_graphs() -> bool:
     """Whether what makes graphs is installed."""
-    return all(find_spec(package) is not None for package in _NEEDED)
+    try:
+        return all(find_spec(package) is not None for package in _NEEDED)
+    except (ImportError, ValueError):  # half of one is there
+        return False
 
 
 def make_graph_once(folder: Path, card: Card, *, on_notice: Callable[[str], None]) -> None:
