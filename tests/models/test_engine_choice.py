@@ -69,7 +69,24 @@ def test_an_engine_that_broke_since_is_named_and_the_next_one_runs(two, monkeypa
     assert told[0].startswith("the engine openvino is not used: the engine openvino cannot be loaded")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', '{"a": {"engine": "onnx"}}', "[" * 9999])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"a": 1}',
+        '{"a": {"engine": "onnx"}}',
+        "[" * 9999,
+        '{"a": {"engine": "torch", "told": "1 ms"}}',
+        '{"a": {"engine": ["onnx"], "told": "1 ms"}}',
+        '{"a": {"engine": "onnx", "told": 7}}',
+        '{"a": {"engine": "onnx", "told": "\\u001b[2J"}}',
+        '{"a": {"engine": "onnx", "told": "\\ud800"}}',
+        json.dumps({"a": {"engine": "onnx", "told": "1 ms" * 1000}}),
+        '{"a": {"engine": "onnx", "told": "1 ms"}, "a": 1}',
+    ],
+)
 def test_a_damaged_record_is_as_none(two, text):
     auto._file().parent.mkdir(parents=True)
     auto._file().write_text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from sonoloop.errors import EngineError, ModelError
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
 from sonoloop.models.card import GRAPH, read_graph, shipped_card, shipped_folder
-from sonoloop.models.engines import ENGINES, find_engines, load_engine
+from sonoloop.models.engines import ENGINES, find_engines, import_library, load_engine
 from sonoloop.models.engines import onnx as onnx_engine
 from sonoloop.models.engines import openvino as openvino_engine
 from sonoloop.models.predictor import Predictor
@@ -85,20 +86,86 @@ def test_openvino_answers_as_onnx_runtime_does():
     assert (engine.device, engine.precision) == ("cpu", "float32")
 
 
-def test_an_engine_of_another_package_is_found(tmp_path, bundle, monkeypatch):
-    (tmp_path / "bright_engine.py").write_text(BRIGHT)
-    (tmp_path / "lively_engine.py").write_text(LIVELY)
-    told = tmp_path / "lively-1.dist-info"
-    told.mkdir()
-    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: lively\nVersion: 1\n")
-    (told / "entry_points.txt").write_text(
-        "[sonoloop.engines]\nlively = lively_engine:Lively\ntorch = nowhere:Torch\nbroken = nowhere:Nothing\n"
-    )
+@pytest.fixture
+def others(tmp_path, monkeypatch):
+    """Install packages, each by a name: a module, and what its file of entry points says."""
+
+    def install(**packages):
+        monkeypatch.delitem(sys.modules, "bad_engine", raising=False)
+        for name, (code, told) in packages.items():
+            (tmp_path / f"{name}_engine.py").write_text(code)
+            folder = tmp_path / f"{name}-1.dist-info"
+            folder.mkdir()
+            (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+            (folder / "entry_points.txt").write_text(f"[sonoloop.engines]\n{told}\n")
+        importlib.invalidate_caches()
+
     monkeypatch.syspath_prepend(tmp_path)
+    return install
+
+
+def test_an_engine_of_another_package_is_found(tmp_path, bundle, others):
+    others(
+        bright=(BRIGHT, "torch = nowhere:Torch"),
+        lively=(LIVELY, "lively = lively_engine:Lively\nbroken = nowhere:Nothing"),
+    )
     assert load_engine("lively", tmp_path / "tiny").device == "abacus"
     assert find_engines()["torch"] == ENGINES["torch"], "ours keep their names"
     with pytest.raises(EngineError, match="the engine broken cannot be loaded"):
         load_engine("broken", tmp_path / "tiny")
+
+
+def engine_that(load):
+    return f"""
+from sonoloop.models.engines import Engine
+class E(Engine):
+    def run(self, images): pass
+    @classmethod
+    def load(cls, folder, device="auto"):
+        {load}
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "place", "told"),
+    [
+        (
+            "raise RuntimeError('no licence\\x1b[2J')",
+            "bad_engine:E",
+            r"no licence\\x1b\[2J.*install it again",
+        ),
+        ("raise SystemExit(3)", "bad_engine:E", "SystemExit"),
+        ("def (", "bad_engine:E", "invalid syntax"),
+        ("import bad_engine.inner", "bad_engine:E", "is not a package"),
+        ("", "bad_engine:E", "no attribute 'E'"),
+        ("", "bad_engine", "bad_engine is no engine"),
+        ("E = 5", "bad_engine:E", "bad_engine:E is no engine"),
+        ("class E: pass", "bad_engine:E", "bad_engine:E is no engine"),
+        ("", "not a value!!", "cannot be loaded"),
+        ("", "", "cannot be loaded"),
+        ("", "bad_engine:E\nbad = other:E", "in two packages"),
+        (engine_that("raise ValueError('no such folder')"), "bad_engine:E", "no such folder.*--engine"),
+        (engine_that("raise SystemExit"), "bad_engine:E", "SystemExit.*--engine"),
+        (engine_that("cls()"), "bad_engine:E", r"missing 1 required.*--engine"),
+        (engine_that("pass"), "bad_engine:E", "loads no model"),
+        (engine_that("return cls(None)"), "bad_engine:E", "loads no model"),
+    ],
+)
+def test_an_engine_of_another_package_that_is_broken_is_named(tmp_path, others, code, place, told):
+    others(bad=(code, f"bad = {place}"))
+    with pytest.raises(EngineError, match=f"the engine bad .*{told}"):
+        load_engine("bad", tmp_path)
+
+
+def test_an_engine_that_is_interrupted_stays_so(tmp_path, others):
+    others(bad=("raise KeyboardInterrupt", "bad = bad_engine:E"))
+    with pytest.raises(KeyboardInterrupt):
+        load_engine("bad", tmp_path)
+
+
+def test_a_package_whose_entry_points_are_damaged_takes_no_engine_of_ours_away(others):
+    others(bad=("", "bad"))
+    assert find_engines() == ENGINES
 
 
 def test_onnx_runtime_needs_neither_torch_nor_the_tools_that_made_the_graph():
@@ -129,6 +196,32 @@ def test_a_graph_that_is_not_its_cards_is_not_run(shipped_copy, damage, told):
     damage(shipped_copy / GRAPH)
     with pytest.raises(EngineError, match=told):
         load_engine("onnx", shipped_copy)
+
+
+@pytest.mark.parametrize(
+    "fault", [ImportError("DLL load failed"), RuntimeError("AVX2 is needed"), SystemExit(1), OSError("x")]
+)
+def test_a_library_that_cannot_be_imported_is_named(monkeypatch, fault):
+    def fail(module):
+        raise fault
+
+    monkeypatch.setattr("sonoloop.models.engines.import_module", fail)
+    with pytest.raises(EngineError, match=r"Steam cannot be loaded \(.*pip install --force-reinstall steam"):
+        import_library("steam", "Steam", (1, 0))
+
+
+@pytest.mark.parametrize(
+    ("library", "module", "engine"),
+    [("ONNX Runtime", onnx_engine, "onnx"), ("OpenVINO", openvino_engine, "openvino")],
+)
+def test_a_library_that_fails_to_begin_is_named(monkeypatch, library, module, engine):
+    def fail(*_):
+        raise RuntimeError("plugins.xml:1: no plugin")
+
+    broken = SimpleNamespace(__version__="9.9", SessionOptions=fail, Core=fail)
+    monkeypatch.setattr(module, "_runtime" if engine == "onnx" else "_library", lambda: broken)
+    with pytest.raises(EngineError, match=rf"{library} 9\.9 cannot load the graph.*no plugin.*--engine"):
+        load_engine(engine, shipped_folder())
 
 
 @pytest.mark.parametrize(("version", "told"), [("1.9.0", "1.9.0 is too old"), (None, "is not installed")])

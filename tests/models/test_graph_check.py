@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sonoloop.errors import EngineError
+from sonoloop.models import graph_check
 from sonoloop.models.card import Card, ModelSpec, read_graph, shipped_card, shipped_folder
 from sonoloop.models.engines.onnx import OnnxEngine
 from sonoloop.models.graph_check import check_graph
@@ -130,6 +131,188 @@ def test_a_hostile_graph_is_refused(name):
     proto, told = HOSTILE[name]
     with pytest.raises(EngineError, match=told):
         check_graph(proto.SerializeToString(), CARD)
+
+
+def of(kind, *inputs, **attributes):
+    """An operation on tensors or names of tensors, with the constants that it takes."""
+    stored = [
+        numpy_helper.from_array(each, f"c{n}") for n, each in enumerate(inputs) if not isinstance(each, str)
+    ]
+    names = [each if isinstance(each, str) else f"c{n}" for n, each in enumerate(inputs)]
+    return model([helper.make_node(kind, names, ["x"], **attributes)], stored)
+
+
+def chain(kind, count, *first, copies=2, **attributes):
+    """An operation on what the one before gave, over and over."""
+    nodes = [*first]
+    for n in range(count):
+        before = first[-1].output[0] if first and not n else f"x{n - 1}" if n else "images"
+        nodes.append(helper.make_node(kind, [before] * copies, [f"x{n}"], **attributes))
+    return model(nodes)
+
+
+def whole(*values):
+    return np.array(values, np.int64)
+
+
+def ones(*shape):
+    return np.ones(shape, np.float32)
+
+
+def constant(name, *values):
+    return helper.make_node("Constant", [], [name], value_ints=values)
+
+
+# each asks for gigabytes, or for minutes, in a few hundred bytes
+BOMBS = {
+    "Expand": of("Expand", ones(1), whole(1 << 29)),
+    "Expand of images": of("Expand", "mean", whole(1, 1, 1 << 15, 1 << 15)),
+    "Tile": of("Tile", "images", whole(1, 1, 1 << 10, 1 << 9)),
+    "Resize to a size": of("Resize", "images", "", "", whole(1, 1, 1 << 15, 1 << 14), mode="nearest"),
+    "Resize by a factor": of("Resize", "images", "", np.array([1, 1, 512, 1024], np.float32), mode="nearest"),
+    "Pad": of("Pad", "images", whole(0, 0, 0, 0, 0, 0, 1 << 14, 1 << 15)),
+    "Range": of("Range", np.array(0), np.array(1 << 28), np.array(1)),
+    "Concat": chain("Concat", 10, copies=4, axis=3),
+    "Conv with wide pads": of("Conv", "images", ones(1, 1, 1, 1), pads=[0, 0, 1 << 14, 1 << 15]),
+    "ConvTranspose": of("ConvTranspose", "images", ones(1, 1, 1, 1), strides=[1 << 10, 1 << 9]),
+    "ConvTranspose of a wide kernel": of("ConvTranspose", "images", ones(1, 64, 64, 64), pads=[31] * 4),
+    "MaxPool with wide pads": of("MaxPool", "images", kernel_shape=[1, 1], pads=[0, 0, 1 << 14, 1 << 15]),
+    "MaxPool of a wide kernel": of("MaxPool", "images", kernel_shape=[9999, 9999], pads=[9998] * 4),
+    "Gather": of("Gather", "images", np.zeros((1 << 8, 1 << 8), np.int64), axis=3),
+    "a sum of a row and a column": model(
+        [
+            constant("row", 1, 1024),
+            constant("column", 1024, 1),
+            helper.make_node("Reshape", ["images", "row"], ["r"]),
+            helper.make_node("Reshape", ["images", "column"], ["c"]),
+            helper.make_node("Add", ["r", "c"], ["sum"]),
+            helper.make_node("Concat", ["sum", "sum"], ["x"], axis=0),
+        ]
+    ),
+    "MatMul of a column and a row": model(
+        [
+            constant("row", 1, 1024),
+            constant("column", 1024, 1),
+            helper.make_node("Reshape", ["images", "row"], ["r"]),
+            helper.make_node("Reshape", ["images", "column"], ["c"]),
+            helper.make_node("MatMul", ["c", "r"], ["square"]),
+            helper.make_node("Concat", ["square", "square"], ["x"], axis=0),
+        ]
+    ),
+    "MatMul over and over": chain(
+        "MatMul",
+        400,
+        constant("s", 256, 256),
+        constant("n", 0, 0, 0, 0, 0, 0, 224, 224),
+        helper.make_node("Pad", ["images", "n"], ["p"]),
+        helper.make_node("Reshape", ["p", "s"], ["square"]),
+    ),
+    "constants that are kept": model(
+        [helper.make_node("Range", ["c0", "c1", "c2"], [f"x{n}"]) for n in range(4)],
+        [numpy_helper.from_array(np.array(n), f"c{place}") for place, n in enumerate((0, 1 << 19, 1))],
+    ),
+    "a size of its own making": model(
+        [
+            helper.make_node("Shape", ["images"], ["s"]),
+            helper.make_node("Mul", ["s", "s"], ["t"]),
+            helper.make_node("Expand", ["mean", "t"], ["x"]),
+            helper.make_node("Concat", ["x", "x"], ["y"], axis=3),
+        ]
+    ),
+    "a size that hangs on the image": model(
+        [
+            helper.make_node("Cast", ["flat"], ["s"], to=TensorProto.INT64),
+            constant("one", 1),
+            helper.make_node("Reshape", ["s", "one"], ["t"]),
+            helper.make_node("Expand", ["mean", "t"], ["x"]),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_graph_that_takes_too_much_is_refused(name):
+    data = BOMBS[name].SerializeToString()
+    told = "takes a size that only" if "hangs" in name else "it takes [0-9,]+ (values|multiplications)"
+    with pytest.raises(EngineError, match=told):
+        check_graph(data, CARD)
+
+
+# what ends the process when a processor computes it, or reads beyond what there is
+TRAPS = {
+    "the least number by -1": of("Div", whole(-(1 << 63)), whole(-1)),
+    "a division by nought": of("Div", whole(1), whole(0)),
+    "a rest of nought": of("Mod", whole(1), whole(0)),
+    "a division by what the image tells": model(
+        [
+            helper.make_node("Cast", ["flat"], ["n"], to=TensorProto.INT64),
+            helper.make_node("Div", ["n", "n"], ["x"]),
+        ]
+    ),
+    "a crop": of(
+        "Resize",
+        "images",
+        np.array([0, 0, -1e9, -1e9, 1, 1, 1e9, 1e9], np.float32),
+        "",
+        whole(1, 1, 8, 8),
+        coordinate_transformation_mode="tf_crop_and_resize",
+    ),
+    "nothing at all": of("Slice", "images", whole(0), whole(0), whole(3)),
+    "a stride of nought": of("Conv", "images", ones(1, 1, 1, 1), strides=[0, 0]),
+    "no group": of("Conv", "images", ones(1, 1, 1, 1), group=0),
+    "a cast to text": of("Cast", "images", to=TensorProto.STRING),
+}
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_a_graph_that_ends_the_process_is_refused(name):
+    with pytest.raises(EngineError, match=r"operator|a Cast goes"):
+        check_graph(TRAPS[name].SerializeToString(), CARD)
+
+
+def test_a_graph_of_endless_parts_is_not_read_to_the_end(monkeypatch):
+    monkeypatch.setattr(graph_check, "_MAX_PARTS", 1000)
+    endless = model([helper.make_node("Max", ["images"] * 1000, ["x"])])
+    with pytest.raises(EngineError, match="more than 1,000 parts"):
+        check_graph(endless.SerializeToString(), CARD)
+
+
+def test_a_graph_that_takes_too_much_for_many_images_is_not_run():
+    squared = model(
+        [
+            helper.make_node("Shape", ["images"], ["n"], end=1),
+            helper.make_node("Mul", ["n", "n"], ["n2"]),
+            helper.make_node("Mul", ["n2", "n2"], ["n4"]),
+            helper.make_node("Mul", ["n4", "n4"], ["n8"]),
+            helper.make_node("Mul", ["n8", "n4"], ["n12"]),
+            helper.make_node("Expand", ["dot", "n12"], ["x"]),
+        ],
+        [numpy_helper.from_array(ones(1), "dot")],
+    )
+    engine = OnnxEngine(CARD, squared.SerializeToString())
+    assert engine.run(BLACK)[1].shape == (1, 3)
+    with pytest.raises(ValueError, match=r"it takes .* values at once to compute 4,096 pixels"):
+        engine.run(BLACK.repeat(4, 0))
+
+
+def test_a_large_network_takes_fewer_images_at_once():
+    card = dataclasses.replace(CARD, spec=ModelSpec(size=1024))
+    graph = check_graph(wide(1024, 384).SerializeToString(), card)
+    graph.check_batch(2)
+    with pytest.raises(MemoryError):
+        graph.check_batch(4)
+
+
+def wide(side, channels):
+    """A network of many channels."""
+    sides = [side, side]
+    stored = numpy_helper.from_array(ones(channels, 1, 1, 1), "wide")
+    return model(
+        [helper.make_node("Conv", ["images", "wide"], ["x"])],
+        [stored],
+        [value("images", ["batch", 1, *sides])],
+        [value("lesion", ["batch", 1, *sides]), value("classes", ["batch", 3])],
+    )
 
 
 def test_a_graph_of_another_model_is_refused():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -18,8 +18,10 @@ from pathlib import Path
 from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_LZMA, ZipFile, ZipInfo
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from sonoloop.errors import BundleError, EngineError, ModelError
 from sonoloop.models import library as library_module
@@ -626,16 +628,42 @@ def test_a_model_with_a_parent_that_is_no_version_is_not_let_in(library, folder,
     assert not library.folder.exists()
 
 
-def test_a_graph_travels_with_its_model_and_a_hostile_one_is_refused(library, tmp_path, network, card):
+def with_graph(folder, data):
+    """A bundle whose card names another graph."""
+    (folder / GRAPH).write_bytes(data)
+    values = json.loads((folder / CARD).read_text())
+    values["graphs"] = {GRAPH: hashlib.sha256(data).hexdigest()}
+    (folder / CARD).write_text(json.dumps(values))
+    return folder
+
+
+def test_a_graph_travels_with_its_model(library, tmp_path):
     data = read_graph(shipped_folder(), shipped_card())
-    card = dataclasses.replace(card, spec=dataclasses.replace(card.spec, size=256))
-    made = save_bundle(tmp_path / "graphed", network, card, graph=data)
-    added = library.import_(pack(library.add(tmp_path / "graphed"), tmp_path / "a.zip"))
+    added = library.import_(pack(shipped_folder(), tmp_path / "a.zip"))
     assert (added / GRAPH).read_bytes() == data
-    assert read_card(added).version == made.version
+    assert read_card(added).version == shipped_card().version
     flip(added / GRAPH)
     with pytest.raises(BundleError, match=r"graph\.onnx of the model .* is not the one its card names"):
         verify_files(added)
-    save_bundle(tmp_path / "hostile", network, card, graph=data[:-100])
+
+
+def test_a_hostile_graph_is_not_let_in(library, tmp_path):
+    folder = Path(shutil.copytree(shipped_folder(), tmp_path / "copy"))
+    data = read_graph(folder, shipped_card())
     with pytest.raises(EngineError, match=r"the graph of the model .* cannot be used"):
-        library.import_(tmp_path / "hostile")
+        library.import_(with_graph(folder, data[:-100]))
+    # it says "malignant" where the weights say "benign"
+    graph = onnx.load_from_string(data)
+    heads = {each.name: each for each in graph.graph.initializer if "classification_head" in each.name}
+    for name, tensor in heads.items():
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor)[::-1].copy(), name))
+    assert heads
+    with_graph(folder, graph.SerializeToString())
+    with pytest.raises(ModelError, match=r"the graph of the model .* answers otherwise than its network"):
+        library.import_(folder)
+    assert not library.folder.exists()
+
+
+def test_without_onnx_runtime_a_graph_is_not_compared(library, monkeypatch):
+    monkeypatch.setattr(library_module, "is_usable", lambda: False)
+    assert library.import_(shipped_folder()).is_dir()

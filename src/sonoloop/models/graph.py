@@ -14,6 +14,7 @@ from torch import nn
 from sonoloop.errors import ModelError
 from sonoloop.imaging.phantom import phantom
 from sonoloop.models.card import IMAGES, OUTPUTS, Card
+from sonoloop.models.engines import first_line
 from sonoloop.models.engines.onnx import OnnxEngine
 from sonoloop.values import CLASSES
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # of probabilities and of logits, computed in the same precision
 _MAX_APART = 0.01
+_AGAIN = "do not use it, and export the model again where it was made"
 
 # ONNX Runtime 1.15 and newer know it, and OpenVINO 2023
 _OPSET = 20
@@ -80,12 +82,20 @@ def prove_graph(graph: bytes, network: nn.Module, card: Card) -> None:
     """Refuse a graph that ONNX Runtime does not take, or that answers otherwise than its network."""
     images = np.stack([phantom(kind, seed=1, shape=(card.spec.size,) * 2).image for kind in CLASSES])
     prepared = images[:, None].astype(np.float32) / 127.5 - 1
-    mine = OnnxEngine(card, graph).run(prepared)
+    engine = OnnxEngine(card, graph)
+    try:
+        mine = engine.run(prepared)
+    except Exception as error:  # its exceptions have no base of their own
+        raise ModelError(
+            f"the graph of the model {card.model} cannot compute an image ({first_line(error)}); {_AGAIN}"
+        ) from error
     theirs = [each.numpy() for each in _Answering(network).eval()(torch.from_numpy(prepared))]
     apart = max(float(np.abs(one - other).max()) for one, other in zip(mine, theirs, strict=True))
     # NaN is not near either
     if not apart <= _MAX_APART:
-        raise ModelError(f"the graph answers otherwise than the network, by {apart:g}")
+        raise ModelError(
+            f"the graph of the model {card.model} answers otherwise than its network, by {apart:g}; {_AGAIN}"
+        )
 
 
 class _Answering(nn.Module):

@@ -9,26 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from sonoloop.errors import EngineError
 from sonoloop.models.card import IMAGES, MAX_GRAPH_BYTES, OUTPUTS, Card
+from sonoloop.models.graph_limits import Graph
+from sonoloop.models.graph_shapes import MOST_KNOWN, OPERATORS, Node, Tensor
 from sonoloop.models.schema import show
 from sonoloop.values import CLASSES
 
-# none holds another graph, reads a file or draws numbers
-OPERATORS = frozenset(
-    """
-    Abs Add And AveragePool BatchNormalization Cast CastLike Ceil Clip Concat Constant Conv
-    ConvTranspose DequantizeLinear Div Elu Equal Erf Exp Expand Flatten Floor Gather Gelu Gemm
-    GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish
-    Identity InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log MatMul
-    Max MaxPool Min Mish Mod Mul Neg Not Or PRelu Pad Pow QuantizeLinear Range Reciprocal ReduceMax
-    ReduceMean ReduceMin ReduceSum Relu Reshape Resize Selu Shape Sigmoid Sign Size Slice Softmax
-    Softplus Split Sqrt Squeeze Sub Swish Tanh Tile Transpose Unsqueeze Upsample Where
-    """.split()  # noqa: SIM905 - as a text it can be read
-)
 MAX_NODES = 20_000
 MAX_TENSORS = 20_000
 _MAX_NAME = 1000
@@ -38,8 +29,12 @@ _OPSETS = range(13, 26)
 _FLOAT, _HALF, _BOOL, _INT64 = 1, 10, 9, 7
 _BYTES = {_FLOAT: 4, 2: 1, 3: 1, 6: 4, _INT64: 8, _BOOL: 1, _HALF: 2}
 _KINDS = {_FLOAT: np.float32, _HALF: np.float16}
+# whose values shapes may hang on
+_NUMBERS: dict[int, np.dtype[Any]] = {_FLOAT: np.dtype("<f4"), _INT64: np.dtype("<i8")}
 # larger ones are weights; a limit may be infinite
 _FEW_VALUES = 16
+# pieces of all messages together; the shipped graph has some 14,000
+_MAX_PARTS = 1_000_000
 
 _VARINT, _FIXED64, _BLOCK, _FIXED32 = 0, 1, 2, 5
 # of each message the fields that our graphs have, with their wire types; numbers may come packed
@@ -48,6 +43,8 @@ _OPSET = {1: _BLOCK, 2: _VARINT}
 _GRAPH = {1: _BLOCK, 2: _BLOCK, 5: _BLOCK, 11: _BLOCK, 12: _BLOCK}
 _NODE = {1: _BLOCK, 2: _BLOCK, 3: _BLOCK, 4: _BLOCK, 5: _BLOCK, 7: _BLOCK}
 _ATTRIBUTE = {1: _BLOCK, 2: _FIXED32, 3: _VARINT, 4: _BLOCK, 5: _BLOCK, 7: _FIXED32, 8: _VARINT, 20: _VARINT}
+# the field of the value by the type that an attribute tells
+_VALUES = {1: 2, 2: 3, 3: 4, 4: 5, 6: 7, 7: 8}
 _TENSOR = {1: _VARINT, 2: _VARINT, 8: _BLOCK, 9: _BLOCK}
 _VALUE = {1: _BLOCK, 2: _BLOCK}
 _TYPE = {1: _BLOCK}
@@ -56,16 +53,21 @@ _SHAPE = {1: _BLOCK}
 _DIMENSION = {1: _VARINT, 2: _BLOCK}
 
 
-def check_graph(data: bytes, card: Card) -> None:
+def check_graph(data: bytes, card: Card) -> Graph:
     """Refuse a graph that is not made of known operators alone, or is none of the card's network.
+
+    What is given knows how much room and time a batch takes, which `Graph.check_batch` holds within limits;
+    here one image is tried.
 
     Raises
     ------
     EngineError
-        If it is damaged, or holds what no graph of ours does.
+        If it is damaged, holds what no graph of ours does, or takes too much.
     """
     try:
-        _Checked(card).read(data)
+        graph = _Checked(card).read(data)
+        graph.check_batch(1)
+        return graph
     except ValueError as error:
         raise EngineError(
             f"the graph of the model {card.model} cannot be used: {error}; use --engine torch, or export the "
@@ -81,42 +83,58 @@ class _Checked:
     # what was computed or stored so far
     names: set[str] = field(default_factory=set)
     tensors: int = 0
+    parts: int = 0
 
-    def read(self, data: bytes) -> None:
+    def read(self, data: bytes) -> Graph:
         if len(data) > MAX_GRAPH_BYTES:
             raise ValueError(f"it has {len(data):,} bytes, more than {MAX_GRAPH_BYTES:,}")
-        model = _gather(memoryview(data), _MODEL, "the model")
-        opsets = [_gather(each, _OPSET, "a set of operators") for each in _blocks(model, 8)]
+        model = self._gather(memoryview(data), _MODEL, "the model")
+        opsets = [self._gather(each, _OPSET, "a set of operators") for each in _blocks(model, 8)]
         if len(opsets) != 1 or _text(opsets[0], 1) or _number(opsets[0], 2) not in _OPSETS:
             raise ValueError("it needs other operators than ONNX's own, of the sets 13 to 25")
         graphs = _blocks(model, 7)
         if len(graphs) != 1:
             raise ValueError(f"it holds {len(graphs)} graphs")
-        self._read_graph(_gather(graphs[0], _GRAPH, "the graph"))
+        return self._read_graph(self._gather(graphs[0], _GRAPH, "the graph"))
 
-    def _read_graph(self, graph: _Fields) -> None:
+    def _gather(self, data: memoryview, known: Mapping[int, int], what: str) -> _Fields:
+        """Read the fields of a message."""
+        found: _Fields = {}
+        for number, value in _fields(data, known, what):
+            self.parts += 1
+            if self.parts > _MAX_PARTS:
+                raise ValueError(f"it has more than {_MAX_PARTS:,} parts")
+            found.setdefault(number, []).append(value)
+        return found
+
+    def _read_graph(self, graph: _Fields) -> Graph:
         nodes, stored = _blocks(graph, 1), _blocks(graph, 5)
         if len(nodes) > MAX_NODES or len(stored) > MAX_TENSORS:
             raise ValueError(f"it has {len(nodes):,} operations and {len(stored):,} tensors")
         size = self.card.spec.size
+        read = Graph(size)
         self._check_values("inputs", _blocks(graph, 11), {IMAGES: (None, 1, size, size)})
         self._add(IMAGES)
         for each in stored:
-            self._add(self._check_tensor(each))
+            name, tensor = self._read_tensor(each)
+            self._add(name)
+            read.stored[name] = tensor
         for each in nodes:
-            self._check_node(_gather(each, _NODE, "an operation"))
+            read.nodes.append(self._read_node(self._gather(each, _NODE, "an operation")))
         lesion, classes = OUTPUTS
         shapes = {lesion: (None, 1, size, size), classes: (None, len(CLASSES))}
         self._check_values("outputs", _blocks(graph, 12), shapes)
         for name in OUTPUTS:
             if name not in self.names:
                 raise ValueError(f"nothing computes {name}")
+        return read
 
-    def _check_node(self, node: _Fields) -> None:
+    def _read_node(self, node: _Fields) -> Node:
         kind = _text(node, 4)
         if _text(node, 7) or kind not in OPERATORS:
             raise ValueError(f"it has the operator {show(kind)}, which Sonoloop does not know")
-        for name in map(_decode, _blocks(node, 1)):
+        inputs = [*map(_decode, _blocks(node, 1))]
+        for name in inputs:
             # an input that may be left out has no name
             if name and name not in self.names:
                 raise ValueError(f"the operator {kind} takes {show(name)}, which nothing computes before")
@@ -125,22 +143,44 @@ class _Checked:
             raise ValueError(f"an operator {kind} gives nothing")
         for name in outputs:
             self._add(name)
+        attributes: dict[str, Any] = {}
         for each in _blocks(node, 5):
-            attribute = _gather(each, _ATTRIBUTE, f"an attribute of {kind}")
-            _text(attribute, 1)
-            for tensor in _blocks(attribute, 5):
-                self._check_tensor(tensor)
+            name, value = self._read_attribute(self._gather(each, _ATTRIBUTE, f"an attribute of {kind}"))
+            if name in attributes:
+                raise ValueError(f"the operator {kind} has {show(name)} twice")
+            attributes[name] = value
+        return Node(kind, inputs, outputs, attributes)
+
+    def _read_attribute(self, attribute: _Fields) -> tuple[str, Any]:
+        name, number = _text(attribute, 1), _VALUES.get(_number(attribute, 20), 0)
+        # engines take the value of the type that is told
+        if not number or attribute.keys() - {1, number, 20}:
+            raise ValueError(f"the attribute {show(name)} is not of the type that it tells")
+        match number:
+            case 2 | 7:
+                floats = np.frombuffer(b"".join(_blocks(attribute, number)), "<f4").tolist()
+                return name, floats if number == 7 else floats[-1]
+            case 3:
+                return name, _signed(_number(attribute, 3))
+            case 4:
+                return name, _text(attribute, 4)
+            case 8:
+                return name, [_signed(each) for each in _numbers(attribute, 8)]
+        tensors = _blocks(attribute, 5)
+        if len(tensors) != 1:
+            raise ValueError(f"the attribute {show(name)} has {len(tensors)} tensors")
+        return name, self._read_tensor(tensors[0])[1]
 
     def _add(self, name: str) -> None:
         if not name or name in self.names:
             raise ValueError(f"{show(name)} is computed twice")
         self.names.add(name)
 
-    def _check_tensor(self, data: memoryview) -> str:
+    def _read_tensor(self, data: memoryview) -> tuple[str, Tensor]:
         self.tensors += 1
         if self.tensors > MAX_TENSORS:
             raise ValueError(f"it has more than {MAX_TENSORS:,} tensors")
-        tensor = _gather(data, _TENSOR, "a tensor")
+        tensor = self._gather(data, _TENSOR, "a tensor")
         name, shape, kind = _text(tensor, 8), _numbers(tensor, 1), _number(tensor, 2)
         if kind not in _BYTES:
             raise ValueError(f"the tensor {show(name)} is of the type {kind}")
@@ -152,15 +192,17 @@ class _Checked:
         weights = kind in _KINDS and math.prod(shape) > _FEW_VALUES
         if weights and not np.isfinite(np.frombuffer(values, _KINDS[kind])).all():
             raise ValueError(f"values of the tensor {show(name)} are NaN or infinite")
-        return name
+        known = kind in _NUMBERS and math.prod(shape) <= MOST_KNOWN
+        numbers = np.frombuffer(values, _NUMBERS[kind]).reshape(shape) if known else None
+        return name, Tensor(tuple(shape), numbers, is_whole=kind not in _KINDS)
 
     def _check_values(
         self, what: str, values: list[memoryview], wanted: Mapping[str, tuple[int | None, ...]]
     ) -> None:
         told = {}
         for each in values:
-            value = _gather(each, _VALUE, what)
-            told[_text(value, 1)] = _read_shape(value)
+            value = self._gather(each, _VALUE, what)
+            told[_text(value, 1)] = self._read_shape(value)
         if len(values) != len(told) or told.keys() != wanted.keys():
             raise ValueError(f"its {what} are {show(sorted(told))}, not {', '.join(wanted)}")
         for name, shape in told.items():
@@ -169,16 +211,20 @@ class _Checked:
             ):
                 raise ValueError(f"{name} is of the shape {shape}, and the card's network is not")
 
+    def _read_shape(self, value: _Fields) -> tuple[int | None, ...]:
+        """Read the shape of a tensor of float32; None for a side that has a name."""
+        types = [self._gather(each, _TYPE, "a type") for each in _blocks(value, 2)]
+        tensors = [self._gather(each, _TENSOR_TYPE, "a type") for told in types for each in _blocks(told, 1)]
+        if len(tensors) != 1 or _number(tensors[0], 1) != _FLOAT:
+            raise ValueError("an input or output is no tensor of float32")
+        shapes = [self._gather(each, _SHAPE, "a shape") for each in _blocks(tensors[0], 2)]
+        if len(shapes) != 1:
+            raise ValueError("an input or output has no shape")
+        sides = [self._gather(each, _DIMENSION, "a side") for each in _blocks(shapes[0], 1)]
+        return tuple(_number(side, 1) if 1 in side else None for side in sides)
 
-_Fields = dict[int, list["int | memoryview"]]
 
-
-def _gather(data: memoryview, known: Mapping[int, int], what: str) -> _Fields:
-    """Read the fields of a message."""
-    found: _Fields = {}
-    for number, value in _fields(data, known, what):
-        found.setdefault(number, []).append(value)
-    return found
+_Fields: TypeAlias = dict[int, list["int | memoryview"]]
 
 
 def _fields(data: memoryview, known: Mapping[int, int], what: str) -> Iterator[tuple[int, int | memoryview]]:
@@ -250,14 +296,5 @@ def _decode(text: memoryview) -> str:
         raise ValueError("a name in it is no text") from None
 
 
-def _read_shape(value: _Fields) -> tuple[int | None, ...]:
-    """Read the shape of a tensor of float32; None for a side that has a name."""
-    types = [_gather(each, _TYPE, "a type") for each in _blocks(value, 2)]
-    tensors = [_gather(each, _TENSOR_TYPE, "a type") for told in types for each in _blocks(told, 1)]
-    if len(tensors) != 1 or _number(tensors[0], 1) != _FLOAT:
-        raise ValueError("an input or output is no tensor of float32")
-    shapes = [_gather(each, _SHAPE, "a shape") for each in _blocks(tensors[0], 2)]
-    if len(shapes) != 1:
-        raise ValueError("an input or output has no shape")
-    sides = [_gather(each, _DIMENSION, "a side") for each in _blocks(shapes[0], 1)]
-    return tuple(_number(side, 1) if 1 in side else None for side in sides)
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number

@@ -18,6 +18,7 @@ from sonoloop.models.archive import copy_members, pack, unpack, verify_files
 from sonoloop.models.card import (
     CARD,
     DEFAULT,
+    GRAPH,
     MAX_BESIDE_BYTES,
     Card,
     models_folder,
@@ -27,6 +28,7 @@ from sonoloop.models.card import (
     shipped_folder,
 )
 from sonoloop.models.engines.auto import open_engine
+from sonoloop.models.engines.onnx import is_usable
 from sonoloop.models.graph_check import check_graph
 from sonoloop.models.kept_graphs import forget_graph
 from sonoloop.models.manifest import SPLIT, bundle_manifest
@@ -263,16 +265,28 @@ def _read_bundle(folder: Path) -> Bundle:
 
 
 def _check_whole(folder: Path) -> Card:
-    """Refuse a bundle that could not be run here; without torch its graph alone is tried."""
+    """Refuse a bundle that could not be run here, or whose graph answers otherwise than its weights.
+
+    Without torch its graph alone is tried: nothing uses the weights then, so that nothing contradicts it.
+    """
     card = read_card(folder)
-    for name in card.graphs:
+    graphs = {
         # one that is missing is made up for by torch
-        if os.path.lexists(folder / name):
-            check_graph(read_graph(folder, card, name), card)
-    if card.spec.has_weights and find_spec("torch") is not None:
-        return _read_bundle(folder).card
-    verify_files(folder)
-    return open_engine(folder, "cpu").card
+        name: read_graph(folder, card, name)
+        for name in card.graphs
+        if os.path.lexists(folder / name)
+    }
+    for graph in graphs.values():
+        check_graph(graph, card)
+    if not card.spec.has_weights or find_spec("torch") is None:
+        verify_files(folder)
+        return open_engine(folder, "cpu").card
+    bundle = _read_bundle(folder)
+    if GRAPH in graphs and is_usable():
+        from sonoloop.models.graph import prove_graph  # noqa: PLC0415 - imports torch
+
+        prove_graph(graphs[GRAPH], bundle.network, bundle.card)
+    return bundle.card
 
 
 def load_bundle(name_or_path: str | Path | None = None) -> Bundle:

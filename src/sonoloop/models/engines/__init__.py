@@ -15,9 +15,10 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from sonoloop.errors import EngineError, ModelError
+from sonoloop.errors import EngineError, ModelError, SonoloopError
 from sonoloop.models.card import Card
 from sonoloop.models.torch_import import before_torch
+from sonoloop.plain_text import shown
 
 # numpy's, or torch's where torch is the engine
 Array: TypeAlias = Any
@@ -92,23 +93,50 @@ def load_engine(name: str, folder: Path, device: str = "auto") -> Engine:
         raise ModelError(f"there is no engine {name!r}; use one of {', '.join(there)}")
     if name == "torch":
         before_torch()
+    kind = _find_class(name, there[name])
     try:
-        engine: type[Engine] = resolve_name(there[name])
-    except (ImportError, AttributeError, OSError) as error:
+        loaded = kind.load(folder, device)
+    except SonoloopError:
+        raise
+    except (Exception, SystemExit) as error:  # libraries raise what they like
+        raise EngineError(
+            f"the engine {name} cannot load the model in {folder.name} ({first_line(error)}); use another "
+            "one with --engine, or another model"
+        ) from error
+    if not isinstance(loaded, Engine) or not isinstance(getattr(loaded, "card", None), Card):
+        raise EngineError(f"the engine {name} loads no model; use another one with --engine")
+    loaded.name = name
+    return loaded
+
+
+def _find_class(name: str, place: str) -> type[Engine]:
+    """Import the class of an engine; it may be of a stranger's package."""
+    try:
+        kind = resolve_name(place)
+    except (Exception, SystemExit) as error:  # a broken package raises what it likes
         raise EngineError(
             f"the engine {name} cannot be loaded ({first_line(error)}); install it again"
         ) from error
-    loaded = engine.load(folder, device)
-    loaded.name = name
-    return loaded
+    if not (isinstance(kind, type) and issubclass(kind, Engine)):
+        raise EngineError(
+            f"the engine {name} cannot be loaded ({shown(place)} is no engine); install it again, or another "
+            "version of it"
+        )
+    return kind
 
 
 def find_engines() -> dict[str, str]:
     """List where each engine is, by its name: those above, and those that other packages tell.
 
-    One of another package cannot take the name of ours.
+    One of another package cannot take the name of ours, and of two that take one name there is neither.
     """
-    others = {each.name: each.value for each in metadata.entry_points(group=ENTRY_POINTS)}
+    try:
+        told = [(each.name, each.value) for each in metadata.entry_points(group=ENTRY_POINTS)]
+    except Exception:  # one damaged file of any package is enough
+        told = []
+    others: dict[str, str] = {}
+    for name, place in told:
+        others[name] = place if others.get(name, place) == place else f"in two packages, {place}"
     return {**others, **ENGINES}
 
 
@@ -116,7 +144,7 @@ def import_library(module: str, name: str, oldest: tuple[int, int]) -> ModuleTyp
     """Import an engine's library; one that is missing, broken or too old is an `EngineError`."""
     try:
         library = import_module(module)
-    except Exception as error:  # a broken library raises what it likes
+    except (Exception, SystemExit) as error:  # a broken library raises what it likes
         if isinstance(error, ModuleNotFoundError) and error.name == module:
             raise EngineError(f"{name} is not installed: pip install {module}") from error
         raise EngineError(
@@ -145,7 +173,8 @@ def count_threads() -> int:
 
 def first_line(error: BaseException) -> str:
     """Say in a line what an error of a library says in many."""
-    return str(error).strip().partition("\n")[0][:300] or type(error).__name__
+    told = "" if isinstance(error, SystemExit) else str(error).strip().partition("\n")[0][:_MOST_LETTERS]
+    return shown(told) or type(error).__name__
 
 
-_MOST_THREADS = 1024
+_MOST_THREADS, _MOST_LETTERS = 1024, 300

@@ -11,14 +11,16 @@ from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
 from sonoloop.atomic import write_whole
 from sonoloop.errors import DeviceError, EngineError, ModelError
 from sonoloop.models.card import GRAPH, Card, read_card
-from sonoloop.models.engines import Engine, count_threads, find_engines, load_engine
+from sonoloop.models.engines import Engine, count_threads, load_engine
 from sonoloop.models.kept_graphs import MAKER, can_make_graphs, has_graph, make_graph_once
+from sonoloop.models.schema import parse_json
 from sonoloop.regular_files import read_regular
 
 Notify = Callable[[str], None]
@@ -29,7 +31,7 @@ AUTO = "auto"
 _OF_GRAPHS = {"onnx": ("onnxruntime", "onnxruntime"), "openvino": ("openvino", "openvino")}
 # it has to win clearly
 _CLEARLY_FASTER = 0.9
-_MOST_BYTES = 1 << 20
+_MOST_BYTES, _MOST_TOLD = 1 << 20, 300
 _MOST_KEPT = 100
 
 
@@ -217,16 +219,23 @@ def _file() -> Path:
 
 
 def _read_kept() -> dict[str, dict[str, str]]:
-    """Read what was found; a damaged file is as none."""
+    """Read what was found; a damaged file is as none, and so is an entry that was not written here."""
     try:
-        values = json.loads(read_regular(_file(), most=_MOST_BYTES))
-        return {
-            str(key): {"engine": str(kept["engine"]), "told": str(kept["told"])}
-            for key, kept in values.items()
-            if kept["engine"] in find_engines()
-        }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        values = parse_json(read_regular(_file(), most=_MOST_BYTES))
+    except (OSError, ValueError):
         return {}
+    if not isinstance(values, dict):
+        return {}
+    return {key: kept for key, kept in values.items() if _is_entry(kept)}
+
+
+def _is_entry(kept: Any) -> bool:  # noqa: ANN401 - whatever JSON holds
+    if not isinstance(kept, dict) or kept.keys() != {"engine", "told"}:
+        return False
+    engine, told = kept["engine"], kept["told"]
+    if not isinstance(engine, str) or not isinstance(told, str):
+        return False
+    return engine in _OF_GRAPHS and len(told) <= _MOST_TOLD and told.isprintable()
 
 
 def _keep(key: str, kept: dict[str, str]) -> None:

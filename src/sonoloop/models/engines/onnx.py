@@ -23,19 +23,19 @@ class OnnxEngine(Engine):
 
     def __init__(self, card: Card, graph: bytes) -> None:
         super().__init__(card)
-        check_graph(graph, card)
+        self._graph = check_graph(graph, card)
         runtime = _runtime()
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = count_threads()
-        # threads that wait by spinning take the time of whatever else runs
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4
         try:
+            options = runtime.SessionOptions()
+            options.intra_op_num_threads = count_threads()
+            # threads that wait by spinning take the time of whatever else runs
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            options.log_severity_level = 4
             self._session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions have no base of their own
             raise EngineError(
-                f"ONNX Runtime {runtime.__version__} cannot load the graph of the model {card.model}: "
-                f"{first_line(error)}"
+                f"ONNX Runtime {runtime.__version__} cannot load the graph of the model {card.model} "
+                f"({first_line(error)}); use another engine with --engine, or another model"
             ) from error
 
     @classmethod
@@ -46,6 +46,7 @@ class OnnxEngine(Engine):
 
     def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Run the graph."""
+        self._graph.check_batch(len(images))
         lesion, classes = self._session.run([*OUTPUTS], {IMAGES: np.ascontiguousarray(images)})
         return lesion, classes
 
@@ -53,6 +54,15 @@ class OnnxEngine(Engine):
         """Whether memory ran out; it says so in words only."""
         words = ("bad_alloc", "bad allocation", "Failed to allocate memory", "out of memory")
         return isinstance(error, MemoryError) or any(told in str(error) for told in words)
+
+
+def is_usable() -> bool:
+    """Whether ONNX Runtime is there and can be loaded."""
+    try:
+        _runtime()
+    except EngineError:
+        return False
+    return True
 
 
 @functools.cache

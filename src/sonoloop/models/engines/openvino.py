@@ -26,7 +26,7 @@ class OpenVinoEngine(Engine):
 
     def __init__(self, card: Card, graph: bytes, precision: str = "") -> None:
         super().__init__(card)
-        check_graph(graph, card)
+        self._graph = check_graph(graph, card)
         library = _library()
         options = {"INFERENCE_NUM_THREADS": count_threads(), "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
         if precision:
@@ -38,8 +38,8 @@ class OpenVinoEngine(Engine):
             kind = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         except Exception as error:  # its exceptions have no base of their own
             raise EngineError(
-                f"OpenVINO {library.__version__} cannot load the graph of the model {card.model}: "
-                f"{first_line(error)}"
+                f"OpenVINO {library.__version__} cannot load the graph of the model {card.model} "
+                f"({first_line(error)}); use another engine with --engine, or another model"
             ) from error
         self.precision = _PRECISIONS.get(kind, kind)
 
@@ -51,6 +51,7 @@ class OpenVinoEngine(Engine):
 
     def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Run the graph."""
+        self._graph.check_batch(len(images))
         found = self._request.infer({IMAGES: np.ascontiguousarray(images)})
         lesion, classes = (found[name] for name in OUTPUTS)
         return lesion, classes

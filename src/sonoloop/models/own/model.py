@@ -20,7 +20,7 @@ from sonoloop.imaging.phantom import phantom
 from sonoloop.models.card import CARD, GRAPH, MAX_GRAPH_BYTES, Card
 from sonoloop.models.engines import first_line
 from sonoloop.models.engines.onnx import OnnxEngine
-from sonoloop.models.graph_check import OPERATORS
+from sonoloop.models.graph_shapes import OPERATORS
 from sonoloop.models.own import ONNX, OTHERS, SAFETENSORS, TOML, UNPICKLED
 from sonoloop.models.own.adapter import adapt, specify
 from sonoloop.models.own.description import (
@@ -327,7 +327,8 @@ def _told(name: str) -> Iterator[None]:
         yield
     except EngineError as error:
         # its own advice is for a bundle
-        raise BundleError(f"{name} cannot be used: {error.__cause__ or error}") from error
+        cause = error.__cause__ if isinstance(error.__cause__, ValueError) else error
+        raise BundleError(f"{name} cannot be used: {cause}") from error
     except ValueError as error:
         raise BundleError(f"{name} cannot be used: {error}") from error
 
