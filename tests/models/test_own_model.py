@@ -653,3 +653,21 @@ def test_a_network_as_ours_are_keeps_its_weights_and_can_be_trained(tmp_path):
     card = read_card(library.import_(save_weights(network, tmp_path / "ours.safetensors", toml)))
     assert (card.spec.library, card.name) == ("smp", "ours")
     assert library.load(card.version).card == card
+
+
+def test_names_and_lists_that_no_network_has_are_refused(place):
+    model = segmenter()
+    model.graph.input[0].name = "\x1b[2Jx"
+    with pytest.raises(BundleError, match=r"an input or output is called '\\x1b\[2Jx'"):
+        read_own(place(model))
+    model = segmenter()
+    model.graph.initializer.append(
+        helper.make_tensor("many", TensorProto.INT64, [1_200_000], [1] * 1_200_000)
+    )
+    with pytest.raises(BundleError, match="a list of more than 1,000,000 whole numbers"):
+        make(place(model))
+    model = segmenter()
+    for number in range(20_001):
+        model.graph.node.append(helper.make_node("Relu", ["map"], [f"r{number}"]))
+    with pytest.raises(BundleError, match="20,005 operations or weights, more than 20,000"):
+        read_own(place(model))

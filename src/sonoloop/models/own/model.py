@@ -408,7 +408,7 @@ def _find_notes(
 
 def _describe_tensors(name: str, data: bytes) -> tuple[tuple[str, str], ...]:
     shapes = _shapes(name, data)
-    parts = sorted({key.partition(".")[0] for key in shapes})
+    parts = sorted({ascii(key.partition(".")[0])[1:-1] for key in shapes})
     return (
         ("is", f"safetensors, {len(shapes):,} tensors"),
         ("parts", ", ".join(parts[:_SHOWN])[:200] + (" and others" if len(parts) > _SHOWN else "")),

@@ -13,6 +13,7 @@ from pathlib import PurePath
 
 import numpy as np
 
+from sonoloop.models.graph_check import MAX_NODES
 from sonoloop.models.own.protobuf import (
     BLOCK,
     FIXED32,
@@ -80,6 +81,8 @@ class OnnxFile:
         self.opset = opsets.get("", opsets.get("ai.onnx", 0))
         self.producer = f"{model.text(2)} {model.text(3)}".strip()
         self._graph = graph
+        if (count := max(len(graph.blocks(1)), len(graph.blocks(5)))) > MAX_NODES:
+            raise ValueError(f"it has {count:,} operations or weights, more than {MAX_NODES:,}")
         stored = [Message(each) for each in graph.blocks(5)]
         self.tensors = len(stored)
         self._stored = stored
@@ -132,6 +135,8 @@ class OnnxFile:
 
 def _read_port(data: memoryview) -> Port:
     value = Message(data)
+    if not value.text(1).isprintable():
+        raise ValueError(f"an input or output is called {show(value.text(1))}; give it a plain name")
     for told in map(Message, value.blocks(2)):
         for tensor in map(Message, told.blocks(1)):
             sides = [
@@ -140,6 +145,7 @@ def _read_port(data: memoryview) -> Port:
             # below 1 it is as good as not told
             shape = tuple(max(side.integer(1), 0) or None for side in sides)
             return Port(value.text(1), tensor.integer(1), shape)
+    # a list, or a map
     return Port(value.text(1), 0, ())
 
 

@@ -48,9 +48,11 @@ class Message:
                 found.append(field.value)
                 continue
             place = 0
-            while place < len(field.value):
+            while place < len(field.value) and len(found) <= _MOST_FIELDS:
                 value, place = _varint(field.value, place)
                 found.append(value)
+            if len(found) > _MOST_FIELDS:
+                raise ValueError(f"it has a list of more than {_MOST_FIELDS:,} whole numbers")
         return [value - (1 << 64) if value >> 63 else value for value in found]
 
     def integer(self, number: int) -> int:
