@@ -345,6 +345,10 @@ TRAPS = {
     "nothing at all": of("Slice", "images", whole(0), whole(0), whole(3)),
     "a stride of nought": of("Conv", "images", ones(1, 1, 1, 1), strides=[0, 0]),
     "no group": of("Conv", "images", ones(1, 1, 1, 1), group=0),
+    "a list that is a tensor": model(
+        [helper.make_node("Constant", [], ["x"], value_ints=numpy_helper.from_array(whole(1)))]
+    ),
+    "a number beyond all": model([helper.make_node("Constant", [], ["x"], value_int=1e30)]),
     "a cast to text": of("Cast", "images", to=TensorProto.STRING),
 }
 
