@@ -78,7 +78,7 @@ def test_an_engine_that_broke_since_is_named_and_the_next_one_runs(two, monkeypa
         '{"a": 1}',
         '{"a": {"engine": "onnx"}}',
         "[" * 9999,
-        '{"a": {"engine": "torch", "told": "1 ms"}}',
+        '{"a": {"engine": "steam", "told": "1 ms"}}',
         '{"a": {"engine": ["onnx"], "told": "1 ms"}}',
         '{"a": {"engine": "onnx", "told": 7}}',
         '{"a": {"engine": "onnx", "told": "\\u001b[2J"}}',

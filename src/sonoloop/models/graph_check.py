@@ -20,7 +20,7 @@ from sonoloop.models.graph_shapes import MOST_KNOWN, OPERATORS, Node, Tensor
 from sonoloop.models.schema import show
 from sonoloop.values import CLASSES
 
-MAX_NODES = 20_000
+MAX_NODES = 10_000
 MAX_TENSORS = 20_000
 _MAX_NAME = 1000
 _MAX_DIMENSIONS = 8
@@ -33,8 +33,8 @@ _KINDS = {_FLOAT: np.float32, _HALF: np.float16}
 _NUMBERS: dict[int, np.dtype[Any]] = {_FLOAT: np.dtype("<f4"), _INT64: np.dtype("<i8")}
 # larger ones are weights; a limit may be infinite
 _FEW_VALUES = 16
-# pieces of all messages together; the shipped graph has some 14,000
-_MAX_PARTS = 1_000_000
+# pieces of all messages together; the shipped graph has 10,283
+_MAX_PARTS = 200_000
 
 _VARINT, _FIXED64, _BLOCK, _FIXED32 = 0, 1, 2, 5
 # of each message the fields that our graphs have, with their wire types; numbers may come packed
@@ -159,7 +159,7 @@ class _Checked:
         match number:
             case 2 | 7:
                 floats = np.frombuffer(b"".join(_blocks(attribute, number)), "<f4").tolist()
-                return name, floats if number == 7 else floats[-1]
+                return name, floats if number == 7 else (floats or [0.0])[-1]
             case 3:
                 return name, _signed(_number(attribute, 3))
             case 4:

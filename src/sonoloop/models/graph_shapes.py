@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 _MAX_DIMENSIONS = 8
 # tensors of more values are no shapes
 MOST_KNOWN = 64
-# whole numbers beyond are not followed; float32 holds those below the second
-_LARGEST, _LARGEST_FLOAT = 1 << 40, 1 << 24
-# an end of a slice from which engines take all there is, whichever way it goes
-_FOREVER = (1 << 31) - 1
+# whole numbers beyond are not followed: some engines compute with 32 bits, and float32 holds those below the
+# second; an end of a slice may be the first, and mean all there is, whichever way it goes
+_LARGEST, _LARGEST_FLOAT = (1 << 31) - 1, 1 << 24
 # ONNX's numbers of types
 _FLOAT, _INT64 = 1, 7
 # none takes more than 8 bytes, as texts do
@@ -86,22 +85,21 @@ Inputs: TypeAlias = Sequence[Tensor | None]
 
 def compute(node: Node, inputs: Inputs) -> list[Tensor]:
     """Give the shapes of an operator's answers, and the values of those that are known."""
-    if node.kind == "Constant":
-        made = [_constant(node)]
-    else:
-        fixed = all(each is None or each.is_fixed for each in inputs)
-        try:
-            if node.kind == "Split":
-                made = [Tensor(shape, None, fixed, _is_whole(node, inputs)) for shape in _split(node, inputs)]
-            else:
-                shape = _RULES[node.kind](node, inputs)
-                values = _follow(node, inputs, shape) if math.prod(shape) <= MOST_KNOWN else None
-                made = [Tensor(shape, values, fixed, _is_whole(node, inputs))]
-        except ShapeError:
-            raise
-        # too few inputs, or axes that are not there
-        except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-            raise ShapeError(f"inputs of the operator {node.kind} do not fit it") from error
+    fixed = all(each is None or each.is_fixed for each in inputs)
+    try:
+        if node.kind == "Constant":
+            made = [_constant(node)]
+        elif node.kind == "Split":
+            made = [Tensor(shape, None, fixed, _is_whole(node, inputs)) for shape in _split(node, inputs)]
+        else:
+            shape = _RULES[node.kind](node, inputs)
+            values = _follow(node, inputs, shape) if math.prod(shape) <= MOST_KNOWN else None
+            made = [Tensor(shape, values, fixed, _is_whole(node, inputs))]
+    except ShapeError:
+        raise
+    # too few inputs, or axes that are not there
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ShapeError(f"inputs of the operator {node.kind} do not fit it") from error
     if len(node.outputs) != len(made):
         raise ShapeError(f"the operator {node.kind} gives {len(node.outputs)} tensors")
     for each in made:
@@ -174,7 +172,7 @@ def _divide(node: Node, inputs: Inputs) -> Shape:
     """Divide; whole numbers by nothing that ends the process, as 0 does, and -1 under the least one."""
     one, other = inputs
     whole = (one and one.is_whole) or (other and other.is_whole)
-    if whole and not all(0 < each < _FOREVER for each in _need_integers(node, other)):
+    if whole and not all(0 < each < _LARGEST for each in _need_integers(node, other)):
         raise IndexError
     return _broadcast(node, inputs)
 
@@ -203,6 +201,8 @@ def _constant(node: Node) -> Tensor:
     (name, value), *others = node.attributes.items() or [("", None)]
     if others or name not in ("value", "value_int", "value_ints", "value_float", "value_floats"):
         raise ShapeError("an operator Constant holds no numbers")
+    if (name == "value") != isinstance(value, Tensor):
+        raise TypeError
     if isinstance(value, Tensor):
         return value
     values = np.asarray(value, np.int64 if "int" in name else np.float32)
@@ -433,7 +433,7 @@ def _cuts(node: Node, inputs: Inputs) -> list[slice]:
     steps = [1] * len(starts) if (told := _optional(inputs, 4)) is None else _need_integers(node, told)
     cuts = [slice(None)] * rank
     for axis, start, end, step in zip(_axes(axes, rank), starts, ends, steps, strict=True):
-        if step < 0 and end >= _FOREVER:
+        if step < 0 and end >= _LARGEST:
             raise IndexError
         cuts[axis] = slice(start, end, step)
     return cuts

@@ -235,7 +235,8 @@ def _is_entry(kept: Any) -> bool:  # noqa: ANN401 - whatever JSON holds
     engine, told = kept["engine"], kept["told"]
     if not isinstance(engine, str) or not isinstance(told, str):
         return False
-    return engine in _OF_GRAPHS and len(told) <= _MOST_TOLD and told.isprintable()
+    # torch stands for a model of which no graph could be made
+    return engine in (*_OF_GRAPHS, "torch") and len(told) <= _MOST_TOLD and told.isprintable()
 
 
 def _keep(key: str, kept: dict[str, str]) -> None:
