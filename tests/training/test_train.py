@@ -235,7 +235,8 @@ def test_the_last_fit_is_on_all_images_and_the_figures_stay_the_judged_models(ma
     card, judged = read_bundle(out / "bundle").card, read_bundle(made[0] / "bundle").card
     assert card.snapshot["final"] == {"images": 38, "epochs": 3}
     assert card.snapshot["epochs"] == 2
-    assert card.metrics == judged.metrics
+    # the other has no graph
+    assert card.metrics == {part: judged.metrics[part] for part in ("validation", "test")}
     fitted = ("threshold", "normal_gate", "min_area", "temperature", "foreground")
     assert [getattr(card, name) for name in fitted] == [getattr(judged, name) for name in fitted]
     assert card.weights_sha256 != judged.weights_sha256

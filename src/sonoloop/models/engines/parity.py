@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # how far the mean Dice and the class probabilities may be from the reference's
 MAX_DICE = 0.002
 MAX_CLASSES = 0.02
-# of frames that a new graph is tried on, which takes torch and the CPU a tenth of a second each
+# frames that a new graph is tried on, which takes seconds
 MOST_CASES = 60
 _SIDE = 256
 _ROUNDS = 5
