@@ -30,6 +30,7 @@ from sonoloop.models.devices import choose_device
 from sonoloop.models.manifest import SPLIT, Manifest, Member, hash_listing
 from sonoloop.models.networks import build_network
 from sonoloop.models.predictor import Predictor
+from sonoloop.models.tta import SMALLER
 from sonoloop.regular_files import read_regular
 from sonoloop_training.augment import build_augmentation
 from sonoloop_training.datasets import Sample, find_datasets
@@ -350,7 +351,7 @@ def _blank_card(recipe: Recipe, *, leaked: bool) -> Card:
     # the mark goes wherever the model's name goes
     name = f"{recipe.name}-leaked" if leaked else recipe.name
     try:
-        return Card(name=name, spec=recipe.model, libraries=library_versions())
+        return Card(name=name, spec=recipe.model, mirror_scale=SMALLER, libraries=library_versions())
     except ValueError as error:
         raise TrainingError(f"no model can have the recipe's name: {error}") from error
 
