@@ -123,9 +123,9 @@ def _train(
         inherited, spoilt = yield from inherit(recipe.fit.start, members, split_sha256=hash_listing(listing))
         leaked = leaked or spoilt
     card = _blank_card(recipe, leaked=leaked)
-    size, phantoms = recipe.model.size, recipe.fit.phantoms
+    size, phantoms = recipe.fit.size or recipe.model.size, recipe.fit.phantoms
     training = yield from cache_samples(parts["train"], phantoms=phantoms, size=size)
-    validation = yield from cache_samples(parts["validation"], size=size)
+    validation = yield from cache_samples(parts["validation"], size=recipe.model.size)
     # under torchrun the others only learn
     speaks = int(os.environ.get("RANK", "0")) == 0
 
