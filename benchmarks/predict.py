@@ -23,7 +23,7 @@ from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
 from sonoloop.models.library import load_bundle
 from sonoloop.models.predictor import Predictor
-from sonoloop.models.tta import make_views
+from sonoloop.models.tta import list_views, make_views
 from sonoloop.values import CLASSES, Frame
 
 _HELP = """
@@ -78,7 +78,7 @@ def measure_predicting(predictor: Predictor, *, repeats: int) -> tuple[float, fl
     frames = sample_frames(predictor.batch)
     size = predictor.card.spec.size
     images = torch.rand(len(frames), 1, size, size) * 2 - 1
-    views = make_views(images, predictor.views).to(predictor.device)
+    views = make_views(images, list_views(predictor.views, predictor.card.mirror_scale)).to(predictor.device)
 
     def run_network() -> None:
         predictor.engine.run(views)

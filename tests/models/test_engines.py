@@ -24,7 +24,7 @@ from sonoloop.models.engines import onnx as onnx_engine
 from sonoloop.models.engines import openvino as openvino_engine
 from sonoloop.models.predictor import Predictor
 from sonoloop.models.preprocess import Letterbox, resize
-from sonoloop.models.tta import agreement, average_classes, make_views, undo_views
+from sonoloop.models.tta import agreement, average_classes, list_views, make_views, undo_views
 from sonoloop.values import CLASSES
 
 BRIGHT = """
@@ -287,8 +287,9 @@ def test_numpy_resizes_as_torch_does(before, after, antialias):
     np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
-@pytest.mark.parametrize("views", [1, 2, 4])
-def test_numpy_prepares_and_averages_as_torch_does(views):
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_numpy_prepares_and_averages_as_torch_does(number):
+    views = list_views(number, 0.8)
     rng = np.random.default_rng(1)
     square = Letterbox(120, 170, 64).apply(rng.random((120, 170), np.float32))
     images = np.stack([square, square.T])[:, None]
@@ -297,7 +298,7 @@ def test_numpy_prepares_and_averages_as_torch_does(views):
     mine, theirs = undo_views(stacked, views), undo_views(torch.from_numpy(stacked), views)
     np.testing.assert_allclose(mine, theirs.numpy(), atol=1e-5)
     np.testing.assert_allclose(agreement(mine, 0.5), agreement(torch.from_numpy(mine), 0.5), atol=1e-5)
-    logits = rng.normal(size=(views, 2, 3)).astype(np.float32)
+    logits = rng.normal(size=(number, 2, 3)).astype(np.float32)
     mine, theirs = average_classes(logits, 1.3), average_classes(torch.from_numpy(logits), 1.3)
     np.testing.assert_allclose(mine, theirs, atol=1e-6)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sonoloop.imaging.grey import to_unit
 from sonoloop.models.preprocess import Letterbox
-from sonoloop.models.tta import agreement, make_views, undo_views
+from sonoloop.models.tta import agreement, list_views, make_views, undo_views
 
 sides = st.integers(1, 700)
 
@@ -67,13 +67,23 @@ def test_eight_bits_span_their_range_and_others_their_own():
     assert to_unit(np.full((2, 2), 7, np.uint16)).tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
-@pytest.mark.parametrize("views", [1, 2, 4])
-def test_views_are_undone(views):
+@pytest.mark.parametrize(("number", "mirror_scale"), [(1, 1.0), (2, 1.0), (2, 0.8), (4, 1.0)])
+def test_views_are_undone(number, mirror_scale):
+    views = list_views(number, mirror_scale)
     ramp = torch.linspace(-1, 1, 64)[None].repeat(64, 1)
     images = torch.stack([ramp, -ramp])[:, None]
     undone = undo_views(make_views(images, views), views)
-    assert undone.shape == (views, 2, 64, 64)
+    assert undone.shape == (number, 2, 64, 64)
     assert (undone - images[:, 0]).abs()[..., 3:-3].max() < 0.02
+
+
+def test_the_mirror_image_of_two_views_is_as_large_as_the_card_says():
+    images = torch.ones(1, 1, 50, 50)
+    as_is, mirrored = make_views(images, list_views(2))
+    assert torch.equal(as_is, mirrored)
+    _, smaller = make_views(images, list_views(2, 0.8))
+    assert (smaller > 0).sum() == 40 * 40
+    assert (smaller == -1).sum() == 50 * 50 - 40 * 40
 
 
 def test_views_that_agree_score_higher():

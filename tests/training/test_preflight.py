@@ -33,8 +33,10 @@ def test_a_network_of_a_fixed_size_says_which(tiny):
 
 
 def test_a_network_of_a_fixed_size_has_no_small_epochs(tiny):
-    with pytest.raises(TrainingError, match=r"images of 160 x 160 pixels .*: --set fit\.small_epochs=0$"):
+    with pytest.raises(TrainingError, match=r"images of 160 x 160 pixels .*fit\.small_epochs=0$"):
         try_network(classifier(tiny("small_epochs=1"), VIT, 224))
+    with pytest.raises(TrainingError, match=r"images of 192 x 192 pixels .*: --set fit\.size=0 "):
+        try_network(classifier(tiny("size=192"), VIT, 224))
     try_network(tiny("small_epochs=1"))
 
 

@@ -33,6 +33,7 @@ from sonoloop.models.card import PARITY, Card, ModelSpec, read_card
 from sonoloop.models.predictor import Predictor
 from sonoloop_training.__main__ import main
 from sonoloop_training.datasets import packing
+from sonoloop_training.fit.batches import cache_samples
 from sonoloop_training.fit.devices import count_workers
 from sonoloop_training.fit.fitting import begin
 from sonoloop_training.fit.train import pick_evenly, show_augmentation, train, write_graph
@@ -214,6 +215,23 @@ def test_a_pack_and_a_gpu_are_one_command(datasets, tiny, tmp_path):
     assert started.precision in ("bf16-mixed", "16-mixed", "32-true")
     assert isinstance(events[-1], Finished)
     assert count_workers(torch.device("cuda")) > 0
+
+
+def test_images_are_learned_from_at_a_size_of_their_own_and_judged_at_the_models(
+    datasets, tiny, tmp_path, monkeypatch
+):
+    sizes = []
+
+    def cache(samples, *, size, **options):
+        sizes.append(size)
+        return (yield from cache_samples(samples, size=size, **options))
+
+    monkeypatch.setattr("sonoloop_training.fit.train.cache_samples", cache)
+    recipe = tiny("fit.size=32")
+    run = train(recipe, datasets, tmp_path / "out", device="cpu")
+    next(event for event in run if isinstance(event, Started))
+    run.close()
+    assert sizes == [32, recipe.model.size]
 
 
 def test_a_finished_run_is_not_overwritten(made, datasets, tiny):

@@ -177,8 +177,8 @@ class TrainRequest(Request):
     seed: int | None = option("Of everything random.", least=0)
     max_minutes: float | None = option(_MINUTES, least=0.1)
     operating_point: tuple[Path, ...] = option(
-        "A finished run of this recipe with one hospital left out: the model's threshold, gate and "
-        "temperature are fitted on what was left out, and not at home; repeatable.",
+        "A finished run in which a hospital of the data had no part: the model's threshold, gate and "
+        "temperature are fitted on that hospital, and not at home; repeatable.",
         default=(),
         metavar="RUN",
     )

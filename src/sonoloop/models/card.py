@@ -144,7 +144,7 @@ class ModelSpec:
 # how many characters of a list of keys a message holds
 _SHOWN_NAMES = 200
 # major and minor; the first was the number 1
-FORMAT = "2.1"
+FORMAT = "2.2"
 CARD, WEIGHTS = "card.json", "weights.safetensors"
 # the network again, for engines that run no torch; a bundle may lack it
 GRAPH, GRAPH_INT8 = "graph.onnx", "graph-int8.onnx"
@@ -170,6 +170,7 @@ RANGES = {
     "normal_gate": (0.33, 1.01),
     "min_area": (0.0, 0.2),
     "temperature": (0.01, 100.0),
+    "mirror_scale": (0.5, 1.0),
 }
 _MAX_POINTS = 1000
 # of what a card says of its training: what is read again, and of which type
@@ -209,6 +210,8 @@ class Card:
     classes: tuple[str, ...] = CLASSES
     # how many are averaged unless asked otherwise
     views: int = 2
+    # how large the mirror image of two views is shown, as a share; came with format 2.2
+    mirror_scale: float = 1.0
     # lesion probability from which a pixel is lesion
     threshold: float = 0.5
     # from this probability of "normal" on, a frame has no lesion
@@ -297,7 +300,7 @@ class Card:
         values = {
             key: value
             for key, value in asdict(self).items()
-            if key not in _NOT_WRITTEN and (value or key not in _LATER)
+            if key not in _NOT_WRITTEN and (key not in _LATER or value != _LATER[key])
         }
         return json.dumps({**self.extra, **values}, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
@@ -331,7 +334,7 @@ class Card:
 
 _NOT_WRITTEN = {"extra", "_sha256"}
 # came after format 1, whose version is the hash of what is written: left out where they say nothing
-_LATER = {"foreground", "graphs"}
+_LATER: Mapping[str, Any] = {"foreground": {}, "graphs": {}, "mirror_scale": 1.0}
 _MAJOR, _MINOR = map(int, FORMAT.split("."))
 
 

@@ -16,7 +16,15 @@ from sonoloop.models.engines import Array, Engine
 from sonoloop.models.occlusion import cover, log_odds, make_covers
 from sonoloop.models.postprocess import number_lesions
 from sonoloop.models.preprocess import Letterbox, namespace, normalise
-from sonoloop.models.tta import VIEWS, agreement, average_classes, expected_dice, make_views, undo_views
+from sonoloop.models.tta import (
+    VIEWS,
+    agreement,
+    average_classes,
+    expected_dice,
+    list_views,
+    make_views,
+    undo_views,
+)
 from sonoloop.values import CLASSES, ClassName, Frame, Prediction
 
 if TYPE_CHECKING:
@@ -202,8 +210,9 @@ class Predictor:
         """
         squares = [self._box(frame).apply(self.engine.put(to_unit(frame.pixels))) for frame in frames]
         images = self.engine.upload(normalise(namespace(squares[0]).stack(squares)[:, None]))
-        lesion, classes = self._run(make_views(images, self.views), frames)
-        maps, logits = undo_views(lesion, self.views), classes.reshape(self.views, len(frames), -1)
+        views = list_views(self.views, self.card.mirror_scale)
+        lesion, classes = self._run(make_views(images, views), frames)
+        maps, logits = undo_views(lesion, views), classes.reshape(self.views, len(frames), -1)
         xp = namespace(maps)
         right = xp.isfinite(logits).all((0, 2)) & ((maps >= -_ROUNDING) & (maps <= 1 + _ROUNDING)).all(
             (0, 2, 3)

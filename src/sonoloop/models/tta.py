@@ -5,7 +5,7 @@ Arrays are numpy's or torch's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -15,32 +15,44 @@ from sonoloop.models.engines import Array
 from sonoloop.models.preprocess import namespace, resize
 
 VIEWS = (1, 2, 4)
-_SMALLER = 0.8
+SMALLER = 0.8
 
 
-def make_views(images: Array, views: int) -> Array:
-    """Stack views of a batch (B, 1, S, S), view by view: (views * B, 1, S, S).
+# of each view: whether it is mirrored, and its share of the image's size
+View = tuple[bool, float]
 
-    One is the image as it is; two are it and its mirror image; four are both at four fifths of the size too.
+
+def list_views(views: int, mirror_scale: float = 1.0) -> tuple[View, ...]:
+    """List the views by their number.
+
+    One is the image as it is; two are it and its mirror image, at a share `mirror_scale` of the size; four
+    are both at the whole size and at four fifths.
     """
-    xp = namespace(images)
-    stack = [images]
-    if views >= 2:
-        stack.append(xp.flip(images, (-1,)))
     if views == 4:
-        stack += [_shrink(view) for view in list(stack)]
+        return (False, 1.0), (True, 1.0), (False, SMALLER), (True, SMALLER)
+    return ((False, 1.0), (True, mirror_scale))[:views]
+
+
+def make_views(images: Array, views: Sequence[View]) -> Array:
+    """Stack views of a batch (B, 1, S, S), view by view: (views * B, 1, S, S)."""
+    xp = namespace(images)
+    stack = []
+    for mirrored, scale in views:
+        view = xp.flip(images, (-1,)) if mirrored else images
+        stack.append(view if scale == 1 else _shrink(view, scale))
     return xp.concatenate(stack)
 
 
-def undo_views(maps: Array, views: int) -> Array:
+def undo_views(maps: Array, views: Sequence[View]) -> Array:
     """Bring maps (views * B, 1, S, S) of stacked views back to the image's geometry: (views, B, S, S)."""
     xp = namespace(maps)
-    stacked = list(maps[:, 0].reshape(views, -1, *maps.shape[-2:]))
-    if views == 4:
-        stacked[2], stacked[3] = _grow(stacked[2]), _grow(stacked[3])
-    for place in range(1, views, 2):
-        stacked[place] = xp.flip(stacked[place], (-1,))
-    return xp.stack(stacked)
+    stack = []
+    for (mirrored, scale), seen in zip(
+        views, maps[:, 0].reshape(len(views), -1, *maps.shape[-2:]), strict=True
+    ):
+        whole = seen if scale == 1 else _grow(seen, scale)
+        stack.append(xp.flip(whole, (-1,)) if mirrored else whole)
+    return xp.stack(stack)
 
 
 def agreement(maps: Array, threshold: float) -> Array:
@@ -78,21 +90,21 @@ def expected_dice(score: float, curves: Mapping[str, Mapping[str, list[float]]],
     return float(np.interp(score, curve["x"], curve["y"])) if curve else score
 
 
-def _shrink(images: Array) -> Array:
-    inner, middle = _middle(images.shape[-1])
+def _shrink(images: Array, scale: float) -> Array:
+    inner, middle = _middle(images.shape[-1], scale)
     # black as the letterbox's border, which is -1 after normalisation
     small = namespace(images).full_like(images, -1.0)
     small[..., middle, middle] = resize(images, inner, inner, antialias=True)
     return small
 
 
-def _grow(maps: Array) -> Array:
+def _grow(maps: Array, scale: float) -> Array:
     side = maps.shape[-1]
-    _, middle = _middle(side)
+    _, middle = _middle(side, scale)
     return resize(maps[:, None, middle, middle], side, side)[:, 0]
 
 
-def _middle(side: int) -> tuple[int, slice]:
-    inner = round(side * _SMALLER)
+def _middle(side: int, scale: float) -> tuple[int, slice]:
+    inner = round(side * scale)
     before = (side - inner) // 2
     return inner, slice(before, before + inner)

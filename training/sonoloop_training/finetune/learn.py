@@ -193,7 +193,7 @@ def gather(
         outsiders=test_side.outsiders,
     )
     check_enough(selection)
-    find, size = Places(store.url).find, base.card.spec.size
+    find, size = Places(store.url).find, recipe.fit.size or base.card.spec.size
     missing = yield from find_missing(
         (*selection.train, *selection.validation), find, skip_missing=plan.skip_missing
     )

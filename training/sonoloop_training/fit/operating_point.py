@@ -1,8 +1,9 @@
 """Numbers of a card fitted on hospitals that were left out: what a new hospital will meet, and home does not.
 
 At the hospitals that train a model it is surer than elsewhere: a threshold, a gate and a temperature that
-are fitted there fit nowhere else. Runs of the same recipe, each with another hospital left out, tell how sure
-such a model is of images from elsewhere.
+are fitted there fit nowhere else. Models of the same network that some hospitals had no part in, such as runs
+of the recipe with a hospital left out, or the model that it goes on from, tell how sure such a model is of
+images from elsewhere.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import Notice, Progress
 from sonoloop.models.bundle import Bundle, read_bundle
-from sonoloop.models.card import CARD, Card, read_card
+from sonoloop.models.card import CARD, Card, ModelSpec, read_card
 from sonoloop.models.manifest import bundle_manifest
 from sonoloop.models.predictor import Predictor
 from sonoloop.models.tta import VIEWS
@@ -35,26 +36,23 @@ from sonoloop_training.fit.calibration import (
 from sonoloop_training.fit.recipe import Recipe
 
 OPERATING_POINT = "operating_point"
-_METHOD = "leave-dataset"
 _EVERY = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOutRun:
-    """A finished training, and the images of the hospital that it left out."""
+    """A finished training, and the images of the hospitals that had no part in it."""
 
     folder: Path
     card: Card
-    site: str
+    sites: tuple[str, ...]
     samples: tuple[Sample, ...]
-    # how many it left out; not all may be here
-    listed: int
 
     def describe(self) -> dict[str, Any]:
         """Tell of it as a card does."""
         return {
             "model": self.card.model,
-            "left_out": self.site,
+            "left_out": ", ".join(self.sites),
             "images": len(self.samples),
             "groups": len({sample.group for sample in self.samples}),
         }
@@ -74,15 +72,8 @@ def find_runs(
                 f"{one.card.model} tells {' and '.join(one.card.spec.heads)}, the recipe's model does not; "
                 "give runs of the same recipe with --operating-point"
             )
-        if one.card.spec != recipe.model:
-            yield Notice(
-                message=f"{one.card.model} has another network or size than the recipe: it may not fit"
-            )
-        if len(one.samples) < one.listed:
-            yield Notice(
-                message=f"{len(one.samples)} of the {one.listed} images that {one.card.model} left out are "
-                "in the data; its numbers are fitted on these alone"
-            )
+        if not _is_shown_alike(one.card, recipe.model):
+            yield Notice(message=f"{one.card.model} has another network than the recipe: it may not fit")
     return found
 
 
@@ -93,38 +84,38 @@ def _find_run(run: Path, samples: Sequence[Sample]) -> LeftOutRun:
             f"{run} holds no finished training; give the folders of runs, as written by sonoloop train --out"
         )
     card, listed = read_card(folder), bundle_manifest(folder)
-    split = (card.snapshot.get("recipe") or {}).get("split") or {}
-    method = split.get("method")
-    if method != _METHOD:
-        raise TrainingError(
-            f"{run} left no hospital out (its split is {method or 'not recorded'}); give runs with "
-            f"split.method={_METHOD}"
-        )
-    if listed is None or not listed.test:
-        raise TrainingError(
-            f"{run} lists no image that it left out, as where all trained in the end; leave final.epochs at 0"
-        )
-    names = {member.name for member in listed.test}
-    chosen = tuple(sample for sample in samples if sample.key in names)
-    if not chosen:
-        raise TrainingError(
-            f"none of the {len(names)} images that {run} left out, such as {listed.test[0].name}, is in the "
-            "data; give the data that it was made with"
-        )
+    if listed is None:
+        raise TrainingError(f"{run} does not say who trained it; give a run that was made by sonoloop train")
     known = {key for member in listed.known for key in (member.name, member.group)} - {""}
-    leaked = [sample.key for sample in chosen if known & {sample.key, sample.group}]
-    if leaked:
-        raise TrainingError(f"{run} trained on {len(leaked)} of the images that it left out, as {leaked[0]}")
-    return LeftOutRun(
-        folder=folder, card=card, site=str(split.get("left_out", "")), samples=chosen, listed=len(names)
-    )
+    here = {sample.dataset for sample in samples}
+    trained = {sample.dataset for sample in samples if known & {sample.key, sample.group}}
+    sites = tuple(sorted(here - trained))
+    if not sites:
+        raise TrainingError(
+            f"every hospital in the data had a part in {run}; give a run that left one out, as by --split "
+            f"leave-out:{min(here)}, with final.epochs=0"
+        )
+    chosen = tuple(sample for sample in samples if sample.dataset in sites)
+    return LeftOutRun(folder=folder, card=card, sites=sites, samples=chosen)
+
+
+def _is_shown_alike(card: Card, spec: ModelSpec) -> bool:
+    """Whether a model's network is the one of a specification, at whatever size."""
+    return dataclasses.replace(card.spec, size=spec.size) == spec
+
+
+def _show(bundle: Bundle, card: Card) -> Bundle:
+    """Show a network images as large as a card does, where it is of the same kind, and the views likewise."""
+    spec = card.spec if _is_shown_alike(bundle.card, card.spec) else bundle.card.spec
+    shown = dataclasses.replace(bundle.card, spec=spec, mirror_scale=card.mirror_scale)
+    return Bundle(shown, bundle.network)
 
 
 def fit_operating_point(
     card: Card, runs: Sequence[LeftOutRun], *, device: str = "auto"
 ) -> Generator[Progress, None, Card]:
     """Fit a card's numbers on what the runs answer to the hospitals they left out, each counting the same."""
-    bundles = [read_bundle(run.folder) for run in runs]
+    bundles = [_show(read_bundle(run.folder), card) for run in runs]
     sites = []
     for run, bundle in zip(runs, bundles, strict=True):
         predictor = Predictor(bundle, device=device, views=card.views)
@@ -156,7 +147,7 @@ def fit_operating_point(
 
 def _read(run: LeftOutRun) -> Iterator[Progress | list[Case]]:
     """Read what a run left out, a few images at a time."""
-    total = len(run.samples)
+    total, sites = len(run.samples), ", ".join(run.sites)
     for first in range(0, total, _EVERY):
-        yield Progress(stage=f"Fitting the operating point on {run.site}", done=first, total=total)
+        yield Progress(stage=f"Fitting the operating point on {sites}", done=first, total=total)
         yield [read_case(sample) for sample in run.samples[first : first + _EVERY]]

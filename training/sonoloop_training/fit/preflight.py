@@ -71,8 +71,9 @@ def try_network(recipe: Recipe) -> None:
     with torch.random.fork_rng(devices=[]):
         network = begin(recipe).network.eval()
         _show(network, spec, spec.size)
-        if recipe.fit.small_epochs:
-            _show(network, spec, small_size(spec.size))
+        size = recipe.fit.size or spec.size
+        for other in {size, small_size(size)} if recipe.fit.small_epochs else {size}:
+            _show(network, spec, other)
 
 
 def _show(network: nn.Module, spec: ModelSpec, size: int) -> None:
@@ -90,7 +91,7 @@ def _show(network: nn.Module, spec: ModelSpec, size: int) -> None:
 
 def _refuse(spec: ModelSpec, size: int, fault: str) -> TrainingError:
     on = f" on {spec.encoder}" if spec.encoder else ""
-    advice = "the first epochs show it these: --set fit.small_epochs=0"
+    advice = "it learns from these: --set fit.size=0 --set fit.small_epochs=0"
     if size == spec.size:
         advice = "choose another model.size or another network"
         if (made_for := _fixed_size(spec)) not in (None, spec.size):

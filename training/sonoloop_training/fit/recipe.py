@@ -37,6 +37,9 @@ class FitConfig:
     # where it is set, so many passes are made that there are about this many steps, `epochs` of them at
     # least: few images are seen often, many seldom
     steps: int = 0
+    # how large images are while they are learned from, in pixels; 0 is the model's size. A network does
+    # better on images somewhat larger than those it learned from (Touvron et al., NeurIPS 2019)
+    size: int = 0
     # first so many epochs see images of three quarters of the size: quicker, and scales vary more
     small_epochs: int = 0
     # momentum 0.9 and Nesterov for "sgd"
@@ -140,6 +143,7 @@ class FitConfig:
             _check(self, name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
         for name, kind in _CHOICES.items():
             _check(self, name, getattr(self, name) in get_args(kind), f"one of {', '.join(get_args(kind))}")
+        _check(self, "size", self.size >= 0 and self.size % 32 == 0, "a multiple of 32, or 0")
         for key, weight in self.weights.items():
             label = key.partition("/")[2]
             if label not in ("", *CLASSES):

@@ -32,6 +32,7 @@ from sonoloop.models.engines.parity import MOST_CASES, check_graph_answers
 from sonoloop.models.manifest import SPLIT, Manifest, Member, hash_listing
 from sonoloop.models.networks import build_network
 from sonoloop.models.predictor import Predictor
+from sonoloop.models.tta import SMALLER
 from sonoloop.regular_files import read_regular
 from sonoloop_training.augment import build_augmentation
 from sonoloop_training.datasets import Sample, find_datasets
@@ -126,9 +127,9 @@ def _train(
         inherited, spoilt = yield from inherit(recipe.fit.start, members, split_sha256=hash_listing(listing))
         leaked = leaked or spoilt
     card = _blank_card(recipe, leaked=leaked)
-    size, phantoms = recipe.model.size, recipe.fit.phantoms
+    size, phantoms = recipe.fit.size or recipe.model.size, recipe.fit.phantoms
     training = yield from cache_samples(parts["train"], phantoms=phantoms, size=size)
-    validation = yield from cache_samples(parts["validation"], size=size)
+    validation = yield from cache_samples(parts["validation"], size=recipe.model.size)
     # under torchrun the others only learn
     speaks = int(os.environ.get("RANK", "0")) == 0
 
@@ -357,7 +358,7 @@ def _blank_card(recipe: Recipe, *, leaked: bool) -> Card:
     # the mark goes wherever the model's name goes
     name = f"{recipe.name}-leaked" if leaked else recipe.name
     try:
-        return Card(name=name, spec=recipe.model, libraries=library_versions())
+        return Card(name=name, spec=recipe.model, mirror_scale=SMALLER, libraries=library_versions())
     except ValueError as error:
         raise TrainingError(f"no model can have the recipe's name: {error}") from error
 
