@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def check_own(source: Path, *, write: bool) -> OwnReport:
     own = read_own(source)
     if own.faults:
         return OwnReport(own=own, problem=f"{own.path.name} cannot be used: {own.faults[0]}")
-    if not own.beside.exists():
+    if not os.path.lexists(own.beside):
         proposal = write_description(propose(own))
         if write:
             _write(own.beside, proposal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -132,7 +133,7 @@ _SHOWN = 8
 
 def describe(own: OwnFile) -> Description:
     """Read the description beside a network; where there is none, say how to get one."""
-    if not own.beside.exists():
+    if not os.path.lexists(own.beside):
         raise BundleError(
             f"there is no {own.beside.name} beside {own.path.name}, which says what it takes and gives: "
             f"sonoloop models check {own.path.name} --write writes one to begin with"
@@ -241,7 +242,7 @@ def _find_network(source: Path) -> Path:
         )
     if suffix != TOML:
         return source
-    there = [path for path in map(source.with_suffix, (ONNX, SAFETENSORS)) if path.exists()]
+    there = [path for path in map(source.with_suffix, (ONNX, SAFETENSORS)) if os.path.lexists(path)]
     if len(there) != 1:
         names = f"{source.stem}{ONNX} and {source.stem}{SAFETENSORS}"
         raise BundleError(
