@@ -172,7 +172,8 @@ class Description:
             raise ValueError("it has neither [lesion] nor [classes]: say what the network gives")
         if self.name and not _NAME.fullmatch(self.name):
             raise ValueError(f"name must be lower-case letters, digits, - and _, got {show(self.name)}")
-        for name, (low, high) in RANGES.items():
+        for name in ("threshold", "normal_gate", "min_area", "temperature"):
+            low, high = RANGES[name]
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be between {low:g} and {high:g}, got {getattr(self, name)!r}")
         if self.views not in (1, 2, 4):
