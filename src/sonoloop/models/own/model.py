@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sonoloop.errors import BundleError, EngineError, check_installed
-from sonoloop.imaging.grey import frame_from_array
+from sonoloop.imaging.grey import frame_from_array, to_unit
 from sonoloop.imaging.phantom import phantom
 from sonoloop.models.card import CARD, GRAPH, MAX_GRAPH_BYTES, Card
 from sonoloop.models.engines import first_line
@@ -39,6 +39,7 @@ from sonoloop.models.own.description import (
 )
 from sonoloop.models.own.onnx_file import OnnxFile, Port
 from sonoloop.models.predictor import Predictor
+from sonoloop.models.preprocess import Letterbox, normalise
 from sonoloop.models.tensor_list import read_header
 from sonoloop.models.torch_import import before_torch
 from sonoloop.regular_files import name_size, read_regular
@@ -158,12 +159,12 @@ def try_card(folder: Path, card: Card, name: str) -> Trial:
     graph = (folder / GRAPH).read_bytes()
     with _told(name):
         engine = OnnxEngine(card, graph)
-        size = card.spec.size
-        shown = [phantom(label, seed=1, shape=(max(size, 64),) * 2) for label in CLASSES]
+        # of one size, whatever the network's: a large one takes long to simulate
+        shown = [phantom(label, seed=1, shape=(_SIZE, _SIZE)) for label in CLASSES]
         predictor = Predictor(engine, views=1)
-        images = (
-            np.stack([each.image[:size, :size] for each in shown])[:, None].astype(np.float32) / 127.5 - 1
-        )
+        box = Letterbox(_SIZE, _SIZE, card.spec.size)
+        squares = [box.apply(to_unit(each.image)) for each in shown]
+        images = np.asarray(normalise(np.stack(squares)[:, None]), np.float32)
         single, seconds = [], float("inf")
         for number in range(_ROUNDS):
             start = time.perf_counter()
