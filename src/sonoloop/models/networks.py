@@ -123,7 +123,7 @@ def find_segmenter(smp: ModuleType, spec: ModelSpec) -> Callable[..., nn.Module]
     theirs = spec.encoder.removeprefix("tu-")
     if spec.encoder not in smp.encoders.encoders and (theirs == spec.encoder or not timm.is_model(theirs)):
         raise ValueError(f"neither it nor timm has an encoder {spec.encoder!r}")
-    return architecture
+    return architecture  # type: ignore[no-any-return]
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds

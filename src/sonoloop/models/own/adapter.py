@@ -266,7 +266,7 @@ def _give_lesion(writer: _Writer, description: Description, lesion: Lesion, port
     elif layout == NHWC:
         maps = writer.node("Transpose", [maps], perm=[0, 3, 1, 2])
     if lesion.activation != NONE:
-        options = {"axis": 1} if lesion.activation == SOFTMAX else {}
+        options: dict[str, Any] = {"axis": 1} if lesion.activation == SOFTMAX else {}
         maps = writer.node("Softmax" if lesion.activation == SOFTMAX else "Sigmoid", [maps], **options)
     if lesion.channels > 1:
         first, *others = (

@@ -157,7 +157,7 @@ def _build_timm(description: Description, spec: ModelSpec, *, aux: bool) -> nn.M
         raise ModelError("[network]: networks of timm tell classes and no mask; give [classes] alone")
     if not timm.is_model(spec.architecture):
         raise ModelError(f"timm has no model {spec.architecture!r}")
-    return timm.create_model(  # type: ignore[no-any-return]
+    return timm.create_model(
         spec.architecture,
         pretrained=False,
         in_chans=description.input.channels,
