@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from forked import Program
 from sonoloop.imaging.phantom import phantom
 from sonoloop.jobs.events import EpochDone
 from sonoloop.jobs.request import TrainRequest
@@ -59,24 +58,17 @@ def busi(tmp_path_factory) -> Path:
     return root
 
 
-def interrupt(arguments: list[object], *, after: str) -> tuple[int, list[str], str]:
+def interrupt(arguments: list[object], *, after: str) -> tuple[int | None, list[str], str]:
     """Run `sonoloop`, press Ctrl-C once a line with `after` came, and give the code and both outputs."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "sonoloop", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # a terminal sends Ctrl-C to all that runs in it, and to nobody else
-        start_new_session=True,
-    ) as process:
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if after in line:
-                os.killpg(process.pid, signal.SIGINT)
-                break
-        rest, stderr = process.communicate(timeout=60)
-    return process.returncode, lines + rest.splitlines(), stderr
+    program = Program("sonoloop", *arguments)
+    lines = []
+    for line in program.stdout:
+        lines.append(line)
+        if after in line:
+            program.interrupt()
+            break
+    code, rest, stderr = program.end()
+    return code, lines + rest.splitlines(), stderr
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +78,7 @@ def broken(recipe, busi, tmp_path_factory):
         pytest.skip("no SIGINT to a process group there")
     out = tmp_path_factory.mktemp("runs") / "tiny"
     arguments = ["train", recipe, "--data", busi, "--out", out, "--device", "cpu", "--threads", 1]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        ended = interrupt([*arguments, "--set", "epochs=200", "--json"], after='"epoch_done"')
-    finally:
-        signal.signal(signal.SIGINT, before)
+    ended = interrupt([*arguments, "--set", "epochs=200", "--json"], after='"epoch_done"')
     return out, arguments, ended
 
 
