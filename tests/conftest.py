@@ -19,6 +19,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# they fork their processes from one, which takes seconds to start
+FORKING = (
+    "tests/training/test_distributed.py",
+    "tests/training/test_finetune_survives.py",
+    "tests/training/test_resume.py",
+    "tests/cli/test_cli_evaluate.py",
+    "tests/cli/test_cli_finetune.py",
+    "tests/cli/test_cli_train.py",
+)
 # what takes long begins first, so that the workers end together
 FIRST = ("gui", "training", "cli", "store")
 
@@ -36,12 +45,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Have a file stay with one worker of pytest-xdist, and all windows with one: only one is in front."""
+    """Have a file stay with one worker of xdist, all windows (only one is in front), and all of FORKING."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "windows" if nodeid.startswith("tests/gui/") else nodeid.partition("::")[0]
+            file = nodeid.partition("::")[0]
+            return "windows" if file.startswith("tests/gui/") else "forked" if file in FORKING else file
 
     return Scheduling(config, log)
 

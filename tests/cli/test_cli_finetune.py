@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from forked import Program
 from sonoloop.imaging.phantom import phantom
 from sonoloop.values import CLASSES
 
@@ -110,27 +110,17 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(imported, tuned, model, sonoloo
     url, _ = imported
     arguments = ["finetune", "--store", url, "--from", model, "--device", "cpu", "--threads", 1]
     changes = ["--no-gate", "--json", *set_all([*SETTINGS, "epochs=2"])]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with subprocess.Popen(
-            [sys.executable, "-m", "sonoloop", *map(str, [*arguments, *changes])],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            folder = ""
-            for line in process.stdout:
-                event = json.loads(line)
-                if event["event"] == "job":
-                    folder = event["folder"]
-                if event["event"] == "epoch_done":
-                    os.killpg(process.pid, signal.SIGINT)
-                    break
-            _, stderr = process.communicate(timeout=60)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert process.returncode == 130
+    program = Program("sonoloop", *arguments, *changes)
+    folder = ""
+    for line in program.stdout:
+        event = json.loads(line)
+        if event["event"] == "job":
+            folder = event["folder"]
+        if event["event"] == "epoch_done":
+            program.interrupt()
+            break
+    code, _, stderr = program.end()
+    assert code == 130
     assert stderr == f"sonoloop: interrupted; sonoloop finetune --job {folder} goes on from the last epoch\n"
     assert (Path(folder) / "checkpoint.pt").is_file()
     ended = sonoloop("finetune", "--job", folder, "--no-gate", "--json")

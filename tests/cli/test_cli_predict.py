@@ -154,12 +154,12 @@ def test_the_shipped_model_reads_the_samples(sonoloop, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a Ctrl-C cannot be sent to one process there")
-def test_an_interrupted_run_keeps_what_is_done(model, study, tmp_path, interruptible):
+def test_an_interrupted_run_keeps_what_is_done(study, tmp_path, interruptible):
     many = tmp_path / "many"
     many.mkdir()
     for number in range(600):
         os.link(study / "benign" / "benign (2).png", many / f"{number}.png")
-    arguments = ["predict", str(many), "--out", str(tmp_path / "out"), "--batch", "1", "--model", str(model)]
+    arguments = ["predict", str(many), "--out", str(tmp_path / "out"), "--batch", "1", "--engine", "onnx"]
     process = subprocess.Popen(
         [sys.executable, "-m", "sonoloop", *arguments],
         stdout=subprocess.PIPE,

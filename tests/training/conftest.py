@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,18 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def project(template: Project, tmp_path: Path) -> Project:
     """A store with nine corrections that train and six that judge, and the model in use."""
     return copy_project(template, tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the gate's pictures, a third of a small fine-tuning; that of `made` has them."""
+    if request.path.name.startswith("test_finetune_"):
+        monkeypatch.setattr("sonoloop_training.gate.comparison.draw_changes", draw_nothing)
+
+
+def draw_nothing(*_: object, **__: object) -> Iterator[Event]:
+    return {}, {}
+    yield
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from forked import Program
 from sonoloop_training.__main__ import main
 
 # What several processes compute is that of one, but for rounding, only where no statistics are of a part of
@@ -70,6 +72,27 @@ def run(command: list[str], recipe: Path, data: Path, out: Path, *settings: str)
     return [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
 
 
+def run_together(count: int, recipe: Path, data: Path, out: Path, *settings: str) -> list[dict]:
+    """Train in processes that are told what ``torchrun`` tells its own, and give the events of all."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "none",
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+    }
+    arguments = arguments_for(recipe, data, out, settings)
+    programs = [
+        Program("sonoloop_training", *arguments, **shared, RANK=str(rank), LOCAL_RANK=str(rank))
+        for rank in range(count)
+    ]
+    ended = [program.end() for program in programs]
+    assert [code for code, *_ in ended] == [0] * count, ended
+    return [json.loads(line) for _, told, _ in ended for line in told.splitlines() if line.startswith("{")]
+
+
 def torchrun(processes: int) -> list[str]:
     return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
 
@@ -81,7 +104,7 @@ def weights(out: Path, name: str) -> dict[str, torch.Tensor]:
 def test_two_processes_learn_what_one_does(datasets, recipe_file, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     alone = run_alone(recipe_file, datasets, one, *ALIKE)
-    together = run(torchrun(2), recipe_file, datasets, two, *ALIKE)
+    together = run_together(2, recipe_file, datasets, two, *ALIKE)
 
     # the first process alone speaks: nothing is told twice
     assert Counter(event["event"] for event in together) == Counter(event["event"] for event in alone)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from corrected import Project, copy_project, make_project, tune_in_process
 
+from forked import start_forked
 from sonoloop.crash_points import POINTS, VARIABLE, crash_here
 from sonoloop.jobs.folder import open_job
 from sonoloop.models.library import Library
@@ -41,8 +41,6 @@ def start(
     project: Project, *more: object, crash: str | None = None, verdict: str | None = "promote"
 ) -> BaseProcess:
     """Start a fine-tuning as a process, which loads torch only once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["corrected", "segmentation_models_pytorch", "monai.metrics.utils"])
     arguments = ["--store", str(project.url), "--threads", "1", "--promote"]
     if "--job" not in more:
         for setting in (
@@ -55,11 +53,7 @@ def start(
         ):
             arguments += ["--set", setting]
     environment = {"XDG_DATA_HOME": str(project.library.folder.parents[1]), VARIABLE: crash or ""}
-    process = context.Process(
-        target=tune_in_process, args=([*arguments, *map(str, more)], environment, verdict)
-    )
-    process.start()
-    return process
+    return start_forked(tune_in_process, [*arguments, *map(str, more)], environment, verdict)
 
 
 def end(process: BaseProcess) -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import json
-import multiprocessing
 import random
 import shutil
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from forked import start_forked
 from sonoloop.errors import TrainingError
 from sonoloop.jobs.events import EpochDone, Started
 from sonoloop.models.bundle import read_bundle
@@ -287,12 +287,7 @@ def describe(out: Path) -> dict[str, object]:
 
 def start(arguments: list[str], out: Path) -> BaseProcess:
     """Train in a process forked from a server that has loaded torch: it starts in a moment."""
-    context = multiprocessing.get_context("forkserver")
-    loaded = ["sonoloop_training.fit.train", "segmentation_models_pytorch", "monai.metrics.utils"]
-    context.set_forkserver_preload(loaded)
-    process = context.Process(target=main, args=([*arguments, "--out", str(out)],))
-    process.start()
-    return process
+    return start_forked(main, [*arguments, "--out", str(out)])
 
 
 def train_killed(arguments: list[str], out: Path, *, kills: int, waits: Iterator[float]) -> list[float]:

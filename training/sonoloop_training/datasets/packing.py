@@ -249,7 +249,7 @@ def shrink(
         eight = pixels if pixels.dtype == np.uint8 else np.rint(to_unit(pixels) * 255)
         return np.asarray(eight, np.uint8), mask
     image, drawn = letterbox_pair(pixels, mask, size)
-    height, width = packed_shape(*pixels.shape, size)
+    height, width = packed_shape(pixels.shape[0], pixels.shape[1], size)
     top, left = (size - height) // 2, (size - width) // 2
     inside = (slice(top, top + height), slice(left, left + width))
     return image[inside].numpy(), drawn[inside].numpy() > 0
