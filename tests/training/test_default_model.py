@@ -25,23 +25,24 @@ def results(root: Path) -> dict[str, Any]:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])
-def test_the_default_model_reaches_what_its_results_say(data, results, every):
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_the_default_model_reaches_what_its_results_say(data, results, root, monkeypatch, every):
     bundle = load_bundle()
     # the sets that it was made of: others may lie beside them
-    learned_from = ("busi", "busbra")
+    learned_from = ("busi", "busbra", "breast-usg")
     own = [sample for sample in find_datasets(data) if sample.dataset in learned_from]
+    # the recipe names its split from there
+    monkeypatch.chdir(root)
     parts = apply_split(read_recipe("default").split, own)
     assert hash_listing(describe_split(parts)) == bundle.card.snapshot["split_sha256"], (
         "other frames were judged"
     )
     predictor = Predictor(bundle, device="cpu")
     measured = drain(evaluate(predictor, parts["test"][::every], known=learned_from))
-    for dataset, least in (("busi", 0.75), ("busbra", 0.87)):
-        written = results["metrics"]["test"][dataset]["lesion_dice"]["value"]
-        # what was fitted once more on all, these among them, may only be better; a sixth may be the harder
-        assert measured[dataset]["lesion_dice"]["value"] >= written - (0.01 if every == 1 else 0.1)
-        assert written >= least
+    written = results["metrics"]["test"]["breast-usg"]["lesion_dice"]["value"]
+    # what was fitted once more on all, these among them, may only be better; a third may be the harder
+    assert measured["breast-usg"]["lesion_dice"]["value"] >= written - (0.01 if every == 1 else 0.1)
+    assert written >= 0.75
 
 
 def test_the_card_and_the_results_are_of_one_making(results):
