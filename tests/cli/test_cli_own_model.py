@@ -32,11 +32,11 @@ def test_a_network_is_looked_at_before_it_is_imported(sonoloop, theirs, tmp_path
     said = sonoloop("models", "check", theirs)
     assert said.returncode == 0, said.stderr
     for told in (
-        "takes:          x: float32 ? x 3 x 64 x 64",
-        "gives:          map: float32 ? x 2 x 32 x 32",
-        "becomes:        theirs: theirs, lesion and classes; predicts, and cannot be fine-tuned",
+        "takes:            x: float32 ? x 3 x 64 x 64",
+        "gives:            map: float32 ? x 2 x 32 x 32",
+        "becomes:          theirs: lesion and classes; predicts, and cannot be fine-tuned",
         "ms for an image, one view",
-        "a malignant one:mask on ",
+        "malignant image:  mask on ",
         "64 pixels, threshold 0.5, gate for normals 0.9",
     ):
         assert told in said.stdout

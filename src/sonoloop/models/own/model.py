@@ -106,6 +106,8 @@ def read_own(source: Path) -> OwnFile:
         raise BundleError(f"there is no file {path}; check the path") from error
     except OSError as error:
         raise BundleError(f"{path.name} cannot be read ({error.strerror})") from error
+    if not data:
+        raise BundleError(f"{path.name} is empty; save or export the network again")
     size = ("file", f"{path.name}, {name_size(len(data))}")
     if path.suffix.lower() == SAFETENSORS:
         return OwnFile(path=path, data=data, facts=(size, *_describe_tensors(path.name, data)))
@@ -241,8 +243,13 @@ def _find_network(source: Path) -> Path:
             'torch.onnx.export(network.eval(), (images,), "network.onnx", dynamo=True, external_data=False), '
             "and bring that in: see docs/own-model.md"
         )
-    if suffix != TOML:
+    if suffix in (ONNX, SAFETENSORS):
         return source
+    if suffix != TOML:
+        raise BundleError(
+            f"{source.name} is no network of your own by its name: give a file that ends in {ONNX} or "
+            f"{SAFETENSORS}, or the {TOML} file beside it"
+        )
     there = [path for path in map(source.with_suffix, (ONNX, SAFETENSORS)) if os.path.lexists(path)]
     if len(there) != 1:
         names = f"{source.stem}{ONNX} and {source.stem}{SAFETENSORS}"

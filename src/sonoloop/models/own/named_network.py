@@ -224,7 +224,7 @@ def _fit_weights(data: bytes, like: Mapping[str, torch.Tensor], name: str) -> di
         more = f"; and {len(faults) - _FIRST_FEW} more" if len(faults) > _FIRST_FEW else ""
         fitting = len(like) - sum(key in like for key in faults)
         raise BundleError(
-            f"the weights in {name} are not those of the network that its card names ({fitting} of "
+            f"the weights in {name} are not those of the network that its TOML file names ({fitting} of "
             f"{len(like)} tensors fit): {first}{more}. Check library, architecture, encoder, "
             "arguments and channels"
         )

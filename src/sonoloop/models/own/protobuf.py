@@ -114,7 +114,7 @@ def _read(data: memoryview) -> Iterable[Field]:
         elif wire in (FIXED32, FIXED64):
             length = 4 if wire == FIXED32 else 8
         else:
-            raise ValueError("it is damaged")
+            raise ValueError("a part of it is of no kind that there is")
         if length > len(data) - place:
             raise ValueError("it breaks off")
         yield Field(number, wire, data[place : place + length])
