@@ -45,8 +45,9 @@ def place(tmp_path):
 def make(path: Path, folder: Path | None = None):
     own = read_own(path)
     folder = folder or path.parent / "made"
-    card = make_own(own, describe(own), folder)
-    return folder, card, try_card(folder, card, own.path.name)
+    description = describe(own)
+    card = make_own(own, description, folder)
+    return folder, card, try_card(folder, card, description, own.path.name)
 
 
 def run_theirs(model, images):
@@ -148,23 +149,36 @@ def test_channels_last_answers_as_channels_first(place, images, tmp_path):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("activation", "logits", "wanted"),
-    [("sigmoid", 1.5, 1.5), ("none", 0.8, np.log(0.8 / 0.2))],
-)
-def test_one_number_is_the_second_class(place, images, activation, logits, wanted):
+def telling(value):
+    """A network that says one number of whatever image."""
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2, 3], keepdims=0),
         helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
         helper.make_node("Add", ["nothing", "value"], ["flat"]),
         helper.make_node("Reshape", ["flat", "shape"], ["kind"]),
     ]
-    stored = [tensor("zero", 0.0), tensor("value", logits), tensor("shape", [-1, 1], np.int64)]
-    model = build(nodes, stored, {"x": ["n", 1, SIZE, SIZE]}, {"kind": ["n", 1]})
-    toml = f'[input]\nsize = 64\n[classes]\nactivation = "{activation}"\norder = ["benign", "malignant"]'
-    folder, card, trial = make(place(model, toml))
+    stored = [tensor("zero", 0.0), tensor("value", value), tensor("shape", [-1, 1], np.int64)]
+    return build(nodes, stored, {"x": ["n", 1, SIZE, SIZE]}, {"kind": ["n", 1]})
+
+
+TELLING = '[input]\nsize = 64\n[classes]\nactivation = "{}"\norder = ["benign", "malignant"]'
+
+
+@pytest.mark.parametrize("logit", [3.0, -2.0])
+def test_logits_of_classes_that_are_called_probabilities_are_refused(place, logit):
+    with pytest.raises(BundleError, match=r"for the classes, up to 3, is no probability; set \[classes\]"):
+        make(place(telling(logit), TELLING.format("none")))
+
+
+@pytest.mark.parametrize(
+    ("activation", "logits", "wanted"),
+    [("sigmoid", 1.5, 1.5), ("none", 0.8, np.log(0.8 / 0.2))],
+)
+def test_one_number_is_the_second_class(place, images, activation, logits, wanted):
+    folder, card, trial = make(place(telling(logits), TELLING.format(activation)))
     lesion, classes = OnnxEngine(card, read_graph(folder, card)).run(images)
-    np.testing.assert_allclose(classes, [[-100, 0, wanted]] * 2, atol=1e-4)
+    np.testing.assert_allclose(classes[:, 0], -100, atol=2)
+    np.testing.assert_allclose(classes[:, 2] - classes[:, 1], [wanted] * 2, atol=1e-4)
     assert not lesion.any()
     assert card.spec.heads == ("classes",)
     assert "it tells no mask" in trial.notes[0]

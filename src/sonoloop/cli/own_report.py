@@ -97,7 +97,7 @@ def check_own(source: Path, *, write: bool) -> OwnReport:
         with tempfile.TemporaryDirectory(prefix="sonoloop-") as scratch:
             folder = Path(scratch) / "model"
             card = make_own(own, description, folder)
-            return OwnReport(own=own, card=card, trial=try_card(folder, card, own.path.name))
+            return OwnReport(own=own, card=card, trial=try_card(folder, card, description, own.path.name))
     except SonoloopError as error:
         return OwnReport(own=own, card=card, problem=str(error))
 
