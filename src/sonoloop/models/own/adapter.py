@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sonoloop.models.card import IMAGES, OUTPUTS, ModelSpec
 from sonoloop.models.own.description import NHWC, NONE, SIGMOID, SOFTMAX, Classes, Description, Input, Lesion
 from sonoloop.models.own.onnx_file import FLOAT, HALF, TYPES, OnnxFile, Port, write_port
-from sonoloop.models.own.protobuf import write_block, write_float, write_integer, write_text
+from sonoloop.models.protobuf import write_block, write_float, write_integer, write_text
 from sonoloop.values import CLASSES
 
 _PREFIX = "own."
