@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
@@ -89,6 +90,9 @@ def test_it_is_used_as_any_other(sonoloop, theirs, tmp_path):
     assert "brought in as a graph, which torch neither runs nor trains" in refused.stderr
     shown = models("show", "theirs")
     assert "engine:" in shown
+    digest = hashlib.sha256(theirs.read_bytes()).hexdigest()
+    assert f"made elsewhere, from the file of SHA-256 {digest}" in shown
+    assert "against torch" not in shown
     models("rollback", "--why", "a try")
     models("export", "theirs", "--out", tmp_path / "theirs.zip")
     models("delete", "theirs", "--why", "a try", "--yes")

@@ -165,7 +165,9 @@ TELLING = '[input]\nsize = 64\n[classes]\nactivation = "{}"\norder = ["benign", 
 
 @pytest.mark.parametrize("logit", [3.0, -2.0])
 def test_logits_of_classes_that_are_called_probabilities_are_refused(place, logit):
-    with pytest.raises(BundleError, match=r"for the classes, up to 3, is no probability; set \[classes\]"):
+    with pytest.raises(
+        BundleError, match=r"for the classes is below 0 or above 1 and is no probability; set \[classes\]"
+    ):
         make(place(telling(logit), TELLING.format("none")))
 
 

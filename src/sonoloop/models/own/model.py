@@ -380,7 +380,7 @@ def _check_probabilities(answers: Sequence[Answer]) -> None:
     told = np.exp(np.concatenate([classes for _, classes in answers]))
     if told.max() > 1 + _ROUNDING or told.sum(axis=1).min() < _LEAST_SUM:
         raise ValueError(
-            f"its answer for the classes, up to {told.max():.3g}, is no probability; set [classes] "
+            "its answer for the classes is below 0 or above 1 and is no probability; set [classes] "
             f"activation to {SOFTMAX}, or to {SIGMOID} where it is one number"
         )
 
