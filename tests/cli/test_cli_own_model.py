@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
@@ -32,11 +33,11 @@ def test_a_network_is_looked_at_before_it_is_imported(sonoloop, theirs, tmp_path
     said = sonoloop("models", "check", theirs)
     assert said.returncode == 0, said.stderr
     for told in (
-        "takes:          x: float32 ? x 3 x 64 x 64",
-        "gives:          map: float32 ? x 2 x 32 x 32",
-        "becomes:        theirs: theirs, lesion and classes; predicts, and cannot be fine-tuned",
+        "takes:            x: float32 ? x 3 x 64 x 64",
+        "gives:            map: float32 ? x 2 x 32 x 32",
+        "becomes:          theirs: lesion and classes; predicts, and cannot be fine-tuned",
         "ms for an image, one view",
-        "a malignant one:mask on ",
+        "malignant image:  mask on ",
         "64 pixels, threshold 0.5, gate for normals 0.9",
     ):
         assert told in said.stdout
@@ -89,6 +90,9 @@ def test_it_is_used_as_any_other(sonoloop, theirs, tmp_path):
     assert "brought in as a graph, which torch neither runs nor trains" in refused.stderr
     shown = models("show", "theirs")
     assert "engine:" in shown
+    digest = hashlib.sha256(theirs.read_bytes()).hexdigest()
+    assert f"made elsewhere, from the file of SHA-256 {digest}" in shown
+    assert "against torch" not in shown
     models("rollback", "--why", "a try")
     models("export", "theirs", "--out", tmp_path / "theirs.zip")
     models("delete", "theirs", "--why", "a try", "--yes")

@@ -181,7 +181,7 @@ def _facts(
         facts += [
             (f"its card, {part}", describe_reached(card, part)) for part in card.metrics if part != PARITY
         ]
-        if card.graphs:
+        if card.graphs and card.spec.has_weights:
             facts.append(("its graph against torch", describe_parity(card)))
     return facts
 

@@ -45,7 +45,7 @@ class OwnReport:
             return
         console = result_console()
         for name, value in (*self.own.facts, *self._found()):
-            console.print(f"{name + ':':<16}{value}", soft_wrap=True, markup=False, highlight=False)
+            console.print(f"{name + ':':<18}{value}", soft_wrap=True, markup=False, highlight=False)
         if self.proposal is not None and self.written is None:
             console.print(
                 f"\nIt needs {self.own.beside.name} beside it (--write writes it). What the file tells:\n"
@@ -59,8 +59,9 @@ class OwnReport:
         if self.card is not None:
             spec, card = self.card.spec, self.card
             kind = "can be fine-tuned" if spec.has_weights else "predicts, and cannot be fine-tuned"
+            network = "" if spec.architecture == card.name else f"{spec.architecture}, "
             found += [
-                ("becomes", f"{card.name}: {spec.architecture}, {' and '.join(spec.heads)}; {kind}"),
+                ("becomes", f"{card.name}: {network}{' and '.join(spec.heads)}; {kind}"),
                 (
                     "card",
                     f"{spec.size} pixels, threshold {card.threshold:g}, gate for normals "
@@ -69,12 +70,11 @@ class OwnReport:
                 ),
             ]
         if self.trial is not None:
-            found.append(
-                ("takes", f"{1000 * self.trial.seconds:.0f} ms for an image, one view, on this computer")
-            )
+            time = max(1, round(1000 * self.trial.seconds))
+            found.append(("time", f"{time} ms for an image, one view, on this computer"))
             for label, share, classes in self.trial.answers:
                 told = ", ".join(f"{name} {value:.2f}" for name, value in zip(CLASSES, classes, strict=True))
-                found.append((f"a {label} one", f"mask on {share:.1%} of the image; {told}"))
+                found.append((f"{label} image", f"mask on {share:.1%} of the image; {told}"))
             found += [("note", note) for note in self.trial.notes]
         return found
 
@@ -97,7 +97,7 @@ def check_own(source: Path, *, write: bool) -> OwnReport:
         with tempfile.TemporaryDirectory(prefix="sonoloop-") as scratch:
             folder = Path(scratch) / "model"
             card = make_own(own, description, folder)
-            return OwnReport(own=own, card=card, trial=try_card(folder, card, own.path.name))
+            return OwnReport(own=own, card=card, trial=try_card(folder, card, description, own.path.name))
     except SonoloopError as error:
         return OwnReport(own=own, card=card, problem=str(error))
 

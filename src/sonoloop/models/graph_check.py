@@ -17,6 +17,7 @@ from sonoloop.errors import EngineError
 from sonoloop.models.card import IMAGES, MAX_GRAPH_BYTES, OUTPUTS, Card
 from sonoloop.models.graph_limits import Graph
 from sonoloop.models.graph_shapes import MOST_KNOWN, OPERATORS, Node, Tensor
+from sonoloop.models.protobuf import BLOCK, FIXED32, FIXED64, VARINT, read_varint, signed
 from sonoloop.models.schema import show
 from sonoloop.values import CLASSES
 
@@ -24,7 +25,7 @@ MAX_NODES = 10_000
 MAX_TENSORS = 20_000
 _MAX_NAME = 1000
 _MAX_DIMENSIONS = 8
-_OPSETS = range(13, 26)
+OPSETS = range(13, 26)
 # ONNX's numbers of types, and the bytes of one value
 _FLOAT, _HALF, _BOOL, _INT64 = 1, 10, 9, 7
 _BYTES = {_FLOAT: 4, 2: 1, 3: 1, 6: 4, _INT64: 8, _BOOL: 1, _HALF: 2}
@@ -36,21 +37,20 @@ _FEW_VALUES = 16
 # pieces of all messages together; the shipped graph has 10,283
 _MAX_PARTS = 200_000
 
-_VARINT, _FIXED64, _BLOCK, _FIXED32 = 0, 1, 2, 5
 # of each message the fields that our graphs have, with their wire types; numbers may come packed
-_MODEL = {1: _VARINT, 2: _BLOCK, 3: _BLOCK, 4: _BLOCK, 5: _VARINT, 7: _BLOCK, 8: _BLOCK}
-_OPSET = {1: _BLOCK, 2: _VARINT}
-_GRAPH = {1: _BLOCK, 2: _BLOCK, 5: _BLOCK, 11: _BLOCK, 12: _BLOCK}
-_NODE = {1: _BLOCK, 2: _BLOCK, 3: _BLOCK, 4: _BLOCK, 5: _BLOCK, 7: _BLOCK}
-_ATTRIBUTE = {1: _BLOCK, 2: _FIXED32, 3: _VARINT, 4: _BLOCK, 5: _BLOCK, 7: _FIXED32, 8: _VARINT, 20: _VARINT}
+_MODEL = {1: VARINT, 2: BLOCK, 3: BLOCK, 4: BLOCK, 5: VARINT, 7: BLOCK, 8: BLOCK}
+_OPSET = {1: BLOCK, 2: VARINT}
+_GRAPH = {1: BLOCK, 2: BLOCK, 5: BLOCK, 11: BLOCK, 12: BLOCK}
+_NODE = {1: BLOCK, 2: BLOCK, 3: BLOCK, 4: BLOCK, 5: BLOCK, 7: BLOCK}
+_ATTRIBUTE = {1: BLOCK, 2: FIXED32, 3: VARINT, 4: BLOCK, 5: BLOCK, 7: FIXED32, 8: VARINT, 20: VARINT}
 # the field of the value by the type that an attribute tells
 _VALUES = {1: 2, 2: 3, 3: 4, 4: 5, 6: 7, 7: 8}
-_TENSOR = {1: _VARINT, 2: _VARINT, 8: _BLOCK, 9: _BLOCK}
-_VALUE = {1: _BLOCK, 2: _BLOCK}
-_TYPE = {1: _BLOCK}
-_TENSOR_TYPE = {1: _VARINT, 2: _BLOCK}
-_SHAPE = {1: _BLOCK}
-_DIMENSION = {1: _VARINT, 2: _BLOCK}
+_TENSOR = {1: VARINT, 2: VARINT, 8: BLOCK, 9: BLOCK}
+_VALUE = {1: BLOCK, 2: BLOCK}
+_TYPE = {1: BLOCK}
+_TENSOR_TYPE = {1: VARINT, 2: BLOCK}
+_SHAPE = {1: BLOCK}
+_DIMENSION = {1: VARINT, 2: BLOCK}
 
 
 def check_graph(data: bytes, card: Card) -> Graph:
@@ -90,7 +90,7 @@ class _Checked:
             raise ValueError(f"it has {len(data):,} bytes, more than {MAX_GRAPH_BYTES:,}")
         model = self._gather(memoryview(data), _MODEL, "the model")
         opsets = [self._gather(each, _OPSET, "a set of operators") for each in _blocks(model, 8)]
-        if len(opsets) != 1 or _text(opsets[0], 1) or _number(opsets[0], 2) not in _OPSETS:
+        if len(opsets) != 1 or _text(opsets[0], 1) or _number(opsets[0], 2) not in OPSETS:
             raise ValueError("it needs other operators than ONNX's own, of the sets 13 to 25")
         graphs = _blocks(model, 7)
         if len(graphs) != 1:
@@ -161,11 +161,11 @@ class _Checked:
                 floats = np.frombuffer(b"".join(_blocks(attribute, number)), "<f4").tolist()
                 return name, floats if number == 7 else (floats or [0.0])[-1]
             case 3:
-                return name, _signed(_number(attribute, 3))
+                return name, signed(_number(attribute, 3))
             case 4:
                 return name, _text(attribute, 4)
             case 8:
-                return name, [_signed(each) for each in _numbers(attribute, 8)]
+                return name, [signed(each) for each in _numbers(attribute, 8)]
         tensors = _blocks(attribute, 5)
         if len(tensors) != 1:
             raise ValueError(f"the attribute {show(name)} has {len(tensors)} tensors")
@@ -230,43 +230,30 @@ _Fields: TypeAlias = dict[int, list["int | memoryview"]]
 def _fields(data: memoryview, known: Mapping[int, int], what: str) -> Iterator[tuple[int, int | memoryview]]:
     place = 0
     while place < len(data):
-        tag, place = _varint(data, place)
+        tag, place = read_varint(data, place)
         number, wire = tag >> 3, tag & 7
         if number not in known:
             raise ValueError(f"{what} holds a part, {number}, that Sonoloop does not know")
-        if wire != known[number] and (wire != _BLOCK or known[number] == _FIXED64):
+        if wire != known[number] and (wire != BLOCK or known[number] == FIXED64):
             raise ValueError(f"the part {number} of {what} is damaged")
-        if wire == _VARINT:
-            value, place = _varint(data, place)
+        if wire == VARINT:
+            value, place = read_varint(data, place)
             yield number, value
             continue
         length = 4
-        if wire == _BLOCK:
-            length, place = _varint(data, place)
+        if wire == BLOCK:
+            length, place = read_varint(data, place)
         if length > len(data) - place:
             raise ValueError(f"{what} breaks off")
-        if wire == _BLOCK and known[number] == _VARINT:
+        if wire == BLOCK and known[number] == VARINT:
             # numbers packed into one block
             block, inside = data[place : place + length], 0
             while inside < len(block):
-                value, inside = _varint(block, inside)
+                value, inside = read_varint(block, inside)
                 yield number, value
         else:
             yield number, data[place : place + length]
         place += length
-
-
-def _varint(data: memoryview, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if place >= len(data):
-            raise ValueError("it breaks off")
-        byte = data[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & (1 << 64) - 1, place
-    raise ValueError("a number in it does not end")
 
 
 def _blocks(fields: _Fields, number: int) -> list[memoryview]:
@@ -294,7 +281,3 @@ def _decode(text: memoryview) -> str:
         return bytes(text).decode()
     except UnicodeDecodeError:
         raise ValueError("a name in it is no text") from None
-
-
-def _signed(number: int) -> int:
-    return number - (1 << 64) if number >> 63 else number

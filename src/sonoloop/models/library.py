@@ -254,7 +254,8 @@ def _make_own(source: Path, folder: Path) -> None:
     from sonoloop.models.own.model import describe, make_own, read_own, try_card  # noqa: PLC0415 - for a few alone
 
     own = read_own(source)
-    try_card(folder, make_own(own, describe(own), folder), own.path.name)
+    description = describe(own)
+    try_card(folder, make_own(own, description, folder), description, own.path.name)
 
 
 def _read_bundle(folder: Path) -> Bundle:

@@ -36,7 +36,10 @@ def describe_origin(card: Card) -> tuple[tuple[str, str], ...]:
     licences = {str(k): str(v) for k, v in recorded.items()} if isinstance(recorded, Mapping) else {}
     licences = {name: licences.get(name) or LICENCES.get(name, NOT_RECORDED) for name in names}
     images, limits = _counts(told.get("images")), told.get("limits")
+    brought = told.get("brought_in")
+    digest = _short(brought.get("sha256", "")) if isinstance(brought, Mapping) else ""
     return (
+        *([("Brought in", f"made elsewhere, from the file of SHA-256 {digest}")] if digest else []),
         ("Images by site", _join(sites) or ", ".join(names[:_LISTED]) or NOT_RECORDED),
         ("Images by part", _join(images) or NOT_RECORDED),
         ("Own corrections by class", _join(_counts(told.get("by_class"))) or NOT_RECORDED),

@@ -224,7 +224,7 @@ def _card_facts(library: Library, version: str) -> Facts:
         ("On validation images", describe_reached(card, "validation")),
     ]
     runs = [("Engine", describe_engine(card))]
-    if card.graphs:
+    if card.graphs and card.spec.has_weights:
         runs.append(("Graph against torch", describe_parity(card)))
     return (*facts, *describe_origin(card), *reached, *runs)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sonoloop.models.card import IMAGES, OUTPUTS, ModelSpec
 from sonoloop.models.own.description import NHWC, NONE, SIGMOID, SOFTMAX, Classes, Description, Input, Lesion
 from sonoloop.models.own.onnx_file import FLOAT, HALF, TYPES, OnnxFile, Port, write_port
-from sonoloop.models.own.protobuf import write_block, write_float, write_integer, write_text
+from sonoloop.models.protobuf import write_block, write_float, write_integer, write_text
 from sonoloop.values import CLASSES
 
 _PREFIX = "own."
@@ -289,29 +289,25 @@ def _give_classes(writer: _Writer, classes: Classes, port: Port) -> None:
     answer = _PREFIX + port.name
     if port.kind == HALF:
         answer = writer.node("Cast", [answer], to=FLOAT)
-    single = _is_single(port, classes)
-    count = 1 if single else len(classes.order)
+    is_one = _is_single(port, classes)
     # (B, K, 1, 1) as it is before a last squeeze, and (B,) after one too many
-    answer = writer.node("Reshape", [answer, *writer.integers([-1, count])])
+    answer = writer.node("Reshape", [answer, *writer.integers([-1, 1 if is_one else len(classes.order)])])
     if classes.activation == NONE:
-        logits = _logarithm(writer, answer)
-        if single:
-            one = writer.constant(np.ones((), np.float32))
-            other = _logarithm(writer, writer.node("Sub", [one, answer]))
-            logits = writer.node("Sub", [logits, other])
-        answer = logits
-    first = answer if single else writer.node("Slice", [answer, *writer.integers([0], [1], [1])])
+        if is_one:
+            other = writer.node("Sub", [writer.constant(np.ones((), np.float32)), answer])
+            answer = writer.node("Concat", [other, answer], axis=1)
+        answer = writer.node(
+            "Log", [writer.node("Max", [answer, writer.constant(np.array(_LEAST, np.float32))])]
+        )
+    is_logit = classes.activation == SIGMOID
+    count = 1 if is_logit else len(classes.order)
+    first = answer if is_logit else writer.node("Slice", [answer, *writer.integers([0], [1], [1])])
     nothing = writer.node("Mul", [first, writer.constant(np.zeros((), np.float32))])
     never = writer.node("Add", [nothing, writer.constant(np.array(_NEVER, np.float32))])
     joined = writer.node("Concat", [answer, never, nothing], axis=1)
     columns = {name: place for place, name in enumerate(classes.order)}
-    if single:
+    if is_logit:
         # the first of two stands at zero
         columns = {classes.order[0]: count + 1, classes.order[1]: 0}
     places = [columns.get(name, count) for name in CLASSES]
     writer.node("Gather", [joined, *writer.integers(places)], axis=1, into=OUTPUTS[1])
-
-
-def _logarithm(writer: _Writer, probabilities: str) -> str:
-    least = writer.constant(np.array(_LEAST, np.float32))
-    return writer.node("Log", [writer.node("Max", [probabilities, least])])

@@ -63,6 +63,8 @@ _SIZE = 256
 _MAX_APART, _ROUNDING = 0.01, 0.001
 _ROUNDS = 3
 _ALMOST_ALL = 0.9
+# of the classes' probabilities together; of outputs that are each a sigmoid it is not 1
+_LEAST_SUM = 0.01
 
 # lesion probability and class logits
 Answer = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -106,6 +108,8 @@ def read_own(source: Path) -> OwnFile:
         raise BundleError(f"there is no file {path}; check the path") from error
     except OSError as error:
         raise BundleError(f"{path.name} cannot be read ({error.strerror})") from error
+    if not data:
+        raise BundleError(f"{path.name} is empty; save or export the network again")
     size = ("file", f"{path.name}, {name_size(len(data))}")
     if path.suffix.lower() == SAFETENSORS:
         return OwnFile(path=path, data=data, facts=(size, *_describe_tensors(path.name, data)))
@@ -154,7 +158,7 @@ def make_own(own: OwnFile, description: Description, folder: Path) -> Card:
     return _write_bundle(own, description, own.onnx, folder, name=name, architecture=name)
 
 
-def try_card(folder: Path, card: Card, name: str) -> Trial:
+def try_card(folder: Path, card: Card, description: Description, name: str) -> Trial:
     """Run a bundle's graph on simulated images; what it answers has to be an answer."""
     graph = (folder / GRAPH).read_bytes()
     with _told(name):
@@ -171,6 +175,8 @@ def try_card(folder: Path, card: Card, name: str) -> Trial:
             single.append(_run(engine, images[number : number + 1]))
             seconds = min(seconds, time.perf_counter() - start)
         _check_answers(card, single)
+        if description.classes is not None and description.classes.activation == NONE:
+            _check_probabilities(single)
         _check_batch(engine, images, single)
     answers = []
     for each in shown:
@@ -241,8 +247,13 @@ def _find_network(source: Path) -> Path:
             'torch.onnx.export(network.eval(), (images,), "network.onnx", dynamo=True, external_data=False), '
             "and bring that in: see docs/own-model.md"
         )
-    if suffix != TOML:
+    if suffix in (ONNX, SAFETENSORS):
         return source
+    if suffix != TOML:
+        raise BundleError(
+            f"{source.name} is no network of your own by its name: give a file that ends in {ONNX} or "
+            f"{SAFETENSORS}, or the {TOML} file beside it"
+        )
     there = [path for path in map(source.with_suffix, (ONNX, SAFETENSORS)) if os.path.lexists(path)]
     if len(there) != 1:
         names = f"{source.stem}{ONNX} and {source.stem}{SAFETENSORS}"
@@ -362,6 +373,16 @@ def _check_answers(card: Card, answers: Sequence[Answer]) -> None:
                 f"its answer for the lesion goes from {low:.3g} to {high:.3g} and is no probability; set "
                 f"[lesion] activation to {SIGMOID} or {SOFTMAX}"
             )
+
+
+def _check_probabilities(answers: Sequence[Answer]) -> None:
+    """Refuse an answer for the classes that was said to be probabilities, and is none."""
+    told = np.exp(np.concatenate([classes for _, classes in answers]))
+    if told.max() > 1 + _ROUNDING or told.sum(axis=1).min() < _LEAST_SUM:
+        raise ValueError(
+            "its answer for the classes is below 0 or above 1 and is no probability; set [classes] "
+            f"activation to {SOFTMAX}, or to {SIGMOID} where it is one number"
+        )
 
 
 def _check_batch(engine: OnnxEngine, images: NDArray[np.float32], single: Sequence[Answer]) -> None:

@@ -39,7 +39,7 @@ def write_named(description: Description, data: bytes, name: str) -> tuple[bytes
 def load_named(description: Description, data: bytes, name: str) -> nn.Module:
     """Build the network with the weights of the file `name`; it answers with lesion, classes, or both."""
     build = _BUILDERS[_told(description).library]
-    aux = any("aux_classifier." in key for key in _header(data, name))
+    aux = any("aux_classifier." in key for key in read_header(data))
     # its names and shapes first, without memory
     outline = outlined(lambda: _build(build, description, aux=aux))
     count = sum(tensor.numel() for tensor in outline.parameters())
@@ -201,16 +201,10 @@ _BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
-def _header(data: bytes, name: str) -> dict[str, Mapping[str, Any]]:
-    try:
-        return read_header(data)
-    except ValueError as error:
-        raise BundleError(f"{name} is no safetensors file: {error}") from error
-
-
 def _fit_weights(data: bytes, like: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     """Read the weights, which have to be those of the network, tensor by tensor."""
-    header = _header(data, name)
+    # it was read once before: see `read_own`
+    header = read_header(data)
     prefix = _find_prefix(header, like)
     told = {key.removeprefix(prefix): value for key, value in header.items()}
     faults = {
@@ -224,7 +218,7 @@ def _fit_weights(data: bytes, like: Mapping[str, torch.Tensor], name: str) -> di
         more = f"; and {len(faults) - _FIRST_FEW} more" if len(faults) > _FIRST_FEW else ""
         fitting = len(like) - sum(key in like for key in faults)
         raise BundleError(
-            f"the weights in {name} are not those of the network that its card names ({fitting} of "
+            f"the weights in {name} are not those of the network that its TOML file names ({fitting} of "
             f"{len(like)} tensors fit): {first}{more}. Check library, architecture, encoder, "
             "arguments and channels"
         )

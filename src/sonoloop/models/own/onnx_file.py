@@ -13,8 +13,8 @@ from pathlib import PurePath
 
 import numpy as np
 
-from sonoloop.models.graph_check import MAX_NODES
-from sonoloop.models.own.protobuf import (
+from sonoloop.models.graph_check import MAX_NODES, OPSETS
+from sonoloop.models.protobuf import (
     BLOCK,
     FIXED32,
     Message,
@@ -39,7 +39,6 @@ TYPES = {
     11: "float64",
     16: "bfloat16",
 }
-OPSETS = range(13, 26)
 _ONE_FILE = (
     "write it as one file: torch.onnx.export(..., external_data=False), or onnx.save(model, file, "
     "save_as_external_data=False)"

@@ -49,11 +49,11 @@ class Message:
                 continue
             place = 0
             while place < len(field.value) and len(found) <= _MOST_FIELDS:
-                value, place = _varint(field.value, place)
+                value, place = read_varint(field.value, place)
                 found.append(value)
             if len(found) > _MOST_FIELDS:
                 raise ValueError(f"it has a list of more than {_MOST_FIELDS:,} whole numbers")
-        return [value - (1 << 64) if value >> 63 else value for value in found]
+        return [*map(signed, found)]
 
     def integer(self, number: int) -> int:
         """Give a whole number; 0 where it is not told."""
@@ -103,25 +103,26 @@ def _read(data: memoryview) -> Iterable[Field]:
         count += 1
         if count > _MOST_FIELDS:
             raise ValueError(f"it has more than {_MOST_FIELDS:,} parts")
-        tag, place = _varint(data, place)
+        tag, place = read_varint(data, place)
         number, wire = tag >> 3, tag & 7
         if wire == VARINT:
-            value, place = _varint(data, place)
+            value, place = read_varint(data, place)
             yield Field(number, wire, value)
             continue
         if wire == BLOCK:
-            length, place = _varint(data, place)
+            length, place = read_varint(data, place)
         elif wire in (FIXED32, FIXED64):
             length = 4 if wire == FIXED32 else 8
         else:
-            raise ValueError("it is damaged")
+            raise ValueError("a part of it is of no kind that there is")
         if length > len(data) - place:
             raise ValueError("it breaks off")
         yield Field(number, wire, data[place : place + length])
         place += length
 
 
-def _varint(data: memoryview, place: int) -> tuple[int, int]:
+def read_varint(data: memoryview, place: int) -> tuple[int, int]:
+    """Read a whole number without its sign, and where the next part begins."""
     value = 0
     for shift in range(0, 70, 7):
         if place >= len(data):
@@ -132,6 +133,11 @@ def _varint(data: memoryview, place: int) -> tuple[int, int]:
         if byte < 0x80:
             return value & _64_BITS, place
     raise ValueError("a number in it does not end")
+
+
+def signed(value: int) -> int:
+    """Give the sign back to a whole number of 64 bits."""
+    return value - (1 << 64) if value >> 63 else value
 
 
 def _tag(number: int, wire: int) -> bytes:
