@@ -427,9 +427,11 @@ class Project:
     def models(self) -> ModelList:
         """List the models of the project, the newest first, with their figures on the newest test set."""
         self.begin()
+        overview = compare_models(self.store)
+        # after it: what is in use there has one before it by now, whoever put it there meanwhile
         back = rollback_target(self.store)
         return ModelList(
-            overview=compare_models(self.store),
+            overview=overview,
             here=frozenset(self.library.versions()),
             back_to=None if back is None else back.model,
         )

@@ -128,7 +128,7 @@ def test_a_specification_survives_json():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"library": "keras"}, "library must be one of smp, timm, torchvision, plain, got 'keras'"),
+        ({"library": "keras"}, "library must be one of smp, timm, torchvision, plain, onnx, got 'keras'"),
         ({"library": "timm", "architecture": "resnet18"}, "only networks of smp have an encoder to choose"),
         ({"encoder": "hf-hub:somebody/weights"}, "encoder must be a plain name of letters"),
         ({"architecture": "../Unet"}, "architecture must be a plain name of letters"),
@@ -181,13 +181,13 @@ def test_what_a_library_does_not_know_is_named(spec, message):
 
 
 def test_an_architecture_is_one_builder_and_one_line(tmp_path, monkeypatch):
-    (tmp_path / "own_networks.py").write_text(
+    (tmp_path / "brought_networks.py").write_text(
         "import torch\n"
         "def build_linear(spec):\n"
         "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(spec.size**2, 3))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    line = NetworkLibrary(builder="own_networks:build_linear", heads=("classes",))
+    line = NetworkLibrary(builder="brought_networks:build_linear", heads=("classes",))
     monkeypatch.setitem(LIBRARIES, "own", line)
     spec = ModelSpec.from_dict({"library": "own", "architecture": "linear", "encoder": "", "size": 32})
     assert spec.heads == ("classes",)
