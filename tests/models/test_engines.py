@@ -77,7 +77,8 @@ def test_onnx_runtime_answers_as_torch_does():
 def test_openvino_answers_as_onnx_runtime_does():
     pytest.importorskip("openvino")
     card = shipped_card()
-    images = np.stack([phantom(kind, seed=1, shape=(256, 256)).image for kind in CLASSES])[:, None]
+    size = card.spec.size
+    images = np.stack([phantom(kind, seed=1, shape=(size, size)).image for kind in CLASSES])[:, None]
     images = images.astype(np.float32) / 127.5 - 1
     theirs = load_engine("onnx", shipped_folder()).run(images)
     engine = openvino_engine.OpenVinoEngine(card, read_graph(shipped_folder(), card), "f32")

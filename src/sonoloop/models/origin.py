@@ -14,6 +14,7 @@ NOT_RECORDED = "not recorded"
 LICENCES = {
     "busi": "CC BY 4.0",
     "busbra": "free to use, modify and distribute; papers cite its article",
+    "breast-usg": "CC BY 4.0",
 }
 _FIGURES = {
     "lesion_dice": "Dice",
