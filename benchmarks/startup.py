@@ -7,8 +7,9 @@ second one on, and the best counts. For `sonoloop predict IMAGE` the clock stops
 printed, its mask on disk. With --window (under Xvfb where there is no display) napari opens on the sample
 study with the Annotate, Train and Models panels docked, and the clock runs from the press of Predict to the
 mask in the viewer. --sizes compares two virtual environments, the first with `napari[pyqt6]` alone.
-On a machine that does something else meanwhile, `chrt -r 1` before it gives the figures of one that does not;
-those in results/startup.json were made so, in an environment with `napari-sonoloop[annotate]`.
+On a machine that does something else meanwhile, `chrt -r 1` before it gives the figures of one that does not.
+In results/startup.json the sizes are of an environment with `napari-sonoloop[annotate]`, the times of one
+with everything.
 """
 
 from __future__ import annotations
