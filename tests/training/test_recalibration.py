@@ -151,9 +151,9 @@ def told(events: list[Event]) -> str:
 def test_a_withdrawn_frame_is_found_among_those_that_fitted_the_numbers(project, made):
     listed = bundle_manifest(project.library.find(made.version)).calibration
     found = find_models_trained_on(project.library, {listed[0].pixels_hash})
-    # another test may have calibrated a model of its own
-    assert found[made.version] == made.model
-    assert all(model.startswith("cal-") for model in found.values())
+    # another test has calibrated a model of its own, on the same frames
+    ours = {v: m for v, m in found.items() if read_card(project.library.find(v)).parent == made.base_version}
+    assert ours == {made.version: made.model}
 
 
 def test_a_frame_whose_file_is_gone_fits_nothing_and_is_told_once(project, tmp_path, monkeypatch):

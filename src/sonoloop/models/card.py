@@ -172,6 +172,15 @@ RANGES = {
     "temperature": (0.01, 100.0),
     "mirror_scale": (0.5, 1.0),
 }
+
+
+def check_range(name: str, value: float) -> None:
+    """Refuse a number that no card may hold."""
+    low, high = RANGES[name]
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value!r}")
+
+
 _MAX_POINTS = 1000
 # of what a card says of its training: what is read again, and of which type
 _SNAPSHOT: Mapping[str, Any] = {
@@ -256,9 +265,8 @@ class Card:
             raise ValueError(f"classes must be {', '.join(CLASSES)}, got {', '.join(self.classes)[:80]}")
         if self.views not in (1, 2, 4):
             raise ValueError(f"views must be 1, 2 or 4, got {self.views}")
-        for name, (low, high) in RANGES.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must be between {low:g} and {high:g}, got {getattr(self, name)!r}")
+        for name in RANGES:
+            check_range(name, getattr(self, name))
         if self.parent is not None and not _VERSION.fullmatch(self.parent):
             raise ValueError(f"parent must be a version, 64 hex digits, got {show(self.parent)}")
         self._check_tables()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sonoloop.errors import BundleError
-from sonoloop.models.card import MAX_SIZE, RANGES
+from sonoloop.models.card import MAX_SIZE, check_range
 from sonoloop.models.schema import check_fields, check_type, check_values, show
 from sonoloop.regular_files import read_regular
 from sonoloop.values import CLASSES
@@ -173,9 +173,7 @@ class Description:
         if self.name and not _NAME.fullmatch(self.name):
             raise ValueError(f"name must be lower-case letters, digits, - and _, got {show(self.name)}")
         for name in ("threshold", "normal_gate", "min_area", "temperature"):
-            low, high = RANGES[name]
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must be between {low:g} and {high:g}, got {getattr(self, name)!r}")
+            check_range(name, getattr(self, name))
         if self.views not in (1, 2, 4):
             raise ValueError(f"views must be 1, 2 or 4, got {self.views}")
 
