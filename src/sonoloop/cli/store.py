@@ -24,6 +24,7 @@ from sonoloop.cli.console import (
     print_json,
     result_console,
 )
+from sonoloop.cli.store_stats import stats
 from sonoloop.errors import StoreError
 
 if TYPE_CHECKING:
@@ -288,6 +289,7 @@ def _groups(number: int) -> str:
 
 
 store = typer.Typer(help="Look after a project's corrections.", no_args_is_help=True)
+store.command()(stats)
 
 
 @store.command()

@@ -46,6 +46,9 @@ from sonoloop.values import CLASSES, ClassName, Correction, Effort, Prediction
 
 MAX_PIXELS = 64_000_000
 
+# whose head what was adjudicated is; nobody works under that name
+ADJUDICATION = "adjudication"
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PREDICTION = "prediction__"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -134,15 +137,20 @@ def write_effort(effort: Effort) -> str:
     return json.dumps(values, allow_nan=False)
 
 
-def read_effort(text: str | None) -> Effort | None:
-    """Turn what is kept of an effort back into it."""
+def read_effort(revision_id: str, text: str | None) -> Effort | None:
+    """Turn what a revision keeps of an effort back into it."""
     if text is None:
         return None
-    values = json.loads(text)
-    started = values["started"]
-    values["started"] = None if started is None else datetime.fromisoformat(started)
-    values["shown"] = tuple((what, after) for what, after in values["shown"])
-    return Effort(**values)
+    try:
+        values = json.loads(text)
+        started = values["started"]
+        values["started"] = None if started is None else datetime.fromisoformat(started)
+        values["shown"] = tuple((what, after) for what, after in values["shown"])
+        return Effort(**values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(
+            f"revision {revision_id}: its effort is damaged ({error}); restore a backup"
+        ) from error
 
 
 def select_revisions() -> Select[Any]:
@@ -194,10 +202,10 @@ def read_revision(row: Row[Any] | Mapping[str, Any]) -> Revision:
             prediction_seen=values["prediction_seen"],
             seconds=values["seconds"],
             lesions=_read_lesions(values["lesions"]),
-            effort=read_effort(values["effort"]),
+            effort=read_effort(values["id"], values["effort"]),
         )
         created = datetime.fromisoformat(values["created"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:
         raise StoreError(
             f"revision {values['id']}: the row is damaged ({error}); restore a backup"
         ) from error
