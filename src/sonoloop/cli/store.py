@@ -24,6 +24,7 @@ from sonoloop.cli.console import (
     print_json,
     result_console,
 )
+from sonoloop.cli.store_reading import agreement, assign
 from sonoloop.cli.store_stats import stats
 from sonoloop.errors import StoreError
 
@@ -289,7 +290,8 @@ def _groups(number: int) -> str:
 
 
 store = typer.Typer(help="Look after a project's corrections.", no_args_is_help=True)
-store.command()(stats)
+for command in (stats, assign, agreement):
+    store.command()(command)
 
 
 @store.command()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, and_, not_, select
 
-from sonoloop.store.database import Database, in_batches
+from sonoloop.store.database import Database
 from sonoloop.store.metrics import Figure, dice, draw_groups, mean_figure
-from sonoloop.store.revisions import ADJUDICATION, decode_png, is_withdrawn, read_effort
+from sonoloop.store.revisions import ADJUDICATION, is_withdrawn, read_effort, read_masks
 from sonoloop.store.tables import HEADS, MEMBERS, PREDICTIONS, REVISIONS
 
 _BATCH = 100
@@ -197,18 +196,10 @@ def _compare(connection: Connection, images: Sequence[_Image]) -> None:
             image.dice = 1.0
         else:
             edited.append(image)
-    finals = _read_masks(connection, REVISIONS, {image.last.id for image in edited})
-    proposed = _read_masks(connection, PREDICTIONS, {image.first.prediction_id for image in edited})
+    finals = read_masks(connection, REVISIONS, {image.last.id for image in edited})
+    proposed = read_masks(connection, PREDICTIONS, {image.first.prediction_id for image in edited})
     for image in edited:
         # one that was withdrawn meanwhile has none
         final, proposal = finals.get(image.last.id), proposed.get(image.first.prediction_id)
         if final is not None and proposal is not None:
             image.dice = dice(final, proposal)
-
-
-def _read_masks(connection: Connection, table: Any, ids: Iterable[str]) -> dict[str, NDArray[np.uint8]]:  # noqa: ANN401
-    found = {}
-    for some in in_batches(ids):
-        rows = connection.execute(select(table.c.id, table.c.mask).where(table.c.id.in_(some)))
-        found.update({row.id: decode_png(row.mask) for row in rows if row.mask})
-    return found

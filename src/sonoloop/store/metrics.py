@@ -122,6 +122,20 @@ def dice(one: NDArray[Any], other: NDArray[Any]) -> float:
     return 2 * int((first & second).sum()) / total if total else 1.0
 
 
+def kappa(one: NDArray[np.str_], other: NDArray[np.str_], counts: Counts) -> Floats:
+    """Agree on classes beyond chance (Cohen 1960) in each resample, (R,).
+
+    What two readers said of N images (N,) with counts (R, N); NaN where both say one class of every image.
+    """
+    drawn = counts.astype(np.float64)
+    total, same = drawn.sum(1), drawn @ (one == other)
+    named = np.union1d(one, other)
+    chance = sum(
+        ((drawn @ (one == name)) * (drawn @ (other == name)) for name in named), np.zeros(len(drawn))
+    )
+    return resampled_ratio(total * same - chance, total**2 - chance)
+
+
 def draw_groups(
     groups: NDArray[np.str_], resamples: int = RESAMPLES, *, seed: int = 0
 ) -> NDArray[np.float32]:

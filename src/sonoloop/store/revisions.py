@@ -13,7 +13,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +28,7 @@ from sqlalchemy import (
     Exists,
     Row,
     Select,
+    Table,
     and_,
     exists,
     func,
@@ -40,7 +41,7 @@ from sqlalchemy import (
 
 from sonoloop import __version__
 from sonoloop.errors import ConflictError, StoreError
-from sonoloop.store.database import check_who
+from sonoloop.store.database import check_who, in_batches
 from sonoloop.store.tables import FRAMES, GROUPS, HEADS, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
 from sonoloop.values import CLASSES, ClassName, Correction, Effort, Prediction
 
@@ -460,6 +461,15 @@ def decode_png(data: bytes) -> NDArray[np.uint8]:
     if values.shape != (height, width):
         raise StoreError(f"a stored PNG says {height} x {width} pixels and has {values.shape}")
     return values
+
+
+def read_masks(connection: Connection, table: Table, ids: Iterable[str]) -> dict[str, NDArray[np.uint8]]:
+    """Read masks of revisions or predictions by ids; what was withdrawn has none."""
+    found: dict[str, NDArray[np.uint8]] = {}
+    for some in in_batches(ids):
+        rows = connection.execute(select(table.c.id, table.c.mask).where(table.c.id.in_(some)))
+        found.update({row.id: decode_png(row.mask) for row in rows if row.mask})
+    return found
 
 
 def hash_pixels(values: NDArray[np.uint8]) -> str:
