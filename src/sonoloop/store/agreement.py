@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, and_, func, not_, select
+from sqlalchemy import Connection, Row, Select, and_, func, not_, select
 
 from sonoloop.store.database import Database
 from sonoloop.store.metrics import Figure, dice, draw_groups, kappa, mean_figure, percentile_interval
@@ -157,7 +157,7 @@ def _pair(one: Row[Any], other: Row[Any], masks: dict[str, NDArray[np.uint8]]) -
 
 
 def _name_group(row: Row[Any]) -> str:
-    return row.group_id or row.asked
+    return str(row.group_id or row.asked)
 
 
 def _read_first(connection: Connection) -> tuple[int, list[list[Row[Any]]]]:
@@ -177,7 +177,7 @@ def _read_first(connection: Connection) -> tuple[int, list[list[Row[Any]]]]:
         .group_by(asked.c.id, ASSIGNMENTS.c.reader)
         .subquery()
     )
-    query = (
+    query: Select[Any] = (
         select(
             first.c.asked,
             first.c.place,

@@ -97,7 +97,7 @@ def _read_candidates(connection: Connection) -> tuple[int, list[Row[Any]]]:
     )
     # of the files of one image the first
     first = select(func.min(twin.c.id)).where(twin.c.pixels_hash == FRAMES.c.pixels_hash).scalar_subquery()
-    query = (
+    query: Select[Any] = (
         select(
             FRAMES.c.id, FRAMES.c.pixels_hash, said.c.said, func.coalesce(said.c.persons, 0).label("persons")
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, and_, not_, select
+from sqlalchemy import Connection, Row, Select, and_, not_, select
 
 from sonoloop.store.database import Database
 from sonoloop.store.metrics import Figure, dice, draw_groups, mean_figure
@@ -134,7 +134,7 @@ def _read_images(connection: Connection) -> list[_Image]:
     empty = and_(PREDICTIONS.c.id == REVISIONS.c.prediction_id, REVISIONS.c.mask_decision == "none")
     columns = ("number", "id", "frame_id", "annotator", "label", "mask_decision", "class_decision")
     more = ("prediction_id", "prediction_seen", "model", "seconds", "effort")
-    query = (
+    query: Select[Any] = (
         select(
             *(REVISIONS.c[name] for name in (*columns, *more)),
             (PREDICTIONS.c.mask == REVISIONS.c.mask).label("empty_kept"),
