@@ -121,13 +121,13 @@ temperature and gate were fitted on validation images of the hospitals that trai
 """
 LEFT_OUT_FIGURES = ("lesion_dice", "missed", "false_alarms", "auc")
 PRESENCE_TEXT = """
-Which images have a lesion, as a curve and not as a point (`benchmarks/presence.py`): models of the table above on
-the hospital that they never saw, at the threshold of each. The areas are under the curve of lesions found
-against normals with a mask, by the probability of not normal, by the mean lesion probability inside the
-mask, and by the product of both odds. The last columns are the share of normals with a mask where a gate on the
-first of these lets so many lesions be missed in all.
+Which images have a lesion, as a curve and not as a point (`benchmarks/presence.py`): models of the table
+above on the hospital that they never saw, at the threshold of each. The areas are under the curve of lesions
+found against normals with a mask, by the probability of not normal, by the mean lesion probability inside
+the mask, and by the product of both odds. The last columns are the share of normals with a mask where a gate
+on the first of these lets so many lesions be missed in all.
 
-| never seen | model | Dice | missed | normals with a mask | area, class | mask | both | missed 8 % | 10 % | 12 % |
+| never seen | model | Dice | missed | normals with a mask | area, class | mask | both | at 8 % | 10 % | 12 % |
 |---|---|---|---|---|---|---|---|---|---|---|
 """
 PRESENCE_AT = ("8 %", "10 %", "12 %")
