@@ -127,7 +127,7 @@ found against normals with a mask, by the probability of not normal, by the mean
 the mask, and by the product of both odds. The last columns are the share of normals with a mask where a gate
 on the first of these lets so many lesions be missed in all.
 
-| never seen | model | Dice | missed | normals with a mask | area, class | mask | both | at 8 % | 10 % | 12 % |
+| never seen | model | Dice | missed | normals masked | area, class | mask | both | at 8 % | 10 % | 12 % |
 |---|---|---|---|---|---|---|---|---|---|---|
 """
 PRESENCE_AT = ("8 %", "10 %", "12 %")
