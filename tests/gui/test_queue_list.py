@@ -140,14 +140,14 @@ def test_a_place_in_the_review_tells_nothing_of_what_judges_a_model():
 def test_next_is_the_next_that_is_to_do_round_to_the_beginning():
     queue = QueueList(entries(*"abcde"))
     a, b, c, d, e = queue
-    b.status, c.status, d.status = "accepted", "flagged", "draft"
+    b.stored, c.stored, d.is_draft = "accepted", "flagged", True
     queue.go_to(a)
     assert queue.next() is d
     assert names(queue.ahead(3)) == ["d", "e"]
     queue.go_to(e)
     assert queue.next() is a
     for entry in (a, d, e):
-        entry.status = "accepted"
+        entry.stored, entry.is_draft = "accepted", False
     assert queue.next() is None
 
 
@@ -159,7 +159,7 @@ def test_next_goes_through_what_the_filter_shows():
     queue.go_to(next(iter(queue)))
     assert names(queue.shown()) == ["ab", "b", "abc"]
     assert queue.next().name == "b"
-    list(queue)[2].status = "flagged"
+    list(queue)[2].stored = "flagged"
     queue.show(["flagged"])
     assert queue.next().name == "abc", "of what is decided on, the next one shown"
 

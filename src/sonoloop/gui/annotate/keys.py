@@ -40,7 +40,9 @@ KEYS = (
     Key("8", "choose_normal", "Normal; clears the mask"),
     Key("9", "choose_benign", "Benign"),
     Key("0", "choose_malignant", "Malignant"),
-    Key("Control-Enter", "accept", "Accept mask and class"),
+    Key("Control-Enter", "accept", "Accept mask and class; in a queue, go on to the next frame"),
+    Key("N", "next", "Next frame that is to do"),
+    Key("U", "previous", "Back to the frame before, in the order of visits"),
     Key("W", "toggle_fill", "Outline or fill"),
     Key("H", "hide_lesions", "Hold to hide lesions", held=True),
 )

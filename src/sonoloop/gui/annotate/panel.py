@@ -21,6 +21,7 @@ from sonoloop.gui.annotate.keys import attach, describe_keys, detach
 from sonoloop.gui.annotate.layers import Target
 from sonoloop.gui.annotate.own_layers import Offer
 from sonoloop.gui.annotate.predicting import ModelLine, Predicting
+from sonoloop.gui.annotate.queue import Queue
 from sonoloop.gui.annotate.session import Session, lay_out_canvas, offer_canvas, take_up_brush
 from sonoloop.gui.preferences import Preferences, read_preferences, watch_preferences
 from sonoloop.gui.widgets import (
@@ -82,6 +83,13 @@ class AnnotatePanel(Panel):
         self.news = self.watch_store(projects, self.session.preferences)
         self._carry_over = CarryOver(viewer)
         self._followers = Followers(viewer)
+        self.queue = Queue(
+            self.session,
+            deciding=self.deciding,
+            predicting=self.predicting,
+            carry_over=self._carry_over,
+            projects=projects,
+        )
         self._closed = False
         self._predict_first = False
         self._build()
@@ -102,6 +110,8 @@ class AnnotatePanel(Panel):
             "accept": self.deciding.accept,
             "toggle_fill": self.session.toggle_fill,
             "hide_lesions": lambda: self.session.set_lesions_visible(not pressed),
+            "next": self.queue.next,
+            "previous": self.queue.back,
         }
         actions[action]()
 
@@ -117,6 +127,7 @@ class AnnotatePanel(Panel):
         self._viewer.events.theme.disconnect(self._on_theme)
         self._unwatch()
         detach(self._viewer, self)
+        self.queue.close()
         self.news.close()
         self._carry_over.close()
         self._followers.close()
@@ -203,6 +214,7 @@ class AnnotatePanel(Panel):
         self.news.opened.connect(self.deciding.look_again)
         self.news.changed.connect(self.deciding.refresh_model)
         self.news.trouble_changed.connect(lambda: self.session.set_trouble(self.news.trouble))
+        self.news.changed.connect(self.queue.refresh)
         self.deciding.accepted.connect(lambda _target: self.news.look())
         self.deciding.refused.connect(self.news.doubt)
         self.session.target_changed.connect(lambda: lay_out_canvas(self.session))
@@ -235,6 +247,8 @@ class AnnotatePanel(Panel):
         self.destroyed.connect(self.close_session)
 
     def _render(self) -> None:
+        if self.queue.arriving:
+            return  # it is told once all of the frame is there
         view = self.session.view()
         self._name.setText(view.name)
         self._name.setToolTip(view.name)
@@ -355,10 +369,14 @@ class AnnotatePanel(Panel):
         self.predicting.look_up_answered(target)
         lay_out_canvas(self.session)
         current = self.session.target
-        if not self._predict_first or current is None or current.key != target.key:
+        if current is None or current.key != target.key:
             return  # the answer for a frame that was passed on the way
+        if not (self._predict_first or self.queue.is_current):
+            return
         self._predict_first = False
-        if not found and not self.session.state(target).withheld:
+        state = self.session.state(target)
+        known = (state.prediction, state.held, state.kept)
+        if not found and not state.withheld and all(each is None for each in known):
             self.predicting.predict()
 
     def _on_theme(self, _event: object = None) -> None:

@@ -46,10 +46,14 @@ class QueueEntry:
         What a table says of it; the class is shown, and decides nothing.
     frame_id : str, optional
         Its id, once the file was looked at.
-    status : str
-        One of `STATUSES`.
+    stored : str
+        What the store says of it: one of `STATUSES`, but "draft".
     reason : str
         Why it was flagged, skipped or excluded.
+    is_draft : bool
+        Whether something was drawn or chosen on it that is not accepted.
+    problem : str
+        Why its file could not be read.
     decided : str, optional
         The class that was accepted.
     expected_dice : float, optional
@@ -65,8 +69,10 @@ class QueueEntry:
     group: str | None = None
     label: Label | None = None
     frame_id: str | None = None
-    status: Status = "to do"
+    stored: Status = "to do"
     reason: str = ""
+    is_draft: bool = False
+    problem: str = ""
     decided: str | None = None
     expected_dice: float | None = None
     draw_first: bool | None = None
@@ -77,9 +83,14 @@ class QueueEntry:
         return f"{self.path}#{self.index}"
 
     @property
+    def status(self) -> Status:
+        """One of `STATUSES`: what was flagged, skipped or excluded stays so, whatever is drawn on it."""
+        return "draft" if self.is_draft and self.stored in ("to do", "accepted") else self.stored
+
+    @property
     def is_left(self) -> bool:
-        """Whether it is still to be decided on."""
-        return self.status in _LEFT
+        """Whether it is still to be decided on, and can be."""
+        return self.status in _LEFT and not self.problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +211,7 @@ class QueueList:
 
     def __init__(self, entries: Sequence[QueueEntry], *, seed: int = 0) -> None:
         self._named = list(entries)
-        self._seed = seed
+        self.seed = seed
         self._order: Order = "name"
         self._ordered: list[QueueEntry] = []
         self._places: dict[QueueEntry, int] = {}
@@ -289,6 +300,11 @@ class QueueList:
         if entry is not self.current:
             self._visits.append(entry)
 
+    def undo_visit(self) -> None:
+        """Take back that a frame was gone to: it could not be read."""
+        if self._visits:
+            self._visits.pop()
+
     def back(self) -> QueueEntry | None:
         """Go back to the frame that was visited before this one; None where there is none."""
         if len(self._visits) < 2:
@@ -337,7 +353,7 @@ class QueueList:
 
     def _draw(self, entry: QueueEntry) -> float:
         """Draw a number that stays the same for a frame of a queue, whatever else is in it."""
-        return random.Random(f"{self._seed} {entry.name} {entry.key}").random()
+        return random.Random(f"{self.seed} {entry.name} {entry.key}").random()
 
     def _by_review_value(self) -> list[QueueEntry]:
         """Low expected Dice first; what judges a model lies anywhere among what the store knows.
@@ -358,8 +374,8 @@ class QueueList:
             )
         )
         apart = [entry for entry in self._named if entry.draw_first]
-        places = random.Random(f"{self._seed} review").sample(range(len(rest) + len(apart)), len(apart))
-        random.Random(f"{self._seed} apart").shuffle(apart)
+        places = random.Random(f"{self.seed} review").sample(range(len(rest) + len(apart)), len(apart))
+        random.Random(f"{self.seed} apart").shuffle(apart)
         mixed, ordered = dict(zip(places, apart, strict=True)), iter(rest)
         return [
             mixed[place] if place in mixed else next(ordered) for place in range(len(rest) + len(apart))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ from sonoloop.gui.annotate.layers import (
     owner_id,
     read_mask,
     show_only,
+    source_key,
     take_up_draft,
     write_mask,
 )
@@ -194,6 +196,8 @@ class Session(QObject):
 
     target_changed = Signal()
     changed = Signal()
+    # a Target whose layers are about to show another frame: what is on the canvas is read now or never
+    leaving = Signal(object)
 
     def __init__(
         self,
@@ -209,6 +213,8 @@ class Session(QObject):
         self._trouble: str | None = None  # why the store cannot be used
         self.target: Target | None = None
         self._states: dict[Key, FrameState] = {}
+        # images whose states outlive what their layers show; a queue says which
+        self.elsewhere: set[str] = set()
         # ids of the frames of which a prediction was shown; outlives their layers
         self.shown: set[str] = set()
         self._watched: Any = None
@@ -253,7 +259,7 @@ class Session(QObject):
 
     def is_open(self, target: Target) -> bool:
         """Whether the frame is still there."""
-        return target.image in self.viewer.layers and target.is_within
+        return target.image in self.viewer.layers and target.is_shown and target.is_within
 
     def is_drawn(self, target: Target) -> bool:
         """Whether anything is drawn on a frame."""
@@ -310,6 +316,25 @@ class Session(QObject):
         state.label = label or state.label
         state.written = mask.copy()
         self._watch()
+
+    @contextmanager
+    def replacing(self) -> Iterator[None]:
+        """Put another frame into the current layers meanwhile; what was known of the last one stays known."""
+        if self.target is not None:
+            self.leaving.emit(self.target)
+        self._writing = True
+        try:
+            yield
+        finally:
+            self._writing = False
+        self._redoable = 0  # the history is a fresh one
+        self.follow()
+
+    def forget(self, source: str) -> None:
+        """Forget what is known of an image that is not on the canvas."""
+        self.elsewhere.discard(source)
+        for key in [key for key in self._states if key[0] == source]:
+            del self._states[key]
 
     def follow(self) -> None:
         """Find out which frame is current."""
@@ -413,8 +438,8 @@ class Session(QObject):
         )
 
     def _on_canvas(self, event: Any) -> None:  # noqa: ANN401 - napari's event
-        if event.type == "data" and is_source(layer := self.viewer.layers[event.index]):
-            self._replaced.add(str(layer.unique_id))
+        if event.type == "data" and not self._writing and is_source(layer := self.viewer.layers[event.index]):
+            self._replaced.add(source_key(layer))
         if event.type in ("visible", "reordered", "data"):
             self._follow_timer.start()
         elif event.type not in _UNRELATED:
@@ -511,8 +536,9 @@ class Session(QObject):
 
     def _states_of_watched(self) -> dict[tuple[int, ...], FrameState]:
         """Return the states of the image whose lesions are watched: undo reaches frames not shown."""
-        owner = None if self._watched is None else owner_id(self._watched)
-        return {index: state for (image, index), state in self._states.items() if image == owner}
+        if self._watched is None or self.target is None:
+            return {}
+        return {index: state for (image, index), state in self._states.items() if image == self.target.source}
 
     def _forget_removed(self) -> None:
         layers = self.viewer.layers
@@ -520,10 +546,11 @@ class Session(QObject):
         for layer in list(layers):
             owner = alive.get(owner_id(layer))
             if owner is None or (owner is not layer and not fits(layer, owner)):
-                self._put_away(layer, owner_id(layer))
-        gone = self._replaced | {image for image, _ in self._states if image not in alive}
+                self._put_away(layer, owner_id(layer) if owner is None else source_key(owner))
+        sources = {source_key(layer) for layer in layers if is_source(layer)} | self.elsewhere
+        gone = self._replaced | {image for image, _ in self._states if image not in sources}
         self._states = {key: state for key, state in self._states.items() if key[0] not in gone}
-        if self.target is not None and self.target.key[0] in self._replaced:
+        if self.target is not None and self.target.source in self._replaced:
             self.target = None  # other pixels: another frame, of which nothing is known
         self._replaced.clear()
 
