@@ -43,8 +43,12 @@ KEYS = (
     Key("Control-Enter", "accept", "Accept mask and class; in a queue, go on to the next frame"),
     Key("N", "next", "Next frame that is to do"),
     Key("U", "previous", "Back to the frame before, in the order of visits"),
+    Key("J", "flag", "Flag the frame for a second look, with a reason; again: take it back"),
+    Key("K", "skip", "Skip the frame, with a reason; again: take it back"),
+    Key("Shift-X", "exclude", "Exclude the frame, with a reason; again: take it back"),
     Key("W", "toggle_fill", "Outline or fill"),
     Key("H", "hide_lesions", "Hold to hide lesions", held=True),
+    Key("Shift-F", "focus", "Focus: fold napari's own docks, or unfold them"),
 )
 
 _PANELS: WeakValueDictionary[int, Commands] = WeakValueDictionary()
