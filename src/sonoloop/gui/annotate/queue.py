@@ -47,7 +47,8 @@ from sonoloop.gui.words import shorten
 from sonoloop.gui.workers import JobQueue, Projects, ignore
 
 if TYPE_CHECKING:
-    from sonoloop.project import FrameOverview, FrameStatus, Project
+    from sonoloop.project import FrameStatus, Project
+    from sonoloop.store.overview import FrameOverview
 
 _AHEAD = 3
 # of the frames gone through, which come back at once; then of those alone that hold work
@@ -96,6 +97,7 @@ class Queue(QObject):
         self._projects = projects
         self.list = QueueList(())
         self.shown: QueueEntry | None = None  # on the canvas; the list is ahead of it while a file is read
+        self.predicts = True  # the frames that are come to, and those that come next
         self.arriving = False  # the panel waits with what it shows until all of a frame is there
         self._image: Image | None = None
         self._entries: dict[str, QueueEntry] = {}
@@ -136,9 +138,26 @@ class Queue(QObject):
         """Whether a list, or a frame that was gone to, is still being read."""
         return self._opening.busy or self._reading.busy
 
+    @property
+    def next_is_ready(self) -> bool:
+        """Whether the frame that comes next is read already."""
+        entry = self.list.next()
+        return entry is not None and entry.key in self._ready
+
     def open(self, paths: Sequence[Path], *, at: Path | None = None) -> None:
         """Make a queue of folders, tables and images, in a worker, and go to the first frame, or `at` one."""
         self._opening.submit(partial(list_frames, paths), done=partial(self.take, at=at), failed=show_problem)
+
+    def take_over(self) -> None:
+        """Go through the folder of which an image was opened before the panel was."""
+        viewer = self._session.viewer
+        for layer in viewer.layers:
+            folder = layer.metadata.get("sonoloop", {}).get("folder")
+            if folder is not None and not self.is_open and not owned_layers(viewer, layer):
+                files = layer.metadata["sonoloop"]["files"]
+                self._image = layer  # it is used again for the queue's frames
+                self.open([folder], at=files[0][0])
+                return
 
     def take(self, listed: Listed, *, at: Path | None = None) -> None:
         """Go through other frames from now on."""
@@ -258,7 +277,7 @@ class Queue(QObject):
             partial(
                 self._projects.ask,
                 preferences.store,
-                partial(_overview, ids),
+                lambda project: project.overview(ids),
                 annotator=preferences.annotator,
             ),
             done=self._take_statuses,
@@ -605,7 +624,7 @@ class Queue(QObject):
                     prepare,
                     read,
                     entry.patient or entry.group,
-                    self._predicting.question(),
+                    self._predicting.question() if self.predicts else None,
                     preferences.identity,
                 ),
                 annotator=preferences.annotator,
@@ -708,12 +727,8 @@ def _look_at_files(files: Sequence[Path], project: Project) -> _LookedAt:
             problems[file] = str(error)
         if time.monotonic() > end:
             break
-    statuses = _overview([each for some in ids.values() for each in some], project)
+    statuses = project.overview(each for some in ids.values() for each in some)
     return _LookedAt(ids, problems, statuses, rest=len(ids) + len(problems) < len(files))
-
-
-def _overview(ids: Sequence[str], project: Project) -> dict[str, FrameOverview]:
-    return project.overview(ids) if hasattr(project, "overview") else {}
 
 
 def _mark(source: Source, status: Status, reason: str, project: Project) -> None:
