@@ -72,12 +72,18 @@ def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
     import napari  # noqa: PLC0415 - reads where its settings are when it is imported
 
     from sonoloop.gui.launch import dock_panel  # noqa: PLC0415 - imports napari
+    from sonoloop.store.corrections import CorrectionStore  # noqa: PLC0415 - the data folder is set above
+    from sonoloop.store.settings import change_settings  # noqa: PLC0415 - the same
 
+    store = str(scratch / "store.sqlite")
+    with CorrectionStore(store) as opened:
+        # what is drawn first comes without a mask
+        change_settings(opened, test_cap=0, draw_first_share=0)
     bare, ours = napari.Viewer(), napari.Viewer()
     for number, viewer in enumerate((bare, ours)):
         viewer.window.resize(1280, 800)
         viewer.window._qt_window.move(number * 1300, 0)
-    panel = dock_panel(ours, store=str(scratch / "store.sqlite"))
+    panel = dock_panel(ours, store=store)
     result: dict[str, Any] = {}
     if options.steps:
         result |= time_steps(bare, panel, folder, pictures, options)
@@ -174,10 +180,11 @@ def time_until_drawn(
 
     QApplication.processEvents()
     start = time.perf_counter()
+    drawn.clear()
     act()
     while not arrived():
+        drawn.clear()
         QApplication.processEvents()
-    drawn.clear()
     while not drawn:
         QApplication.processEvents()
         if time.perf_counter() - start > 10:

@@ -260,7 +260,7 @@ class AnnotatePanel(Panel):
         self.news.opened.connect(self.deciding.look_again)
         self.news.changed.connect(self.deciding.refresh_model)
         self.news.trouble_changed.connect(lambda: self.session.set_trouble(self.news.trouble))
-        self.news.changed.connect(self.queue.refresh)
+        self.news.changed.connect(self.queue.statuses.refresh)
         self.deciding.accepted.connect(lambda _target: self.news.look())
         self.deciding.refused.connect(self.news.doubt)
         self.session.target_changed.connect(lambda: lay_out_canvas(self.session))
