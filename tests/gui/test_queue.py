@@ -388,3 +388,54 @@ def test_a_patient_of_a_table_makes_a_group(desk, study, store):
     press(desk, "next")
     groups = [placement(store, entry.frame_id).group_id for entry in desk.panel.queue.list]
     assert groups[0] == groups[1] != groups[2]
+
+
+def test_a_file_that_was_written_anew_is_another_frame(queue, study, notices):
+    queue.lesions.paint((35, 5), 1)
+    queue.panel.run("choose_malignant")
+    press(queue, "next")
+    queue.panel.queue._ready.keep_only(())
+    Pillow.fromarray(picture(20, seed=9)).save(study / "case 0.png")
+    press(queue, "previous")
+    np.testing.assert_array_equal(queue.lesions.data, box(20))
+    assert queue.view.label is None
+    assert "was written anew" in notices[-1]
+    assert statuses(queue)[0] == "to do"
+
+
+def test_closing_the_panel_while_frames_are_prepared_ends_well(desk, study, predictor):
+    predictor.gate.clear()
+    desk.panel.queue.open([study])
+    desk.qtbot.waitUntil(lambda: bool(predictor.frames))
+    desk.panel.close_session()
+    predictor.gate.set()
+    desk.idle()
+    assert len(predictor.frames) <= 2, "nothing new was begun"
+
+
+def test_a_prediction_for_a_frame_that_was_jumped_over_is_dropped(queue, predictor):
+    first, *_, last = queue.panel.queue.list
+    queue.panel.queue._ready.keep_only(())
+    predictor.gate.clear()
+    queue.panel.queue._read_ahead()
+    queue.panel.queue.go_to(last)
+    predictor.gate.set()
+    settle(queue)
+    assert queue.view.name == last.name
+    queue.panel.queue.go_to(first)
+    settle(queue)
+    np.testing.assert_array_equal(queue.lesions.data, box(0))
+
+
+def test_notes_stay_with_their_frame(queue):
+    notes = queue.panel._notes
+    notes.fold.setChecked(True)
+    notes._line.setText("calipers in the image")
+    notes._line.returnPressed.emit()
+    queue.idle()
+    assert "anna: calipers in the image" in notes._text.text()
+    press(queue, "next")
+    assert notes._text.text() == ""
+    press(queue, "previous")
+    queue.qtbot.waitUntil(lambda: "anna: calipers in the image" in notes._text.text())
+    assert notes.fold.text() == "Notes (1)"

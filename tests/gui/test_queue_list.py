@@ -12,6 +12,7 @@ import tifffile
 from desk import picture
 from PIL import Image
 
+from sonoloop.cli.annotate import annotate
 from sonoloop.errors import NotAnImageError, SonoloopError
 from sonoloop.gui.annotate.queue_list import QueueEntry, QueueList, list_frames
 from sonoloop.imaging.io import read_study
@@ -200,3 +201,16 @@ def test_a_file_that_did_not_change_is_not_read_again(tmp_path, monkeypatch):
     with (tmp_path / "hashes.jsonl").open("ab") as kept:
         kept.write(b'["cut sho')
     assert FileHashes(tmp_path / "hashes.jsonl").frame_ids(file) == ("read",)
+
+
+def test_annotate_opens_a_window_on_the_list_and_none_where_there_is_no_image(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("sonoloop.gui.open_viewer", lambda **options: opened.append(options))
+    with pytest.raises(NotAnImageError, match=tmp_path.name):
+        annotate([tmp_path])
+    touch(tmp_path, "a.png")
+    monkeypatch.chdir(tmp_path)
+    annotate([tmp_path], store="study.sqlite")
+    (options,) = opened
+    assert names(options["queue"].entries) == ["a.png"]
+    assert options["store"] == str(tmp_path / "study.sqlite")

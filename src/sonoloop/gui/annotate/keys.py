@@ -48,7 +48,7 @@ KEYS = (
     Key("Shift-X", "exclude", "Exclude the frame, with a reason; again: take it back"),
     Key("W", "toggle_fill", "Outline or fill"),
     Key("H", "hide_lesions", "Hold to hide lesions", held=True),
-    Key("Shift-F", "focus", "Focus: fold napari's own docks, or unfold them"),
+    Key("Shift-F", "focus", "Focus: fold the docks of napari, or unfold them"),
 )
 
 _PANELS: WeakValueDictionary[int, Commands] = WeakValueDictionary()

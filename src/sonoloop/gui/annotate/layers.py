@@ -613,8 +613,12 @@ def replace_frame(
 
 def _forget_history(layer: Labels) -> None:
     """Forget what could be undone: it would write pixels of the last frame into this one."""
+    reset = getattr(getattr(layer, "__wrapped__", layer), "_reset_history", None)
+    if reset is not None:
+        reset()
+        return
+    # napari's public way, which takes the tool away for a moment
     mode = layer.mode
-    # napari's one public way; a polygon that is half drawn goes with it
     layer.editable = False
     layer.editable = True
     if layer.mode != mode:

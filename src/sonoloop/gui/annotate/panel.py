@@ -21,6 +21,7 @@ from sonoloop.gui.annotate.focus import FocusLayout
 from sonoloop.gui.annotate.followers import Followers
 from sonoloop.gui.annotate.keys import attach, describe_keys, detach
 from sonoloop.gui.annotate.layers import Target
+from sonoloop.gui.annotate.notes_box import NotesBox
 from sonoloop.gui.annotate.own_layers import Offer
 from sonoloop.gui.annotate.predicting import ModelLine, Predicting
 from sonoloop.gui.annotate.queue import NO_QUEUE, Queue
@@ -112,6 +113,7 @@ class AnnotatePanel(Panel):
         )
         self._closed = False
         self._predict_first = False
+        self._notes = NotesBox(self.session, projects=projects)
         self._build()
         self._lay_out()
         self._connect()
@@ -158,6 +160,7 @@ class AnnotatePanel(Panel):
         self._begin.stop()
         self._queue_timer.stop()
         self._list.close_session()
+        self._notes.close_session()
         self.queue.close()
         self.news.close()
         self._carry_over.close()
@@ -245,6 +248,7 @@ class AnnotatePanel(Panel):
         column.addSpacing(8)
         column.addWidget(self._offer)
         column.addWidget(self._question)
+        column.addWidget(self._notes)
         column.addWidget(self._reason)
         column.addWidget(self._bar)
         column.addLayout(row((self._predict, 1), (self._predict_all, 1), (self._accept, 1)))
@@ -290,6 +294,7 @@ class AnnotatePanel(Panel):
         self._focus.toggled.connect(self._layout.set_on)
         for signal in (
             self._list.list.clicked,
+            self._notes.written,
             self._bar.pressed,
             self._reason.closed,
             *(toggle.clicked for toggle in self._toggles),
@@ -353,7 +358,7 @@ class AnnotatePanel(Panel):
             self._progress.set_counts(queue.list.counts(), sum(bool(entry.problem) for entry in queue.list))
 
     def _render_simple(self) -> None:
-        for widget in (self._facts, self._why, self._notice, self._help):
+        for widget in (self._facts, self._why, self._notes, self._notice, self._help):
             widget.setVisible(not self._simple.isChecked())
         self._keys.setVisible(self._help.isChecked() and not self._simple.isChecked())
         self._render_queue()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -117,6 +116,8 @@ class Queue(QObject):
         self._ahead = JobQueue(parent=self)
         self._preparing: str | None = None
         self._mend = single_shot(self, 0, self._on_removed_by_hand)
+        self._arrived = single_shot(self, 0, self._on_arrived)
+        self._left: QueueEntry | None = None
         self.statuses = Statuses(session, projects=projects, note_ids=self._note_ids)
         self.statuses.changed.connect(self.changed)
         self.statuses.finished.connect(self._on_looked)
@@ -265,6 +266,7 @@ class Queue(QObject):
             jobs.drop()
         self._marking.mute()
         self._mend.stop()
+        self._arrived.stop()
         self.statuses.close()
 
     # showing
@@ -278,6 +280,8 @@ class Queue(QObject):
             plain = replace(last, identity=None, status=None, prediction=None, problem=None)
             self._ready.put(left.key, plain)
         self._last = ready
+        if entry.frame_id not in (None, ready.frame.id):
+            self._forget_changed(entry)
         kept = self._masks.pop(key, None)
         is_fresh = kept is None and key not in session.elsewhere
         state = session.known_states().get((key, ()))
@@ -289,35 +293,39 @@ class Queue(QObject):
             mask = begun
         else:
             mask = mask_of(state)
-        if mask is not None and mask.shape != ready.frame.shape:
-            mask = None  # the file was written anew since
-        with self._arrival():
-            with session.replacing():
-                self._put(key, ready, np.zeros(ready.frame.shape, np.uint8) if mask is None else mask.copy())
-                self.shown = entry
-                session.elsewhere.add(key)
-            assert self._image is not None
-            self._carry_over.follow_frame(self._image)
-            target = session.target
-            if is_fresh and target is not None and target.source == key:
-                session.state(target).written = mask
-                self._take_up(target, ready, status, mask)
+        self.arriving = True
+        self._arrived.start()  # what can wait until the canvas is drawn
+        with session.replacing():
+            self._put(key, ready, np.zeros(ready.frame.shape, np.uint8) if mask is None else mask.copy())
+            self.shown = entry
+            session.elsewhere.add(key)
+        assert self._image is not None
+        self._carry_over.follow_frame(self._image)
+        target = session.target
+        if is_fresh and target is not None and target.source == key:
+            session.state(target).written = mask
+            self._take_up(target, ready, status, mask)
         for note in ready.notes:
             show_notice(note)
         self._note_ids(entry, ready.ids)
+        self._left = left
+
+    def _forget_changed(self, entry: QueueEntry) -> None:
+        """Take a file that was written anew for another frame."""
+        self._session.forget(entry.key)
+        if self._masks.pop(entry.key, None) is not None or entry.is_draft:
+            show_warning(f"{shorten(entry.name)} was written anew: what you drew was on the image before")
+        entry.frame_id, entry.stored, entry.is_draft = None, "to do", False
+        entry.reason, entry.decided, entry.draw_first = "", None, None
+
+    def _on_arrived(self) -> None:
+        """Show the rest of a frame that arrived, and begin with what comes next."""
+        self.arriving = False
         self._forget_old()
         self.changed.emit()
-        session.changed.emit()
+        self._session.changed.emit()
         self._unready.clear()
-        self._read_ahead(left)
-
-    @contextmanager
-    def _arrival(self) -> Iterator[None]:
-        self.arriving = True
-        try:
-            yield
-        finally:
-            self.arriving = False
+        self._read_ahead(self._left)
 
     def _put(self, key: str, ready: ReadyFrame, mask: NDArray[np.uint8]) -> None:
         viewer = self._session.viewer
