@@ -588,12 +588,11 @@ def replace_frame(
     image.metadata = {**image.metadata, **options["metadata"]}
     image.name = options["name"]
     image.data = data
-    for name, value in (
-        ("scale", options.get("scale", (1, 1))),
-        ("units", options.get("units", ("pixel", "pixel"))),
-    ):
-        if tuple(map(str, getattr(image, name))) != tuple(map(str, value)):
-            setattr(image, name, value)
+    # napari takes setting what holds already for a change, and draws anew
+    if not np.allclose(image.scale, scale := options.get("scale", (1, 1))):
+        image.scale = scale
+    if tuple(map(str, image.units)) != (units := options.get("units", ("pixel", "pixel"))):
+        image.units = units
     for layer in owned_layers(viewer, image):
         kind = layer.metadata["sonoloop"]["kind"]
         layer.metadata = {**layer.metadata, "sonoloop": _about(image, kind)}

@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from sonoloop.project import FrameStatus, Project
 
 _AHEAD = 3
+# by then the canvas is drawn, and the panel may follow
+_DRAWN_MS = 10
 # of the frames gone through, which come back at once; then of those alone that hold work
 _MOST_KEPT_BYTES = 256 << 20
 # files that are tried one after another where none can be read
@@ -116,7 +118,7 @@ class Queue(QObject):
         self._ahead = JobQueue(parent=self)
         self._preparing: str | None = None
         self._mend = single_shot(self, 0, self._on_removed_by_hand)
-        self._arrived = single_shot(self, 0, self._on_arrived)
+        self._arrived = single_shot(self, _DRAWN_MS, self._on_arrived)
         self._left: QueueEntry | None = None
         self.statuses = Statuses(session, projects=projects, note_ids=self._note_ids)
         self.statuses.changed.connect(self.changed)

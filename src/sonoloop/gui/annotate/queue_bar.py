@@ -159,8 +159,11 @@ class ProgressLine(QWidget):
         """Show how many frames have each status, and of how many the file could not be read."""
         total = counts.total()
         left = counts["to do"] + counts["draft"]
+        # it would draw the whole window anew at once, and wait for it
+        self.setUpdatesEnabled(False)
         self._bar.setRange(0, max(1, total))
         self._bar.setValue(total - left)
+        self.setUpdatesEnabled(True)
         order: tuple[Status, ...] = ("accepted", "flagged", "skipped", "excluded", "draft", "to do")
         told = [f"{counts[status]} {_SHORT.get(status, status)}" for status in order if counts[status]]
         if unread:
