@@ -202,9 +202,13 @@ class DraftFolder:
             return frozenset()
         return frozenset(found[1] for name in names if (found := _FILE.fullmatch(name)))
 
+    def head(self, frame_id: str) -> DraftHead | None:
+        """Read what a frame's draft says of itself; None where there is none, or where it is damaged."""
+        return _read_head(self._path(frame_id))
+
     def heads(self) -> list[DraftHead]:
         """Read what every draft says of itself; what is damaged is left out."""
-        found = (_read_head(self._path(frame_id)) for frame_id in sorted(self.ids()))
+        found = (self.head(frame_id) for frame_id in sorted(self.ids()))
         return [head for head in found if head is not None]
 
     def set_aside(self, frame_id: str, why: str) -> Path | None:
