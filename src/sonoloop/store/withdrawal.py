@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Row, insert, select, text, update
+from sqlalchemy import URL, Connection, Row, Table, insert, select, text, update
 
 from sonoloop.drafts import erase_drafts
 from sonoloop.errors import DraftError, StoreError
@@ -20,7 +20,7 @@ from sonoloop.store.model_registry import ModelRow, known_model, models_from, sn
 from sonoloop.store.near_duplicates import hold_sketches, note_sketches
 from sonoloop.store.revisions import is_withdrawn
 from sonoloop.store.settings import secret_in, store_secret
-from sonoloop.store.tables import FRAMES, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
+from sonoloop.store.tables import FRAME_MARKS, FRAMES, MEMBERS, NOTES, PREDICTIONS, REVISIONS, TOMBSTONES
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
 # datasets whose patients are known as DATASET/NUMBER
@@ -53,11 +53,12 @@ class Tombstone:
 def withdraw(database: Database, frame_or_patient: str, *, why: str, who: str) -> Withdrawn:
     """Erase what the store holds of a frame, or of all frames of a patient, for ever.
 
-    Masks, predictions' maps and what knows the frames again become empty in one transaction; rows, hashes and
-    decisions stay. The frames no longer count anywhere, and nothing more is stored of them. The pictures of
-    past comparisons of models, and drafts of the frames, are removed from this machine. The images
-    themselves, models, exports and backups are elsewhere and are not touched. What was withdrawn before stays
-    so, under its first reason, and who had used it is told again.
+    Masks, predictions' maps, classes of lesions, effort, notes, reasons of marks and what knows the frames
+    again become empty in one transaction; rows, hashes and decisions stay. The frames no longer count
+    anywhere, and nothing more is stored of them. The pictures of past comparisons of models, and drafts of
+    the frames, are removed from this machine. The images themselves, models, exports and backups are
+    elsewhere and are not touched. What was withdrawn before stays so, under its first reason, and who had
+    used it is told again.
     """
     check_why(why)
     who = check_who(who)
@@ -192,11 +193,12 @@ def _erase(connection: Connection, frames: Sequence[str], *, why: str, who: str)
         insert(TOMBSTONES),
         [{"frame_id": frame_id, "why": why, "who": who, "created": created} for frame_id in frames],
     )
-    for table, columns in (
-        (REVISIONS, ("mask",)),
-        (PREDICTIONS, ("lesion", "mask")),
-        (MEMBERS, ("thumbnail", "bits")),
-    ):
-        connection.execute(
-            update(table).where(table.c.frame_id.in_(frames)).values(dict.fromkeys(columns, b""))
-        )
+    erased: tuple[tuple[Table, dict[str, Any]], ...] = (
+        (REVISIONS, {"mask": b"", "lesions": None, "effort": None}),
+        (PREDICTIONS, {"lesion": b"", "mask": b""}),
+        (MEMBERS, {"thumbnail": b"", "bits": b""}),
+        (FRAME_MARKS, {"reason": ""}),
+        (NOTES, {"text": ""}),
+    )
+    for table, values in erased:
+        connection.execute(update(table).where(table.c.frame_id.in_(frames)).values(values))
