@@ -16,7 +16,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from PIL.PngImagePlugin import PngInfo
 from sonoloop.atomic import whole, write_whole
 from sonoloop.errors import DraftError, describe_system_error
 from sonoloop.regular_files import open_regular, read_regular
-from sonoloop.values import CLASSES, LABELS, ClassName, Label
+from sonoloop.values import CLASSES, LABELS, ClassName, Effort, Label
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +69,8 @@ class Draft:
         Id of the annotator's correction that was the newest when this was drawn.
     path, index : Path and int, optional
         The file that the frame was read from, and its number there.
+    effort : Effort, optional
+        What it took so far, without the times.
     written : datetime
         When, with its time zone.
     """
@@ -84,6 +86,7 @@ class Draft:
     parent: str | None = None
     path: Path | None = None
     index: int = 0
+    effort: Effort | None = None
     written: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def __post_init__(self) -> None:
@@ -307,6 +310,7 @@ def _encode(draft: Draft) -> bytes:
         "parent": draft.parent,
         "path": None if draft.path is None else os.fspath(draft.path),
         "index": draft.index,
+        "effort": None if draft.effort is None else _write_effort(draft.effort),
         "written": draft.written.astimezone(UTC).isoformat(),
         "mask": _hash_mask(draft.mask),
     }
@@ -342,8 +346,22 @@ def _decode(data: bytes) -> Draft:
         parent=None if about["parent"] is None else _text(about["parent"]),
         path=head.path,
         index=head.index,
+        effort=_read_effort(about.get("effort")),
         written=head.written,
     )
+
+
+def _write_effort(effort: Effort) -> dict[str, Any]:
+    values = asdict(effort.without_times())
+    return {name: value for name, value in values.items() if name not in {"started", "active_seconds"}}
+
+
+def _read_effort(values: object) -> Effort | None:
+    if not isinstance(values, dict):
+        return None
+    shown = tuple((_text(what), None) for what, _ in values["shown"])
+    counts = {name: values[name] for name in ("strokes", "clicks", "undos")}
+    return Effort(**counts, mode=values["mode"], shown=shown)
 
 
 def _read_about(data: bytes) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import QApplication
 
 from sonoloop.drafts import Draft, DraftFolder, draft_folder
 from sonoloop.errors import SonoloopError
+from sonoloop.gui.annotate.effort import EffortCounter
 from sonoloop.gui.annotate.journal_entry import (
     Content,
     DraftFile,
@@ -101,15 +102,18 @@ class Journal(QObject):
     ----------
     session : Session
         Where the frames are.
+    effort : EffortCounter, optional
+        Counts what they take.
     """
 
     changed = Signal()  # what is to be said of the current frame's draft
     kept = Signal(str, bool)  # a frame's id, and whether it has a draft by now
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, effort: EffortCounter | None = None) -> None:
         super().__init__(session)
         self._session = session
         self._jobs = JobQueue(prompt=True, parent=self)
+        self._effort = effort
         self._frames: dict[Key, _Frame] = {}
         self._dirty: dict[Key, Target] = {}
         self._failing = False
@@ -330,7 +334,10 @@ class Journal(QObject):
         if draft.seen:
             session.shown.add(draft.frame_id)
             state.begun_from = draft.model
+        if draft.effort is not None and self._effort is not None:
+            self._effort.resume(target, draft.effort)
         self._show(target, Content(draft.mask, draft.label, draft.lesions))
+        session.shown_now.emit(target, "draft")
         self.changed.emit()
 
     def _show(self, target: Target, content: Content) -> None:
@@ -379,6 +386,7 @@ class Journal(QObject):
             shown=frozenset(session.shown),
             parent=state.parent,
             basis=frame.basis,
+            effort=None if self._effort is None else self._effort.effort(target),
         )
 
     def _submit(self, body: Any, frame: _Frame, target: Target | None = None) -> None:  # noqa: ANN401

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sonoloop.drafts import Draft, DraftFolder
 from sonoloop.gui.annotate.layers import Source
 from sonoloop.gui.words import shorten
-from sonoloop.values import ClassName, Label
+from sonoloop.values import ClassName, Effort, Label
 
 if TYPE_CHECKING:
     from sonoloop.store.revisions import Revision
@@ -35,15 +35,20 @@ class Content:
         """Give the mask, an empty one where there is no layer."""
         return np.zeros(shape, np.uint8) if self.mask is None else self.mask
 
+    def says_the_same(self, other: Content) -> bool:
+        """Whether the classes are the same, of the frame and of the lesions that are drawn."""
+        return self.label == other.label and classes_of_drawn(self) == classes_of_drawn(other)
+
     def begins(self, other: Content) -> bool:
         """Whether another goes on from this."""
         return _same_mask(self.mask, other.mask) and self.label in {None, other.label}
 
     def is_work(self, written: NDArray[np.uint8] | None, stored: Content | None) -> bool:
         """Whether a person did what is neither stored nor what the program put on the canvas."""
-        if stored is not None and self.label == stored.label and _same_mask(self.mask, stored.mask):
-            return _classes_of_drawn(self) != _classes_of_drawn(stored)
-        return self.label is not None or not _same_mask(self.mask, written)
+        if stored is not None and _same_mask(self.mask, stored.mask) and self.says_the_same(stored):
+            return False
+        said = self.label is not None or bool(classes_of_drawn(self))
+        return said or not _same_mask(self.mask, written)
 
 
 def _same_mask(one: NDArray[np.uint8] | None, other: NDArray[np.uint8] | None) -> bool:
@@ -53,7 +58,7 @@ def _same_mask(one: NDArray[np.uint8] | None, other: NDArray[np.uint8] | None) -
     return np.array_equal(one, other)
 
 
-def _classes_of_drawn(content: Content) -> dict[int, ClassName]:
+def classes_of_drawn(content: Content) -> dict[int, ClassName]:
     """Give the classes of the lesions that are drawn; those of erased ones wait for an undo."""
     if content.mask is None or not content.lesions:
         return {}
@@ -65,8 +70,7 @@ def stored_content(revision: Revision, annotator: str) -> Content:
     """Give what the canvas shows of a stored correction: another annotator's class is not taken over."""
     correction = revision.correction
     own = correction.annotator == annotator
-    lesions: Mapping[int, ClassName] = getattr(correction, "lesions", {})
-    return Content(correction.mask, correction.label if own else None, dict(lesions) if own else {})
+    return Content(correction.mask, correction.label if own else None, correction.lesions if own else {})
 
 
 @dataclass(slots=True, eq=False)
@@ -104,6 +108,7 @@ class Entry:
     shown: frozenset[str]  # frames of which a prediction was shown
     parent: str | None
     basis: datetime | None
+    effort: Effort | None = None
 
 
 def read_draft(folder: DraftFolder, file: DraftFile, source: Source) -> Draft | None:
@@ -172,18 +177,20 @@ def draft_of(entry: Entry, frame_id: str, pixels_hash: str) -> Draft:
         mask=entry.content.drawn(entry.shape),
         annotator=entry.annotator,
         label=entry.content.label,
-        lesions=_classes_of_drawn(entry.content),
+        lesions=classes_of_drawn(entry.content),
         model=entry.model,
         seen=entry.seen or frame_id in entry.shown,
         parent=entry.parent,
         path=path,
         index=index,
+        # how long somebody takes is kept where the project wants it, and nowhere else
+        effort=None if entry.effort is None else entry.effort.without_times(),
         written=datetime.now(UTC),
     )
 
 
 def _digest(content: Content) -> str:
-    digest = hashlib.sha256(repr((content.label, _classes_of_drawn(content))).encode())
+    digest = hashlib.sha256(repr((content.label, classes_of_drawn(content))).encode())
     if content.mask is not None and content.mask.any():
         digest.update(np.ascontiguousarray(content.mask).data)
     return digest.hexdigest()

@@ -16,10 +16,12 @@ from sonoloop.errors import SonoloopError
 from sonoloop.gui.annotate.carry_over import CarryOver
 from sonoloop.gui.annotate.class_table import ClassTable, FactsTable
 from sonoloop.gui.annotate.deciding import Deciding, Question, ask_which
+from sonoloop.gui.annotate.effort import EffortCounter
 from sonoloop.gui.annotate.followers import Followers
 from sonoloop.gui.annotate.journal import Journal
 from sonoloop.gui.annotate.keys import attach, describe_keys, detach
 from sonoloop.gui.annotate.layers import Target
+from sonoloop.gui.annotate.lesion_table import LesionTable
 from sonoloop.gui.annotate.own_layers import Offer
 from sonoloop.gui.annotate.predicting import ModelLine, Predicting
 from sonoloop.gui.annotate.session import Session, lay_out_canvas, offer_canvas, take_up_brush
@@ -79,9 +81,10 @@ class AnnotatePanel(Panel):
         self._viewer = viewer
         self.session = Session(viewer, preferences=preferences, parent=self)
         projects = projects or Projects()
-        self.deciding = Deciding(self.session, projects=projects)
+        self.effort = EffortCounter(self.session)
+        self.deciding = Deciding(self.session, projects=projects, effort=self.effort)
         self.predicting = Predicting(self.session, projects=projects)
-        self.journal = Journal(self.session)
+        self.journal = Journal(self.session, effort=self.effort)
         self.news = self.watch_store(projects, self.session.preferences)
         self._carry_over = CarryOver(viewer)
         self._followers = Followers(viewer)
@@ -97,6 +100,7 @@ class AnnotatePanel(Panel):
 
     def run(self, action: str, *, pressed: bool = True) -> None:
         """Do what a key was pressed for; see `sonoloop.gui.annotate.keys`."""
+        self.effort.act()
         actions: dict[str, Callable[[], object]] = {
             "predict": self.predicting.predict,
             "choose_normal": lambda: self.deciding.choose("normal"),
@@ -124,6 +128,7 @@ class AnnotatePanel(Panel):
         self._carry_over.close()
         self._followers.close()
         self.journal.close()
+        self.effort.close()
         self.predicting.close()
         self.deciding.close()
         self.session.close()
@@ -162,6 +167,7 @@ class AnnotatePanel(Panel):
         self._why = QPushButton("Why?")
         self._why.setToolTip(_WHY)
         self._facts = FactsTable()
+        self.lesions = LesionTable(self.session)
         self._offer = QuestionBox()
         self._offered: tuple[Offer, ...] = ()
         self.unfinished = UnfinishedBox(self.journal, self.predicting.overwriting)
@@ -193,6 +199,7 @@ class AnnotatePanel(Panel):
         column.addLayout(row((QWidget(), 1), (self._why, 0)))
         column.addSpacing(8)
         column.addWidget(self._facts)
+        column.addWidget(self.lesions)
         column.addSpacing(8)
         column.addWidget(self.unfinished)
         column.addWidget(self._offer)
@@ -224,6 +231,7 @@ class AnnotatePanel(Panel):
         self._predict.clicked.connect(self.predicting.predict)
         self._accept.clicked.connect(self.deciding.accept)
         self._predict_all.clicked.connect(self.predicting.predict_all)
+        self.lesions.acted.connect(lambda: focus_canvas(self))
         self.unfinished.answered.connect(lambda: focus_canvas(self))
         self._show.clicked.connect(self.session.show_current)
         self._why.clicked.connect(self.predicting.explain)
@@ -375,4 +383,5 @@ class AnnotatePanel(Panel):
         theme = self._viewer.theme
         self._help.setIcon(themed_icon("help", theme))
         self._accept.setIcon(themed_icon("check", theme))
+        self.lesions.redraw()
         self._classes.set_colour(get_theme(theme).current.as_hex())

@@ -248,6 +248,7 @@ class Predicting(QObject):
     def _on_heat_map(self, target: Target, heat: HeatMap) -> None:
         if self._session.is_open(target) and self._session.state(target).prediction is heat.prediction:
             write_heat_map(self._session.viewer, target, heat)
+            self._session.shown_now.emit(target, "heat map")
         self._go_on()
 
     def _on_problem(self, error: Exception) -> None:
@@ -274,6 +275,7 @@ class Predicting(QObject):
         goes_on = state.prediction is None and state.begun_from == prediction.model
         state.prediction = prediction
         session.shown.add(prediction.frame_id)
+        session.shown_now.emit(target, "outline" if state.draw_first else "prediction")
         forget_heat_map(viewer, target)
         write_uncertainty(viewer, target, uncertainty)
         if state.draw_first:

@@ -22,6 +22,7 @@ from sonoloop.gui.annotate.canvas import (
     why_unseen,
 )
 from sonoloop.gui.annotate.followers import put_in_order
+from sonoloop.gui.annotate.journal_entry import Content, stored_content
 from sonoloop.gui.annotate.layers import (
     FILL,
     OUTLINE,
@@ -167,7 +168,9 @@ def _status(state: FrameState, mask: NDArray[np.uint8] | None, annotator: str) -
     correction = state.revision.correction
     own = correction.annotator == annotator
     same_mask = np.array_equal(mask, correction.mask) if mask is not None else not correction.mask.any()
-    if not same_mask or state.label != (correction.label if own else None):
+    stored = stored_content(state.revision, annotator)
+    drawn_now = Content(mask, state.label, state.lesions)
+    if not same_mask or not drawn_now.says_the_same(stored):
         return "changed since accepted", False
     return f"accepted {_when(state.revision)}" + ("" if own else f" by {correction.annotator}"), True
 
@@ -198,6 +201,7 @@ class Session(QObject):
     drawn = Signal()  # the current lesions layer may show something else
     stroked = Signal()  # a person drew on a lesions layer
     undone = Signal(int)  # so many steps; fewer than none where they were redone
+    shown_now = Signal(object, str)  # a Target, and what is shown on it from now on
 
     def __init__(
         self,
