@@ -108,6 +108,7 @@ def test_a_lesion_is_selected_and_looked_at(case):
 
 def test_the_tooltip_tells_class_and_confidence(case):
     case.panel.lesions.set_class(3, "malignant")
+    case.panel.lesions.refresh()
     features = case.lesions.features
     assert features["index"].tolist() == [0, 1, 3]
     assert features["class"].tolist() == ["", "not said", "malignant"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QApplication
 
-from sonoloop.drafts import Draft, DraftFolder, draft_folder
+from sonoloop.drafts import Draft, DraftFolder, DraftHead, draft_folder
 from sonoloop.errors import SonoloopError
 from sonoloop.gui.annotate.effort import EffortCounter
 from sonoloop.gui.annotate.journal_entry import (
@@ -42,8 +43,8 @@ from sonoloop.gui.annotate.layers import (
 )
 from sonoloop.gui.annotate.session import Session
 from sonoloop.gui.preferences import Identity
-from sonoloop.gui.widgets import show_problem, single_shot
-from sonoloop.gui.words import fit_toast
+from sonoloop.gui.widgets import show_notice, show_problem, single_shot
+from sonoloop.gui.words import fit_toast, shorten
 from sonoloop.gui.workers import JobQueue
 
 # a stroke that lasts is kept meanwhile, so this is no pause to wait for
@@ -108,11 +109,14 @@ class Journal(QObject):
 
     changed = Signal()  # what is to be said of the current frame's draft
     kept = Signal(str, bool)  # a frame's id, and whether it has a draft by now
+    listed = Signal(object)  # ids of all frames that have one
 
     def __init__(self, session: Session, *, effort: EffortCounter | None = None) -> None:
         super().__init__(session)
         self._session = session
         self._jobs = JobQueue(prompt=True, parent=self)
+        # of thousands it takes a while, in which strokes are to be written
+        self._listing = JobQueue(latest_only=True, parent=self)
         self._effort = effort
         self._frames: dict[Key, _Frame] = {}
         self._dirty: dict[Key, Target] = {}
@@ -121,6 +125,7 @@ class Journal(QObject):
         self._timer = single_shot(self, _EVERY_MS, self.capture)
         self._retry = single_shot(self, _RETRY_MS, self.capture)
         session.target_changed.connect(self._on_target)
+        session.leaving.connect(lambda _target: self.capture())
         session.drawn.connect(self._on_drawn)
         session.undone.connect(self._on_undone)
         session.changed.connect(self._on_changed)
@@ -128,6 +133,8 @@ class Journal(QObject):
         application = QApplication.instance()
         if application is not None:
             application.aboutToQuit.connect(self.flush)
+        self._heads: dict[tuple[Path, int], list[DraftHead]] = {}
+        self._listed_for: Identity | None = None
         self._on_target()
 
     # what the panel shows
@@ -177,11 +184,20 @@ class Journal(QObject):
 
     # what happens to the frames
 
+    def look_for_drafts(self) -> None:
+        """List the drafts of whoever works now, on the store that they work on now."""
+        identity = self._session.preferences().identity
+        if identity != self._listed_for:
+            self._listed_for = identity
+            self._listing.submit(self._folder(identity).heads, done=self._on_listed, failed=show_problem)
+
     def look_up_answered(self, target: Target) -> None:
         """Put a draft back, now that the store has said what it knows of the frame."""
-        frame = self._frames.get(target.key)
-        if frame is not None and frame.read:
+        frame = self._frame_of(target)
+        if frame.read:
             self._offer(target, frame)
+        elif self._session.is_open(target):
+            self._look_for_draft(target)  # of another annotator, or on another store, by now
 
     def accepted(self, target: Target) -> None:
         """Drop the draft of what the store has by now; what was drawn since stays."""
@@ -218,6 +234,7 @@ class Journal(QObject):
         self._closed = True
         self.capture()
         self._session.viewer.layers.events.removing.disconnect(self._on_removing)
+        self._listing.drop()
         self._jobs.mute()
         self._jobs.wait(_PATIENCE_MS)
 
@@ -225,6 +242,7 @@ class Journal(QObject):
         self.capture()
         target, known = self._session.target, self._session.known_states()
         self._frames = {key: frame for key, frame in self._frames.items() if key in known}
+        self.look_for_drafts()
         if target is not None:
             self._look_for_draft(target)
         self.changed.emit()
@@ -240,7 +258,7 @@ class Journal(QObject):
         if target is None:
             return
         for image, index in self._session.known_states():
-            if image == target.key[0]:
+            if image == target.source:
                 self._mark(Target(target.image, index))
 
     def _on_changed(self) -> None:
@@ -258,9 +276,9 @@ class Journal(QObject):
         if not (is_lesions(layer) or is_source(layer)):
             return
         target = self._session.target
-        if is_lesions(layer) and target is not None and target.key[0] == owner:
+        if is_lesions(layer) and target is not None and str(target.image.unique_id) == owner:
             self._keep_removed(target)
-        elif any(key[0] == owner for key in self._dirty):
+        elif any(str(each.image.unique_id) == owner for each in self._dirty.values()):
             self.capture()
 
     def _keep_removed(self, target: Target) -> None:
@@ -271,12 +289,37 @@ class Journal(QObject):
         if entry is None or entry.content.mask is None or not entry.content.mask.any():
             return
         self._submit(partial(keep, self._folder(frame.identity), frame.file, entry), frame, target)
-        if entry.content.is_work(entry.written, entry.stored):
+        # a queue puts the layer back by itself
+        if target.source not in self._session.elsewhere and entry.content.is_work(
+            entry.written, entry.stored
+        ):
             frame.restored = frame.before = None
             frame.why, frame.aside = "The layer with the lesions of this frame was removed.", False
             # its id is the worker's to find, and nobody asks this one for it
             frame.waiting = draft_of(entry, "0" * 64, "0" * 64)
             self.changed.emit()
+
+    def _on_listed(self, heads: list[DraftHead]) -> None:
+        self._heads = {}
+        for head in heads:
+            if head.path is not None:
+                self._heads.setdefault((head.path, head.index), []).append(head)
+        self.listed.emit(frozenset(head.frame_id for head in heads))
+        target, frame = self._session.target, self._current()
+        if target is not None and frame is not None and frame.read:
+            self._tell_of_other_pixels(target, frame)
+
+    def _tell_of_other_pixels(self, target: Target, frame: _Frame) -> None:
+        """Name the drafts of what a file held before: they come back with the image as it was."""
+        file = target.capture().file
+        heads = [] if file is None else self._heads.pop((file[0], file[1]), [])
+        for head in heads:
+            if head.frame_id != frame.file.frame_id:
+                kept = self._folder(frame.identity).folder / f"{head.frame_id}.png"
+                show_notice(
+                    f"{shorten(target.name)} has other pixels than when you drew on it, on "
+                    f"{say_when(head.written)}: that draft is kept as {kept}"
+                )
 
     def _look_for_draft(self, target: Target) -> None:
         frame = self._frame_of(target)
@@ -295,6 +338,8 @@ class Journal(QObject):
         frame.read, frame.waiting = True, draft
         if draft is not None:
             self.kept.emit(draft.frame_id, True)
+        elif self._session.is_open(target):
+            self._tell_of_other_pixels(target, frame)
         if self._session.state(target).looked_up is not None:
             self._offer(target, frame)
 
@@ -366,7 +411,7 @@ class Journal(QObject):
 
     def _entry(self, target: Target, frame: _Frame) -> Entry | None:
         session = self._session
-        if not target.is_within:
+        if not (target.is_within and target.is_shown):
             return None
         state: FrameState = session.state(target)
         try:

@@ -27,7 +27,7 @@ from scipy.ndimage import find_objects
 from sonoloop.errors import SonoloopError
 from sonoloop.gui.annotate.layers import Target, find_layer, read_mask
 from sonoloop.gui.annotate.session import Session, take_up_brush
-from sonoloop.gui.widgets import row, show_problem, themed_icon
+from sonoloop.gui.widgets import row, show_problem, single_shot, themed_icon
 from sonoloop.imaging.overlay import lesion_colour
 from sonoloop.values import CLASSES, ClassName, Label, Prediction
 
@@ -36,6 +36,7 @@ _SHOWN = 6  # rows, before the table scrolls
 # a lesion is one of these; a frame without one is normal
 _CHOICES: tuple[ClassName, ...] = ("benign", "malignant")
 _NOT_SAID = "not said"
+_SETTLE_MS = 60
 _ZOOMED = 0.5  # of the canvas, that a lesion takes
 
 
@@ -162,11 +163,14 @@ class LesionTable(QWidget):
         self._table.itemSelectionChanged.connect(self._on_selected)
         self._table.cellClicked.connect(lambda at, _column: self.jump(self._lesions[at].number))
         self._new.clicked.connect(self.begin_lesion)
-        session.changed.connect(self.refresh)
+        # after the image and its mask: the table need not be on the screen with them
+        self._timer = single_shot(self, _SETTLE_MS, self.refresh)
+        session.changed.connect(self._timer.start)
         self.refresh()
 
     def lesions(self) -> tuple[Lesion, ...]:
-        """Return what is listed."""
+        """Return what is drawn by now."""
+        self.refresh()
         return self._lesions
 
     def set_class(self, number: int, label: ClassName | None) -> None:
@@ -205,7 +209,7 @@ class LesionTable(QWidget):
     def jump(self, number: int) -> None:
         """Select a lesion for the brush, and look at it."""
         session, target = self._session, self._session.target
-        lesion = next((each for each in self._lesions if each.number == number), None)
+        lesion = next((each for each in self.lesions() if each.number == number), None)
         layer = None if target is None else find_layer(session.viewer, target.image, "lesions")
         if target is None or lesion is None or layer is None:
             return
@@ -228,7 +232,7 @@ class LesionTable(QWidget):
         take_up_brush(session)
         target = session.target
         layer = None if target is None else find_layer(session.viewer, target.image, "lesions")
-        taken = {lesion.number for lesion in self._lesions}
+        taken = {lesion.number for lesion in self.lesions()}
         free = next((n for n in range(1, _MOST + 1) if n not in taken), None)
         if layer is not None and free is not None:
             layer.selected_label = free
@@ -253,7 +257,7 @@ class LesionTable(QWidget):
 
     def _drawn(self, classes: Mapping[int, ClassName]) -> dict[int, ClassName]:
         """Leave out the classes of lesions that are not drawn any more."""
-        numbers = {lesion.number for lesion in self._lesions}
+        numbers = {lesion.number for lesion in self.lesions()}
         return {number: name for number, name in classes.items() if number in numbers}
 
     def _list(

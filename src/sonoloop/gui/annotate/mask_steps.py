@@ -89,11 +89,18 @@ class MaskSteps(QObject):
         self._layer.events.paint.disconnect(self._on_pushed)
         self._layer.events.set_data.disconnect(self.catch_up)
 
-    def reset(self) -> None:
-        """Forget everything: the layer holds another frame by now, with a history of its own."""
-        self._done.clear()
-        self._undone.clear()
-        self._redoable = self._count_redoable()
+    @contextmanager
+    def beginning_anew(self) -> Iterator[None]:
+        """Put another frame into the layer meanwhile, with a history of its own."""
+        self.catch_up()
+        self._writing = True
+        try:
+            yield
+        finally:
+            self._writing = False
+            self._done.clear()
+            self._undone.clear()
+            self._redoable = self._count_redoable()
 
     @contextmanager
     def step(self, state: FrameState, index: Index) -> Iterator[None]:

@@ -36,7 +36,7 @@ from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.widgets import device_name, engine_title, show_notice, show_problem, single_shot
 from sonoloop.gui.workers import JobQueue, Projects, ignore
 from sonoloop.imaging.grey import check_frame
-from sonoloop.values import Prediction
+from sonoloop.values import Frame, Prediction
 
 if TYPE_CHECKING:
     from sonoloop.project import InUse, Project
@@ -231,6 +231,34 @@ class Predicting(QObject):
         self._warm_up()
         self.release(target)
         self._show_kept()
+
+    def take_up(self, target: Target, prediction: Prediction, in_use: InUse, *, laid: bool) -> None:
+        """Take a prediction that was made in advance; `laid` where its mask is seen already."""
+        session = self._session
+        state = session.state(target)
+        self.set_in_use(in_use)
+        if not laid:
+            state.kept = prediction
+            self._show_kept()
+            return
+        state.prediction = prediction
+        session.shown.add(prediction.frame_id)
+        session.shown_now.emit(target, "prediction")
+        record_prediction(session.viewer, target, prediction)
+        self._maps.submit(
+            lambda: prediction.uncertainty,
+            done=partial(self._on_own_map, target, prediction),
+            failed=show_problem,
+        )
+
+    def question(self) -> Callable[[Frame, Project], tuple[Prediction, InUse]]:
+        """Capture what a worker needs to predict a frame that is not shown yet."""
+        where, loaded = _Where.of(self._session.preferences()), self._loaded
+        return lambda frame, project: _predict_frame(check_frame(frame), where, loaded, project)
+
+    def _on_own_map(self, target: Target, prediction: Prediction, uncertainty: NDArray[np.float32]) -> None:
+        if self._session.is_open(target) and self._session.state(target).prediction is prediction:
+            write_uncertainty(self._session.viewer, target, uncertainty)
 
     def _warm_up(self) -> None:
         """Load what the first prediction needs, once; what goes wrong is told when it is asked for."""
@@ -444,7 +472,12 @@ def _predict_for_later(
     source: Source, where: _Where, loaded: _Loaded, project: Project
 ) -> tuple[Prediction, InUse]:
     """Predict without the map of uncertainty, which is made when the frame is looked at."""
-    frame = check_frame(source.frame())
+    return _predict_frame(check_frame(source.frame()), where, loaded, project)
+
+
+def _predict_frame(
+    frame: Frame, where: _Where, loaded: _Loaded, project: Project
+) -> tuple[Prediction, InUse]:
     in_use = project.in_use()
     predictor = project.model(in_use.version, where.device, engine=where.engine)
     loaded.version, loaded.model = in_use.version, predictor.model

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ from sonoloop.gui.annotate.layers import (
     owner_id,
     read_mask,
     show_only,
+    source_key,
     take_up_draft,
     write_mask,
 )
@@ -202,6 +203,8 @@ class Session(QObject):
     stroked = Signal()  # a person drew on a lesions layer
     undone = Signal(int)  # so many steps; fewer than none where they were redone
     shown_now = Signal(object, str)  # a Target, and what is shown on it from now on
+    # a Target whose layers are about to show another frame: what is on the canvas is read now or never
+    leaving = Signal(object)
 
     def __init__(
         self,
@@ -217,10 +220,13 @@ class Session(QObject):
         self._trouble: str | None = None  # why the store cannot be used
         self.target: Target | None = None
         self._states: dict[Key, FrameState] = {}
+        # images whose states outlive what their layers show; a queue says which
+        self.elsewhere: set[str] = set()
         # ids of the frames of which a prediction was shown; outlives their layers
         self.shown: set[str] = set()
         self._watched: Any = None
         self._steps: dict[str, MaskSteps] = {}  # by the lesions layer
+        self._writing = False  # another frame into the layers
         self._lesions_held = False
         self._replaced: set[str] = set()  # images whose pixels were replaced
         self._hidden: set[str] = set()  # layers that were hidden to show another image
@@ -260,7 +266,7 @@ class Session(QObject):
 
     def is_open(self, target: Target) -> bool:
         """Whether the frame is still there."""
-        return target.image in self.viewer.layers and target.is_within
+        return target.image in self.viewer.layers and target.is_shown and target.is_within
 
     def is_drawn(self, target: Target) -> bool:
         """Whether anything is drawn on a frame."""
@@ -352,6 +358,27 @@ class Session(QObject):
             steps.undone.connect(self.undone)
             steps.undone.connect(self._redraw_timer.start)
         return self._steps[key]
+
+    @contextmanager
+    def replacing(self) -> Iterator[None]:
+        """Put another frame into the current layers meanwhile; what was known of the last one stays known."""
+        if self.target is not None:
+            self.leaving.emit(self.target)
+        self._writing = True
+        try:
+            with ExitStack() as histories:
+                for steps in self._steps.values():
+                    histories.enter_context(steps.beginning_anew())
+                yield
+        finally:
+            self._writing = False
+        self.follow()
+
+    def forget(self, source: str) -> None:
+        """Forget what is known of an image that is not on the canvas."""
+        self.elsewhere.discard(source)
+        for key in [key for key in self._states if key[0] == source]:
+            del self._states[key]
 
     def follow(self) -> None:
         """Find out which frame is current."""
@@ -456,8 +483,8 @@ class Session(QObject):
         )
 
     def _on_canvas(self, event: Any) -> None:  # noqa: ANN401 - napari's event
-        if event.type == "data" and is_source(layer := self.viewer.layers[event.index]):
-            self._replaced.add(str(layer.unique_id))
+        if event.type == "data" and not self._writing and is_source(layer := self.viewer.layers[event.index]):
+            self._replaced.add(source_key(layer))
         if event.type in ("visible", "reordered", "data"):
             self._follow_timer.start()
         elif event.type not in _UNRELATED:
@@ -523,7 +550,8 @@ class Session(QObject):
 
     def _on_drawn(self, _event: object) -> None:
         self._redraw_timer.start()
-        self.drawn.emit()
+        if not self._writing:
+            self.drawn.emit()
 
     def _forget_removed(self) -> None:
         layers = self.viewer.layers
@@ -531,12 +559,13 @@ class Session(QObject):
         for layer in list(layers):
             owner = alive.get(owner_id(layer))
             if owner is None or (owner is not layer and not fits(layer, owner)):
-                self._put_away(layer, owner_id(layer))
-        gone = self._replaced | {image for image, _ in self._states if image not in alive}
+                self._put_away(layer, owner_id(layer) if owner is None else source_key(owner))
+        sources = {source_key(layer) for layer in layers if is_source(layer)} | self.elsewhere
+        gone = self._replaced | {image for image, _ in self._states if image not in sources}
         self._states = {key: state for key, state in self._states.items() if key[0] not in gone}
         for key in self._steps.keys() - alive.keys():
             self._steps.pop(key).close()
-        if self.target is not None and self.target.key[0] in self._replaced:
+        if self.target is not None and self.target.source in self._replaced:
             self.target = None  # other pixels: another frame, of which nothing is known
         self._replaced.clear()
 

@@ -1,0 +1,736 @@
+"""The queue: frames gone through one after another, of which the viewer holds the current one alone."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image
+from napari.utils.notifications import show_info, show_warning
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, Signal
+
+from sonoloop.errors import ImageError, SonoloopError
+from sonoloop.gui.annotate.carry_over import CarryOver
+from sonoloop.gui.annotate.deciding import Deciding
+from sonoloop.gui.annotate.layers import (
+    FrameState,
+    Source,
+    Target,
+    find_layer,
+    owned_layers,
+    read_mask,
+    replace_frame,
+    write_mask,
+)
+from sonoloop.gui.annotate.predicting import Predicting
+from sonoloop.gui.annotate.queue_frames import (
+    FrameReader,
+    ReadyFrame,
+    ReadyFrames,
+    first_mask,
+    is_withheld,
+    prepare,
+)
+from sonoloop.gui.annotate.queue_list import Listed, QueueEntry, QueueList, Status, list_frames
+from sonoloop.gui.annotate.session import Session
+from sonoloop.gui.widgets import show_notice, show_problem, single_shot
+from sonoloop.gui.words import shorten
+from sonoloop.gui.workers import JobQueue, Projects, ignore
+
+if TYPE_CHECKING:
+    from sonoloop.project import FrameOverview, FrameStatus, Project
+
+_AHEAD = 3
+# of the frames gone through, which come back at once; then of those alone that hold work
+_MOST_KEPT_BYTES = 256 << 20
+# files that are tried one after another where none can be read
+_MOST_TRIED = 20
+# how long files are looked at before their statuses are told
+_CHUNK_SECONDS = 0.4
+_REFRESH_MS = 3_000
+NO_QUEUE = "Open a folder first: File > Open Folder, or drop it here"
+ALL_DONE = "Nothing is left to do under this filter"
+
+
+class Queue(QObject):
+    """Owns the list of frames and shows one of them in the viewer, in layers that are used again.
+
+    What was drawn or chosen on a frame that was left is kept, and comes back with it.
+
+    Parameters
+    ----------
+    session : Session
+        Follows the viewer.
+    deciding, predicting, carry_over : Deciding, Predicting, CarryOver
+        The parts of the panel that take up what was found out of a frame in advance.
+    projects : Projects
+        What the workers ask.
+    """
+
+    listed = Signal()  # there are other frames in the list, or in another order
+    changed = Signal()  # another frame, or other statuses
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        deciding: Deciding,
+        predicting: Predicting,
+        carry_over: CarryOver,
+        projects: Projects,
+    ) -> None:
+        super().__init__(session)
+        self._session = session
+        self._deciding = deciding
+        self._predicting = predicting
+        self._carry_over = carry_over
+        self._projects = projects
+        self.list = QueueList(())
+        self._drafts: set[str] = set()  # ids of the frames that have one on this machine
+        self.shown: QueueEntry | None = None  # on the canvas; the list is ahead of it while a file is read
+        self.arriving = False  # the panel waits with what it shows until all of a frame is there
+        self._image: Image | None = None
+        self._entries: dict[str, QueueEntry] = {}
+        self._masks: dict[str, NDArray[np.uint8] | _Packed] = {}  # work on frames that were left
+        self._removed: NDArray[np.uint8] | None = None  # from the viewer, by hand
+        self._reader = FrameReader()
+        self._ready = ReadyFrames()
+        self._last: ReadyFrame | None = None  # what is on the canvas, as it was read
+        self._unready: set[str] = set()
+        self._told: set[str] = set()
+        self._opening = JobQueue(latest_only=True, parent=self)
+        self._reading = JobQueue(latest_only=True, parent=self)
+        self._looking = JobQueue(latest_only=True, parent=self)
+        self._marking = JobQueue(parent=self)
+        self._ahead = JobQueue(parent=self)
+        self._preparing: str | None = None
+        self._mend = single_shot(self, 0, self._on_removed_by_hand)
+        self._refresh = single_shot(self, _REFRESH_MS, self.look_at_statuses)
+        session.viewer.layers.events.removed.connect(self._on_removed)
+        deciding.submitted.connect(self._on_submitted)
+        deciding.accepted.connect(self._on_accepted)
+        deciding.refused.connect(self._on_refused)
+        deciding.settled.connect(self._on_settled)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a queue."""
+        return bool(len(self.list))
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the annotator is on the queue's frame, and not on an image of their own."""
+        target = self._session.target
+        return target is not None and self.shown is not None and target.source == self.shown.key
+
+    @property
+    def busy(self) -> bool:
+        """Whether a list, or a frame that was gone to, is still being read."""
+        return self._opening.busy or self._reading.busy
+
+    def open(self, paths: Sequence[Path], *, at: Path | None = None) -> None:
+        """Make a queue of folders, tables and images, in a worker, and go to the first frame, or `at` one."""
+        self._opening.submit(partial(list_frames, paths), done=partial(self.take, at=at), failed=show_problem)
+
+    def take(self, listed: Listed, *, at: Path | None = None) -> None:
+        """Go through other frames from now on."""
+        if listed.problems:
+            rest = len(listed.problems) - 1
+            more = f" (and {rest} more)" if rest else ""
+            show_notice(f"left out: {listed.problems[0]}{more}")
+        self._reading.drop()
+        self._ready.keep_only(())
+        order = self.list.order
+        self._leave()
+        entries = list(listed.entries)
+        for entry in entries:
+            entry.is_draft = entry.key in self._masks  # it was in another queue too
+        self.list = QueueList(entries, seed=self.list.seed)
+        self.list.order_by(order)
+        self._entries = {entry.key: entry for entry in entries}
+        self._deciding.patients = {
+            entry.key: patient for entry in entries if (patient := entry.patient or entry.group) is not None
+        }
+        self.listed.emit()
+        first = next((each for each in self.list if each.path == at), None) or next(iter(self.list), None)
+        if first is not None:
+            self.go_to(first)
+        self.look_at_files()
+
+    def next(self) -> None:
+        """Go to the next frame that is to do."""
+        if not self.is_open:
+            show_warning(NO_QUEUE)
+            return
+        entry = self.list.next()
+        if entry is None:
+            show_info(ALL_DONE)
+        else:
+            self.go_to(entry)
+
+    def back(self) -> None:
+        """Go to the frame that was visited before this one."""
+        if not self.is_open:
+            show_warning(NO_QUEUE)
+            return
+        entry = self.list.back()
+        if entry is None:
+            show_info("This is the first frame that you came to")
+        else:
+            self.go_to(entry)
+
+    def go_to(self, entry: QueueEntry) -> None:
+        """Show a frame; the one that is shown stays until it is read."""
+        self.list.go_to(entry)
+        ready = self._ready.take(entry.key)
+        if ready is not None:
+            self._reading.drop()
+            self._show(entry, ready)
+            return
+        if entry is self.shown and self._has_image():
+            self._reading.drop()
+            self._bring_forward()
+            return
+        self._reading.submit(
+            partial(self._reader.read, entry.path, entry.index),
+            done=partial(self._show, entry),
+            failed=partial(self._on_unread, entry),
+        )
+        self.changed.emit()
+
+    def mark(self, status: Status, reason: str) -> None:
+        """Flag, skip or exclude the current frame, and go on; "to do" takes that back, and stays."""
+        entry, target = self.shown, self._session.target
+        if entry is None or target is None or not self.is_current:
+            show_warning(NO_QUEUE)
+            return
+        before = entry.stored, entry.reason
+        entry.stored, entry.reason = status, reason
+        preferences = self._session.preferences()
+        self._marking.submit(
+            partial(
+                self._projects.ask,
+                preferences.store,
+                partial(_mark, target.capture(), status, reason),
+                annotator=preferences.annotator,
+            ),
+            done=ignore,
+            failed=partial(self._on_not_marked, entry, before),
+        )
+        self.changed.emit()
+        if status != "to do":
+            self.next()
+
+    def look_at_files(self) -> None:
+        """Find the ids of files that were not looked at yet, and their statuses, some at a time."""
+        unknown = (entry for entry in self.list if entry.frame_id is None and not entry.problem)
+        files = list(dict.fromkeys(entry.path for entry in unknown))
+        if not files:
+            self.look_at_statuses()
+            return
+        preferences = self._session.preferences()
+        self._looking.submit(
+            partial(
+                self._projects.ask,
+                preferences.store,
+                partial(_look_at_files, files),
+                annotator=preferences.annotator,
+            ),
+            done=self._on_files,
+            failed=self._on_not_looked,
+        )
+
+    def look_at_statuses(self) -> None:
+        """Ask the store again for the status of every frame that is known by its id."""
+        if self._looking.busy or not self.is_open:
+            return  # the files are still being looked at, and their statuses with them
+        ids = [entry.frame_id for entry in self.list if entry.frame_id is not None]
+        preferences = self._session.preferences()
+        self._looking.submit(
+            partial(
+                self._projects.ask,
+                preferences.store,
+                partial(_overview, ids),
+                annotator=preferences.annotator,
+            ),
+            done=self._take_statuses,
+            failed=ignore,  # the panel says what is wrong with the store
+        )
+
+    def refresh(self) -> None:
+        """Ask the store again soon: something in it changed."""
+        if self.is_open and not self._refresh.isActive():
+            self._refresh.start()
+
+    def keep(self) -> None:
+        """Take note of the work on the current frame."""
+        entry = self.shown
+        if entry is not None and self._has_image():
+            self._note_work(entry, self._mask())
+
+    def note_drafts(self, frames: Collection[str]) -> None:
+        """Take note of which frames have a draft on this machine, of an earlier napari maybe."""
+        self._drafts = set(frames)
+        self._note_earlier_work(self.list)
+        self.changed.emit()
+
+    def note_draft(self, frame_id: str, has_one: bool) -> None:
+        """Take note that a frame has a draft by now, or none."""
+        (self._drafts.add if has_one else self._drafts.discard)(frame_id)
+
+    def _note_earlier_work(self, entries: Iterable[QueueEntry]) -> None:
+        for entry in entries:
+            # of a frame that was come to, its state says what was done on it
+            if entry.frame_id in self._drafts and entry.key not in self._session.elsewhere:
+                entry.is_draft = True
+
+    def close(self) -> None:
+        """Stop listening; what is being stored is still stored."""
+        self._session.viewer.layers.events.removed.disconnect(self._on_removed)
+        for jobs in (self._opening, self._reading, self._looking, self._ahead):
+            jobs.drop()
+        self._marking.mute()
+        self._mend.stop()
+        self._refresh.stop()
+
+    # showing
+
+    def _show(self, entry: QueueEntry, ready: ReadyFrame) -> None:
+        session, key = self._session, entry.key
+        left, last = self.shown, self._last
+        self._leave()
+        if left is not None and last is not None and left is not entry:
+            # to go back to at once; what is known of it is in its state by now
+            plain = replace(last, identity=None, status=None, prediction=None, problem=None)
+            self._ready.put(left.key, plain)
+        self._last = ready
+        kept = self._masks.pop(key, None)
+        is_fresh = kept is None and key not in session.elsewhere
+        state = session.known_states().get((key, ()))
+        status = ready.status if is_fresh and ready.identity == session.preferences().identity else None
+        begun = first_mask(ready, status)
+        if kept is not None:
+            mask = _unpack(kept)
+        elif is_fresh or state is None:
+            mask = begun
+        else:
+            mask = _mask_of(state)
+        if mask is not None and mask.shape != ready.frame.shape:
+            mask = None  # the file was written anew since
+        with self._arrival():
+            with session.replacing():
+                self._put(key, ready, np.zeros(ready.frame.shape, np.uint8) if mask is None else mask.copy())
+                self.shown = entry
+                session.elsewhere.add(key)
+            assert self._image is not None
+            self._carry_over.follow_frame(self._image)
+            target = session.target
+            if is_fresh and target is not None and target.source == key:
+                session.state(target).written = mask
+                self._take_up(target, ready, status, mask)
+        for note in ready.notes:
+            show_notice(note)
+        self._note_ids(entry, ready.ids)
+        self._forget_old()
+        self.changed.emit()
+        session.changed.emit()
+        self._unready.clear()
+        self._read_ahead(left)
+
+    @contextmanager
+    def _arrival(self) -> Iterator[None]:
+        self.arriving = True
+        try:
+            yield
+        finally:
+            self.arriving = False
+
+    def _put(self, key: str, ready: ReadyFrame, mask: NDArray[np.uint8]) -> None:
+        viewer = self._session.viewer
+        about = {**ready.options["metadata"]["sonoloop"], "entry": key}
+        options = {**ready.options, "metadata": {"sonoloop": about}}
+        if self._has_image() and self._image is not None and self._image.rgb == options["rgb"]:
+            replace_frame(viewer, self._image, ready.data, options, mask)
+            image = self._image
+            if find_layer(viewer, image, "lesions") is None:
+                write_mask(viewer, Target(image), mask)
+        else:
+            # the new one first: napari would fit an image that comes alone
+            before, image = self._image, Image(ready.data, **options)
+            viewer.layers.append(image)
+            write_mask(viewer, Target(image), mask)
+            self._remove(before)
+            self._image = image
+        self._bring_forward()
+
+    def _bring_forward(self) -> None:
+        """Make the queue's frame the current one."""
+        viewer = self._session.viewer
+        assert self._image is not None
+        lesions = find_layer(viewer, self._image, "lesions")
+        chosen = self._image if lesions is None else lesions
+        if viewer.layers.selection.active != chosen:
+            viewer.layers.selection.active = chosen
+
+    def _take_up(
+        self,
+        target: Target,
+        ready: ReadyFrame,
+        status: FrameStatus | None,
+        mask: NDArray[np.uint8] | None,
+    ) -> None:
+        if status is None:
+            return  # the store is asked once the frame is shown
+        identity = self._session.preferences().identity
+        self._deciding.take_up(target, identity, status, mask=mask)
+        if ready.prediction is not None and ready.in_use is not None:
+            laid = mask is ready.prediction.mask
+            self._predicting.take_up(target, ready.prediction, ready.in_use, laid=laid)
+        elif ready.problem is not None and str(ready.problem) not in self._told:
+            self._told.add(str(ready.problem))
+            show_problem(ready.problem)
+        shown = status.newest is not None and not is_withheld(status)
+        self._deciding.looked_up.emit(target, shown or ready.problem is not None)
+
+    def _has_image(self) -> bool:
+        return self._image is not None and self._image in self._session.viewer.layers
+
+    def _remove(self, image: Image | None) -> None:
+        viewer = self._session.viewer
+        if image is not None and image in viewer.layers:
+            for layer in [*owned_layers(viewer, image), image]:
+                viewer.layers.remove(layer)
+
+    # leaving
+
+    def _mask(self) -> NDArray[np.uint8] | None:
+        assert self._image is not None
+        try:
+            return read_mask(self._session.viewer, Target(self._image))
+        except SonoloopError:
+            return None  # labels that no mask holds: said at Accept
+
+    def _leave(self) -> None:
+        entry, self.shown = self.shown, None
+        if entry is None:
+            return
+        mask = self._mask() if self._has_image() else self._removed
+        self._removed = None
+        state = self._session.known_states().get((entry.key, ()))
+        self._note_work(entry, mask)
+        if state is not None:
+            differs = entry.is_draft or state.saving or not _same(mask, _mask_of(state))
+            if mask is not None and differs:
+                self._masks[entry.key] = mask
+
+    def _note_work(self, entry: QueueEntry, mask: NDArray[np.uint8] | None) -> None:
+        state = self._session.known_states().get((entry.key, ()))
+        if state is not None and not state.saving:
+            entry.is_draft = is_begun(state, mask, self._session.preferences().annotator)
+
+    def _forget_old(self) -> None:
+        """Let go of what is kept of frames that were left long ago, and can be found again."""
+        session, states = self._session, self._session.known_states()
+        sizes = {key[0]: _state_bytes(state) for key, state in states.items() if key[0] in session.elsewhere}
+        sizes |= {key: sizes.get(key, 0) + mask.nbytes for key, mask in self._masks.items()}
+        total = sum(sizes.values())
+        for key in sizes:
+            if total <= _MOST_KEPT_BYTES:
+                return
+            if self.shown is not None and key == self.shown.key:
+                continue
+            state = states.get((key, ()))
+            if state is not None and state.saving:
+                continue
+            if (mask := self._masks.get(key)) is None:
+                session.forget(key)
+                total -= sizes[key]
+            else:
+                self._masks[key] = _pack(mask)
+                if state is not None:
+                    state.prediction = state.held = state.kept = state.held_uncertainty = None
+                total -= sizes[key] - self._masks[key].nbytes
+
+    # by hand
+
+    def _on_removed(self, event: Any) -> None:  # noqa: ANN401 - napari's event
+        """Keep what a layer held that was deleted under the panel."""
+        layer, image = event.value, self._image
+        if self.arriving or image is None or self.shown is None:
+            return
+        about = layer.metadata.get("sonoloop", {})
+        if layer == image or (about.get("kind") == "lesions" and about.get("image") == str(image.unique_id)):
+            if layer == image:
+                self._removed = self._mask() if self._removed is None else self._removed
+            else:
+                self._removed = np.asarray(layer.data).astype(np.uint8)
+            self._mend.start()
+
+    def _on_removed_by_hand(self) -> None:
+        entry, mask, image = self.shown, self._removed, self._image
+        if entry is None or image is None:
+            return
+        viewer = self._session.viewer
+        if image in viewer.layers:
+            self._removed = None
+            target = Target(image)
+            if mask is not None and mask.any() and find_layer(viewer, image, "lesions") is None:
+                write_mask(viewer, target, mask)
+                self._bring_forward()
+                show_info("The lesions layer is back: it holds the mask; key 8 clears it")
+            return
+        self._leave()
+        for layer in owned_layers(viewer, image):
+            viewer.layers.remove(layer)
+        self._image = None
+        show_info(f"{shorten(entry.name)} was removed from the viewer; the queue still has it")
+        self.changed.emit()
+
+    # the store
+
+    def _on_submitted(self, target: Target) -> None:
+        entry = self._entries.get(target.source)
+        if entry is None or entry is not self.shown:
+            return
+        entry.is_draft = False
+        entry.stored = "accepted"
+        entry.decided = self._session.state(target).label
+        if self.list.current is entry:
+            self.next()
+
+    def _on_accepted(self, target: Target) -> None:
+        entry = self._entries.get(target.source)
+        if entry is None:
+            return
+        state = self._session.state(target)
+        entry.stored, entry.reason, entry.decided = "accepted", "", state.label
+        mask = self._masks.get(entry.key)
+        stored = None if state.revision is None else state.revision.correction.mask
+        if mask is not None and _same(_unpack(mask), stored):
+            self._masks.pop(entry.key)
+        self.changed.emit()
+
+    def _on_refused(self, target: Target | None) -> None:
+        entry = None if target is None else self._entries.get(target.source)
+        if entry is not None:
+            entry.stored, entry.is_draft = "to do", True
+            self.changed.emit()
+
+    def _on_settled(self, target: Target) -> None:
+        """Go on with the version that is stored; the annotator's own is stored beside it."""
+        entry = self._entries.get(target.source)
+        if entry is not None:
+            self._masks.pop(entry.key, None)
+            entry.is_draft = False
+            self.changed.emit()
+
+    def _on_not_marked(self, entry: QueueEntry, before: tuple[Status, str], error: Exception) -> None:
+        entry.stored, entry.reason = before
+        show_problem(error)
+        self.changed.emit()
+
+    def _on_files(self, found: _LookedAt) -> None:
+        first = {}
+        for entry in self.list:
+            if entry.frame_id is None:
+                first.setdefault(entry.path, entry)
+        for path, ids in found.ids.items():
+            if path in first:
+                self._note_ids(first[path], ids)
+        for path, problem in found.problems.items():
+            if path in first:
+                first[path].problem = problem
+        self._take_statuses(found.statuses)
+        if found.rest:
+            self.look_at_files()
+        else:
+            self.list.sort()
+            self.listed.emit()
+
+    def _on_not_looked(self, _error: Exception) -> None:
+        # the panel says what is wrong with the store, and it is looked at again once it can be used
+        self.changed.emit()
+
+    def _take_statuses(self, statuses: dict[str, FrameOverview]) -> None:
+        for entry in self.list:
+            status = statuses.get(entry.frame_id or "")
+            state = self._session.known_states().get((entry.key, ()))
+            if status is None or (state is not None and state.saving):
+                continue
+            entry.stored, entry.reason = status.status, status.reason
+            entry.decided = status.label
+            entry.draw_first = status.draw_first
+            if status.expected_dice is not None:
+                entry.expected_dice = status.expected_dice
+        self._note_earlier_work(self.list)
+        self.changed.emit()
+
+    def _note_ids(self, entry: QueueEntry, ids: tuple[str, ...]) -> None:
+        before = len(self.list)
+        self.list.expand(entry, ids)
+        if len(self.list) != before:
+            self._entries = {each.key: each for each in self.list}
+            patient = entry.patient or entry.group
+            if patient is not None:
+                self._deciding.patients |= dict.fromkeys(
+                    (each.key for each in self.list if each.path == entry.path), patient
+                )
+            self.listed.emit()
+
+    def _on_unread(self, entry: QueueEntry, error: Exception) -> None:
+        entry.problem = str(error)
+        show_problem(error)
+        if self.list.current is entry:
+            self.list.undo_visit()
+        self.changed.emit()
+        if self.shown is None and sum(bool(each.problem) for each in self.list) < _MOST_TRIED:
+            self.next()
+
+    # ahead
+
+    def _read_ahead(self, left: QueueEntry | None = None) -> None:
+        """Prepare the next frames, one at a time; those that will not come next are forgotten."""
+        wanted = {entry.key: entry for entry in self.list.ahead(_AHEAD)}
+        if left is not None:
+            self._ready.keep_only({*wanted, left.key})
+        if self._preparing is not None:
+            return  # its answer asks for the next one
+        missing = (key for key in wanted if key not in self._ready and key not in self._unready)
+        entry = wanted.get(next(missing, ""))
+        if entry is None:
+            return
+        preferences = self._session.preferences()
+        self._preparing = entry.key
+        read = partial(self._reader.read, entry.path, entry.index)
+        # of a frame that was visited everything else is known
+        body: Callable[[], ReadyFrame] = (
+            read
+            if entry.key in self._session.elsewhere
+            else partial(
+                self._projects.ask,
+                preferences.store,
+                partial(
+                    prepare,
+                    read,
+                    entry.patient or entry.group,
+                    self._predicting.question(),
+                    preferences.identity,
+                ),
+                annotator=preferences.annotator,
+            )
+        )
+        self._ahead.submit(
+            body, done=partial(self._on_ready, entry), failed=partial(self._on_not_ready, entry)
+        )
+
+    def _on_ready(self, entry: QueueEntry, ready: ReadyFrame) -> None:
+        self._preparing = None
+        if entry not in self.list.ahead(_AHEAD):
+            self._read_ahead()  # the annotator went elsewhere meanwhile
+        elif self._ready.put(entry.key, ready):
+            self._note_ids(entry, ready.ids)
+            self._read_ahead()
+
+    def _on_not_ready(self, entry: QueueEntry, _error: Exception) -> None:
+        # told when it is gone to
+        self._preparing = None
+        self._unready.add(entry.key)
+        self._read_ahead()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Packed:
+    """A mask that was left long ago."""
+
+    data: bytes
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data)
+
+
+def _pack(mask: NDArray[np.uint8] | _Packed) -> _Packed:
+    return mask if isinstance(mask, _Packed) else _Packed(zlib.compress(mask.tobytes(), 1), mask.shape)
+
+
+def _unpack(mask: NDArray[np.uint8] | _Packed) -> NDArray[np.uint8]:
+    if not isinstance(mask, _Packed):
+        return mask
+    return np.frombuffer(zlib.decompress(mask.data), np.uint8).reshape(mask.shape)
+
+
+def _mask_of(state: FrameState) -> NDArray[np.uint8] | None:
+    """Give the mask of a frame on which nothing is drawn that is not stored."""
+    return state.written if state.revision is None else state.revision.correction.mask
+
+
+def is_begun(state: FrameState, mask: NDArray[np.uint8] | None, annotator: str) -> bool:
+    """Whether a person drew or chose something on a frame that is not accepted."""
+    label = None
+    if state.revision is not None and state.revision.correction.annotator == annotator:
+        label = state.revision.correction.label
+    if state.label != label:
+        return True
+    return not _same(mask, _mask_of(state))
+
+
+def _same(one: NDArray[np.uint8] | None, other: NDArray[np.uint8] | None) -> bool:
+    """Whether two masks are the same; none is as good as an empty one."""
+    if one is None or other is None:
+        return not any(each is not None and bool(each.any()) for each in (one, other))
+    return np.array_equal(one, other)
+
+
+def _state_bytes(state: FrameState) -> int:
+    """Count what a state holds of a frame; arrays that it shares are counted once."""
+    own = (state.written, state.cleared, state.held_uncertainty)
+    arrays: dict[int, NDArray[Any]] = {id(each): each for each in own if each is not None}
+    for prediction in (state.prediction, state.held, state.kept):
+        if prediction is not None:
+            arrays |= {id(each): each for each in (prediction.lesion, prediction.mask)}
+    if state.revision is not None:
+        arrays[id(state.revision)] = state.revision.correction.mask
+    return sum(each.nbytes for each in arrays.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _LookedAt:
+    """Some files: the ids of their frames, what is wrong with them, and what the store knows of them."""
+
+    ids: dict[Path, tuple[str, ...]]
+    problems: dict[Path, str]
+    statuses: dict[str, FrameOverview]
+    rest: bool
+
+
+def _look_at_files(files: Sequence[Path], project: Project) -> _LookedAt:
+    """Look at files for a while, in the worker; at one of them at least."""
+    end = time.monotonic() + _CHUNK_SECONDS
+    ids: dict[Path, tuple[str, ...]] = {}
+    problems: dict[Path, str] = {}
+    for file in files:
+        try:
+            ids[file] = project.frame_ids(file)
+        except ImageError as error:
+            problems[file] = str(error)
+        if time.monotonic() > end:
+            break
+    statuses = _overview([each for some in ids.values() for each in some], project)
+    return _LookedAt(ids, problems, statuses, rest=len(ids) + len(problems) < len(files))
+
+
+def _overview(ids: Sequence[str], project: Project) -> dict[str, FrameOverview]:
+    return project.overview(ids) if hasattr(project, "overview") else {}
+
+
+def _mark(source: Source, status: Status, reason: str, project: Project) -> None:
+    project.mark(source.frame(), "open" if status == "to do" else status, reason)

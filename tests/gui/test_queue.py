@@ -1,0 +1,218 @@
+"""A queue in the viewer: one frame at a time, whose layers are used again, and nothing lost on leaving it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+from desk import box, picture
+from napari.layers import Image
+from PIL import Image as Pillow
+
+from sonoloop.store.settings import change_settings
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Four pictures; the lesion of each lies elsewhere."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    for number in range(4):
+        Pillow.fromarray(picture(number * 5, seed=number)).save(folder / f"case {number}.png")
+    return folder
+
+
+@pytest.fixture
+def queue(desk, study):
+    """A desk on that folder, its first frame shown and predicted."""
+    return enter(desk, study)
+
+
+def enter(desk, *paths):
+    desk.panel.queue.open(list(paths))
+    settle(desk)
+    return desk
+
+
+def settle(desk) -> None:
+    """Wait until the frame that was gone to is shown, and what comes next is ready."""
+    desk.qtbot.waitUntil(lambda: not desk.panel.queue.busy)
+    for _ in range(6):
+        desk.idle()
+    desk.ready()
+    for _ in range(6):
+        desk.idle()
+
+
+def press(desk, action: str) -> None:
+    desk.panel.run(action)
+    settle(desk)
+
+
+def names(desk) -> list[str]:
+    return [layer.name for layer in desk.viewer.layers]
+
+
+def statuses(desk) -> list[str]:
+    return [entry.status for entry in desk.panel.queue.list]
+
+
+def test_the_viewer_holds_one_frame_and_uses_its_layers_again(queue):
+    assert queue.view.name == "case 0.png"
+    assert names(queue) == ["case 0", "case 0 uncertainty", "case 0 lesions"]
+    layers = list(queue.viewer.layers)
+    press(queue, "next")
+    assert names(queue) == ["case 1", "case 1 uncertainty", "case 1 lesions"]
+    assert list(queue.viewer.layers) == layers
+    np.testing.assert_array_equal(layers[0].data, picture(5, seed=1))
+    np.testing.assert_array_equal(queue.lesions.data, box(5))
+    assert queue.view.probabilities is not None
+
+
+def test_undo_never_writes_pixels_of_the_last_frame(queue):
+    queue.lesions.paint((35, 5), 1)
+    press(queue, "next")
+    queue.lesions.undo()
+    queue.lesions.redo()
+    np.testing.assert_array_equal(queue.lesions.data, box(5))
+    queue.lesions.paint((30, 50), 1)
+    queue.lesions.undo()
+    np.testing.assert_array_equal(queue.lesions.data, box(5))
+
+
+def test_what_was_drawn_and_chosen_comes_back(queue):
+    queue.lesions.paint((35, 5), 1)
+    queue.panel.run("choose_malignant")
+    drawn = queue.lesions.data.copy()
+    press(queue, "next")
+    assert statuses(queue) == ["draft", "to do", "to do", "to do"]
+    assert queue.view.label is None
+    press(queue, "previous")
+    np.testing.assert_array_equal(queue.lesions.data, drawn)
+    assert queue.view.label == "malignant"
+    assert queue.view.probabilities is not None
+    queue.lesions.undo()
+    np.testing.assert_array_equal(queue.lesions.data, drawn)
+
+
+def test_accept_stores_and_goes_on(queue, store):
+    queue.panel.run("choose_benign")
+    press(queue, "accept")
+    assert queue.view.name == "case 1.png"
+    assert statuses(queue)[0] == "accepted"
+    assert store.count() == 1
+    press(queue, "previous")
+    assert queue.view.accepted
+    np.testing.assert_array_equal(queue.lesions.data, box(0))
+    press(queue, "next")
+    assert queue.view.name == "case 1.png", "next is what is to do"
+
+
+def test_an_accepted_frame_of_an_earlier_session_comes_up_as_it_was(queue, make_desk, study, store):
+    queue.lesions.paint((35, 5), 2)
+    queue.panel.run("choose_malignant")
+    drawn = queue.lesions.data.copy()
+    press(queue, "accept")
+    queue.panel.close_session()
+    later = enter(make_desk(), study)
+    np.testing.assert_array_equal(later.lesions.data, drawn)
+    assert later.view.accepted
+    assert later.view.label == "malignant"
+
+
+def test_tool_and_contrast_and_zoom_stay(queue):
+    queue.lesions.mode = "fill"
+    queue.lesions.brush_size = 7
+    queue.viewer.layers[0].contrast_limits = (20, 120)
+    queue.viewer.scene.camera.zoom = 17
+    press(queue, "next")
+    assert (queue.lesions.mode, queue.lesions.brush_size) == ("fill", 7)
+    assert tuple(queue.viewer.layers[0].contrast_limits) == (20, 120)
+    assert queue.viewer.scene.camera.zoom == 17
+    assert queue.viewer.layers.selection.active == queue.lesions
+
+
+def test_frames_of_another_size_type_and_colour_in_the_middle(desk, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    Pillow.fromarray(picture()).save(folder / "a.png")
+    deep = np.tile(picture(), (2, 3)).astype(np.uint16) * 200
+    tifffile.imwrite(folder / "b.tif", np.stack([deep, deep // 2]), photometric="minisblack")
+    colour = np.stack([picture(), picture(20), picture()], axis=-1)
+    Pillow.fromarray(colour).save(folder / "c.png")
+    Pillow.fromarray(picture(5)).save(folder / "d.png")
+    enter(desk, folder)
+    camera = desk.viewer.scene.camera
+    camera.zoom = 17
+    seen = []
+    for _ in range(5):
+        image = desk.viewer.layers[0]
+        assert desk.lesions.data.shape == image.data.shape[:2]
+        seen.append((desk.view.name, image.data.shape, image.contrast_limits[1] > 255))
+        press(desk, "next")
+    assert seen == [
+        ("a.png", (40, 60), False),
+        ("b.tif [1]", (80, 180), True),
+        ("b.tif [2]", (80, 180), True),
+        ("c.png", (40, 60, 3), False),
+        ("d.png", (40, 60), False),
+    ]
+    assert camera.zoom == 17, "each size keeps its view"
+
+
+def test_a_frame_that_is_drawn_first_shows_no_prediction_made_in_advance(store, desk, study, predictor):
+    change_settings(store, draw_first_share=1.0)
+    enter(desk, study)
+    press(desk, "next")
+    assert desk.view.probabilities is None
+    assert not desk.lesions.data.any()
+    assert desk.lesions.mode == "paint"
+    assert len(predictor.frames) > 1, "it was made in advance"
+    desk.lesions.paint((35, 5), 1)
+    desk.panel.run("choose_benign")
+    desk.panel.run("accept")
+    settle(desk)
+    kept = store.newest(desk.panel.queue._entries[str(study / "case 1.png") + "#0"].frame_id).correction
+    assert (kept.prediction_seen, kept.prediction is not None) == (False, True)
+
+
+def test_a_file_that_vanished_is_named_and_the_frame_before_it_stays(queue, study, notices):
+    for number in (1, 2):
+        queue.panel.queue._ready.take(f"{study / f'case {number}.png'}#0")
+        (study / f"case {number}.png").unlink()
+    queue.lesions.paint((35, 5), 1)
+    press(queue, "next")
+    assert "case 1.png" in notices[-1]
+    assert queue.view.name == "case 0.png"
+    press(queue, "next")
+    press(queue, "next")
+    assert queue.view.name == "case 3.png"
+
+
+def test_a_lesions_layer_deleted_by_hand_comes_back_with_its_mask(queue, notices):
+    drawn = queue.lesions.data.copy()
+    queue.viewer.layers.remove(queue.lesions)
+    settle(queue)
+    np.testing.assert_array_equal(queue.lesions.data, drawn)
+    assert "layer is back" in notices[-1]
+
+
+def test_an_image_deleted_by_hand_loses_nothing(queue, notices):
+    queue.lesions.paint((35, 5), 1)
+    drawn = queue.lesions.data.copy()
+    queue.viewer.layers.clear()
+    settle(queue)
+    assert names(queue) == []
+    assert "case 0.png" in notices[-1]
+    queue.panel.queue.go_to(next(iter(queue.panel.queue.list)))
+    settle(queue)
+    np.testing.assert_array_equal(queue.lesions.data, drawn)
+
+
+def test_an_image_of_the_users_own_stays_beside_the_queue(queue):
+    own = queue.open(Image(picture(20), name="own"))
+    assert queue.view.name == "own"
+    press(queue, "next")
+    assert queue.view.name == "case 1.png"
+    assert own in queue.viewer.layers
+    assert not own.visible
