@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject
 
 from sonoloop.gui.annotate.layers import FrameState, Key, Target
 from sonoloop.gui.annotate.session import Session
-from sonoloop.values import Effort
+from sonoloop.values import Effort, EffortMode
 
 # a longer pause is taken off
 PAUSE_SECONDS = 20.0
@@ -159,7 +159,7 @@ class EffortCounter(QObject):
         count.shown.append((what, round(now - count.begun, 1)))
 
 
-def _mode(state: FrameState) -> str:
+def _mode(state: FrameState) -> EffortMode:
     if state.draw_first:
         return "drawn first"
     return "scratch" if state.prediction is None and state.begun_from is None else "proposal"

@@ -149,8 +149,8 @@ class LesionTable(QWidget):
         assert columns is not None and rows is not None
         rows.hide()
         columns.setMinimumSectionSize(24)
-        for column in (0, 1, 3):
-            columns.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+        for narrow in (0, 1, 3):
+            columns.setSectionResizeMode(narrow, QHeaderView.ResizeMode.ResizeToContents)
         columns.setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         self._new = QPushButton("New lesion")
         self._new.setToolTip("Draw with the next free number, as a lesion of its own")
