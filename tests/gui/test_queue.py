@@ -9,6 +9,11 @@ from desk import box, picture
 from napari.layers import Image
 from PIL import Image as Pillow
 
+from sonoloop.errors import StoreError
+from sonoloop.gui.annotate import queue as queue_module
+from sonoloop.gui.annotate import queue_frames
+from sonoloop.project import Project
+from sonoloop.store.groups import placement
 from sonoloop.store.settings import change_settings
 
 
@@ -216,3 +221,170 @@ def test_an_image_of_the_users_own_stays_beside_the_queue(queue):
     assert queue.view.name == "case 1.png"
     assert own in queue.viewer.layers
     assert not own.visible
+
+
+def test_statuses_come_in_from_the_store_for_the_annotator(queue, make_desk, study):
+    queue.panel.run("choose_benign")
+    press(queue, "accept")
+    queue.panel.queue.mark("excluded", "axilla")
+    settle(queue)
+    assert queue.view.name == "case 2.png"
+    queue.panel.close_session()
+    later = enter(make_desk(), study)
+    later.qtbot.waitUntil(lambda: statuses(later) == ["accepted", "excluded", "to do", "to do"])
+    accepted, excluded, *_ = later.panel.queue.list
+    assert (accepted.decided, excluded.reason) == ("benign", "axilla")
+    other = enter(make_desk(annotator="bela"), study)
+    other.idle()
+    assert statuses(other) == ["to do"] * 4, "what one annotator put aside is another's to do"
+
+
+def test_flag_asks_why_and_goes_on_and_is_taken_back(queue):
+    panel = queue.panel
+    queue.lesions.paint((35, 5), 1)
+    drawn = queue.lesions.data.copy()
+    panel.run("flag")
+    assert not panel._reason.isHidden()
+    panel._reason._line.setText("ask Bela")
+    panel._reason._line.returnPressed.emit()
+    settle(queue)
+    assert queue.view.name == "case 1.png"
+    first = next(iter(panel.queue.list))
+    assert (first.status, first.reason) == ("flagged", "ask Bela")
+    press(queue, "previous")
+    np.testing.assert_array_equal(queue.lesions.data, drawn)
+    press(queue, "flag")
+    assert (first.status, queue.view.name) == ("draft", "case 0.png")
+
+
+def test_what_the_store_refuses_to_mark_is_told_and_stays_as_it_was(queue, monkeypatch, notices):
+    def fail(*_):
+        raise StoreError("the disk is full; make room")
+
+    monkeypatch.setattr(Project, "mark", fail)
+    queue.panel.queue.mark("skipped", "later")
+    settle(queue)
+    assert statuses(queue)[0] == "to do"
+    assert "the disk is full" in notices[-1]
+
+
+def test_a_correction_that_cannot_be_stored_is_a_draft_that_comes_back(queue, monkeypatch, notices):
+    def fail(*_, **__):
+        raise StoreError("the store is locked; try again")
+
+    queue.lesions.paint((35, 5), 1)
+    drawn = queue.lesions.data.copy()
+    queue.panel.run("choose_benign")
+    with monkeypatch.context() as patch:
+        patch.setattr(Project, "accept", fail)
+        press(queue, "accept")
+    assert queue.view.name == "case 1.png"
+    assert "the store is locked" in notices[-1]
+    assert statuses(queue)[0] == "draft"
+    press(queue, "previous")
+    np.testing.assert_array_equal(queue.lesions.data, drawn)
+    press(queue, "accept")
+    assert statuses(queue)[0] == "accepted"
+
+
+def test_the_panel_says_where_one_is_and_how_far(queue):
+    panel = queue.panel
+    queue.panel.run("choose_benign")
+    press(queue, "accept")
+    panel._render_list()
+    assert panel._place.text() == "2 / 4"
+    assert panel._progress._text.text() == "1 accepted · 3 to do"
+    assert "accepted: benign" in panel._list.model.data(panel._list.model.index(0))
+    assert panel._accept.text().startswith("Accept →")
+
+
+def test_the_list_is_filtered_and_gone_through_as_filtered(queue):
+    panel = queue.panel
+    panel._list._search.setText("case 3")
+    panel._list._filter()
+    assert [entry.name for entry in panel._list.model.entries] == ["case 3.png"]
+    press(queue, "next")
+    assert queue.view.name == "case 3.png"
+    panel._list._search.clear()
+    panel._list._statuses.setCurrentText("to do")
+    assert len(panel._list.model.entries) == 4
+    panel._list.list.clicked.emit(panel._list.model.index(1))
+    settle(queue)
+    assert queue.view.name == "case 1.png"
+
+
+def test_simple_shows_the_class_and_accept_alone(queue):
+    panel = queue.panel
+    panel._simple.setChecked(True)
+    for widget in (panel._facts, panel._list, panel._bar, panel._why, panel._notice):
+        assert widget.isHidden()
+    for widget in (panel._classes, panel._accept, panel._predict, panel._progress):
+        assert not widget.isHidden()
+    panel._simple.setChecked(False)
+    assert not panel._list.isHidden()
+    assert not panel._facts.isHidden()
+
+
+def test_a_folder_without_an_image_says_so_and_the_queue_stays(queue, tmp_path, notices):
+    (tmp_path / "empty").mkdir()
+    queue.panel.queue.open([tmp_path / "empty"])
+    settle(queue)
+    assert "empty holds no PNG" in notices[-1]
+    assert queue.view.name == "case 0.png"
+
+
+def test_a_folder_that_may_only_be_read_is_gone_through(desk, study, store):
+    for path in (*study.iterdir(), study):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        enter(desk, study)
+        desk.panel.run("choose_benign")
+        press(desk, "accept")
+    finally:
+        study.chmod(0o755)
+    assert store.count() == 1
+
+
+def test_an_image_as_large_as_is_read_is_neither_predicted_nor_kept_in_advance(monkeypatch, queue, study):
+    monkeypatch.setattr(queue_frames, "_MOST_PIXELS_AHEAD", 40 * 60 - 1)
+    monkeypatch.setattr(queue.panel.queue._ready, "_most", 2 * 40 * 60)
+    queue.panel.queue._ready.keep_only(())
+    press(queue, "next")
+    assert queue.panel.queue._ready.nbytes <= 2 * 40 * 60
+    press(queue, "next")
+    assert queue.view.name == "case 2.png"
+    assert queue.view.probabilities is not None, "it is predicted once it is there"
+
+
+def test_frames_left_long_ago_keep_their_work_and_not_the_rest(queue, monkeypatch):
+    monkeypatch.setattr(queue_module, "_MOST_KEPT_BYTES", 1)
+    queue.lesions.paint((35, 5), 1)
+    drawn = queue.lesions.data.copy()
+    press(queue, "next")
+    press(queue, "next")
+    known = queue.panel.session.known_states()
+    assert [key[0].rpartition("/")[2] for key in known] == ["case 0.png#0", "case 2.png#0"]
+    press(queue, "previous")
+    assert queue.view.probabilities is not None, "it is found out again"
+    press(queue, "previous")
+    np.testing.assert_array_equal(queue.lesions.data, drawn)
+    assert statuses(queue)[0] == "draft"
+
+
+def test_the_last_frame_says_that_nothing_is_left(queue, notices):
+    for _ in range(4):
+        queue.panel.run("choose_benign")
+        press(queue, "accept")
+    assert notices[-1].startswith("Nothing is left")
+    assert statuses(queue) == ["accepted"] * 4
+    assert queue.view.accepted
+
+
+def test_a_patient_of_a_table_makes_a_group(desk, study, store):
+    table = study / "list.csv"
+    table.write_text("path,patient\ncase 0.png,p1\ncase 1.png,p1\ncase 2.png,p2\n")
+    enter(desk, table)
+    press(desk, "next")
+    press(desk, "next")
+    groups = [placement(store, entry.frame_id).group_id for entry in desk.panel.queue.list]
+    assert groups[0] == groups[1] != groups[2]

@@ -41,17 +41,17 @@ class Content:
 
     def begins(self, other: Content) -> bool:
         """Whether another goes on from this."""
-        return _same_mask(self.mask, other.mask) and self.label in {None, other.label}
+        return same_mask(self.mask, other.mask) and self.label in {None, other.label}
 
     def is_work(self, written: NDArray[np.uint8] | None, stored: Content | None) -> bool:
         """Whether a person did what is neither stored nor what the program put on the canvas."""
-        if stored is not None and _same_mask(self.mask, stored.mask) and self.says_the_same(stored):
+        if stored is not None and same_mask(self.mask, stored.mask) and self.says_the_same(stored):
             return False
         said = self.label is not None or bool(classes_of_drawn(self))
-        return said or not _same_mask(self.mask, written)
+        return said or not same_mask(self.mask, written)
 
 
-def _same_mask(one: NDArray[np.uint8] | None, other: NDArray[np.uint8] | None) -> bool:
+def same_mask(one: NDArray[np.uint8] | None, other: NDArray[np.uint8] | None) -> bool:
     """Whether two masks show the same; none shows what an empty one does."""
     if one is None or other is None:
         return not any(mask is not None and mask.any() for mask in (one, other))

@@ -128,6 +128,8 @@ class AnnotatePanel(Panel):
         self._on_theme()
         self._render()
         self._render_queue()
+        self._begin = single_shot(self, 0, self.queue.take_over)
+        self._begin.start()
 
     def run(self, action: str, *, pressed: bool = True) -> None:
         """Do what a key was pressed for; see `sonoloop.gui.annotate.keys`."""
@@ -162,6 +164,8 @@ class AnnotatePanel(Panel):
         self._unwatch()
         detach(self._viewer, self)
         self._layout.set_on(False)
+        self._begin.stop()
+        self._queue_timer.stop()
         self._list.close_session()
         self.queue.close()
         self.news.close()
@@ -271,7 +275,7 @@ class AnnotatePanel(Panel):
         self.news.opened.connect(self.deciding.look_again)
         self.news.changed.connect(self.deciding.refresh_model)
         self.news.trouble_changed.connect(lambda: self.session.set_trouble(self.news.trouble))
-        self.news.changed.connect(self.queue.refresh)
+        self.news.changed.connect(self.queue.statuses.refresh)
         self.deciding.accepted.connect(lambda _target: self.news.look())
         self.deciding.refused.connect(self.news.doubt)
         self.session.target_changed.connect(lambda: lay_out_canvas(self.session))
@@ -486,7 +490,7 @@ class AnnotatePanel(Panel):
         current = self.session.target
         if current is None or current.key != target.key:
             return  # the answer for a frame that was passed on the way
-        if not (self._predict_first or self.queue.is_current):
+        if not (self._predict_first or (self.queue.is_current and self.queue.predicts)):
             return
         self._predict_first = False
         state = self.session.state(target)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +15,11 @@ from napari.utils.notifications import show_info, show_warning
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
-from sonoloop.errors import ImageError, SonoloopError
+from sonoloop.errors import SonoloopError
 from sonoloop.gui.annotate.carry_over import CarryOver
 from sonoloop.gui.annotate.deciding import Deciding
+from sonoloop.gui.annotate.journal_entry import same_mask
 from sonoloop.gui.annotate.layers import (
-    FrameState,
     Source,
     Target,
     find_layer,
@@ -40,22 +38,28 @@ from sonoloop.gui.annotate.queue_frames import (
     prepare,
 )
 from sonoloop.gui.annotate.queue_list import Listed, QueueEntry, QueueList, Status, list_frames
+from sonoloop.gui.annotate.queue_statuses import Statuses
+from sonoloop.gui.annotate.queue_work import (
+    PackedMask,
+    is_begun,
+    mask_of,
+    pack,
+    state_bytes,
+    unpack,
+)
 from sonoloop.gui.annotate.session import Session
 from sonoloop.gui.widgets import show_notice, show_problem, single_shot
 from sonoloop.gui.words import shorten
 from sonoloop.gui.workers import JobQueue, Projects, ignore
 
 if TYPE_CHECKING:
-    from sonoloop.project import FrameOverview, FrameStatus, Project
+    from sonoloop.project import FrameStatus, Project
 
 _AHEAD = 3
 # of the frames gone through, which come back at once; then of those alone that hold work
 _MOST_KEPT_BYTES = 256 << 20
 # files that are tried one after another where none can be read
 _MOST_TRIED = 20
-# how long files are looked at before their statuses are told
-_CHUNK_SECONDS = 0.4
-_REFRESH_MS = 3_000
 NO_QUEUE = "Open a folder first: File > Open Folder, or drop it here"
 ALL_DONE = "Nothing is left to do under this filter"
 
@@ -96,10 +100,11 @@ class Queue(QObject):
         self.list = QueueList(())
         self._drafts: set[str] = set()  # ids of the frames that have one on this machine
         self.shown: QueueEntry | None = None  # on the canvas; the list is ahead of it while a file is read
+        self.predicts = True  # the frames that are come to, and those that come next
         self.arriving = False  # the panel waits with what it shows until all of a frame is there
         self._image: Image | None = None
         self._entries: dict[str, QueueEntry] = {}
-        self._masks: dict[str, NDArray[np.uint8] | _Packed] = {}  # work on frames that were left
+        self._masks: dict[str, NDArray[np.uint8] | PackedMask] = {}  # work on frames that were left
         self._removed: NDArray[np.uint8] | None = None  # from the viewer, by hand
         self._reader = FrameReader()
         self._ready = ReadyFrames()
@@ -108,12 +113,13 @@ class Queue(QObject):
         self._told: set[str] = set()
         self._opening = JobQueue(latest_only=True, parent=self)
         self._reading = JobQueue(latest_only=True, parent=self)
-        self._looking = JobQueue(latest_only=True, parent=self)
         self._marking = JobQueue(parent=self)
         self._ahead = JobQueue(parent=self)
         self._preparing: str | None = None
         self._mend = single_shot(self, 0, self._on_removed_by_hand)
-        self._refresh = single_shot(self, _REFRESH_MS, self.look_at_statuses)
+        self.statuses = Statuses(session, projects=projects, note_ids=self._note_ids)
+        self.statuses.changed.connect(self._on_statuses)
+        self.statuses.finished.connect(self._on_looked)
         session.viewer.layers.events.removed.connect(self._on_removed)
         deciding.submitted.connect(self._on_submitted)
         deciding.accepted.connect(self._on_accepted)
@@ -136,9 +142,26 @@ class Queue(QObject):
         """Whether a list, or a frame that was gone to, is still being read."""
         return self._opening.busy or self._reading.busy
 
+    @property
+    def next_is_ready(self) -> bool:
+        """Whether the frame that comes next is read already."""
+        entry = self.list.next()
+        return entry is not None and entry.key in self._ready
+
     def open(self, paths: Sequence[Path], *, at: Path | None = None) -> None:
         """Make a queue of folders, tables and images, in a worker, and go to the first frame, or `at` one."""
         self._opening.submit(partial(list_frames, paths), done=partial(self.take, at=at), failed=show_problem)
+
+    def take_over(self) -> None:
+        """Go through the folder of which an image was opened before the panel was."""
+        viewer = self._session.viewer
+        for layer in viewer.layers:
+            folder = layer.metadata.get("sonoloop", {}).get("folder")
+            if folder is not None and not self.is_open and not owned_layers(viewer, layer):
+                files = layer.metadata["sonoloop"]["files"]
+                self._image = layer  # it is used again for the queue's frames
+                self.open([folder], at=files[0][0])
+                return
 
     def take(self, listed: Listed, *, at: Path | None = None) -> None:
         """Go through other frames from now on."""
@@ -163,7 +186,7 @@ class Queue(QObject):
         first = next((each for each in self.list if each.path == at), None) or next(iter(self.list), None)
         if first is not None:
             self.go_to(first)
-        self.look_at_files()
+        self.statuses.begin(self.list)
 
     def next(self) -> None:
         """Go to the next frame that is to do."""
@@ -229,47 +252,6 @@ class Queue(QObject):
         if status != "to do":
             self.next()
 
-    def look_at_files(self) -> None:
-        """Find the ids of files that were not looked at yet, and their statuses, some at a time."""
-        unknown = (entry for entry in self.list if entry.frame_id is None and not entry.problem)
-        files = list(dict.fromkeys(entry.path for entry in unknown))
-        if not files:
-            self.look_at_statuses()
-            return
-        preferences = self._session.preferences()
-        self._looking.submit(
-            partial(
-                self._projects.ask,
-                preferences.store,
-                partial(_look_at_files, files),
-                annotator=preferences.annotator,
-            ),
-            done=self._on_files,
-            failed=self._on_not_looked,
-        )
-
-    def look_at_statuses(self) -> None:
-        """Ask the store again for the status of every frame that is known by its id."""
-        if self._looking.busy or not self.is_open:
-            return  # the files are still being looked at, and their statuses with them
-        ids = [entry.frame_id for entry in self.list if entry.frame_id is not None]
-        preferences = self._session.preferences()
-        self._looking.submit(
-            partial(
-                self._projects.ask,
-                preferences.store,
-                partial(_overview, ids),
-                annotator=preferences.annotator,
-            ),
-            done=self._take_statuses,
-            failed=ignore,  # the panel says what is wrong with the store
-        )
-
-    def refresh(self) -> None:
-        """Ask the store again soon: something in it changed."""
-        if self.is_open and not self._refresh.isActive():
-            self._refresh.start()
-
     def keep(self) -> None:
         """Take note of the work on the current frame."""
         entry = self.shown
@@ -295,11 +277,11 @@ class Queue(QObject):
     def close(self) -> None:
         """Stop listening; what is being stored is still stored."""
         self._session.viewer.layers.events.removed.disconnect(self._on_removed)
-        for jobs in (self._opening, self._reading, self._looking, self._ahead):
+        for jobs in (self._opening, self._reading, self._ahead):
             jobs.drop()
         self._marking.mute()
         self._mend.stop()
-        self._refresh.stop()
+        self.statuses.close()
 
     # showing
 
@@ -318,11 +300,11 @@ class Queue(QObject):
         status = ready.status if is_fresh and ready.identity == session.preferences().identity else None
         begun = first_mask(ready, status)
         if kept is not None:
-            mask = _unpack(kept)
+            mask = unpack(kept)
         elif is_fresh or state is None:
             mask = begun
         else:
-            mask = _mask_of(state)
+            mask = mask_of(state)
         if mask is not None and mask.shape != ready.frame.shape:
             mask = None  # the file was written anew since
         with self._arrival():
@@ -427,7 +409,7 @@ class Queue(QObject):
         state = self._session.known_states().get((entry.key, ()))
         self._note_work(entry, mask)
         if state is not None:
-            differs = entry.is_draft or state.saving or not _same(mask, _mask_of(state))
+            differs = entry.is_draft or state.saving or not same_mask(mask, mask_of(state))
             if mask is not None and differs:
                 self._masks[entry.key] = mask
 
@@ -439,7 +421,7 @@ class Queue(QObject):
     def _forget_old(self) -> None:
         """Let go of what is kept of frames that were left long ago, and can be found again."""
         session, states = self._session, self._session.known_states()
-        sizes = {key[0]: _state_bytes(state) for key, state in states.items() if key[0] in session.elsewhere}
+        sizes = {key[0]: state_bytes(state) for key, state in states.items() if key[0] in session.elsewhere}
         sizes |= {key: sizes.get(key, 0) + mask.nbytes for key, mask in self._masks.items()}
         total = sum(sizes.values())
         for key in sizes:
@@ -454,7 +436,7 @@ class Queue(QObject):
                 session.forget(key)
                 total -= sizes[key]
             else:
-                self._masks[key] = _pack(mask)
+                self._masks[key] = pack(mask)
                 if state is not None:
                     state.prediction = state.held = state.kept = state.held_uncertainty = None
                 total -= sizes[key] - self._masks[key].nbytes
@@ -514,7 +496,7 @@ class Queue(QObject):
         entry.stored, entry.reason, entry.decided = "accepted", "", state.label
         mask = self._masks.get(entry.key)
         stored = None if state.revision is None else state.revision.correction.mask
-        if mask is not None and _same(_unpack(mask), stored):
+        if mask is not None and same_mask(unpack(mask), stored):
             self._masks.pop(entry.key)
         self.changed.emit()
 
@@ -537,41 +519,13 @@ class Queue(QObject):
         show_problem(error)
         self.changed.emit()
 
-    def _on_files(self, found: _LookedAt) -> None:
-        first = {}
-        for entry in self.list:
-            if entry.frame_id is None:
-                first.setdefault(entry.path, entry)
-        for path, ids in found.ids.items():
-            if path in first:
-                self._note_ids(first[path], ids)
-        for path, problem in found.problems.items():
-            if path in first:
-                first[path].problem = problem
-        self._take_statuses(found.statuses)
-        if found.rest:
-            self.look_at_files()
-        else:
-            self.list.sort()
-            self.listed.emit()
-
-    def _on_not_looked(self, _error: Exception) -> None:
-        # the panel says what is wrong with the store, and it is looked at again once it can be used
-        self.changed.emit()
-
-    def _take_statuses(self, statuses: dict[str, FrameOverview]) -> None:
-        for entry in self.list:
-            status = statuses.get(entry.frame_id or "")
-            state = self._session.known_states().get((entry.key, ()))
-            if status is None or (state is not None and state.saving):
-                continue
-            entry.stored, entry.reason = status.status, status.reason
-            entry.decided = status.label
-            entry.draw_first = status.draw_first
-            if status.expected_dice is not None:
-                entry.expected_dice = status.expected_dice
+    def _on_statuses(self) -> None:
         self._note_earlier_work(self.list)
         self.changed.emit()
+
+    def _on_looked(self) -> None:
+        self.list.sort()
+        self.listed.emit()
 
     def _note_ids(self, entry: QueueEntry, ids: tuple[str, ...]) -> None:
         before = len(self.list)
@@ -621,7 +575,7 @@ class Queue(QObject):
                     prepare,
                     read,
                     entry.patient or entry.group,
-                    self._predicting.question(),
+                    self._predicting.question() if self.predicts else None,
                     preferences.identity,
                 ),
                 annotator=preferences.annotator,
@@ -644,92 +598,6 @@ class Queue(QObject):
         self._preparing = None
         self._unready.add(entry.key)
         self._read_ahead()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Packed:
-    """A mask that was left long ago."""
-
-    data: bytes
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return len(self.data)
-
-
-def _pack(mask: NDArray[np.uint8] | _Packed) -> _Packed:
-    return mask if isinstance(mask, _Packed) else _Packed(zlib.compress(mask.tobytes(), 1), mask.shape)
-
-
-def _unpack(mask: NDArray[np.uint8] | _Packed) -> NDArray[np.uint8]:
-    if not isinstance(mask, _Packed):
-        return mask
-    return np.frombuffer(zlib.decompress(mask.data), np.uint8).reshape(mask.shape)
-
-
-def _mask_of(state: FrameState) -> NDArray[np.uint8] | None:
-    """Give the mask of a frame on which nothing is drawn that is not stored."""
-    return state.written if state.revision is None else state.revision.correction.mask
-
-
-def is_begun(state: FrameState, mask: NDArray[np.uint8] | None, annotator: str) -> bool:
-    """Whether a person drew or chose something on a frame that is not accepted."""
-    label = None
-    if state.revision is not None and state.revision.correction.annotator == annotator:
-        label = state.revision.correction.label
-    if state.label != label:
-        return True
-    return not _same(mask, _mask_of(state))
-
-
-def _same(one: NDArray[np.uint8] | None, other: NDArray[np.uint8] | None) -> bool:
-    """Whether two masks are the same; none is as good as an empty one."""
-    if one is None or other is None:
-        return not any(each is not None and bool(each.any()) for each in (one, other))
-    return np.array_equal(one, other)
-
-
-def _state_bytes(state: FrameState) -> int:
-    """Count what a state holds of a frame; arrays that it shares are counted once."""
-    own = (state.written, state.cleared, state.held_uncertainty)
-    arrays: dict[int, NDArray[Any]] = {id(each): each for each in own if each is not None}
-    for prediction in (state.prediction, state.held, state.kept):
-        if prediction is not None:
-            arrays |= {id(each): each for each in (prediction.lesion, prediction.mask)}
-    if state.revision is not None:
-        arrays[id(state.revision)] = state.revision.correction.mask
-    return sum(each.nbytes for each in arrays.values())
-
-
-@dataclass(frozen=True, slots=True)
-class _LookedAt:
-    """Some files: the ids of their frames, what is wrong with them, and what the store knows of them."""
-
-    ids: dict[Path, tuple[str, ...]]
-    problems: dict[Path, str]
-    statuses: dict[str, FrameOverview]
-    rest: bool
-
-
-def _look_at_files(files: Sequence[Path], project: Project) -> _LookedAt:
-    """Look at files for a while, in the worker; at one of them at least."""
-    end = time.monotonic() + _CHUNK_SECONDS
-    ids: dict[Path, tuple[str, ...]] = {}
-    problems: dict[Path, str] = {}
-    for file in files:
-        try:
-            ids[file] = project.frame_ids(file)
-        except ImageError as error:
-            problems[file] = str(error)
-        if time.monotonic() > end:
-            break
-    statuses = _overview([each for some in ids.values() for each in some], project)
-    return _LookedAt(ids, problems, statuses, rest=len(ids) + len(problems) < len(files))
-
-
-def _overview(ids: Sequence[str], project: Project) -> dict[str, FrameOverview]:
-    return project.overview(ids) if hasattr(project, "overview") else {}
 
 
 def _mark(source: Source, status: Status, reason: str, project: Project) -> None:

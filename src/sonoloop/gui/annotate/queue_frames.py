@@ -115,7 +115,7 @@ class FrameReader:
 def prepare(
     read: Callable[[], ReadyFrame],
     patient: str | None,
-    predict: Callable[[Frame, Project], tuple[Prediction, InUse]],
+    predict: Callable[[Frame, Project], tuple[Prediction, InUse]] | None,
     identity: Identity,
     project: Project,
 ) -> ReadyFrame:
@@ -125,7 +125,7 @@ def prepare(
         return ready
     status = project.look_up(ready.frame, patient=patient)
     ready = replace(ready, identity=identity, status=status)
-    if status.newest is not None and not is_withheld(status):
+    if predict is None or (status.newest is not None and not is_withheld(status)):
         return ready
     try:
         prediction, in_use = predict(ready.frame, project)
