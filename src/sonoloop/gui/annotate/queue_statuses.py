@@ -123,8 +123,7 @@ class Statuses(QObject):
         if found.rest:
             self.look_at_files()
         else:
-            self._list.sort()
-            self._listed.emit()
+            self.finished.emit()
 
     def _on_not_looked(self, _error: Exception) -> None:
         # the panel says what is wrong with the store, and it is looked at again once it can be used
