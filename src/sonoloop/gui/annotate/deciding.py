@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,12 +14,14 @@ from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from sonoloop.errors import ConflictError, SonoloopError, StoreError
+from sonoloop.gui.annotate.effort import EffortCounter
+from sonoloop.gui.annotate.journal_entry import Content, classes_of_drawn
 from sonoloop.gui.annotate.layers import Key, Source, Target, read_mask
 from sonoloop.gui.annotate.session import NO_IMAGE, Session, count_lesions
 from sonoloop.gui.preferences import Identity
 from sonoloop.gui.widgets import show_problem, single_shot
 from sonoloop.gui.workers import JobQueue, Projects, ignore
-from sonoloop.values import Correction, Label, Prediction
+from sonoloop.values import ClassName, Correction, Effort, Label, Prediction
 
 if TYPE_CHECKING:
     from sonoloop.project import FrameStatus, Project
@@ -46,6 +48,8 @@ class Deciding(QObject):
         Where the frames are.
     projects : Projects
         What the worker asks.
+    effort : EffortCounter
+        Counts what the frames take.
     """
 
     asked = Signal(object)  # a Question; None when it is settled
@@ -57,9 +61,10 @@ class Deciding(QObject):
     settled = Signal(object)  # a Target, which goes on with the version of a conflict that is stored
     model_seen = Signal(object)  # the InUse that the store names by now
 
-    def __init__(self, session: Session, *, projects: Projects) -> None:
+    def __init__(self, session: Session, *, projects: Projects, effort: EffortCounter) -> None:
         super().__init__(session)
         self._session = session
+        self._effort = effort
         self._projects = projects
         self._jobs = JobQueue(parent=self)
         self._told: set[str] = set()
@@ -77,14 +82,15 @@ class Deciding(QObject):
             return
         state = session.state(session.target)
         mask = self._mask(session.target)
-        if label == "normal" and mask is not None and mask.any():
-            state.cleared = mask
-            session.write(session.target, np.zeros_like(mask), label)
-        elif label != "normal" and state.cleared is not None:
-            if mask is not None and not mask.any():
-                session.write(session.target, state.cleared, label)
-            state.cleared = None
-        state.label = label
+        with session.step(session.target):
+            if label == "normal" and mask is not None and mask.any():
+                state.cleared = mask
+                session.write(session.target, np.zeros_like(mask), label)
+            elif label != "normal" and state.cleared is not None:
+                if mask is not None and not mask.any():
+                    session.write(session.target, state.cleared, label)
+                state.cleared = None
+            state.label = label
         self.asked.emit(None)
         session.changed.emit()
 
@@ -132,9 +138,10 @@ class Deciding(QObject):
         state.looked_up = session.preferences().identity
         state.parent = conflict.theirs.id
         chosen = (conflict.mine if keep_mine else conflict.theirs).correction
-        state.label = chosen.label
-        if session.is_open(target):
-            session.write(target, chosen.mask)
+        with session.step(target):
+            state.label, state.lesions = chosen.label, dict(chosen.lesions)
+            if session.is_open(target):
+                session.write(target, chosen.mask)
         if keep_mine:
             # an image that was closed since keeps nothing but what the conflict holds
             state.prediction = chosen.prediction
@@ -198,6 +205,8 @@ class Deciding(QObject):
             seen=state.prediction is not None,
             shown=frozenset(self._session.shown),
             parent=state.parent,
+            lesions=classes_of_drawn(Content(mask, state.label, state.lesions)),
+            effort=self._effort.effort(target),
         )
         state.saving = True
         self._jobs.submit(
@@ -213,6 +222,7 @@ class Deciding(QObject):
         state.revision = revision
         state.parent = revision.id
         state.cleared = state.source = None
+        self._effort.restart(target)
         self._session.changed.emit()
         self.accepted.emit(target)
 
@@ -289,11 +299,12 @@ class Deciding(QObject):
             session.write(target, correction.mask)
         elif laid is not correction.mask:
             return  # a draft
+        session.shown_now.emit(target, "correction")
         state.prediction = prediction
         if prediction is not None:
             session.shown.add(prediction.frame_id)
         if correction.annotator == session.preferences().annotator:
-            state.label = correction.label
+            state.label, state.lesions = correction.label, dict(correction.lesions)
 
     def _on_not_found(self, target: Target, identity: Identity, error: Exception) -> None:
         # Accept asks the store again, and says again what is wrong; looking says it once
@@ -326,13 +337,24 @@ def _accept(
     seen: bool,
     shown: frozenset[str],
     parent: str | None,
+    lesions: Mapping[int, ClassName],
+    effort: Effort,
 ) -> Revision:
     """Store a decision; `shown` are the frames of which a prediction was shown since the panel was opened."""
     frame = source.frame()
     if prediction is not None and prediction.frame_id != frame.id:
         prediction = None  # the layer's pixels were changed since: it is not of this frame
     seen = seen or frame.id in shown
-    return project.accept(frame, mask, label, prediction=prediction, seen=seen, parent=parent)
+    return project.accept(
+        frame,
+        mask,
+        label,
+        prediction=prediction,
+        seen=seen,
+        parent=parent,
+        lesions=lesions,
+        effort=effort,
+    )
 
 
 def ask_which(

@@ -17,10 +17,13 @@ from sonoloop.errors import SonoloopError
 from sonoloop.gui.annotate.carry_over import CarryOver
 from sonoloop.gui.annotate.class_table import ClassTable, FactsTable
 from sonoloop.gui.annotate.deciding import Deciding, Question, ask_which
+from sonoloop.gui.annotate.effort import EffortCounter
 from sonoloop.gui.annotate.focus import FocusLayout
 from sonoloop.gui.annotate.followers import Followers
+from sonoloop.gui.annotate.journal import Journal
 from sonoloop.gui.annotate.keys import attach, describe_keys, detach
 from sonoloop.gui.annotate.layers import Target
+from sonoloop.gui.annotate.lesion_table import LesionTable
 from sonoloop.gui.annotate.notes_box import NotesBox
 from sonoloop.gui.annotate.own_layers import Offer
 from sonoloop.gui.annotate.predicting import ModelLine, Predicting
@@ -29,6 +32,7 @@ from sonoloop.gui.annotate.queue_bar import ProgressLine, QueueBar, ReasonBox
 from sonoloop.gui.annotate.queue_list import Status
 from sonoloop.gui.annotate.queue_view import QueueView
 from sonoloop.gui.annotate.session import Session, lay_out_canvas, offer_canvas, take_up_brush
+from sonoloop.gui.annotate.unfinished import UnfinishedBox
 from sonoloop.gui.preferences import Preferences, read_preferences, watch_preferences
 from sonoloop.gui.widgets import (
     BROKEN,
@@ -99,8 +103,10 @@ class AnnotatePanel(Panel):
         self._viewer = viewer
         self.session = Session(viewer, preferences=preferences, parent=self)
         projects = projects or Projects()
-        self.deciding = Deciding(self.session, projects=projects)
+        self.effort = EffortCounter(self.session)
+        self.deciding = Deciding(self.session, projects=projects, effort=self.effort)
         self.predicting = Predicting(self.session, projects=projects)
+        self.journal = Journal(self.session, effort=self.effort)
         self.news = self.watch_store(projects, self.session.preferences)
         self._carry_over = CarryOver(viewer)
         self._followers = Followers(viewer)
@@ -111,6 +117,8 @@ class AnnotatePanel(Panel):
             carry_over=self._carry_over,
             projects=projects,
         )
+        self.journal.listed.connect(self.queue.note_drafts)
+        self.journal.kept.connect(self.queue.note_draft)
         self._closed = False
         self._predict_first = False
         self._notes = NotesBox(self.session, projects=projects)
@@ -127,6 +135,7 @@ class AnnotatePanel(Panel):
 
     def run(self, action: str, *, pressed: bool = True) -> None:
         """Do what a key was pressed for; see `sonoloop.gui.annotate.keys`."""
+        self.effort.act()
         actions: dict[str, Callable[[], object]] = {
             "predict": self.predicting.predict,
             "choose_normal": lambda: self.deciding.choose("normal"),
@@ -165,6 +174,8 @@ class AnnotatePanel(Panel):
         self.news.close()
         self._carry_over.close()
         self._followers.close()
+        self.journal.close()
+        self.effort.close()
         self.predicting.close()
         self.deciding.close()
         self.session.close()
@@ -203,8 +214,10 @@ class AnnotatePanel(Panel):
         self._why = QPushButton("Why?")
         self._why.setToolTip(_WHY)
         self._facts = FactsTable()
+        self.lesions = LesionTable(self.session)
         self._offer = QuestionBox()
         self._offered: tuple[Offer, ...] = ()
+        self.unfinished = UnfinishedBox(self.journal, self.predicting.overwriting)
         self._question = QuestionBox()
         self._advice = text_label()
         self._advice.setToolTip("The model learned from other images: take its answer with care")
@@ -245,7 +258,9 @@ class AnnotatePanel(Panel):
         column.addLayout(row((QWidget(), 1), (self._why, 0)))
         column.addSpacing(8)
         column.addWidget(self._facts)
+        column.addWidget(self.lesions)
         column.addSpacing(8)
+        column.addWidget(self.unfinished)
         column.addWidget(self._offer)
         column.addWidget(self._question)
         column.addWidget(self._notes)
@@ -280,6 +295,8 @@ class AnnotatePanel(Panel):
         self._predict.clicked.connect(self.predicting.predict)
         self._accept.clicked.connect(self.deciding.accept)
         self._predict_all.clicked.connect(self.predicting.predict_all)
+        self.lesions.acted.connect(lambda: focus_canvas(self))
+        self.unfinished.answered.connect(lambda: focus_canvas(self))
         self._show.clicked.connect(self.session.show_current)
         self._why.clicked.connect(self.predicting.explain)
         self._help.toggled.connect(self._keys.setVisible)
@@ -415,6 +432,7 @@ class AnnotatePanel(Panel):
         # every beginning of a store's name that is being typed would become a store: `news` waits for its end
         if self.session.preferences().store == self.news.store:
             self.deciding.look_up_again()
+            self.journal.look_for_drafts()
 
     def _on_busy(self, busy: bool) -> None:
         self._model.set_busy(busy)
@@ -463,12 +481,15 @@ class AnnotatePanel(Panel):
 
     def _on_accepted(self, target: Target) -> None:
         state, current = self.session.state(target), self.session.target
+        self.journal.accepted(target)
+        self.predicting.overwriting.forget(target)
         self.predicting.release(target)
         waits = state.draw_first and state.prediction is None
         if waits and current is not None and current.key == target.key:
             self.predicting.predict()
 
     def _on_looked_up(self, target: Target, found: bool) -> None:
+        self.journal.look_up_answered(target)
         self.predicting.look_up_answered(target)
         lay_out_canvas(self.session)
         current = self.session.target
@@ -486,4 +507,5 @@ class AnnotatePanel(Panel):
         theme = self._viewer.theme
         self._help.setIcon(themed_icon("help", theme))
         self._accept.setIcon(themed_icon("check", theme))
+        self.lesions.redraw()
         self._classes.set_colour(get_theme(theme).current.as_hex())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from qtpy.QtCore import QObject, Signal
 from sonoloop.errors import SonoloopError
 from sonoloop.gui.annotate.carry_over import CarryOver
 from sonoloop.gui.annotate.deciding import Deciding
+from sonoloop.gui.annotate.journal_entry import same_mask
 from sonoloop.gui.annotate.layers import (
     Source,
     Target,
@@ -26,7 +27,6 @@ from sonoloop.gui.annotate.layers import (
     replace_frame,
     write_mask,
 )
-from sonoloop.gui.annotate.mask_steps import MaskSteps
 from sonoloop.gui.annotate.predicting import Predicting
 from sonoloop.gui.annotate.queue_frames import (
     FrameReader,
@@ -43,7 +43,6 @@ from sonoloop.gui.annotate.queue_work import (
     is_begun,
     mask_of,
     pack,
-    same_mask,
     state_bytes,
     unpack,
 )
@@ -100,6 +99,7 @@ class Queue(QObject):
         self._carry_over = carry_over
         self._projects = projects
         self.list = QueueList(())
+        self._drafts: set[str] = set()  # ids of the frames that have one on this machine
         self.shown: QueueEntry | None = None  # on the canvas; the list is ahead of it while a file is read
         self.predicts = True  # the frames that are come to, and those that come next
         self.arriving = False  # the panel waits with what it shows until all of a frame is there
@@ -121,7 +121,7 @@ class Queue(QObject):
         self._arrived = single_shot(self, _DRAWN_MS, self._on_arrived)
         self._left: QueueEntry | None = None
         self.statuses = Statuses(session, projects=projects, note_ids=self._note_ids)
-        self.statuses.changed.connect(self.changed)
+        self.statuses.changed.connect(self._on_statuses)
         self.statuses.finished.connect(self._on_looked)
         session.viewer.layers.events.removed.connect(self._on_removed)
         deciding.submitted.connect(self._on_submitted)
@@ -260,6 +260,22 @@ class Queue(QObject):
         entry = self.shown
         if entry is not None and self._has_image():
             self._note_work(entry, self._mask())
+
+    def note_drafts(self, frames: Collection[str]) -> None:
+        """Take note of which frames have a draft on this machine, of an earlier napari maybe."""
+        self._drafts = set(frames)
+        self._note_earlier_work(self.list)
+        self.changed.emit()
+
+    def note_draft(self, frame_id: str, has_one: bool) -> None:
+        """Take note that a frame has a draft by now, or none."""
+        (self._drafts.add if has_one else self._drafts.discard)(frame_id)
+
+    def _note_earlier_work(self, entries: Iterable[QueueEntry]) -> None:
+        for entry in entries:
+            # of a frame that was come to, its state says what was done on it
+            if entry.frame_id in self._drafts and entry.key not in self._session.elsewhere:
+                entry.is_draft = True
 
     def close(self) -> None:
         """Stop listening; what is being stored is still stored."""
@@ -403,7 +419,6 @@ class Queue(QObject):
         state = self._session.known_states().get((entry.key, ()))
         self._note_work(entry, mask)
         if state is not None:
-            state.steps = MaskSteps()  # the next time begins a history of its own
             differs = entry.is_draft or state.saving or not same_mask(mask, mask_of(state))
             if mask is not None and differs:
                 self._masks[entry.key] = mask
@@ -512,6 +527,10 @@ class Queue(QObject):
     def _on_not_marked(self, entry: QueueEntry, before: tuple[Status, str], error: Exception) -> None:
         entry.stored, entry.reason = before
         show_problem(error)
+        self.changed.emit()
+
+    def _on_statuses(self) -> None:
+        self._note_earlier_work(self.list)
         self.changed.emit()
 
     def _on_looked(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sonoloop.gui.annotate.journal_entry import Content, stored_content
 from sonoloop.gui.annotate.layers import FrameState
 
 
@@ -44,19 +45,8 @@ def mask_of(state: FrameState) -> NDArray[np.uint8] | None:
 
 def is_begun(state: FrameState, mask: NDArray[np.uint8] | None, annotator: str) -> bool:
     """Whether a person drew or chose something on a frame that is not accepted."""
-    label = None
-    if state.revision is not None and state.revision.correction.annotator == annotator:
-        label = state.revision.correction.label
-    if state.label != label:
-        return True
-    return not same_mask(mask, mask_of(state))
-
-
-def same_mask(one: NDArray[np.uint8] | None, other: NDArray[np.uint8] | None) -> bool:
-    """Whether two masks are the same; none is as good as an empty one."""
-    if one is None or other is None:
-        return not any(each is not None and bool(each.any()) for each in (one, other))
-    return np.array_equal(one, other)
+    stored = None if state.revision is None else stored_content(state.revision, annotator)
+    return Content(mask, state.label, state.lesions).is_work(state.written, stored)
 
 
 def state_bytes(state: FrameState) -> int:
