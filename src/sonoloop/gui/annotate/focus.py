@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
@@ -27,18 +28,17 @@ class FocusLayout:
 
     def set_on(self, on: bool) -> None:
         """Fold or unfold."""
-        own = dock_of(self._panel)
-        window = None if own is None else own.parent()
-        if on == self.is_on or own is None or not isinstance(window, QMainWindow):
+        if on == self.is_on:
             return
         self.is_on = on
-        if on:
+        folded, self._folded = self._folded, []
+        for dock in filter(isalive, folded):  # the window may be gone
+            dock.show()
+        own = dock_of(self._panel) if on else None
+        window = None if own is None else own.parent()
+        if own is not None and isinstance(window, QMainWindow):
             docks = window.findChildren(QDockWidget)
             self._folded = [dock for dock in docks if dock.objectName() in _NAPARIS and not dock.isHidden()]
             for dock in self._folded:
                 dock.hide()
             window.resizeDocks([own], [_WIDTH], Qt.Orientation.Horizontal)
-            return
-        folded, self._folded = self._folded, []
-        for dock in folded:
-            dock.show()

@@ -276,6 +276,7 @@ class AnnotatePanel(Panel):
     def _connect(self) -> None:
         self.session.changed.connect(self._render)
         self.news.moved.connect(self.deciding.look_up_again)
+        self.news.moved.connect(self.queue.statuses.refresh)
         self.news.opened.connect(self.deciding.look_again)
         self.news.changed.connect(self.deciding.refresh_model)
         self.news.trouble_changed.connect(lambda: self.session.set_trouble(self.news.trouble))
@@ -433,6 +434,7 @@ class AnnotatePanel(Panel):
         if self.session.preferences().store == self.news.store:
             self.deciding.look_up_again()
             self.journal.look_for_drafts()
+            self.queue.statuses.refresh()
 
     def _on_busy(self, busy: bool) -> None:
         self._model.set_busy(busy)

@@ -120,6 +120,7 @@ class Queue(QObject):
         self._mend = single_shot(self, 0, self._on_removed_by_hand)
         self._arrived = single_shot(self, _DRAWN_MS, self._on_arrived)
         self._left: QueueEntry | None = None
+        self._answer: tuple[Target, bool] | None = None  # what the store said of the frame that arrives
         self.statuses = Statuses(session, projects=projects, note_ids=self._note_ids)
         self.statuses.changed.connect(self._on_statuses)
         self.statuses.finished.connect(self._on_looked)
@@ -291,6 +292,8 @@ class Queue(QObject):
 
     def _show(self, entry: QueueEntry, ready: ReadyFrame) -> None:
         session, key = self._session, entry.key
+        if self.arriving:
+            self._on_arrived()  # of the frame that is only passed
         left, last = self.shown, self._last
         self._leave()
         if left is not None and last is not None and left is not entry:
@@ -338,7 +341,11 @@ class Queue(QObject):
 
     def _on_arrived(self) -> None:
         """Show the rest of a frame that arrived, and begin with what comes next."""
+        self._arrived.stop()
         self.arriving = False
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            self._deciding.looked_up.emit(*answer)
         self._forget_old()
         self.changed.emit()
         self._session.changed.emit()
@@ -390,7 +397,7 @@ class Queue(QObject):
             self._told.add(str(ready.problem))
             show_problem(ready.problem)
         shown = status.newest is not None and not is_withheld(status)
-        self._deciding.looked_up.emit(target, shown or ready.problem is not None)
+        self._answer = target, shown or ready.problem is not None
 
     def _has_image(self) -> bool:
         return self._image is not None and self._image in self._session.viewer.layers
