@@ -33,6 +33,7 @@ from sonoloop.store.assignments import Assigned, assign, hides_others
 from sonoloop.store.corrections import HEAD, CorrectionStore
 from sonoloop.store.database import is_file
 from sonoloop.store.effort import ModelEffort, model_effort
+from sonoloop.store.file_hashes import FileHashes
 from sonoloop.store.file_index import Places, known_frames, work_folder
 from sonoloop.store.groups import place_frame, placement, set_aside, was_withdrawn
 from sonoloop.store.leases import Claim, claim_frame, release_frame
@@ -243,6 +244,7 @@ class Project:
         self._chooses_engine = load_predictor is None
         self._load = lru_cache(maxsize=1)(load_predictor or self._load_version)
         self._places = Places(store.url)
+        self._hashes = FileHashes(self._places.folder / "hashes.jsonl")
         self._sketches = SketchIndex()
         self._counter = LearnableCounter(store)
         self._judging = JudgingCounter(store, self.library)
@@ -266,13 +268,19 @@ class Project:
         other.annotator = _check_annotator(annotator)
         return other
 
-    def look_up(self, frame: Frame) -> FrameStatus:
+    def frame_ids(self, path: Path) -> tuple[str, ...]:
+        """Give the ids of a file's frames; a file that did not change since is not read again."""
+        return self._hashes.frame_ids(Path(path).absolute())
+
+    def look_up(self, frame: Frame, *, patient: str | None = None) -> FrameStatus:
         """Place a frame in its group, remember its file, and tell what is known of it.
 
         Parameters
         ----------
         frame : Frame
             As `sonoloop.read` gives it. A simulated one is not placed.
+        patient : str, optional
+            The patient's number, where it is known: frames of one are one group. Only its keyed hash is kept.
 
         Returns
         -------
@@ -280,7 +288,7 @@ class Project:
             With the newest correction, and whether the frame is drawn before its prediction may be shown.
         """
         known = as_known(self.store, frame)
-        draw_first = False if frame.simulated else self._place(known)
+        draw_first = False if frame.simulated else self._place(known, patient)
         hidden = hides_others(self.store, frame.id, self.annotator)
         newest = None if hidden else self.store.newest(frame.id, pixels_hash=known.pixels_hash)
         newest = None if newest is None else to_frame(newest, frame, known)
@@ -855,9 +863,9 @@ class Project:
             self._place(known)
         return frame.id
 
-    def _place(self, frame: Frame) -> bool:
+    def _place(self, frame: Frame, patient: str | None = None) -> bool:
         """Place a frame for ever, remember its file unless withdrawn, and tell whether it is drawn first."""
-        placed = place_frame(self.store, frame, index=self._sketches)
+        placed = place_frame(self.store, frame, patient=patient, index=self._sketches)
         if frame.path is not None and not was_withdrawn(self.store, frame):
             with self._places_lock:
                 self._places.remember(frame.id, frame.path, index=frame.index, pixels_hash=frame.pixels_hash)

@@ -83,8 +83,9 @@ def test_open_without_a_display_says_what_to_do(sonoloop, monkeypatch):
     assert_refused(sonoloop("open"), "no display", "sonoloop predict")
 
 
-def test_open_names_a_missing_path(sonoloop, tmp_path):
-    assert_refused(sonoloop("open", tmp_path / "nowhere.png"), "nowhere.png")
+@pytest.mark.parametrize("command", ["open", "annotate"])
+def test_open_and_annotate_name_a_missing_path(sonoloop, tmp_path, command):
+    assert_refused(sonoloop(command, tmp_path / "nowhere.png"), "nowhere.png")
 
 
 def test_version(sonoloop):

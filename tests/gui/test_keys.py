@@ -11,7 +11,7 @@ from napari.utils.action_manager import action_manager
 from napari.utils.key_bindings import KeymapHandler, coerce_keybinding
 from napari.utils.shortcuts import default_shortcuts
 
-from sonoloop.gui.annotate.keys import KEYS, describe_keys
+from sonoloop.gui.annotate.keys import KEYS, describe_keys, spell
 
 # Qt shortcuts of napari's menus, which its table of shortcuts does not list
 MENU_KEYS = [
@@ -121,3 +121,8 @@ def test_without_naparis_action_manager_the_keys_still_work(make_desk, monkeypat
     desk.open(Image(picture(), name="case"))
     press(desk, "9")
     assert desk.view.label == "benign"
+
+
+def test_the_page_has_the_table_of_keys(root):
+    rows = "".join(f"| {spell(key.key)} | {key.description} |\n" for key in KEYS)
+    assert f"| key | does |\n|---|---|\n{rows}\n" in (root / "docs" / "annotating.md").read_text("utf-8")

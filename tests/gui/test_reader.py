@@ -72,28 +72,20 @@ def test_several_frames_are_one_layer_with_a_slider(tmp_path):
     assert len(set(options["metadata"]["sonoloop"]["frame_ids"])) == 3
 
 
-def test_a_folder_gives_a_layer_an_image_and_never_a_mask(tmp_path):
+def test_a_folder_opens_its_first_image_for_the_panel_to_take_over(tmp_path, notices):
     for number in (1, 2, 10):
         save(tmp_path / "benign" / f"benign ({number}).png", picture(seed=number))
         save(tmp_path / "benign" / f"benign ({number})_mask.png", box() * 255)
-    layers = read(tmp_path)
-    assert [options["name"] for _, options, _ in layers] == ["benign (10)", "benign (2)", "benign (1)"]
-    assert [options.get("visible", True) for _, options, _ in layers] == [False, False, True]
-    assert all(data.ndim == 2 for data, _, _ in layers), "images of one size are not stacked"
+    ((_, options, _),) = read(tmp_path)
+    assert options["name"] == "benign (1)"
+    assert options["metadata"]["sonoloop"]["folder"] == tmp_path
+    assert "The first of 3 images" in notices[0]
 
 
 def test_a_folder_with_predictions_gives_no_overlay(tmp_path):
     save(tmp_path / "case.png", picture())
     save(tmp_path / "out" / "masks" / "case_overlay.png", picture())
     assert [options["name"] for _, options, _ in read(tmp_path)] == ["case"]
-
-
-def test_of_a_large_folder_the_first_are_opened_and_the_rest_is_said(tmp_path, monkeypatch, notices):
-    monkeypatch.setattr(reader, "FOLDER_LIMIT", 2)
-    for number in range(5):
-        save(tmp_path / f"{number}.png", picture(seed=number))
-    assert len(read(tmp_path)) == 2
-    assert "first 2 of 5" in notices[0]
 
 
 def test_one_bad_file_does_not_stop_a_folder(tmp_path, notices):

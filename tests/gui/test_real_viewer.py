@@ -93,11 +93,9 @@ def test_a_folder_opens_with_its_first_image_predicted(plugin, make_napari_viewe
     qtbot.waitUntil(lambda: "case 1 lesions" in viewer.layers)
     panel = dock_panel(viewer)
     assert seen(panel).name == "case 1.png"
-    viewer.layers.selection.active = viewer.layers["case 2"]
-    qtbot.waitUntil(lambda: seen(panel).name == "case 2.png")
-    visible = [layer.name for layer in viewer.layers if layer.visible]
-    assert visible == ["case 2"], "the image gone to is shown, the other hidden with its lesions"
-    assert "case 2 lesions" not in viewer.layers
+    panel.run("next")
+    qtbot.waitUntil(lambda: seen(panel).probabilities is not None and seen(panel).name == "case 2.png")
+    assert [layer.name for layer in viewer.layers] == ["case 2", "case 2 uncertainty", "case 2 lesions"]
     panel.close_session()
 
 
@@ -121,18 +119,37 @@ def test_a_folder_that_is_drawn_first_opens_with_the_brush_in_hand(
     panel.close_session()
 
 
-def test_of_several_files_only_the_one_gone_to_is_seen(plugin, make_napari_viewer_proxy, qtbot, tmp_path):
+def test_several_files_and_a_folder_that_is_opened_later_become_a_queue(
+    plugin, make_napari_viewer_proxy, qtbot, tmp_path
+):
     paths = [tmp_path / f"case {number}.png" for number in (1, 2, 3)]
     for number, path in enumerate(paths):
         Image.fromarray(np.kron(picture(seed=number), np.ones((10, 10), np.uint8))).save(path)
     viewer = make_napari_viewer_proxy()
-    prepare_viewer(viewer, paths)
-    # the last comes up, and is predicted although the others were passed on the way
-    qtbot.waitUntil(lambda: "case 3 lesions" in viewer.layers)
+    prepare_viewer(viewer, paths[1:])
     panel = dock_panel(viewer)
-    viewer.layers.selection.active = viewer.layers["case 1"]
+    qtbot.waitUntil(lambda: seen(panel).name == "case 2.png")
+    viewer.open(str(tmp_path), plugin=PLUGIN)
     qtbot.waitUntil(lambda: seen(panel).name == "case 1.png")
-    assert [layer.name for layer in viewer.layers if layer.visible] == ["case 1"]
+    assert len(panel.queue.list) == 3
+    assert len([layer for layer in viewer.layers if layer.visible]) == 2
+    panel.close_session()
+
+
+def test_the_panel_takes_over_a_folder_that_was_opened_before_it(
+    plugin, make_napari_viewer_proxy, qtbot, tmp_path
+):
+    for number in (1, 2):
+        Image.fromarray(np.kron(picture(seed=number), np.ones((10, 10), np.uint8))).save(
+            tmp_path / f"case {number}.png"
+        )
+    viewer = make_napari_viewer_proxy()
+    viewer.open(str(tmp_path), plugin=PLUGIN)
+    assert [layer.name for layer in viewer.layers] == ["case 1"]
+    panel = dock_panel(viewer)
+    qtbot.waitUntil(lambda: panel.queue.shown is not None)
+    qtbot.waitUntil(lambda: seen(panel).probabilities is not None)
+    assert [layer.name for layer in viewer.layers] == ["case 1", "case 1 uncertainty", "case 1 lesions"]
     panel.close_session()
 
 

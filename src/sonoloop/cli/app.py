@@ -21,6 +21,7 @@ from sonoloop.library_noise import only_ours_told
 COMMANDS = {
     "predict": "sonoloop.cli.predict:predict",
     "open": "sonoloop.cli.open:open_images",
+    "annotate": "sonoloop.cli.annotate:annotate",
     "samples": "sonoloop.cli.samples:samples",
     "train": "sonoloop.cli.train:train",
     "evaluate": "sonoloop.cli.evaluate:evaluate",

@@ -30,6 +30,14 @@ def open_images(
     for path in paths or ():
         if not path.exists():
             raise SonoloopError(f"there is no file or folder {path}; check the path")
+    store = check_window(store)
+    from sonoloop.gui import open_viewer  # noqa: PLC0415 - seconds, and only this command needs it
+
+    open_viewer(paths or None, predict=predict, store=store)
+
+
+def check_window(store: str | None) -> str | None:
+    """Refuse where no window can open; give the store as it is found from anywhere."""
     if not has_display():
         raise SonoloopError(
             "there is no display to open a window on; run it on a desktop, or use `sonoloop predict` here"
@@ -38,11 +46,7 @@ def open_images(
         raise SonoloopError(
             'napari needs a Qt binding to open a window; run: pip install "napari-sonoloop[annotate]"'
         )
-    from sonoloop.gui import open_viewer  # noqa: PLC0415 - seconds, and only this command needs it
-
-    if store is not None and "://" not in store:
-        store = str(Path(store).absolute())
-    open_viewer(paths or None, predict=predict, store=store)
+    return store if store is None or "://" in store else str(Path(store).absolute())
 
 
 def has_display() -> bool:

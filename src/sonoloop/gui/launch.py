@@ -15,18 +15,23 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from sonoloop.gui.annotate.panel import AnnotatePanel
+    from sonoloop.gui.annotate.queue_list import Listed
 
 
 PANEL = "Annotate"
 
 
 def open_viewer(
-    paths: Sequence[Path] | None = None, *, predict: bool = True, store: str | None = None
+    paths: Sequence[Path] | None = None,
+    *,
+    predict: bool = True,
+    store: str | None = None,
+    queue: Listed | None = None,
 ) -> None:
-    """Open napari on images, or on the sample study, and stay until its window is closed."""
+    """Open napari on images, a queue, or the sample study, and stay until its window is closed."""
     import napari  # noqa: PLC0415 - takes seconds, and the panel's own modules need it only here
 
-    prepare_viewer(napari.Viewer(title="Sonoloop"), paths, predict=predict, store=store)
+    prepare_viewer(napari.Viewer(title="Sonoloop"), paths, predict=predict, store=store, queue=queue)
     napari.run()
 
 
@@ -36,9 +41,20 @@ def prepare_viewer(
     *,
     predict: bool = True,
     store: str | None = None,
+    queue: Listed | None = None,
 ) -> None:
-    """Dock the panel in a viewer and open images, or the sample study; see `open_viewer`."""
+    """Dock the panel in a viewer and open images, a queue, or the sample study; see `open_viewer`.
+
+    Several images, a folder and a table become a queue.
+    """
     panel = dock_panel(viewer, store=store)
+    if queue is not None:
+        panel.queue.take(queue)
+        return
+    if paths and (len(paths) > 1 or paths[0].is_dir()):
+        panel.queue.predicts = predict
+        panel.queue.open(list(paths))
+        return
     if predict:
         panel.predict_first()
     if paths:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from napari import current_viewer
 from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 
 from sonoloop.errors import ImageError, ImageTruncatedError, NotAnImageError
+from sonoloop.gui.launch import annotate_panel
 from sonoloop.gui.widgets import show_notice
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.image_files import find_images, is_image_path, is_mask_path
@@ -21,8 +23,10 @@ from sonoloop.values import Frame
 LayerData = tuple[Any, dict[str, Any], str]
 Paths = str | Sequence[str]
 
-# napari takes up to 0.2 s for a layer, in the GUI thread: 20 open in 2 to 4 s on two old cores
-FOLDER_LIMIT = 20
+# what napari takes for "it was opened, and makes no layer"
+_NO_LAYER: list[LayerData] = [(None,)]  # type: ignore[list-item]
+# files of a folder, where none can be read
+_MOST_TRIED = 20
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
@@ -36,10 +40,10 @@ def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
 def read(path: Paths) -> list[LayerData]:
     """Read a path into layers.
 
-    A file with several frames is one layer with a slider. The images of a folder are layers of their own,
-    whether or not their sizes agree: the first on top and alone visible; of a large folder the first
-    `FOLDER_LIMIT`. A mask opened by itself is a Labels layer. A list of paths, which napari passes when asked
-    to open as a stack, is stacked.
+    A file with several frames is one layer with a slider. A folder becomes the queue of the Annotate panel;
+    where that is not open, the first image of the folder is a layer, and the panel takes over from there. A
+    mask opened by itself is a Labels layer. A list of paths, which napari passes when asked to open as a
+    stack, is stacked.
     """
     if not isinstance(path, str):
         return [_read_stack([Path(p) for p in path])]
@@ -99,25 +103,31 @@ def _types(frames: Sequence[Frame]) -> list[str]:
 
 
 def _read_folder(folder: Path) -> list[LayerData]:
+    viewer = current_viewer()
+    panel = None if viewer is None else annotate_panel(viewer)
+    if panel is not None:
+        panel.queue.open([folder])
+        return _NO_LAYER
     searched = find_images([folder])
     found, problems = searched.images, [str(one.error) for one in searched.left_out]
     total = len(found) + len(problems)
     if not total:
         raise NotAnImageError(f"{folder.name} holds no PNG, JPEG, TIFF or BMP image; choose another folder")
-    layers: list[LayerData] = []
-    for image in found[:FOLDER_LIMIT]:
+    for image in found:
         try:
-            layers.append(_read_image(image.path))
+            layer = _read_image(image.path)
         except ImageError as error:
             problems.append(str(error))
-    if not layers:
-        raise NotAnImageError(f"no image of {folder.name} could be read; the first: {problems[0]}")
-    show_first(layers)
-    if problems:
-        show_notice(f"{len(problems)} of {total} not read: {problems[0]}")
-    if len(found) > FOLDER_LIMIT:
-        show_info(f"Opened the first {FOLDER_LIMIT} of {len(found)} images; the others: Batch predict")
-    return layers
+            if len(problems) < _MOST_TRIED:
+                continue
+            break
+        if problems:
+            show_notice(f"{len(problems)} of {total} not read: {problems[0]}")
+        if len(found) > 1:
+            layer[1]["metadata"]["sonoloop"]["folder"] = folder
+            show_info(f"The first of {len(found)} images; Plugins > Sonoloop > Annotate goes through all")
+        return [layer]
+    raise NotAnImageError(f"no image of {folder.name} could be read; the first: {problems[0]}")
 
 
 def show_first(layers: list[LayerData]) -> None:

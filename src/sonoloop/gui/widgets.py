@@ -100,12 +100,12 @@ class Panel(QWidget):
         super().closeEvent(event)
 
     def _join_others(self) -> None:
-        own = _dock_of(self)
+        own = dock_of(self)
         window = own.parent() if own is not None else None
         if own is None or own.isFloating() or not isinstance(window, QMainWindow):
             return
         for other in window.findChildren(Panel):
-            place = _dock_of(other)
+            place = dock_of(other)
             docked = place is not None and place is not own and place.parent() is window
             if place is not None and docked and not place.isFloating() and not place.isHidden():
                 # the tabs have no room for the plugin's name beside the panel's
@@ -143,7 +143,8 @@ def single_shot(parent: QObject, milliseconds: int, action: Callable[[], object]
     return timer
 
 
-def _dock_of(widget: QWidget) -> QDockWidget | None:
+def dock_of(widget: QWidget) -> QDockWidget | None:
+    """Find the dock that holds a widget."""
     above: QObject | None = widget
     while above is not None and not isinstance(above, QDockWidget):
         above = above.parent()

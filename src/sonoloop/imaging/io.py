@@ -54,12 +54,15 @@ class ImageFormat:
         "module:function" of the bytes, a name for messages and the most pixels of a page: gives the pages,
         upright arrays (H, W) or (H, W, C), or `Page` where there is more to say, and calls `check_count` and
         `check_sizes` before it decodes any.
+    several : bool
+        Whether a file may hold more pages than one.
     """
 
     suffixes: tuple[str, ...]
     magic: tuple[bytes, ...]
     offset: int = 0
     decoder: str
+    several: bool = False
 
 
 # a new one is a file with its decoder, and a line here
@@ -72,6 +75,7 @@ FORMATS = {
         suffixes=(".tif", ".tiff"),
         magic=(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
         decoder="sonoloop.imaging.tiff:decode_tiff",
+        several=True,
     ),
     "BMP": ImageFormat(suffixes=(".bmp",), magic=(b"BM",), decoder="sonoloop.imaging.pictures:decode_bmp"),
 }
@@ -152,15 +156,10 @@ def read_study(path: Path, *, max_pixels: int = MAX_PIXELS) -> Study:
 def _make_study(path: Path, max_pixels: int) -> Study:
     data = _read_bytes(path)
     pages = narrow_colour(_decode(data, path.name, max_pixels))
-    digest = hashlib.sha256(data)
     frames = []
-    for number, page in enumerate(pages):
-        frame_digest = digest
-        if len(pages) > 1:
-            frame_digest = digest.copy()
-            frame_digest.update(f"#{number}".encode())
+    for number, (page, frame_id) in enumerate(zip(pages, _name_frames(data, len(pages)), strict=True)):
         name = path.name if len(pages) == 1 else f"{path.name} [{number + 1}]"
-        frame = frame_from_array(page.pixels, name=name, id=frame_digest.hexdigest())
+        frame = frame_from_array(page.pixels, name=name, id=frame_id)
         place = path.absolute()
         frames.append(replace(frame, path=place, index=number, orientation=page.orientation, note=page.note))
     arrays = [page.pixels for page in pages]
@@ -168,6 +167,36 @@ def _make_study(path: Path, max_pixels: int) -> Study:
     same_shape = len({one.shape for one in arrays}) == 1
     colour = np.stack([one[..., :3] for one in arrays]) if coloured and same_shape else None
     return Study(path=path, name=path.name, frames=tuple(frames), colour=colour)
+
+
+def _name_frames(data: bytes, count: int) -> tuple[str, ...]:
+    """Give the ids of the frames of a file."""
+    digest = hashlib.sha256(data)
+    if count == 1:
+        return (digest.hexdigest(),)
+    ids = []
+    for number in range(count):
+        one = digest.copy()
+        one.update(f"#{number}".encode())
+        ids.append(one.hexdigest())
+    return tuple(ids)
+
+
+def read_frame_ids(path: Path) -> tuple[str, ...]:
+    """Give the ids of a file's frames as `read_study` does; what holds one frame is not decoded.
+
+    Raises
+    ------
+    ImageError
+        As `read_study`, as far as it is decoded.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    several = any(known.several and data.startswith(known.magic, known.offset) for known in FORMATS.values())
+    try:
+        return _name_frames(data, len(_decode(data, path.name, MAX_PIXELS)) if several else 1)
+    except MemoryError as error:
+        raise ImageTooLargeError(say_no_memory(path.name)) from error
 
 
 def read_values(path: Path) -> NDArray[np.uint8]:

@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Row, Table, insert, select, text, update
 
-from sonoloop.errors import StoreError
+from sonoloop.drafts import erase_drafts
+from sonoloop.errors import DraftError, StoreError
 from sonoloop.store.database import Database, check_who, check_why, in_batches, now
 from sonoloop.store.file_index import Places, is_owned, shared_folder, work_folder
 from sonoloop.store.groups import hash_patient, place_unseen, read_member
@@ -54,9 +55,10 @@ def withdraw(database: Database, frame_or_patient: str, *, why: str, who: str) -
 
     Masks, predictions' maps, classes of lesions, effort, notes, reasons of marks and what knows the frames
     again become empty in one transaction; rows, hashes and decisions stay. The frames no longer count
-    anywhere, and nothing more is stored of them. The pictures of past comparisons of models are removed from
-    this machine. The images themselves, models, exports and backups are elsewhere and are not touched. What
-    was withdrawn before stays so, under its first reason, and who had used it is told again.
+    anywhere, and nothing more is stored of them. The pictures of past comparisons of models, and drafts of
+    the frames, are removed from this machine. The images themselves, models, exports and backups are
+    elsewhere and are not touched. What was withdrawn before stays so, under its first reason, and who had
+    used it is told again.
     """
     check_why(why)
     who = check_who(who)
@@ -76,18 +78,20 @@ def withdraw(database: Database, frame_or_patient: str, *, why: str, who: str) -
         # where it only judged, nothing was learned of it
         learned = models_from(connection, snapshots_with(connection, found, role="train"))
         models = tuple(known_model(connection, version) for version in learned)
+    keys = frozenset(key for row in rows for key in (row.id, row.pixels_hash))
     try:
         # once more where an earlier withdrawal was cut short here
         Places(database.url).forget(found)
         _remove_pictures(database.url)
-    except StoreError as error:
+        erase_drafts(database.url.render_as_string(), found, keys)
+    except (StoreError, DraftError) as error:
         raise StoreError(f"it is erased from the store; but {error}; then withdraw it again") from error
     return Withdrawn(
         frames=tuple(frames),
         before=tuple(sorted(row.id for row in rows if row.withdrawn)),
         snapshots=tuple(snapshots),
         models=models,
-        keys=frozenset(key for row in rows for key in (row.id, row.pixels_hash)),
+        keys=keys,
     )
 
 

@@ -30,6 +30,7 @@ _TOOL = (
 )
 _FITTED = 0.95  # of the canvas, as napari fits
 _CONTRAST = ("contrast_limits", "gamma")
+_WHITE = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class CarryOver:
         self._view: View | None = None
         self._views: dict[tuple[float, ...], View] = {}  # by the size of the image
         self._shown: Image | None = None
+        self._size: tuple[float, ...] | None = None  # of what is shown
         self._applying = False
         layers = viewer.layers
         self._hidden = {str(layer.unique_id) for layer in layers if not layer.visible}
@@ -84,6 +86,20 @@ class CarryOver:
             for name, slot in self._layer_slots(layer):
                 getattr(layer.events, name).disconnect(slot)
 
+    def follow_frame(self, image: Image) -> None:
+        """Go on with a layer that shows another frame by now, maybe of another type or size."""
+        if not image.rgb and (image.dtype != np.uint8 or image.contrast_limits_range[1] != _WHITE):
+            self._applying = True
+            image.reset_contrast_limits_range()
+            if image.dtype == np.uint8:
+                # as the reader opens it
+                image.contrast_limits = (0, _WHITE)
+            else:
+                image.reset_contrast_limits()
+            self._apply(image)
+        self._go_to(image)
+        self._remember_view()
+
     def _layer_slots(self, layer: Layer) -> list[tuple[str, Any]]:
         if is_lesions(layer):
             return [*((name, self._on_tool) for name in _TOOL), ("visible", self._on_visible)]
@@ -104,7 +120,7 @@ class CarryOver:
 
     def _on_removed(self, _event: object) -> None:
         if self._shown is not None and self._shown not in self._viewer.layers:
-            self._shown = None
+            self._shown = self._size = None
 
     def _on_active(self, _event: object) -> None:
         active = self._viewer.layers.selection.active
@@ -169,11 +185,12 @@ class CarryOver:
 
     def _go_to(self, image: Image) -> None:
         """Look at an image of another size as at the last one of its size; at all of the first."""
-        viewer, before, self._shown = self._viewer, self._shown, image
-        if before is None or before == image or viewer.canvas.grid.enabled or viewer.dims.ndisplay != 2:
-            return
+        viewer, before, self._shown = self._viewer, self._size, image
         size = _world_box(image)[1]
-        if _key(size) != _key(_world_box(before)[1]):
+        self._size = _key(size)
+        if before is None or viewer.canvas.grid.enabled or viewer.dims.ndisplay != 2:
+            return
+        if before != self._size:
             height, width = (_FITTED * pixels for pixels in viewer.canvas.size)
             whole = View((0.5, 0.5), min(height, width * float(size[0] / size[1])))
             self._look_at(image, self._views.get(_key(size), whole))

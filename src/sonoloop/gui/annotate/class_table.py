@@ -52,6 +52,8 @@ class ClassTable(QWidget):
         """Show the model's probabilities; None where it was not asked."""
         known = probabilities or {}
         best = max(known, key=lambda name: known[name], default=None)
+        # each bar would draw the whole window anew at once, and wait for it
+        self.setUpdatesEnabled(False)
         for name in CLASSES:
             self._bars[name].setValue(round(1000 * known.get(name, 0)))
             self._numbers[name].setText(f"{100 * known[name]:.0f} %" if name in known else "")
@@ -59,6 +61,7 @@ class ClassTable(QWidget):
                 font = label.font()
                 font.setBold(name == best)
                 label.setFont(font)
+        self.setUpdatesEnabled(True)
 
     def set_colour(self, colour: str) -> None:
         """Draw the bars in a colour of the theme."""

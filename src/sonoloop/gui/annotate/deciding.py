@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,12 +14,14 @@ from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from sonoloop.errors import ConflictError, SonoloopError, StoreError
+from sonoloop.gui.annotate.effort import EffortCounter
+from sonoloop.gui.annotate.journal_entry import Content, classes_of_drawn
 from sonoloop.gui.annotate.layers import Key, Source, Target, read_mask
 from sonoloop.gui.annotate.session import NO_IMAGE, Session, count_lesions
 from sonoloop.gui.preferences import Identity
 from sonoloop.gui.widgets import show_problem, single_shot
 from sonoloop.gui.workers import JobQueue, Projects, ignore
-from sonoloop.values import Correction, Label, Prediction
+from sonoloop.values import ClassName, Correction, Effort, Label, Prediction
 
 if TYPE_CHECKING:
     from sonoloop.project import FrameStatus, Project
@@ -46,22 +48,29 @@ class Deciding(QObject):
         Where the frames are.
     projects : Projects
         What the worker asks.
+    effort : EffortCounter
+        Counts what the frames take.
     """
 
     asked = Signal(object)  # a Question; None when it is settled
     conflicted = Signal(object, object)  # the Target and the HeadMovedError
     looked_up = Signal(object, bool)  # a Target, and whether a correction of it is stored
     accepted = Signal(object)  # a Target
-    refused = Signal()  # by the store, which may be broken
+    submitted = Signal(object)  # a Target, whose mask and class are on their way to the store
+    refused = Signal(object)  # a Target, by the store, which may be broken; None where it was only asked
+    settled = Signal(object)  # a Target, which goes on with the version of a conflict that is stored
     model_seen = Signal(object)  # the InUse that the store names by now
 
-    def __init__(self, session: Session, *, projects: Projects) -> None:
+    def __init__(self, session: Session, *, projects: Projects, effort: EffortCounter) -> None:
         super().__init__(session)
         self._session = session
+        self._effort = effort
         self._projects = projects
         self._jobs = JobQueue(parent=self)
         self._told: set[str] = set()
         self._unanswered: set[Key] = set()  # frames whose look-up failed
+        # the patients of images, by the images' keys, where a table names them
+        self.patients: dict[str, str] = {}
         self._settle = single_shot(self, _SETTLE_MS, self._look_up)
         session.target_changed.connect(self._on_target)
 
@@ -73,14 +82,15 @@ class Deciding(QObject):
             return
         state = session.state(session.target)
         mask = self._mask(session.target)
-        if label == "normal" and mask is not None and mask.any():
-            state.cleared = mask
-            session.write(session.target, np.zeros_like(mask), label)
-        elif label != "normal" and state.cleared is not None:
-            if mask is not None and not mask.any():
-                session.write(session.target, state.cleared, label)
-            state.cleared = None
-        state.label = label
+        with session.step(session.target):
+            if label == "normal" and mask is not None and mask.any():
+                state.cleared = mask
+                session.write(session.target, np.zeros_like(mask), label)
+            elif label != "normal" and state.cleared is not None:
+                if mask is not None and not mask.any():
+                    session.write(session.target, state.cleared, label)
+                state.cleared = None
+            state.label = label
         self.asked.emit(None)
         session.changed.emit()
 
@@ -107,6 +117,7 @@ class Deciding(QObject):
         else:
             self.asked.emit(None)
             self._submit(session.target, mask)
+            self.submitted.emit(session.target)
 
     def keep_normal(self) -> None:
         """Answer that a frame called normal is normal: clear its mask and accept."""
@@ -127,15 +138,17 @@ class Deciding(QObject):
         state.looked_up = session.preferences().identity
         state.parent = conflict.theirs.id
         chosen = (conflict.mine if keep_mine else conflict.theirs).correction
-        state.label = chosen.label
-        if session.is_open(target):
-            session.write(target, chosen.mask)
+        with session.step(target):
+            state.label, state.lesions = chosen.label, dict(chosen.lesions)
+            if session.is_open(target):
+                session.write(target, chosen.mask)
         if keep_mine:
             # an image that was closed since keeps nothing but what the conflict holds
             state.prediction = chosen.prediction
-            self._submit(target, chosen.mask)
+            self._submit(target, chosen.mask, state.source)
         else:
-            state.revision = conflict.theirs
+            state.revision, state.source = conflict.theirs, None
+            self.settled.emit(target)
         session.changed.emit()
 
     def look_up_again(self) -> None:
@@ -174,22 +187,26 @@ class Deciding(QObject):
         except SonoloopError:
             return None
 
-    def _submit(self, target: Target, mask: NDArray[np.uint8]) -> None:
+    def _submit(self, target: Target, mask: NDArray[np.uint8], source: Source | None = None) -> None:
         state = self._session.state(target)
         preferences = self._session.preferences()
         assert state.label is not None
+        # by the time of a conflict the layer may show another frame
+        source = state.source = source or target.capture()
         if state.looked_up != preferences.identity:
             # whom or what was looked up before is no parent here; a head that nobody saw is a conflict
             state.looked_up, state.parent = preferences.identity, None
         question = partial(
             _accept,
-            target.capture(),
+            source,
             mask,
             state.label,
             prediction=state.prediction or state.held or state.kept,
             seen=state.prediction is not None,
             shown=frozenset(self._session.shown),
             parent=state.parent,
+            lesions=classes_of_drawn(Content(mask, state.label, state.lesions)),
+            effort=self._effort.effort(target),
         )
         state.saving = True
         self._jobs.submit(
@@ -204,7 +221,8 @@ class Deciding(QObject):
         state.saving = False
         state.revision = revision
         state.parent = revision.id
-        state.cleared = None
+        state.cleared = state.source = None
+        self._effort.restart(target)
         self._session.changed.emit()
         self.accepted.emit(target)
 
@@ -214,7 +232,7 @@ class Deciding(QObject):
             self.conflicted.emit(target, error)
         else:
             show_problem(error)
-            self.refused.emit()
+            self.refused.emit(target)
         self._session.changed.emit()
 
     def _on_target(self) -> None:
@@ -229,7 +247,7 @@ class Deciding(QObject):
             partial(
                 self._projects.ask,
                 preferences.store,
-                partial(_look_up, target.capture()),
+                partial(look_up, target.capture(), self.patients.get(target.source)),
                 annotator=preferences.annotator,
             ),
             done=partial(self._on_found, target, preferences.identity),
@@ -237,9 +255,19 @@ class Deciding(QObject):
         )
 
     def _on_found(self, target: Target, identity: Identity, stored: FrameStatus) -> None:
+        if self._session.is_open(target):
+            self.take_up(target, identity, stored)
+
+    def take_up(
+        self,
+        target: Target,
+        identity: Identity,
+        stored: FrameStatus,
+        *,
+        mask: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Take note of what the store knows of a frame, and show it; `mask` is what is shown already."""
         session = self._session
-        if not session.is_open(target):
-            return
         state = session.state(target)
         state.looked_up = identity
         state.parent, state.draw_first = stored.own_head, stored.draw_first
@@ -247,26 +275,36 @@ class Deciding(QObject):
         shown = None if state.withheld else stored.newest
         state.revision = shown
         if shown is not None:
-            self._show(target, shown.correction, stored.prediction)
+            self._show(target, shown.correction, stored.prediction, mask)
         session.changed.emit()
         self.model_seen.emit(stored.in_use)
         self.looked_up.emit(target, shown is not None)
 
-    def _show(self, target: Target, correction: Correction, prediction: Prediction | None) -> None:
+    def _show(
+        self,
+        target: Target,
+        correction: Correction,
+        prediction: Prediction | None,
+        laid: NDArray[np.uint8] | None,
+    ) -> None:
         """Put a stored correction on the canvas, unless something was begun there meanwhile."""
         session = self._session
         state = session.state(target)
-        mask = self._mask(target)
-        drawn = mask is not None and bool(mask.any())
-        begun = drawn or state.written is not None or state.label is not None
-        if begun or correction.mask.shape != target.grid[-2:]:
-            return
-        session.write(target, correction.mask)
+        if laid is None:
+            mask = self._mask(target)
+            drawn = mask is not None and bool(mask.any())
+            begun = drawn or state.written is not None or state.label is not None
+            if begun or correction.mask.shape != target.grid[-2:]:
+                return
+            session.write(target, correction.mask)
+        elif laid is not correction.mask:
+            return  # a draft
+        session.shown_now.emit(target, "correction")
         state.prediction = prediction
         if prediction is not None:
             session.shown.add(prediction.frame_id)
         if correction.annotator == session.preferences().annotator:
-            state.label = correction.label
+            state.label, state.lesions = correction.label, dict(correction.lesions)
 
     def _on_not_found(self, target: Target, identity: Identity, error: Exception) -> None:
         # Accept asks the store again, and says again what is wrong; looking says it once
@@ -274,7 +312,7 @@ class Deciding(QObject):
         state.looked_up, state.parent = identity, None
         self._unanswered.add(target.key)
         if isinstance(error, StoreError):
-            self.refused.emit()
+            self.refused.emit(None)
         if state.draw_first is None:
             state.draw_first = False
         if str(error) not in self._told:
@@ -284,8 +322,9 @@ class Deciding(QObject):
         self.looked_up.emit(target, False)
 
 
-def _look_up(source: Source, project: Project) -> FrameStatus:
-    return project.look_up(source.frame())
+def look_up(source: Source, patient: str | None, project: Project) -> FrameStatus:
+    """Ask the store what it knows of a frame, in the worker."""
+    return project.look_up(source.frame(), patient=patient)
 
 
 def _accept(
@@ -298,13 +337,24 @@ def _accept(
     seen: bool,
     shown: frozenset[str],
     parent: str | None,
+    lesions: Mapping[int, ClassName],
+    effort: Effort,
 ) -> Revision:
     """Store a decision; `shown` are the frames of which a prediction was shown since the panel was opened."""
     frame = source.frame()
     if prediction is not None and prediction.frame_id != frame.id:
         prediction = None  # the layer's pixels were changed since: it is not of this frame
     seen = seen or frame.id in shown
-    return project.accept(frame, mask, label, prediction=prediction, seen=seen, parent=parent)
+    return project.accept(
+        frame,
+        mask,
+        label,
+        prediction=prediction,
+        seen=seen,
+        parent=parent,
+        lesions=lesions,
+        effort=effort,
+    )
 
 
 def ask_which(

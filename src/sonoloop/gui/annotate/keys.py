@@ -40,9 +40,15 @@ KEYS = (
     Key("8", "choose_normal", "Normal; clears the mask"),
     Key("9", "choose_benign", "Benign"),
     Key("0", "choose_malignant", "Malignant"),
-    Key("Control-Enter", "accept", "Accept mask and class"),
+    Key("Control-Enter", "accept", "Accept mask and class; in a queue, go on to the next frame"),
+    Key("N", "next", "Next frame that is to do"),
+    Key("U", "previous", "Back to the frame before, in the order of visits"),
+    Key("J", "flag", "Flag the frame for a second look, with a reason; again: take it back"),
+    Key("K", "skip", "Skip the frame, with a reason; again: take it back"),
+    Key("Shift-X", "exclude", "Exclude the frame, with a reason; again: take it back"),
     Key("W", "toggle_fill", "Outline or fill"),
     Key("H", "hide_lesions", "Hold to hide lesions", held=True),
+    Key("Shift-F", "focus", "Focus: fold the docks of napari, or unfold them"),
 )
 
 _PANELS: WeakValueDictionary[int, Commands] = WeakValueDictionary()

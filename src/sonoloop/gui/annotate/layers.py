@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +15,11 @@ from numpy.typing import NDArray
 
 from sonoloop import __version__
 from sonoloop.errors import SonoloopError
-from sonoloop.gui.annotate.mask_steps import MaskSteps
 from sonoloop.gui.preferences import Identity
 from sonoloop.gui.words import shorten
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.overlay import lesion_colour
-from sonoloop.values import CLASSES, Frame, Label, Prediction
+from sonoloop.values import CLASSES, ClassName, Frame, Label, Prediction
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -33,15 +33,30 @@ Key = tuple[str, Index]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """One frame of an image layer; `index` is empty where the layer is one frame."""
+    """One frame of an image layer; `index` is empty where the layer is one frame.
+
+    A queue shows one frame after another in one layer: `source` says which one this is of, and `about` what
+    the reader recorded of it, whatever the layer shows by now.
+    """
 
     image: Image
     index: Index = ()
+    source: str = field(init=False)
+    about: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", source_key(self.image))
+        object.__setattr__(self, "about", self.image.metadata.get("sonoloop", {}))
 
     @property
     def key(self) -> Key:
-        """What the frame is called as long as its layer lives."""
-        return str(self.image.unique_id), self.index
+        """What the frame is called as long as its layer lives, or its queue."""
+        return self.source, self.index
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the layer still shows what it showed, and not another frame of a queue."""
+        return self.source == source_key(self.image)
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -70,7 +85,7 @@ class Target:
     @property
     def frame_ids(self) -> tuple[str, ...] | None:
         """Ids of all frames of the layer, where the reader recorded them."""
-        ids: tuple[str, ...] | None = self.image.metadata.get("sonoloop", {}).get("frame_ids")
+        ids: tuple[str, ...] | None = self.about.get("frame_ids")
         return ids
 
     @property
@@ -94,16 +109,15 @@ class Target:
             spacing=self.spacing,
             file=self._recorded("files"),
             orientation=self._recorded("orientations") or 1,
-            simulated=bool(self.image.metadata.get("sonoloop", {}).get("simulated")),
+            simulated=bool(self.about.get("simulated")),
         )
 
     def _recorded(self, what: str) -> Any:  # noqa: ANN401 - a text, or the file with its page
         """Look up what the reader recorded of this frame; None where it recorded nothing."""
-        values = self.image.metadata.get("sonoloop", {}).get(what)
-        stack = self.grid[:-2]
+        values = self.about.get(what)
         if not self.is_within:
             return None
-        number = int(np.ravel_multi_index(self.index, stack)) if self.index else 0
+        number = int(np.ravel_multi_index(self.index, self.grid[:-2])) if self.index else 0
         return values[number] if values is not None and number < len(values) else None
 
 
@@ -152,14 +166,18 @@ class FrameState:
         The mask that the program last put on the canvas; what differs from it was drawn by a person.
     cleared : numpy.ndarray, optional
         The mask that choosing "normal" took away, until another class brings it back.
-    steps : MaskSteps
-        What the program wrote, with the class before and after, so that undo brings back both.
+    lesions : dict
+        The class of each lesion that has one, by its number; some may not be drawn any more.
+    begun_from : str, optional
+        The model whose proposal a draft had begun from that came back.
     revision : Revision, optional
         What the store holds of this frame.
     parent : str, optional
         The annotator's own head, on which the next correction builds.
     saving : bool
         Whether a correction is on its way to the store.
+    source : Source, optional
+        The frame of that correction, until the store has taken it.
     """
 
     looked_up: Identity | None = None
@@ -171,10 +189,12 @@ class FrameState:
     label: Label | None = None
     written: NDArray[np.uint8] | None = None
     cleared: NDArray[np.uint8] | None = None
-    steps: MaskSteps = field(default_factory=MaskSteps)
+    lesions: dict[int, ClassName] = field(default_factory=dict)
+    begun_from: str | None = None
     revision: Revision | None = None
     parent: str | None = None
     saving: bool = False
+    source: Source | None = None
 
     @property
     def withheld(self) -> bool:
@@ -227,6 +247,11 @@ def _current_image(viewer: ViewerModel, before: Image | None) -> Image | None:
     visible = [image for image in images.values() if image.visible]
     rest = list(images.values()) if alive is None else [alive]
     return (visible or rest or [None])[-1]
+
+
+def source_key(image: Image) -> str:
+    """Give what an image is called: by its place in a queue, else by its layer."""
+    return str(image.metadata.get("sonoloop", {}).get("entry", image.unique_id))
 
 
 def owner_id(layer: Layer) -> str:
@@ -549,3 +574,53 @@ def _insert(viewer: ViewerModel, image: Image, layer: Layer) -> None:
     place += sum(find_layer(viewer, image, kind) is not None for kind in below)
     viewer.layers.insert(place, layer)
     viewer.layers.selection.active = active
+
+
+def replace_frame(
+    viewer: ViewerModel,
+    image: Image,
+    data: NDArray[Any],
+    options: Mapping[str, Any],
+    mask: NDArray[np.uint8],
+) -> None:
+    """Show another frame in an image's layers, which are used again: its mask begins a history of its own.
+
+    `data` and `options` are what the reader makes a layer of; the frame has as many channels as the last one.
+    """
+    image.metadata = {**image.metadata, **options["metadata"]}
+    image.name = options["name"]
+    image.data = data
+    # napari takes setting what holds already for a change, and draws anew
+    if not np.allclose(image.scale, scale := options.get("scale", (1, 1))):
+        image.scale = scale
+    if tuple(map(str, image.units)) != (units := options.get("units", ("pixel", "pixel"))):
+        image.units = units
+    for layer in owned_layers(viewer, image):
+        kind = layer.metadata["sonoloop"]["kind"]
+        layer.metadata = {**layer.metadata, "sonoloop": _about(image, kind)}
+        if kind == "lesions":
+            layer.data = mask
+            _forget_history(layer)
+            continue
+        if kind == "heat map" and layer.visible:
+            layer.visible = False
+        if layer.data.shape == mask.shape:
+            layer.data[...] = 0
+            if layer.visible:
+                layer.refresh()
+        else:
+            layer.data = np.zeros(mask.shape, layer.data.dtype)
+
+
+def _forget_history(layer: Labels) -> None:
+    """Forget what could be undone: it would write pixels of the last frame into this one."""
+    reset = getattr(getattr(layer, "__wrapped__", layer), "_reset_history", None)
+    if reset is not None:
+        reset()
+        return
+    # napari's public way, which takes the tool away for a moment
+    mode = layer.mode
+    layer.editable = False
+    layer.editable = True
+    if layer.mode != mode:
+        layer.mode = mode

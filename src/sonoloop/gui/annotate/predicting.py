@@ -23,7 +23,6 @@ from sonoloop.gui.annotate.layers import (
     Target,
     find_layer,
     forget_heat_map,
-    read_mask,
     record_prediction,
     toggle_heat_map,
     warm_up_lesions,
@@ -31,13 +30,13 @@ from sonoloop.gui.annotate.layers import (
     write_proposal,
     write_uncertainty,
 )
+from sonoloop.gui.annotate.overwriting import Overwriting
 from sonoloop.gui.annotate.session import NO_IMAGE, Session
 from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.widgets import device_name, engine_title, show_notice, show_problem, single_shot
-from sonoloop.gui.words import shorten
 from sonoloop.gui.workers import JobQueue, Projects, ignore
 from sonoloop.imaging.grey import check_frame
-from sonoloop.values import Prediction
+from sonoloop.values import Frame, Prediction
 
 if TYPE_CHECKING:
     from sonoloop.project import InUse, Project
@@ -115,6 +114,8 @@ class Predicting(QObject):
         self._series: _Series | None = None
         self._busy = False
         self._warmed_up = False
+        self.overwriting = Overwriting(session)
+        self.overwriting.taken.connect(self._on_taken)
         session.target_changed.connect(self._show_kept)
         # napari's window goes without closing what is docked in it
         self.destroyed.connect(self._is_over.set)
@@ -231,6 +232,34 @@ class Predicting(QObject):
         self.release(target)
         self._show_kept()
 
+    def take_up(self, target: Target, prediction: Prediction, in_use: InUse, *, laid: bool) -> None:
+        """Take a prediction that was made in advance; `laid` where its mask is seen already."""
+        session = self._session
+        state = session.state(target)
+        self.set_in_use(in_use)
+        if not laid:
+            state.kept = prediction
+            self._show_kept()
+            return
+        state.prediction = prediction
+        session.shown.add(prediction.frame_id)
+        session.shown_now.emit(target, "prediction")
+        record_prediction(session.viewer, target, prediction)
+        self._maps.submit(
+            lambda: prediction.uncertainty,
+            done=partial(self._on_own_map, target, prediction),
+            failed=show_problem,
+        )
+
+    def question(self) -> Callable[[Frame, Project], tuple[Prediction, InUse]]:
+        """Capture what a worker needs to predict a frame that is not shown yet."""
+        where, loaded = _Where.of(self._session.preferences()), self._loaded
+        return lambda frame, project: _predict_frame(check_frame(frame), where, loaded, project)
+
+    def _on_own_map(self, target: Target, prediction: Prediction, uncertainty: NDArray[np.float32]) -> None:
+        if self._session.is_open(target) and self._session.state(target).prediction is prediction:
+            write_uncertainty(self._session.viewer, target, uncertainty)
+
     def _warm_up(self) -> None:
         """Load what the first prediction needs, once; what goes wrong is told when it is asked for."""
         if not self._warmed_up:
@@ -247,6 +276,7 @@ class Predicting(QObject):
     def _on_heat_map(self, target: Target, heat: HeatMap) -> None:
         if self._session.is_open(target) and self._session.state(target).prediction is heat.prediction:
             write_heat_map(self._session.viewer, target, heat)
+            self._session.shown_now.emit(target, "heat map")
         self._go_on()
 
     def _on_problem(self, error: Exception) -> None:
@@ -270,8 +300,10 @@ class Predicting(QObject):
         session = self._session
         state = session.state(target)
         viewer, image = session.viewer, target.image
+        goes_on = state.prediction is None and state.begun_from == prediction.model
         state.prediction = prediction
         session.shown.add(prediction.frame_id)
+        session.shown_now.emit(target, "outline" if state.draw_first else "prediction")
         forget_heat_map(viewer, target)
         write_uncertainty(viewer, target, uncertainty)
         if state.draw_first:
@@ -279,15 +311,11 @@ class Predicting(QObject):
             write_proposal(viewer, target, prediction.mask)
             session.changed.emit()
             return
-        replaces = self._replaces_work(target)
-        session.write(target, prediction.mask)
-        record_prediction(viewer, target, prediction)
-        state.cleared = None
+        if not (goes_on and session.is_drawn(target)):  # the draft that came back was drawn on it
+            self.overwriting.put(target, prediction.mask)
         if session.target is not None and session.target.image == image:
             # ready to paint, and Ctrl+Z ready to undo
             viewer.layers.selection.active = find_layer(viewer, image, "lesions")
-        if replaces:
-            show_info(f"Ctrl+Z brings back the mask of {shorten(target.name)} that was replaced")
         session.changed.emit()
         self._compare_engines()
 
@@ -395,18 +423,10 @@ class Predicting(QObject):
             state.kept, state.held, state.held_uncertainty = None, kept, uncertainty
             self.release(target)
 
-    def _replaces_work(self, target: Target) -> bool:
-        """Whether a mask is on the canvas that a person drew or accepted."""
-        try:
-            mask = read_mask(self._session.viewer, target)
-        except SonoloopError:
-            return True
-        if mask is None or not mask.any():
-            return False
-        state = self._session.state(target)
-        untouched = state.written is not None and np.array_equal(mask, state.written)
-        accepted = state.revision is not None and np.array_equal(mask, state.revision.correction.mask)
-        return accepted or not untouched
+    def _on_taken(self, target: Target) -> None:
+        prediction = self._session.state(target).prediction
+        if prediction is not None:
+            record_prediction(self._session.viewer, target, prediction)
 
 
 def _warm_up(where: _Where, project: Project) -> None:
@@ -452,7 +472,12 @@ def _predict_for_later(
     source: Source, where: _Where, loaded: _Loaded, project: Project
 ) -> tuple[Prediction, InUse]:
     """Predict without the map of uncertainty, which is made when the frame is looked at."""
-    frame = check_frame(source.frame())
+    return _predict_frame(check_frame(source.frame()), where, loaded, project)
+
+
+def _predict_frame(
+    frame: Frame, where: _Where, loaded: _Loaded, project: Project
+) -> tuple[Prediction, InUse]:
     in_use = project.in_use()
     predictor = project.model(in_use.version, where.device, engine=where.engine)
     loaded.version, loaded.model = in_use.version, predictor.model
