@@ -28,8 +28,9 @@ MAX_PARAMETERS = MAX_WEIGHTS_BYTES // 2
 def build_network(spec: ModelSpec) -> nn.Module:
     """Build the network of a specification, with random weights.
 
-    It takes (B, C, S, S), of which the first is the image in [-1, 1] and there are others where it takes
-    prompts, and gives lesion logits (B, 1, S, S), or None where it only classifies, and class logits (B, 3). One that is too large is refused before memory is taken.
+    It takes (B, C, S, S), the image in [-1, 1] first, and prompts where it takes any. It gives lesion logits
+    (B, 1, S, S), or None where it only classifies, and class logits (B, 3). One that is too large is refused
+    before memory is taken.
     """
     _outline(_told(spec))
     return _build(spec).to(memory_format=torch.channels_last)

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
-# of a click in pixels of what the network sees, as Sofiiuk, Petrov and Konushin ("Reviving iterative training with
-# mask guidance for interactive segmentation", ICIP 2022) draw theirs
+# of a click in pixels of what the network sees, as in RITM (Sofiiuk, Petrov and Konushin, "Reviving iterative
+# training with mask guidance for interactive segmentation", ICIP 2022)
 RADIUS = 5.0
 
 
@@ -39,7 +40,7 @@ class Stroke:
         """Points along the line, no further apart than half a pixel, (N, 2)."""
         corners = np.array(self.points, np.float64)
         parts = [corners[:1]]
-        for before, after in zip(corners[:-1], corners[1:], strict=True):
+        for before, after in pairwise(corners):
             steps = max(1, math.ceil(2 * float(np.abs(after - before).max())))
             parts.append(before + (after - before) * np.arange(1, steps + 1)[:, None] / steps)
         return np.concatenate(parts)

@@ -121,6 +121,7 @@ def validate(
     device: torch.device,
     autocast: Callable[[], Any],
     on_batch: Callable[[], None] = lambda: None,
+    *,
     channels: int = 1,
 ) -> ValidationScores:
     """Score a network: enough to follow a training, not to report a model."""
@@ -233,11 +234,7 @@ def fit(
         processes=fabric.world_size,
     )
     out.mkdir(parents=True, exist_ok=True)
-    augmentation = build_augmentation(recipe.augment)
-    if recipe.model.takes_prompts:
-        augmentation = v2.Compose(
-            [ZoomIn(recipe.prompts.size or recipe.model.size, recipe.prompts.zoom), augmentation]
-        )
+    augmentation = _build_augmentation(recipe)
     if resumed and fabric.is_global_zero:
         # the run that broke off may have come no further than the checkpoint
         on_disk.write_history(fitting)
@@ -288,6 +285,13 @@ def fit(
     return fitting
 
 
+def _build_augmentation(recipe: Recipe) -> v2.Transform:
+    augmentation = build_augmentation(recipe.augment)
+    if not recipe.model.takes_prompts:
+        return augmentation
+    return v2.Compose([ZoomIn(recipe.prompts.size or recipe.model.size, recipe.prompts.zoom), augmentation])
+
+
 def _validate(
     fabric: Fabric,
     fitting: Fitting,
@@ -299,7 +303,7 @@ def _validate(
     scores = ValidationScores()
     if fabric.is_global_zero and validation is not None:
         network = fitting.average.module
-        scores = validate(network, validation, fabric.device, fabric.autocast, on_batch, channels)
+        scores = validate(network, validation, fabric.device, fabric.autocast, on_batch, channels=channels)
     return fabric.broadcast(scores)
 
 

@@ -33,7 +33,7 @@ _SMALLEST = 1e-4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptConfig:
-    """How the prompts are simulated that a network with `prompts` learns from; all but the size probabilities."""
+    """How the prompts are simulated that a network learns from; all but the size are probabilities."""
 
     # side of what is learned from, cut out of or made of the images of `FitConfig.size`; 0 is the model's
     size: int = 0
@@ -256,7 +256,8 @@ def loose_box(target: Bools, amount: float, rng: np.random.Generator) -> tuple[f
     rows, columns = ndimage.find_objects(target.view(np.int8))[0]
     height, width = rows.stop - rows.start, columns.stop - columns.start
     shifts = rng.uniform(-amount, amount, 4) * (height, width, height, width)
-    top, left, bottom, right = (rows.start, columns.start, rows.stop - 1, columns.stop - 1) + shifts
+    ends = np.array([rows.start, columns.start, rows.stop - 1, columns.stop - 1]) + shifts
+    top, left, bottom, right = ends.tolist()
     return top, left, max(bottom, top + 1), max(right, left + 1)
 
 
