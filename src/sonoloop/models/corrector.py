@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,8 @@ from sonoloop.errors import ModelError
 from sonoloop.imaging.grey import check_frame, to_unit
 from sonoloop.imaging.mask_edits import MAX_LESIONS, free_number
 from sonoloop.models.engines import Engine
+from sonoloop.models.engines.auto import AUTO, Notify, open_engine
+from sonoloop.models.library import bundle_folder
 from sonoloop.models.preprocess import Letterbox, normalise
 from sonoloop.models.prompts import RADIUS, Prompts, draw_discs, draw_prompts
 from sonoloop.values import Frame
@@ -174,6 +177,13 @@ class Corrector:
                 self._shown.popitem(last=False)
         self._shown.move_to_end(key)
         return self._shown[key]
+
+
+def load_corrector(
+    name_or_path: str | Path, *, device: str = "auto", engine: str = AUTO, on_notice: Notify | None = None
+) -> Corrector:
+    """Load a model that takes prompts, by its name in the data folder or the path of its bundle."""
+    return Corrector(open_engine(bundle_folder(name_or_path), device, engine=engine, on_notice=on_notice))
 
 
 @dataclass(frozen=True, slots=True)
