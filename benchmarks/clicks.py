@@ -1,54 +1,57 @@
-"""How many clicks it takes to repair a mask, on lesions of a hospital or of patients that trained nothing.
+"""How many clicks it takes to repair a mask, on lesions of patients that trained nothing.
 
-    python benchmarks/clicks.py --data FOLDER --model INTERACTIVE --automatic BUNDLE [--split FILE] [--part test]
-        [--most N] [--engine onnx] [--threads N] [--starts ...] [--skip grabcut ...] [--out FILE]
+    python benchmarks/clicks.py --data FOLDER --model INTERACTIVE --automatic BUNDLE
+        [--part test] [--split FILE] [--dataset NAME] [--most N] [--engine onnx] [--starts ...]
+        [--skip grabcut "random walker" noise box ...] [--out FILE]
 
-**Images.** Those of a part of a split file (`--split`, by default that of the default model), or, without a
-part, all of `--dataset`. None may have trained the interactive or the automatic model, by the lists beside
-their weights; where a model has no list, that is said in the result. Of each image its largest lesion, at
-the image's own size (8-connected part of the reference mask). `--most` takes so many images, evenly.
+**Images.** Those of a part of a split file (the default model's unless `--split` gives another), or, with
+`--part ""`, all of a dataset. None may have trained the interactive or the automatic model, by the lists
+beside their weights; where a model has no list, the result says so. Of each image its largest lesion, the
+8-connected part of the reference mask, at the image's own size. `--most` takes so many images, evenly.
 
 **Starts.** What is there before the first prompt:
-  - "automatic": of the automatic model's mask (its card's views and threshold) the lesion that covers most of the
-    reference lesion; nothing where none does.
-  - "imported": the reference lesion moved by a tenth of its extent down and across and widened by a tenth of
-    the square root of its area: a mask that is roughly right, as another tool's may be.
-  - "nothing".
+
+- "automatic": of the automatic model's mask (in its card's views, at its threshold) the lesion that covers
+  most of the reference lesion; nothing where none does.
+- "imported": the reference lesion, moved by a tenth of its extent down and across, and widened by a tenth of
+  the square root of its area: roughly right, as another tool's mask may be.
+- "nothing".
 
 **Clicks.** After each answer the largest 8-connected wrong region is found, missed pixels and claimed ones
-apart. A click lies at its "exact" middle, which is furthest from its edge (Euclidean distance; the first of
-several in reading order); "jittered": beside that middle by a normal deviate of 10 pixels of the image down
-and across, kept in the image, with the same sign even where it falls on the other side of the outline; or
-"random": at any pixel of the region. It is positive in a missed region, negative in a claimed one. There are
-20 clicks at most. A "box" is the reference's bounding box, each side moved by up to a tenth of the lesion's
-height or width at random (uniform); exact clicks follow it. Every corrector sees its own errors, with the same
-rule and the same seed an image.
+apart. An "exact" click lies at its middle, which is furthest from its edge (Euclidean distance; the first of
+several in reading order); a "jittered" one beside that by a normal deviate of 10 pixels of the image down and
+across, kept in the image, with the same sign even where it falls on the other side of the outline; a "random"
+one at any pixel of the region. It is positive in a missed region, negative in a claimed one. There are 20 at
+most. A "box" is the reference's bounding box, each side moved by up to a tenth of the lesion's height or width
+(uniform); it counts as a click, and exact clicks follow it. Every corrector sees its own errors, by the same
+rule and with the same seed for an image. A series ends once Dice reached 0.90 and five clicks were made; what
+it came to then stands for the clicks that it did not need.
 
 **Correctors.**
-  - "network": `sonoloop.models.corrector.Corrector`, with all prompts so far and its last answer.
-  - "grabcut": OpenCV's GrabCut (Rother et al. 2004) on the image letterboxed to 256 pixels, blurred by a pixel,
-    5 iterations: prompts' discs (5 pixels) are sure, the start or the last answer probable; from nothing, a disc of a tenth of
-    the image's side around the first positive click, or the box, is probably lesion, and outside of a box
-    all is surely not.
-  - "random walker": scikit-image's (Grady 2006), on the same image, beta 130 on grey levels in [0, 1] scaled
-    by their standard deviation: prompts' discs are seeds; so are the innermost third of the start or last answer
-    (by distance from its edge), and whatever is further from it than a half of its extent; from nothing, or
-    a box, the image's edge, or all outside the box. Seeds of clicks hold over others.
-Of all three the part that touches a positive prompt or the start is kept, and both classical ones obey each
-click as the network's corrector does (a disc of 2 pixels at 256).
 
-**Figures.** Mean Dice at the image's own size after 0, 1, 2, 3 and 5 clicks, with a 95 % interval (percentile
-bootstrap over patients or groups, 2,000 draws); the mean number of clicks until Dice is at least 0.85 and 0.90,
-with 20 where it never is, and how many those failures are; the share of clicks that lower Dice by more than
-0.001, and the mean change of a click; the median time of an answer, wall clock and the process's own. A series ends
-early once 0.90 was reached and five clicks were made; until 20 what was reached stays.
+- "network": `sonoloop.models.corrector.Corrector`, with all prompts so far and its last answer.
+- "grabcut": OpenCV's GrabCut (Rother et al. 2004), 5 iterations, on the image letterboxed to 256 pixels and
+  blurred by one. The discs of prompts (radius 5) are sure; the start or last answer is probable; all outside
+  a box, and the image's edge, is surely not lesion. From nothing, the box is probable, or a disc of a tenth of
+  the image's side around the first positive click.
+- "random walker": scikit-image's (Grady 2006), beta 130, on the same image, in units of its standard deviation.
+  Seeds are the discs of prompts; the third of the start or last answer (from nothing, what GrabCut gets) that
+  is furthest from its edge; and what is further from it than half its extent, outside a box, or at the
+  image's edge.
+
+An answer of the last two that is empty is not taken. Of all three what touches the start, a positive prompt
+or the box is kept, and each obeys a click in a disc of two pixels of the 256.
+
+**Figures.** Mean Dice at the image's own size after 0, 1, 2, 3 and 5 clicks; the mean number of clicks until it
+is 0.85 and 0.90, with 20 where it never is, and how often that was; both with 95 % intervals, for which
+patients are drawn with replacement. The share of clicks that lower Dice by more than 0.001, and the mean
+change of a click. The median time of an answer, by the clock and of the process alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -189,7 +192,9 @@ class Classical:
                 if stroke.inside:
                     draw_discs(there, stroke.path, SIDE / 10, True)
                     break
-        answer = self.solve(image, there & ~outside, outside & ~sure[1], sure[1], sure[0])
+        there &= ~outside
+        answer = self.solve(image, there, outside & ~sure[1], sure[1], sure[0])
+        answer = answer if answer.any() else there
         regions, _ = ndimage.label(answer, _TOUCHING)
         touched = np.unique(regions[sure[1] | there])
         answer = np.isin(regions, touched[touched > 0])
@@ -226,7 +231,9 @@ def walk(image: NDArray[np.float32], there: Bools, outside: Bools, yes: Bools, n
     seeds[no], seeds[yes] = 2, 1
     if not (seeds == 1).any() or not (seeds == 2).any():
         return np.asarray(seeds == 1)
-    return np.asarray(random_walker(image / max(float(image.std()), 1e-3), seeds, beta=130, mode="cg_j") == 1)
+    return np.asarray(
+        random_walker(image / max(float(image.std()), 1e-3), seeds, beta=130, mode="cg_j", prob_tol=0.1) == 1
+    )
 
 
 def imported(truth: Bools) -> Bools:
@@ -344,9 +351,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     samples = choose(options)
-    known = {path.name: check_untrained(path, samples) for path in (options.model, options.automatic)}
+    told = describe(options, samples)
     corrector = Corrector(open_engine(options.model, "cpu", engine=options.engine))
     predictor = Predictor(open_engine(options.automatic, "cpu", engine=options.engine))
+    told |= {"model": corrector.model, "automatic": predictor.model, "engine": corrector.engine.name}
     lesions = [read_lesion(sample) for sample in samples]
     starts: dict[str, list[Bools]] = {"nothing": [np.zeros(one.truth.shape, np.bool_) for one in lesions]}
     if "automatic" in options.starts or "noise" not in options.skip:
@@ -366,34 +374,24 @@ def main() -> None:
             {"corrector": name, "start": start, "clicks": ("box, then " if box else "") + clicks}
             | summarise(series)
         )
-        write(options, corrector, predictor, known, samples, figures)
+        options.out.write_text(json.dumps(told | {"figures": figures}, indent=1) + "\n", encoding="utf-8")
 
 
-def write(
-    options: argparse.Namespace,
-    corrector: Corrector,
-    predictor: Predictor,
-    known: dict[str, str],
-    samples: Sequence[Sample],
-    figures: Sequence[dict[str, Any]],
-) -> None:
-    """Write what is known so far."""
-    packages = ["onnxruntime", "scikit-image", *(["opencv-python-headless"] if cv2 is not None else [])]
-    told = {
+def describe(options: argparse.Namespace, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Say what was measured, and with what."""
+    packages = ["onnxruntime", "openvino", "scikit-image"]
+    if cv2 is not None:
+        packages.append("opencv-python-headless")
+    known = {path.name: check_untrained(path, samples) for path in (options.model, options.automatic)}
+    return {
         "what": "repairing masks by clicks; the protocol is in benchmarks/clicks.py",
-        "model": corrector.model,
-        "automatic": predictor.model,
         "trained": known,
-        "part": f"{options.part or 'all'} of {options.split.name if options.part else options.dataset}",
+        "part": f"{options.part} of {options.split.name}" if options.part else f"all of {options.dataset}",
         "images": len(samples),
-        "datasets": sorted({s.dataset for s in samples}),
-        "engine": corrector.engine.name,
+        "datasets": sorted({sample.dataset for sample in samples}),
         "threads": count_threads(),
-        "processor": platform.processor() or platform.machine(),
         "versions": {name: metadata.version(name) for name in packages},
-        "figures": list(figures),
     }
-    options.out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from sonoloop.gui.annotate.keys import attach, describe_keys, detach
 from sonoloop.gui.annotate.layers import Target
 from sonoloop.gui.annotate.own_layers import Offer
 from sonoloop.gui.annotate.predicting import ModelLine, Predicting
+from sonoloop.gui.annotate.prompt_tools import PromptTools
 from sonoloop.gui.annotate.session import Session, lay_out_canvas, offer_canvas, take_up_brush
 from sonoloop.gui.preferences import Preferences, read_preferences, watch_preferences
 from sonoloop.gui.widgets import (
@@ -120,6 +121,7 @@ class AnnotatePanel(Panel):
         self.news.close()
         self._carry_over.close()
         self._followers.close()
+        self._repair.close_session()
         self.predicting.close()
         self.deciding.close()
         self.session.close()
@@ -158,6 +160,7 @@ class AnnotatePanel(Panel):
         self._why = QPushButton("Why?")
         self._why.setToolTip(_WHY)
         self._facts = FactsTable()
+        self._repair = PromptTools(self.session)
         self._offer = QuestionBox()
         self._offered: tuple[Offer, ...] = ()
         self._question = QuestionBox()
@@ -188,6 +191,7 @@ class AnnotatePanel(Panel):
         column.addLayout(row((QWidget(), 1), (self._why, 0)))
         column.addSpacing(8)
         column.addWidget(self._facts)
+        column.addWidget(self._repair)
         column.addSpacing(8)
         column.addWidget(self._offer)
         column.addWidget(self._question)
