@@ -873,8 +873,13 @@ class Project:
 
     def _verify(self, row: ModelRow) -> None:
         """Refuse a model that is not whole, or that marks no lesions."""
-        if "lesion" not in self.library.check(row.version).spec.heads:
+        spec = self.library.check(row.version).spec
+        if "lesion" not in spec.heads:
             raise ModelError(f"{row.model} predicts classes and no mask: it cannot be used here")
+        if spec.takes_prompts:
+            raise ModelError(
+                f"{row.model} repairs masks by clicks, and is not made to propose them: use another model"
+            )
 
     def _load_version(self, device: str, version: str | None, engine: str) -> Predictor:
         if version is None:

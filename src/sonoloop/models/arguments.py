@@ -72,7 +72,17 @@ _NORM = {"decoder_use_norm": Choice((False, True, "batchnorm", "identity", "laye
 _RESIZE = {"decoder_interpolation": Choice(("nearest", "nearest-exact", "bilinear", "bicubic", "area"))}
 _GROW = {"upsampling": Choice((None, 1, 2, 4, 8, 16, 32))}
 _WIDTHS = {"decoder_channels": Several(_WIDTH, 5)}
-_UNET: Arguments = {**_DEPTH, **_NORM, **_WIDTHS, **_RESIZE, "decoder_attention_type": Choice((None, "scse"))}
+# of a network that repairs masks: how it is shown a mask and prompts, see `sonoloop.models.prompts`
+PROMPTS = "prompts"
+_PROMPTS = {PROMPTS: Choice(("discs",))}
+_UNET: Arguments = {
+    **_DEPTH,
+    **_NORM,
+    **_WIDTHS,
+    **_RESIZE,
+    **_PROMPTS,
+    "decoder_attention_type": Choice((None, "scse")),
+}
 _DEEPLAB: Arguments = {
     **_DEPTH,
     **_GROW,

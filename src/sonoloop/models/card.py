@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from sonoloop.models.arguments import (
     HEADS,
     OWN_GRAPH,
     PLAIN_UNET,
+    PROMPTS,
     RESIZE,
     SEGMENTERS,
     STRETCH,
@@ -123,6 +124,22 @@ class ModelSpec:
         """Whether the network sees frames stretched to a square, and not letterboxed."""
         return self.arguments.get(RESIZE) == STRETCH
 
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether the network repairs a mask by clicks; without them it answers as any other does."""
+        return PROMPTS in self.arguments
+
+    @property
+    def without_prompts(self) -> ModelSpec:
+        """The same network, shown images alone."""
+        rest = {name: value for name, value in self.arguments.items() if name != PROMPTS}
+        return replace(self, arguments=rest)
+
+    @property
+    def channels(self) -> int:
+        """How many images the network sees at once: the frame, and what `sonoloop.models.prompts` draws."""
+        return 5 if self.takes_prompts else 1
+
     def to_dict(self) -> dict[str, Any]:
         """Return the specification as JSON can hold it."""
         return asdict(self)
@@ -144,7 +161,7 @@ class ModelSpec:
 # how many characters of a list of keys a message holds
 _SHOWN_NAMES = 200
 # major and minor; the first was the number 1
-FORMAT = "2.2"
+FORMAT = "2.3"
 CARD, WEIGHTS = "card.json", "weights.safetensors"
 # the network again, for engines that run no torch; a bundle may lack it
 GRAPH, GRAPH_INT8 = "graph.onnx", "graph-int8.onnx"

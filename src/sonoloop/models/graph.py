@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from sonoloop.errors import ModelError
 from sonoloop.imaging.phantom import phantom
-from sonoloop.models.card import IMAGES, OUTPUTS, Card
+from sonoloop.models.card import IMAGES, OUTPUTS, Card, ModelSpec
 from sonoloop.models.engines import first_line
 from sonoloop.models.engines.onnx import OnnxEngine
-from sonoloop.values import CLASSES
+from sonoloop.models.prompts import Prompts, draw_prompts
+from sonoloop.values import CLASSES, ClassName
 
 if TYPE_CHECKING:
     import onnx
@@ -32,12 +34,12 @@ _BATCH = "batch"
 _NO_LESION = -100.0
 
 
-def make_graph(network: nn.Module, size: int) -> bytes:
-    """Write a network as ONNX: images (B, 1, S, S) in [-1, 1] to lesion probability and class logits.
+def make_graph(network: nn.Module, spec: ModelSpec) -> bytes:
+    """Write a network as ONNX: images (B, C, S, S) to lesion probability and class logits.
 
     See `write_onnx`.
     """
-    return write_onnx(_Answering(network), size, 1, OUTPUTS)
+    return write_onnx(_Answering(network), spec.size, spec.channels, OUTPUTS)
 
 
 def write_onnx(network: nn.Module, size: int, channels: int, outputs: Sequence[str]) -> bytes:
@@ -80,8 +82,7 @@ def write_onnx(network: nn.Module, size: int, channels: int, outputs: Sequence[s
 @torch.inference_mode()
 def prove_graph(graph: bytes, network: nn.Module, card: Card) -> None:
     """Refuse a graph that ONNX Runtime does not take, or that answers otherwise than its network."""
-    images = np.stack([phantom(kind, seed=1, shape=(card.spec.size,) * 2).image for kind in CLASSES])
-    prepared = images[:, None].astype(np.float32) / 127.5 - 1
+    prepared = np.stack([_prepare(kind, card.spec) for kind in CLASSES])
     engine = OnnxEngine(card, graph)
     try:
         mine = engine.run(prepared)
@@ -98,6 +99,15 @@ def prove_graph(graph: bytes, network: nn.Module, card: Card) -> None:
         )
 
 
+def _prepare(kind: ClassName, spec: ModelSpec) -> NDArray[np.float32]:
+    """Make a simulated image as a network sees it, with a click where it takes prompts, (C, S, S)."""
+    shown = phantom(kind, seed=1, shape=(spec.size,) * 2).image[None].astype(np.float32) / 127.5 - 1
+    if not spec.takes_prompts:
+        return shown
+    middle = spec.size / 2
+    return np.concatenate([shown, draw_prompts(spec.size, Prompts().click(middle, middle))])
+
+
 class _Answering(nn.Module):
     """Answers as `sonoloop.models.engines.Engine.run` does."""
 
@@ -108,7 +118,7 @@ class _Answering(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         lesion, classes = self.network(images)
         if lesion is None:
-            lesion = torch.full_like(images, _NO_LESION)
+            lesion = torch.full_like(images[:, :1], _NO_LESION)
         # an infinite one would pass for certainty
         return torch.where(lesion.isinf(), torch.nan, lesion).sigmoid(), classes
 

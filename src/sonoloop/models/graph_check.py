@@ -111,9 +111,9 @@ class _Checked:
         nodes, stored = _blocks(graph, 1), _blocks(graph, 5)
         if len(nodes) > MAX_NODES or len(stored) > MAX_TENSORS:
             raise ValueError(f"it has {len(nodes):,} operations and {len(stored):,} tensors")
-        size = self.card.spec.size
-        read = Graph(size)
-        self._check_values("inputs", _blocks(graph, 11), {IMAGES: (None, 1, size, size)})
+        size, channels = self.card.spec.size, self.card.spec.channels
+        read = Graph(size, channels)
+        self._check_values("inputs", _blocks(graph, 11), {IMAGES: (None, channels, size, size)})
         self._add(IMAGES)
         for each in stored:
             name, tensor = self._read_tensor(each)

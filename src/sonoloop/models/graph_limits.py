@@ -22,6 +22,7 @@ class Graph:
     """A graph that was read: what it stores and what it computes, in order."""
 
     size: int
+    channels: int = 1
     stored: dict[str, Tensor] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     _checked: set[int] = field(default_factory=set)
@@ -45,7 +46,10 @@ class Graph:
 
     def _measure(self, batch: int) -> tuple[int, int]:
         """Count the most values that are alive at once, and the multiplications."""
-        tensors = {**self.stored, IMAGES: Tensor((batch, 1, self.size, self.size), is_fixed=False)}
+        tensors = {
+            **self.stored,
+            IMAGES: Tensor((batch, self.channels, self.size, self.size), is_fixed=False),
+        }
         last = {name: place for place, node in enumerate(self.nodes) for name in node.inputs}
         alive = most = work = 0
         for place, node in enumerate(self.nodes):

@@ -81,7 +81,7 @@ def make_graph_once(folder: Path, card: Card, *, on_notice: Callable[[str], None
 
     try:
         bundle = read_bundle(folder)
-        graph = make_graph(bundle.network, card.spec.size)
+        graph = make_graph(bundle.network, card.spec)
         prove_graph(graph, bundle.network, card)
         check_graph_answers(graph, bundle)
         _keep(card, graph)

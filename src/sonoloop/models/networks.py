@@ -17,7 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from sonoloop.errors import ModelError
-from sonoloop.models.arguments import SEGMENTERS
+from sonoloop.models.arguments import PROMPTS, SEGMENTERS
 from sonoloop.models.card import LIBRARIES, MAX_WEIGHTS_BYTES, ModelSpec
 from sonoloop.values import CLASSES
 
@@ -28,8 +28,9 @@ MAX_PARAMETERS = MAX_WEIGHTS_BYTES // 2
 def build_network(spec: ModelSpec) -> nn.Module:
     """Build the network of a specification, with random weights.
 
-    It takes (B, 1, S, S) in [-1, 1] and gives lesion logits (B, 1, S, S), or None where it only classifies,
-    and class logits (B, 3). One that is too large is refused before memory is taken.
+    It takes (B, C, S, S), the image in [-1, 1] first, and prompts where it takes any. It gives lesion logits
+    (B, 1, S, S), or None where it only classifies, and class logits (B, 3). One that is too large is refused
+    before memory is taken.
     """
     _outline(_told(spec))
     return _build(spec).to(memory_format=torch.channels_last)
@@ -78,7 +79,7 @@ def try_shapes(network: nn.Module, spec: ModelSpec) -> None:
         return  # minutes, since the meta device unrolls them; what is wrong is told for each image
     try:
         with torch.device("meta"), torch.inference_mode():
-            lesion, classes = network.eval()(torch.zeros(1, 1, spec.size, spec.size))
+            lesion, classes = network.eval()(torch.zeros(1, spec.channels, spec.size, spec.size))
         shapes = [None if lesion is None else tuple(lesion.shape), tuple(classes.shape)]
     except Exception as error:  # networks raise whatever they come upon
         fault = str(error).partition("\n")[0] or type(error).__name__
@@ -125,10 +126,10 @@ def build_segmenter(spec: ModelSpec) -> nn.Module:
     network: nn.Module = find_segmenter(smp, spec)(
         encoder_name=spec.encoder,
         encoder_weights=None,
-        in_channels=1,
+        in_channels=spec.channels,
         classes=1,
         aux_params={"classes": len(CLASSES), "pooling": "avg", "dropout": spec.dropout or None},
-        **{name: _plain(value) for name, value in spec.arguments.items()},
+        **{name: _plain(value) for name, value in spec.arguments.items() if name != PROMPTS},
     )
     return network
 

@@ -60,6 +60,8 @@ class Predictor:
         If a setting is out of range.
     DeviceError
         If the device is not there.
+    ModelError
+        If the model takes prompts; `sonoloop.models.corrector` is for such.
     """
 
     def __init__(
@@ -80,6 +82,11 @@ class Predictor:
             raise ValueError(f"threshold must be in (0, 1), got {self.threshold}")
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
+        if bundle.card.spec.takes_prompts:
+            raise ModelError(
+                f"the model {bundle.card.model} repairs masks by clicks, and is not made to predict without: "
+                "take another model, as --model default"
+            )
         self.card = bundle.card
         self.model = self.card.model
         self.batch = batch

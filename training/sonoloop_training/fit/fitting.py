@@ -221,7 +221,7 @@ def _first_weights(network: nn.Module, recipe: Recipe, start: Weights | None, st
     if recipe.fit.start:
         bundle = load_bundle(recipe.fit.start)
         try:
-            network.load_state_dict(bundle.network.state_dict())
+            network.load_state_dict(fit_channels(bundle.network.state_dict(), network.state_dict()))
         except RuntimeError as error:
             raise TrainingError(
                 f"{bundle.model} is of another architecture than the recipe's model; "
@@ -229,6 +229,20 @@ def _first_weights(network: nn.Module, recipe: Recipe, start: Weights | None, st
             ) from error
         return bundle.model
     return load_pretrained_encoder(network, recipe.model) if recipe.fit.pretrained else "random"
+
+
+def fit_channels(state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> Weights:
+    """Give the kernels that see the image further channels of zeros, or take them off, as prompts need them.
+
+    Without prompts a network answers the same with them and without.
+    """
+    fitted = dict(state)
+    for name, tensor in state.items():
+        many = wanted[name].shape[1] if name in wanted and tensor.ndim == 4 else 0
+        if many and many != tensor.shape[1] and 1 in (many, tensor.shape[1]):
+            zeros = tensor.new_zeros(len(tensor), max(0, many - tensor.shape[1]), *tensor.shape[2:])
+            fitted[name] = torch.cat([tensor[:, :many], zeros], 1)
+    return fitted
 
 
 def choose_layers(network: nn.Module, layers: Layers) -> None:

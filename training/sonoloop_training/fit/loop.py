@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from lightning.fabric import Fabric
 from torch import nn
+from torchvision.transforms import v2
 
 from sonoloop.crash_points import crash_here
 from sonoloop.errors import TrainingError
@@ -34,6 +35,7 @@ from sonoloop_training.fit.batches import (
 from sonoloop_training.fit.checkpoint import Checkpoint, held_precision
 from sonoloop_training.fit.devices import device_watched, make_fabric
 from sonoloop_training.fit.fitting import TESTED, Fitting, Weights, begin, draw_back, set_rate, set_training
+from sonoloop_training.fit.prompting import ZoomIn, blank, prompt, score_clicks
 from sonoloop_training.fit.recipe import FitConfig, Recipe, SegmentationLoss
 
 # of the focal Tversky loss, as Abraham and Khan (ISBI 2019) chose them on breast ultrasound: what a pixel
@@ -107,7 +109,8 @@ class ValidationScores:
     # the share of the others on which something is claimed
     false_alarms: float | None = None
     accuracy: float | None = None
-    # which epoch is best: Dice, an empty mask that stays empty being 1; of a classifier the mean recall
+    # which epoch is best: Dice, an empty mask that stays empty being 1; of a classifier the mean recall; of a
+    # network that takes prompts the mean Dice of lesions after three clicks
     score: float | None = None
 
 
@@ -118,10 +121,13 @@ def validate(
     device: torch.device,
     autocast: Callable[[], Any],
     on_batch: Callable[[], None] = lambda: None,
+    *,
+    channels: int = 1,
 ) -> ValidationScores:
     """Score a network: enough to follow a training, not to report a model."""
     network.eval()
     dices: list[float] = []
+    clicked: list[float] = []
     empties: list[float] = []
     hits: dict[int, list[bool]] = {index: [] for index in range(len(CLASSES))}
     segments = True
@@ -130,7 +136,7 @@ def validate(
         some = slice(start, start + _BATCH)
         images = normalise(cache.images[some, None].to(device).float() / 255)
         with autocast():
-            lesion, classes = network(images.contiguous(memory_format=torch.channels_last))
+            lesion, classes = network(blank(images, channels).contiguous(memory_format=torch.channels_last))
         guesses, known = classes.argmax(1).tolist(), (cache.weights[some, 1] > 0).tolist()
         for truth, guess, is_known in zip(cache.labels[some].tolist(), guesses, known, strict=True):
             if is_known:
@@ -144,13 +150,18 @@ def validate(
                 dices.append(2 * (mask & wanted).sum().item() / (mask.sum() + wanted.sum()).item())
             else:
                 empties.append(float(not mask.any()))
+        drawn = cache.masks[some].bool()
+        if channels > 1 and (there := drawn.any((1, 2))).any():
+            with autocast():
+                scores = score_clicks(network, images[there.to(device)], drawn[there], channels)
+            clicked += [after[-1] for after in scores]
     recalls = [sum(right) / len(right) for right in hits.values() if right]
     return ValidationScores(
         dice=_mean(dices),
         missed=_mean([dice == 0 for dice in dices]),
         false_alarms=None if not empties else 1 - sum(empties) / len(empties),
         accuracy=_mean([hit for right in hits.values() for hit in right]),
-        score=_mean(dices + empties) if segments else _mean(recalls),
+        score=_mean(clicked) if clicked else _mean(dices + empties) if segments else _mean(recalls),
     )
 
 
@@ -223,7 +234,7 @@ def fit(
         processes=fabric.world_size,
     )
     out.mkdir(parents=True, exist_ok=True)
-    augmentation = build_augmentation(recipe.augment)
+    augmentation = _build_augmentation(recipe)
     if resumed and fabric.is_global_zero:
         # the run that broke off may have come no further than the checkpoint
         on_disk.write_history(fitting)
@@ -237,13 +248,13 @@ def fit(
     )
     if validate_start and validation is not None and not resumed:
         with device_watched(fabric.device):
-            scores = _validate(fabric, fitting, validation, on_batch)
+            scores = _validate(fabric, fitting, validation, on_batch, recipe.model.channels)
         yield StartWatched(dice=scores.dice)
     if not resumed and fabric.is_global_zero:
         # whoever stops in the first epoch goes on from its beginning
         on_disk.save(fitting)
     on_begun()
-    learning = Learning(fabric, network, optimizer, fitting, config, pace, on_batch, workers=workers)
+    learning = Learning(fabric, network, optimizer, fitting, recipe, pace, on_batch, workers=workers)
     while fitting.epoch < fitting.epochs and not fitting.has_waited(config.patience):
         started = time.monotonic()
         left = None if max_minutes is None else (max_minutes * (1 - _RESERVE) - fitting.minutes) * 60
@@ -253,7 +264,7 @@ def fit(
             loss = yield from learning.epoch(images, drawn, augmentation, seconds=left)
             fitting.epoch += 1
             learned = time.monotonic()
-            scores = _validate(fabric, fitting, validation, on_batch)
+            scores = _validate(fabric, fitting, validation, on_batch, recipe.model.channels)
         fitting.note(scores.score, keep=config.patience > 0)
         done = EpochDone(
             epoch=fitting.epoch,
@@ -274,13 +285,25 @@ def fit(
     return fitting
 
 
+def _build_augmentation(recipe: Recipe) -> v2.Transform:
+    augmentation = build_augmentation(recipe.augment)
+    if not recipe.model.takes_prompts:
+        return augmentation
+    return v2.Compose([ZoomIn(recipe.prompts.size or recipe.model.size, recipe.prompts.zoom), augmentation])
+
+
 def _validate(
-    fabric: Fabric, fitting: Fitting, validation: Cache | None, on_batch: Callable[[], None]
+    fabric: Fabric,
+    fitting: Fitting,
+    validation: Cache | None,
+    on_batch: Callable[[], None],
+    channels: int,
 ) -> ValidationScores:
     """Score the averaged weights of the first process: statistics differ, and all have to stop together."""
     scores = ValidationScores()
     if fabric.is_global_zero and validation is not None:
-        scores = validate(fitting.average.module, validation, fabric.device, fabric.autocast, on_batch)
+        network = fitting.average.module
+        scores = validate(network, validation, fabric.device, fabric.autocast, on_batch, channels=channels)
     return fabric.broadcast(scores)
 
 
@@ -300,7 +323,7 @@ class Learning:
     optimizer: torch.optim.Optimizer
     # the training they belong to
     fitting: Fitting
-    config: FitConfig
+    recipe: Recipe
     pace: Pace
     # called before each batch
     on_batch: Callable[[], None]
@@ -318,7 +341,7 @@ class Learning:
 
         With `seconds`, the training is shortened to the epochs that fit into them at the pace seen.
         """
-        config, fitting, pace, epoch = self.config, self.fitting, self.pace, self.fitting.epoch
+        config, fitting, pace, epoch = self.recipe.fit, self.fitting, self.pace, self.fitting.epoch
         total = 0.0
         batches = EpochBatches(
             images,
@@ -392,7 +415,7 @@ class Learning:
             ranks = [rank for rank, one in enumerate(losses) if not math.isfinite(one)] or [0]
             raise _NotFiniteError(f"the loss is {losses[ranks[0]]}", ranks)
         norm = self.fabric.clip_gradients(
-            self.network, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False
+            self.network, self.optimizer, max_norm=self.recipe.fit.clip, error_if_nonfinite=False
         )
         # in float16 the scaler leaves such a step out by itself, and scales less from then on
         scales = getattr(self.fabric._precision, "scaler", None) is not None
@@ -400,7 +423,7 @@ class Learning:
             # the processes' gradients are summed by now
             raise _NotFiniteError("the gradient is not finite", range(self.fabric.world_size))
         self.optimizer.step()
-        draw_back(self.fitting, self.config, self.fabric.device)
+        draw_back(self.fitting, self.recipe.fit, self.fabric.device)
         self.fitting.average.update_parameters(self.fitting.network)
         return mean
 
@@ -409,11 +432,26 @@ class Learning:
         self.optimizer.zero_grad()
         total = torch.zeros((), device=self.fabric.device)
         for part in batch.split(self.micro_batches):
-            lesion, classes = self.network(part.images)
-            loss = joint_loss(lesion, classes, part, self.config).sum() / len(batch)
+            shown = self._prompted(part)
+            lesion, classes = self.network(shown.images)
+            loss = joint_loss(lesion, classes, shown, self.recipe.fit).sum() / len(batch)
             self.fabric.backward(loss)
             total += loss.detach()
         return total
+
+    def _prompted(self, batch: Batch) -> Batch:
+        """Have a network that takes prompts answer first, and point at what is wrong."""
+        if not self.recipe.model.takes_prompts:
+            return batch
+
+        @torch.no_grad()
+        def answer(images: torch.Tensor) -> torch.Tensor:
+            self.network.eval()
+            lesion: torch.Tensor = self.network(images)[0]
+            set_training(self.network, self.recipe.fit)
+            return lesion
+
+        return prompt(batch, answer, self.recipe.prompts, self.recipe.model.channels)
 
     def _shorten(self, seconds: float) -> Iterator[Notice]:
         epoch, epochs = self.fitting.epoch, self.fitting.epochs

@@ -79,7 +79,7 @@ def try_network(recipe: Recipe) -> None:
 def _show(network: nn.Module, spec: ModelSpec, size: int) -> None:
     try:
         with torch.inference_mode():
-            lesion, classes = network(torch.zeros(1, 1, size, size))
+            lesion, classes = network(torch.zeros(1, spec.channels, size, size))
         shapes = [None if lesion is None else tuple(lesion.shape), tuple(classes.shape)]
     except Exception as error:  # networks raise whatever they come upon
         fault = str(error).partition("\n")[0] or type(error).__name__

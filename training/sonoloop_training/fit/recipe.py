@@ -16,6 +16,7 @@ from sonoloop.models.card import ModelSpec
 from sonoloop.regular_files import read_regular
 from sonoloop.values import CLASSES
 from sonoloop_training.augment import AugmentConfig
+from sonoloop_training.fit.prompting import PromptConfig
 from sonoloop_training.splits import SplitConfig
 
 Optimizer = Literal["adamw", "adam", "sgd"]
@@ -216,6 +217,8 @@ class Recipe:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     final: FinalConfig = field(default_factory=FinalConfig)
+    # where the model takes prompts
+    prompts: PromptConfig = field(default_factory=PromptConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON can hold it."""
@@ -229,6 +232,7 @@ TABLES: dict[str, type] = {
     "augment": AugmentConfig,
     "fit": FitConfig,
     "final": FinalConfig,
+    "prompts": PromptConfig,
 }
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 

@@ -30,7 +30,7 @@ from sonoloop.models.card import PARITY, Card
 from sonoloop.models.devices import choose_device
 from sonoloop.models.engines.parity import MOST_CASES, check_graph_answers
 from sonoloop.models.manifest import SPLIT, Manifest, Member, hash_listing
-from sonoloop.models.networks import build_network
+from sonoloop.models.networks import build_network, outline_network
 from sonoloop.models.predictor import Predictor
 from sonoloop.models.tta import SMALLER
 from sonoloop.regular_files import read_regular
@@ -43,7 +43,7 @@ from sonoloop_training.fit.batches import cache_samples, make_batch
 from sonoloop_training.fit.calibration import calibrate
 from sonoloop_training.fit.checkpoint import read_checkpoint
 from sonoloop_training.fit.devices import count_workers
-from sonoloop_training.fit.fitting import Fitting, Weights
+from sonoloop_training.fit.fitting import Fitting, Weights, fit_channels
 from sonoloop_training.fit.loop import CHECKPOINT, HISTORY, fit
 from sonoloop_training.fit.operating_point import (
     OPERATING_POINT,
@@ -338,6 +338,11 @@ def _evaluate_parts(
     device: str,
 ) -> Generator[Event, None, tuple[Card, dict[str, Any]]]:
     """Fit the card's numbers on validation, or on what the runs left out, and score validation and test."""
+    spec = card.spec
+    if spec.takes_prompts:
+        # its numbers and figures are those without prompts
+        card = dataclasses.replace(card, spec=spec.without_prompts)
+        weights = fit_channels(weights, outline_network(card.spec).state_dict())
     network = as_shipped(card, weights)
     if runs:
         card = yield from fit_operating_point(card, runs, device=device)
@@ -351,7 +356,7 @@ def _evaluate_parts(
         stage = f"Evaluating on {part}"
         metrics[part] = yield from evaluate(predictor, parts[part], known=known, stage=stage)
         yield Evaluated(part=part, metrics=metrics[part])
-    return card, metrics
+    return dataclasses.replace(card, spec=spec), metrics
 
 
 def _blank_card(recipe: Recipe, *, leaked: bool) -> Card:
@@ -410,7 +415,7 @@ def write_graph(
     yield Progress(stage="Writing the graph", done=0, total=2)
     try:
         # where a GPU trained or validated it is there still
-        graph = make_graph(network.cpu(), card.spec.size)
+        graph = make_graph(network.cpu(), card.spec)
         prove_graph(graph, network, card)
         yield Progress(stage="Writing the graph", done=1, total=2)
         known = [(case.frame, case.mask.astype(np.uint8)) for case in cases]

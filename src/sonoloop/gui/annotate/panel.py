@@ -27,6 +27,7 @@ from sonoloop.gui.annotate.lesion_table import LesionTable
 from sonoloop.gui.annotate.notes_box import NotesBox
 from sonoloop.gui.annotate.own_layers import Offer
 from sonoloop.gui.annotate.predicting import ModelLine, Predicting
+from sonoloop.gui.annotate.prompt_tools import PromptTools
 from sonoloop.gui.annotate.queue import NO_QUEUE, Queue
 from sonoloop.gui.annotate.queue_bar import ProgressLine, QueueBar, ReasonBox
 from sonoloop.gui.annotate.queue_list import Status
@@ -176,6 +177,7 @@ class AnnotatePanel(Panel):
         self._followers.close()
         self.journal.close()
         self.effort.close()
+        self._repair.close_session()
         self.predicting.close()
         self.deciding.close()
         self.session.close()
@@ -215,6 +217,7 @@ class AnnotatePanel(Panel):
         self._why.setToolTip(_WHY)
         self._facts = FactsTable()
         self.lesions = LesionTable(self.session)
+        self._repair = PromptTools(self.session)
         self._offer = QuestionBox()
         self._offered: tuple[Offer, ...] = ()
         self.unfinished = UnfinishedBox(self.journal, self.predicting.overwriting)
@@ -259,6 +262,7 @@ class AnnotatePanel(Panel):
         column.addSpacing(8)
         column.addWidget(self._facts)
         column.addWidget(self.lesions)
+        column.addWidget(self._repair)
         column.addSpacing(8)
         column.addWidget(self.unfinished)
         column.addWidget(self._offer)

@@ -64,7 +64,10 @@ class Engine(ABC):
 
     @abstractmethod
     def run(self, images: Array) -> tuple[Array, Array]:
-        """Give lesion probability (B, 1, S, S) and class logits (B, 3) of images (B, 1, S, S) in [-1, 1]."""
+        """Give lesion probability (B, 1, S, S) and class logits (B, 3) of images (B, C, S, S).
+
+        The first channel is the image in [-1, 1]; where a model takes prompts, others follow.
+        """
 
     def put(self, values: NDArray[np.float32]) -> Array:
         """Turn an array on the CPU to the kind that is prepared for `run`."""

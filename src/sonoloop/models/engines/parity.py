@@ -14,6 +14,7 @@ from sonoloop.errors import ModelError
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
 from sonoloop.models.engines import Engine
+from sonoloop.models.engines.unprompted import Unprompted
 from sonoloop.models.predictor import Predictor
 from sonoloop.values import CLASSES, Frame
 
@@ -61,7 +62,9 @@ class Parity:
 def compare(engine: Engine, reference: Engine, cases: Sequence[Case]) -> Parity:
     """Compare an engine with one that is right, on frames whose lesions are known."""
     frames = [frame for frame, _ in cases]
-    mine, theirs = (Predictor(each, views=1).predict_batch(frames) for each in (engine, reference))
+    # one that takes prompts is asked without: with one it was tried when its graph was made
+    both = (Unprompted(each) if each.card.spec.takes_prompts else each for each in (engine, reference))
+    mine, theirs = (Predictor(each, views=1).predict_batch(frames) for each in both)
     dices = [
         [_dice(made.mask, truth) for made, (_, truth) in zip(some, cases, strict=True)]
         for some in (mine, theirs)
@@ -96,8 +99,8 @@ def simulated_cases(seeds: int = 2) -> list[Case]:
 
 def time_engines(engines: Sequence[Engine]) -> list[float]:
     """Take the time of one image in each, in seconds: by turns, since other programs run too."""
-    size = engines[0].card.spec.size
-    images = np.zeros((1, 1, size, size), np.float32)
+    spec = engines[0].card.spec
+    images = np.zeros((1, spec.channels, spec.size, spec.size), np.float32)
     least = [float("inf")] * len(engines)
     # the first round warms up
     for number in range(_ROUNDS + 1):

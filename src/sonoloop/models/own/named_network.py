@@ -80,7 +80,7 @@ def load_native(spec: ModelSpec, data: bytes, name: str) -> tuple[nn.Module, byt
     network.load_state_dict(_fit_weights(data, network.state_dict(), name), strict=False)
     # as it is stored
     network = network.half().float().eval()
-    return network, make_graph(network, spec.size)
+    return network, make_graph(network, spec)
 
 
 class _Answering(nn.Module):
