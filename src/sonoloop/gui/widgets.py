@@ -72,7 +72,11 @@ class Panel(QWidget):
         outer.setSpacing(0)
         self.problem = ProblemLine()
         outer.addWidget(self.problem)
-        outer.addWidget(scroll)
+        outer.addWidget(scroll, 1)
+        # below the column: what never scrolls out of sight
+        self.foot = QVBoxLayout()
+        self.foot.setSpacing(8)
+        outer.addLayout(self.foot)
         # once: where the user moves it to is their choice
         self._stack = single_shot(self, 0, self._join_others)
         self._stacked = False

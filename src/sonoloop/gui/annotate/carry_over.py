@@ -191,9 +191,18 @@ class CarryOver:
         if before is None or viewer.canvas.grid.enabled or viewer.dims.ndisplay != 2:
             return
         if before != self._size:
-            height, width = (_FITTED * pixels for pixels in viewer.canvas.size)
-            whole = View((0.5, 0.5), min(height, width * float(size[0] / size[1])))
-            self._look_at(image, self._views.get(_key(size), whole))
+            self._look_at(image, self._views.get(_key(size), self._whole(image)))
+
+    def fit(self) -> None:
+        """Show all of the current image, and of the first of each size: the canvas has another size now."""
+        self._views.clear()
+        if self._shown is not None and self._viewer.dims.ndisplay == 2:
+            self._look_at(self._shown, self._whole(self._shown))
+
+    def _whole(self, image: Image) -> View:
+        size = _world_box(image)[1]
+        height, width = (_FITTED * pixels for pixels in self._viewer.canvas.size)
+        return View((0.5, 0.5), min(height, width * float(size[0] / size[1])))
 
     def _restore_view(self, image: Image) -> None:
         """Look at the same part of another image."""

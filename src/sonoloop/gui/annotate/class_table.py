@@ -110,8 +110,7 @@ class ClassTable(QWidget):
         self.chosen.emit(LABELS[number])
 
 
-_LESIONS = "How many lesions are drawn on this frame"
-_AREA = "Their area together; in mm² only where the image is calibrated"
+_LESIONS = "How many lesions are drawn, and their area together; in mm² only where the image is calibrated"
 _EXPECTED = (
     "How well the proposed mask should agree with a careful reader's (Dice, 0 to 1); "
     "of an empty mask, the probability that there is no lesion"
@@ -119,7 +118,7 @@ _EXPECTED = (
 
 
 class FactsTable(QWidget):
-    """Three numbers with their names.
+    """What is drawn in numbers, and how good the proposal should be.
 
     Parameters
     ----------
@@ -134,16 +133,14 @@ class FactsTable(QWidget):
         self._grid.setVerticalSpacing(4)
         self._grid.setColumnStretch(0, 1)
         self._lesions = self._add_row("Lesions", _LESIONS)
-        self._area = self._add_row("Area", _AREA)
-        self._expected = self._add_row("Expected agreement (Dice)", _EXPECTED)
+        self._expected = self._add_row("Expected Dice", _EXPECTED)
 
     def set_view(self, view: FrameView) -> None:
         """Show a frame's numbers."""
-        self._lesions.setText(str(view.lesions))
         area = f"{view.area_px:,} px".replace(",", "\N{NARROW NO-BREAK SPACE}")
         if view.area_mm2 is not None:
             area += f" · {view.area_mm2:.1f} mm²"
-        self._area.setText(area if view.lesions else "")
+        self._lesions.setText(f"{view.lesions} · {area}" if view.lesions else "0")
         self._expected.setText("" if view.expected_dice is None else f"{view.expected_dice:.2f}")
 
     def _add_row(self, name: str, explanation: str) -> QLabel:

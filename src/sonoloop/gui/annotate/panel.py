@@ -245,6 +245,7 @@ class AnnotatePanel(Panel):
         self._reason, self._progress = ReasonBox(), ProgressLine()
         # statuses come in by the hundred
         self._queue_timer = single_shot(self, 100, self._render_list)
+        self._fit = single_shot(self, 50, self._carry_over.fit)
         buttons = (self._predict, self._predict_all, self._accept, self._help, self._show, self._why)
         for button in buttons:
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
@@ -258,24 +259,20 @@ class AnnotatePanel(Panel):
         column.addLayout(row((self._hint, 1), (self._show, 0)))
         column.addWidget(self._advice)
         column.addWidget(self._classes)
-        column.addLayout(row((QWidget(), 1), (self._why, 0)))
-        column.addSpacing(8)
-        column.addWidget(self._facts)
+        column.addLayout(row((self._facts, 1), (self._why, 0)))
         column.addWidget(self.lesions)
         column.addWidget(self._repair)
-        column.addSpacing(8)
-        column.addWidget(self.unfinished)
-        column.addWidget(self._offer)
-        column.addWidget(self._question)
         column.addWidget(self._notes)
-        column.addWidget(self._reason)
-        column.addWidget(self._bar)
-        column.addLayout(row((self._predict, 1), (self._predict_all, 1), (self._accept, 1)))
-        column.addWidget(self._progress)
-        column.addSpacing(8)
         column.addLayout(row((self._notice, 1), (self._help, 0)))
         column.addWidget(self._keys)
         column.addStretch(1)
+        foot = self.foot
+        foot.setContentsMargins(8, 4, 8, 8)
+        for box in (self.unfinished, self._offer, self._question, self._reason):
+            foot.addWidget(box)
+        foot.addWidget(self._bar)
+        foot.addLayout(row((self._predict, 1), (self._predict_all, 1), (self._accept, 1)))
+        foot.addWidget(self._progress)
 
     def _connect(self) -> None:
         self.session.changed.connect(self._render)
@@ -314,6 +311,8 @@ class AnnotatePanel(Panel):
         self._show_list.toggled.connect(lambda _on: self._render_queue())
         self._simple.toggled.connect(lambda _on: self._render_simple())
         self._focus.toggled.connect(self._layout.set_on)
+        # once the docks are folded, and the canvas has its size
+        self._focus.toggled.connect(lambda _on: self._fit.start())
         for signal in (
             self._list.list.clicked,
             self._notes.written,
