@@ -21,10 +21,10 @@ import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,15 +32,17 @@ import numpy as np
 from PIL import Image
 
 from sonoloop.imaging.phantom import phantom
+from sonoloop.values import ClassName
 
 if TYPE_CHECKING:
     from napari import Viewer
 
     from sonoloop.gui.annotate.panel import AnnotatePanel
+    from sonoloop.gui.annotate.queue_list import QueueEntry
 
 TARGETS = {"more_p95_ms": 30, "listing_s": 2, "listing_mb": 300, "leak_mb": 100}
 SIZE = (600, 500)
-_CLASSES = ("benign", "malignant", "normal")
+_CLASSES: tuple[ClassName, ...] = ("benign", "malignant", "normal")
 
 
 def main() -> None:
@@ -133,19 +135,22 @@ def time_steps(
         image.data = pictures[number % len(pictures)]
         labels.data = masks[number % len(masks)]
 
+    def is_past(entry: QueueEntry | None) -> bool:
+        return panel.queue.shown is not entry
+
     times: dict[str, list[float]] = {"bare": [], "ours": []}
     ready = 0
     for number in range(1, options.steps + 1):
         if not options.hurry:
             settle(panel)
-        times["bare"].append(time_until_drawn(lambda number=number: swap(number), drawn["bare"]))
+        times["bare"].append(time_until_drawn(partial(swap, number), drawn["bare"]))
         before = panel.queue.shown
         ready += panel.queue.next_is_ready
         times["ours"].append(
             time_until_drawn(
                 lambda: panel.run("next"),
                 drawn["ours"],
-                lambda before=before: panel.queue.shown is not before,
+                partial(is_past, before),
             )
         )
     figures = {}
@@ -197,6 +202,7 @@ def settle(panel: AnnotatePanel) -> None:
     from qtpy.QtCore import QThreadPool  # noqa: PLC0415 - there is a window by now
 
     pool = QThreadPool.globalInstance()
+    assert pool is not None
     quiet = time.perf_counter()
 
     def is_quiet() -> bool:
@@ -212,10 +218,9 @@ def time_listing(panel: AnnotatePanel, folder: Path) -> dict[str, Any]:
     """Time until a long queue is in the list, and what memory it takes."""
     before = resident_mb()
     most = before
-    start = time.perf_counter()
-    panel.queue.open([folder])
     files = sum(1 for _ in folder.iterdir())
     start = time.perf_counter()
+    panel.queue.open([folder])
     wait(lambda: len(panel.queue.list) == files, 60)
     listed = time.perf_counter() - start
     end = time.perf_counter() + 2
@@ -238,6 +243,10 @@ def count_leak(panel: AnnotatePanel, cycles: int, folder: Path) -> dict[str, Any
     panel.queue.open([folder])
     wait(lambda: panel.queue.shown is not None and panel.session.view().probabilities is not None, 60)
     begun = 0.0
+
+    def is_past(entry: QueueEntry | None) -> bool:
+        return panel.queue.shown is not entry
+
     for number in range(cycles):
         settle(panel)
         lesions = next(layer for layer in panel.session.viewer.layers if layer.name.endswith("lesions"))
@@ -246,7 +255,7 @@ def count_leak(panel: AnnotatePanel, cycles: int, folder: Path) -> dict[str, Any
         shown = panel.queue.shown
         wait(lambda: panel.session.view().why_no_accept is None, 30)
         panel.run("accept")
-        wait(lambda shown=shown: panel.queue.shown is not shown, 30)
+        wait(partial(is_past, shown), 30)
         if number == cycles // 10:
             begun = resident_mb()
     return {"cycles": cycles, "leak_mb": round(resident_mb() - begun, 1)}
@@ -271,4 +280,4 @@ def wait(condition: Callable[[], bool], seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from napari.utils.notifications import show_warning
 from napari.utils.theme import get_theme
@@ -30,7 +30,7 @@ from sonoloop.gui.annotate.predicting import ModelLine, Predicting
 from sonoloop.gui.annotate.prompt_tools import PromptTools
 from sonoloop.gui.annotate.queue import NO_QUEUE, Queue
 from sonoloop.gui.annotate.queue_bar import ProgressLine, QueueBar, ReasonBox
-from sonoloop.gui.annotate.queue_list import Status
+from sonoloop.gui.annotate.queue_list import QueueEntry
 from sonoloop.gui.annotate.queue_view import QueueView
 from sonoloop.gui.annotate.session import Session, lay_out_canvas, offer_canvas, take_up_brush
 from sonoloop.gui.annotate.unfinished import UnfinishedBox
@@ -241,6 +241,7 @@ class AnnotatePanel(Panel):
         self._toggles = [_toggle(text, help_) for text, help_ in _TOGGLES]
         self._show_list, self._simple, self._focus = self._toggles
         self._show_list.setChecked(True)
+        self._asked_of: QueueEntry | None = None  # why it is put aside
         self._list, self._bar = QueueView(), QueueBar()
         self._reason, self._progress = ReasonBox(), ProgressLine()
         # statuses come in by the hundred
@@ -370,6 +371,8 @@ class AnnotatePanel(Panel):
         place = "" if queue.list.place is None else f"{queue.list.place} / {len(queue.list)}"
         self._place.setText(f"{place} reading…" if queue.busy else place)
         self._bar.set_status(queue.shown.status if queue.shown is not None and queue.is_current else None)
+        if queue.shown is not self._asked_of:
+            self._reason.clear()  # it was asked of another frame
         self._queue_timer.start()
 
     def _render_list(self) -> None:
@@ -389,13 +392,14 @@ class AnnotatePanel(Panel):
         self._list.set_queue(self.queue.list)
         self._render_queue()
 
-    def _put_aside(self, status: Status) -> None:
+    def _put_aside(self, status: Literal["flagged", "skipped", "excluded"]) -> None:
         entry = self.queue.shown
         if entry is None or not self.queue.is_current:
             show_warning(NO_QUEUE)
         elif entry.stored == status:
-            self.queue.mark("to do", "")
+            self.queue.mark("open", "")
         else:
+            self._asked_of = entry
             self._reason.ask(status)
 
     def _render_predict_all(self) -> None:

@@ -53,6 +53,7 @@ from sonoloop.gui.workers import JobQueue, Projects, ignore
 
 if TYPE_CHECKING:
     from sonoloop.project import FrameStatus, Project
+    from sonoloop.store.marks import MarkStatus
 
 _AHEAD = 3
 # by then the canvas is drawn, and the panel may follow
@@ -233,14 +234,14 @@ class Queue(QObject):
         )
         self.changed.emit()
 
-    def mark(self, status: Status, reason: str) -> None:
-        """Flag, skip or exclude the current frame, and go on; "to do" takes that back, and stays."""
+    def mark(self, status: MarkStatus, reason: str) -> None:
+        """Flag, skip or exclude the current frame, and go on; "open" takes that back, and stays."""
         entry, target = self.shown, self._session.target
         if entry is None or target is None or not self.is_current:
             show_warning(NO_QUEUE)
             return
         before = entry.stored, entry.reason
-        entry.stored, entry.reason = status, reason
+        entry.stored, entry.reason = "to do" if status == "open" else status, reason
         preferences = self._session.preferences()
         self._marking.submit(
             partial(
@@ -253,14 +254,8 @@ class Queue(QObject):
             failed=partial(self._on_not_marked, entry, before),
         )
         self.changed.emit()
-        if status != "to do":
+        if status != "open":
             self.next()
-
-    def keep(self) -> None:
-        """Take note of the work on the current frame."""
-        entry = self.shown
-        if entry is not None and self._has_image():
-            self._note_work(entry, self._mask())
 
     def note_drafts(self, frames: Collection[str]) -> None:
         """Take note of which frames have a draft on this machine, of an earlier napari maybe."""
@@ -308,6 +303,7 @@ class Queue(QObject):
         state = session.known_states().get((key, ()))
         status = ready.status if is_fresh and ready.identity == session.preferences().identity else None
         begun = first_mask(ready, status)
+        mask: NDArray[np.uint8] | None
         if kept is not None:
             mask = unpack(kept)
         elif is_fresh or state is None:
@@ -617,5 +613,5 @@ class Queue(QObject):
         self._read_ahead()
 
 
-def _mark(source: Source, status: Status, reason: str, project: Project) -> None:
-    project.mark(source.frame(), "open" if status == "to do" else status, reason)
+def _mark(source: Source, status: MarkStatus, reason: str, project: Project) -> None:
+    project.mark(source.frame(), status, reason)

@@ -109,7 +109,7 @@ class Statuses(QObject):
         self._refresh.stop()
 
     def _on_files(self, found: _LookedAt) -> None:
-        first = {}
+        first: dict[Path, QueueEntry] = {}
         for entry in self._list:
             if entry.frame_id is None:
                 first.setdefault(entry.path, entry)
