@@ -241,7 +241,7 @@ def _to_screen(mask: Mask) -> Mask:
 def _parts(mask: Mask) -> Iterator[Part]:
     labels, _ = ndimage.label(mask, _TOUCHING)
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        yield Part(labels == number, box)
+        yield Part(labels == number, (box[0], box[1]))
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ def normal_of_found(answers: Answers, numbers: Numbers) -> Floats:
     A lesion whose mask lies elsewhere is lost with a gate or without.
     """
     found, _ = answers.masks(replace(numbers, normal_gate=UNGATED))
-    return answers.probabilities(numbers.temperature)[answers.lesion & (found > 0), _NORMAL]
+    return np.asarray(answers.probabilities(numbers.temperature)[answers.lesion & (found > 0), _NORMAL])
 
 
 def fit_threshold(sites: Sequence[Answers]) -> tuple[float, float]:
