@@ -56,7 +56,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,8 @@ from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.evaluation.scores import dice
 from sonoloop_training.fit.prompting import How, largest_error, loose_box, point_at
 
-try:
-    import cv2
-except ImportError:
-    cv2 = None
+# pip install opencv-python-headless; without it there is no GrabCut
+cv2: Any = import_module("cv2") if find_spec("cv2") else None
 
 RESULTS = Path(__file__).parent / "results" / "clicks.json"
 SPLIT = Path(__file__).parents[1] / "training" / "results" / "default-split.json"
@@ -148,7 +147,7 @@ def by_network(corrector: Corrector) -> Repair:
     """Repair by a model that takes prompts."""
 
     def repair(frame: Frame, mask: Bools, prompts: Prompts) -> Bools:
-        return corrector.correct(frame, mask.astype(np.uint8), prompts, lesion=1) == 1
+        return np.asarray(corrector.correct(frame, mask.astype(np.uint8), prompts, lesion=1) == 1)
 
     return repair
 
