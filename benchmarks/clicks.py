@@ -22,28 +22,28 @@ apart. An "exact" click lies at its middle, which is furthest from its edge (Euc
 several in reading order); a "jittered" one beside that by a normal deviate of 10 pixels of the image down and
 across, kept in the image, with the same sign even where it falls on the other side of the outline; a "random"
 one at any pixel of the region. It is positive in a missed region, negative in a claimed one. There are 20 at
-most. A "box" is the reference's bounding box, each side moved by up to a tenth of the lesion's height or width
-(uniform); it counts as a click, and exact clicks follow it. Every corrector sees its own errors, by the same
-rule and with the same seed for an image. A series ends once Dice reached 0.90 and five clicks were made; what
-it came to then stands for the clicks that it did not need.
+most. A "box" is the reference's bounding box, each side moved by up to a tenth of the lesion's height or
+width (uniform); it counts as a click, and exact clicks follow it. Every corrector sees its own errors, by the
+same rule and with the same seed for an image. A series ends once Dice reached 0.90 and five clicks were made;
+what it came to then stands for the clicks that it did not need.
 
 **Correctors.**
 
 - "network": `sonoloop.models.corrector.Corrector`, with all prompts so far and its last answer.
 - "grabcut": OpenCV's GrabCut (Rother et al. 2004), 5 iterations, on the image letterboxed to 256 pixels and
   blurred by one. The discs of prompts (radius 5) are sure; the start or last answer is probable; all outside
-  a box, and the image's edge, is surely not lesion. From nothing, the box is probable, or a disc of a tenth of
-  the image's side around the first positive click.
-- "random walker": scikit-image's (Grady 2006), beta 130, on the same image, in units of its standard deviation.
-  Seeds are the discs of prompts; the third of the start or last answer (from nothing, what GrabCut gets) that
-  is furthest from its edge; and what is further from it than half its extent, outside a box, or at the
-  image's edge.
+  a box, and the image's edge, is surely not lesion. From nothing, the box is probable, or a disc of a tenth
+  of the image's side around the first positive click.
+- "random walker": scikit-image's (Grady 2006), beta 130, on the same image, in units of its standard
+  deviation. Seeds are the discs of prompts; the third of the start or last answer (from nothing, what GrabCut
+  gets) that is furthest from its edge; and what is further from it than half its extent, outside a box, or at
+  the image's edge.
 
 An answer of the last two that is empty is not taken. Of all three what touches the start, a positive prompt
 or the box is kept, and each obeys a click in a disc of two pixels of the 256.
 
-**Figures.** Mean Dice at the image's own size after 0, 1, 2, 3 and 5 clicks; the mean number of clicks until it
-is 0.85 and 0.90, with 20 where it never is, and how often that was; both with 95 % intervals, for which
+**Figures.** Mean Dice at the image's own size after 0, 1, 2, 3 and 5 clicks; the mean number of clicks until
+it is 0.85 and 0.90, with 20 where it never is, and how often that was; both with 95 % intervals, for which
 patients are drawn with replacement. The share of clicks that lower Dice by more than 0.001, and the mean
 change of a click. The median time of an answer, by the clock and of the process alone.
 """
@@ -56,7 +56,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,8 @@ from sonoloop_training.datasets import Sample, find_datasets
 from sonoloop_training.evaluation.scores import dice
 from sonoloop_training.fit.prompting import How, largest_error, loose_box, point_at
 
-try:
-    import cv2
-except ImportError:
-    cv2 = None
+# pip install opencv-python-headless; without it there is no GrabCut
+cv2: Any = import_module("cv2") if find_spec("cv2") else None
 
 RESULTS = Path(__file__).parent / "results" / "clicks.json"
 SPLIT = Path(__file__).parents[1] / "training" / "results" / "default-split.json"
@@ -148,7 +147,7 @@ def by_network(corrector: Corrector) -> Repair:
     """Repair by a model that takes prompts."""
 
     def repair(frame: Frame, mask: Bools, prompts: Prompts) -> Bools:
-        return corrector.correct(frame, mask.astype(np.uint8), prompts, lesion=1) == 1
+        return np.asarray(corrector.correct(frame, mask.astype(np.uint8), prompts, lesion=1) == 1)
 
     return repair
 
@@ -317,22 +316,19 @@ def summarise(series: Sequence[Series]) -> dict[str, Any]:
 
 def arms(options: argparse.Namespace, corrector: Corrector) -> Iterator[tuple[str, Repair, str, How, bool]]:
     """List what is run: the corrector, the start, how it is clicked, and whether a box comes first."""
-    classical: dict[str, Repair] = {"random walker": Classical(walk)}
+    repairs: dict[str, Repair] = {"network": by_network(corrector), "random walker": Classical(walk)}
     if cv2 is not None:
-        classical["grabcut"] = Classical(grabcut)
-    for start in options.starts:
-        yield "network", by_network(corrector), start, "centre", False
-        for name, repair in classical.items():
-            if name not in options.skip:
-                yield name, repair, start, "centre", False
-    if "noise" not in options.skip:
-        yield "network", by_network(corrector), "automatic", "jittered", False
-        yield "network", by_network(corrector), "automatic", "random", False
-    if "box" not in options.skip:
-        yield "network", by_network(corrector), "nothing", "centre", True
-        for name, repair in classical.items():
-            if name not in options.skip:
-                yield name, repair, "nothing", "centre", True
+        repairs["grabcut"] = Classical(grabcut)
+    for name, repair in repairs.items():
+        if name in options.skip:
+            continue
+        for start in options.starts:
+            yield name, repair, start, "centre", False
+        if "box" not in options.skip:
+            yield name, repair, "nothing", "centre", True
+        if name == "network" and "noise" not in options.skip:
+            yield name, repair, "automatic", "jittered", False
+            yield name, repair, "automatic", "random", False
 
 
 def main() -> None:

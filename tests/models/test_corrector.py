@@ -15,7 +15,7 @@ from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.phantom import phantom
 from sonoloop.models.bundle import read_bundle, save_bundle
 from sonoloop.models.card import Card, ModelSpec, read_card, read_graph, shipped_card, shipped_folder
-from sonoloop.models.corrector import Corrector, Part, find_lesion, find_part, load_corrector
+from sonoloop.models.corrector import Corrector, find_lesion, load_corrector
 from sonoloop.models.engines import Engine, load_engine
 from sonoloop.models.engines.torch import TorchEngine
 from sonoloop.models.engines.unprompted import Unprompted
@@ -116,32 +116,21 @@ def test_a_lesion_that_is_none_goes_with_a_negative_click(engine) -> None:
     assert not (Corrector(engine).correct(frame, mask, Prompts().click(20, 20, inside=False)) == 1).any()
 
 
-def test_a_found_lesion_is_looked_at_from_near_and_what_was_shown_is_kept(engine) -> None:
-    frame = scene((60, 60, 70, 70), shape=(256, 256))
+def test_the_network_is_shown_mask_and_prompts_and_what_was_shown_is_kept(engine) -> None:
+    frame = scene((60, 60, 100, 100), shape=(128, 256))
+    mask = np.where(frame.pixels > 0, np.uint8(1), np.uint8(0))
     corrector = Corrector(engine)
-    mask = corrector.correct(frame, np.zeros(frame.shape, np.uint8), Prompts().click(65, 65))
-    assert (engine.shown[0][0, 0] > 0).sum() < 20
-    assert (engine.shown[1][0, 0] > 0).sum() > 60
-    assert np.array_equal(mask == 1, frame.pixels > 0) or (mask == 1).sum() in range(90, 130)
-    assert (engine.shown[1][0, 1] > 0).any()
-    seen = [id(array) for array in corrector._shown.values()]
-    corrector.correct(frame, mask, Prompts().click(65, 65).click(60, 60), lesion=1)
-    assert set(seen) <= {id(array) for array in corrector._shown.values()}
-    assert len(engine.shown) == 3
-
-
-def test_the_part_that_is_looked_at_holds_lesion_and_prompts() -> None:
-    lesion = np.zeros((400, 600), np.bool_)
-    assert find_part(lesion.shape, lesion, Prompts().click(5, 5)) == Part.whole((400, 600))
-    lesion[100:140, 500:560] = True
-    part = find_part(lesion.shape, lesion, Prompts().click(100, 599))
-    assert part.left <= 500
-    assert part.left + part.width == 600
-    assert part.height == part.width >= 200
-    assert find_part(lesion.shape, lesion, Prompts().click(390, 5)) == Part.whole((400, 600))
-    boxed = find_part(lesion.shape, np.zeros_like(lesion), Prompts().enclose(10, 10, 60, 60))
-    assert boxed.top == boxed.left == 0
-    assert 100 <= boxed.width < 200
+    corrector.correct(frame, mask, Prompts().click(80, 200))
+    (shown,) = engine.shown
+    # 256 pixels wide come to 64, with 16 black ones above and below
+    assert (shown[0, 0, :16] == -1).all()
+    assert np.array_equal(shown[0, 1] > 0, shown[0, 0] > 0)
+    rows, columns = np.nonzero(shown[0, 2])
+    assert (rows.mean(), columns.mean()) == (36, 50)
+    before = corrector._shown[frame.pixels_hash]
+    corrector.correct(frame, mask, Prompts().click(80, 200).click(10, 10, inside=False), lesion=1)
+    assert corrector._shown[frame.pixels_hash] is before
+    assert np.array_equal(engine.shown[1][0, 0], shown[0, 0])
 
 
 def test_the_lesion_that_is_touched_is_meant() -> None:

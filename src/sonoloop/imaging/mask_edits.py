@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +115,7 @@ def split_along(
             f"the line does not part lesion {lesion}: draw it across, from background to background"
         )
     whole = watershed(np.zeros(mask.shape, np.uint8), regions, mask=old)
-    return _divide(mask, lesion, np.where(old, np.maximum(whole, 0), 0), kept)
+    return _divide(mask, lesion, whole, kept)
 
 
 def merge(mask: Mask, lesion: int, other: int, *, kept: Bools | None = None) -> Mask:
@@ -173,7 +174,7 @@ def _select(mask: Mask, lesion: int, kept: Bools | None) -> Bools:
         raise ValueError(f"kept must be bool {mask.shape}, got {kept.dtype} {kept.shape}")
     if not 1 <= lesion <= MAX_LESIONS:
         raise ValueError(f"a lesion has a number from 1 to {MAX_LESIONS}, got {lesion}")
-    found = mask == lesion
+    found: Bools = mask == lesion
     if not found.any():
         raise ValueError(f"there is no lesion {lesion} in the mask")
     return found
@@ -188,7 +189,7 @@ def _replace(mask: Mask, lesion: int, new: NDArray[np.bool_], kept: Bools | None
     return np.where(changes, np.where(new, np.uint8(lesion), np.uint8(0)), mask)
 
 
-def _divide(mask: Mask, lesion: int, regions: NDArray[np.int32], kept: Bools | None) -> Mask:
+def _divide(mask: Mask, lesion: int, regions: NDArray[Any], kept: Bools | None) -> Mask:
     """Give all regions of a lesion but the largest a number of their own."""
     areas = np.bincount(regions.ravel())
     areas[0] = 0

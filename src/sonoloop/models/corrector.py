@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,14 +28,9 @@ Mask = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 
 _TOUCHING = np.ones((3, 3), np.bool_)
-# a lesion is looked at in a square so many times as large as it and its prompts, which is at least this share
-# of the frame's longer side
-_AROUND, _LEAST = 2.0, 0.2
-# from this share of the longer side on, the whole frame is looked at
-_WHOLE = 0.85
 # around a prompt, this share of the disc that is shown obeys it whatever the network says
 _OBEYS = 0.4
-# parts of frames that are kept as the network is shown them
+# frames that are kept as the network is shown them
 _MOST_KEPT = 8
 
 
@@ -70,9 +64,8 @@ class Corrector:
             bundle = TorchEngine(bundle, device)
         self.engine: Engine = bundle
         self._lock = threading.Lock()
-        # what does not depend on prompts: the last frame in [0, 1], and its parts as the network sees them
-        self._frame = "", np.zeros((0, 0), np.float32)
-        self._shown: OrderedDict[tuple[str, Part], NDArray[np.float32]] = OrderedDict()
+        # what does not depend on prompts: the last frames as the network is shown them, by their pixels
+        self._shown: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
 
     def correct(
         self,
@@ -132,47 +125,25 @@ class Corrector:
         return repaired
 
     def _repair(self, frame: Frame, old: Bools, prompts: Prompts) -> Bools:
-        part = find_part(frame.shape, old, prompts)
-        now = self._look(frame, part, old, prompts)
-        if part == Part.whole(frame.shape) and not old.any() and prompts.box is None and now.any():
-            # a lesion that was just found is looked at once more from near
-            closer = find_part(frame.shape, now, prompts)
-            if closer != part:
-                part, now = closer, self._look(frame, closer, now, prompts)
-        # where nothing was looked at, what was there stays
-        rows, columns = part.slices
-        new = old.copy()
-        new[rows, columns] = now[rows, columns]
-        return _obey(new, old, prompts, part.scale(self.card.spec.size))
-
-    def _look(self, frame: Frame, part: Part, old: Bools, prompts: Prompts) -> Bools:
-        """Ask the network about a part of a frame; false elsewhere."""
         size = self.card.spec.size
-        box = Letterbox(part.height, part.width, size)
+        box = Letterbox(*frame.shape, size)
         top, left, height, width = box.content
-        scale = height / part.height, width / part.width
-        shift = top - part.top * scale[0], left - part.left * scale[1]
-        before = box.apply(old[part.slices].astype(np.float32)) >= 0.5 if old.any() else None
-        drawn = draw_prompts(size, prompts.moved(scale, shift), before)
-        images = np.concatenate([self._show(frame, part, box)[None], drawn])[None]
+        before = box.apply(old.astype(np.float32)) >= 0.5
+        moved = prompts.moved((height / frame.shape[0], width / frame.shape[1]), (top, left))
+        images = np.concatenate([self._show(frame, box)[None], draw_prompts(size, moved, before)])[None]
         lesion, _ = self.engine.run(self.engine.upload(self.engine.put(images)))
         seen = box.invert(self.engine.fetch(lesion)[0])[0]
         if not np.isfinite(seen).all():
             raise ModelError(
                 f"the model {self.model} answers {frame.name} with what is no number; take another model"
             )
-        answer = np.zeros(frame.shape, np.bool_)
-        answer[part.slices] = seen >= 0.5
-        return _connected(answer, old, prompts)
+        return _obey(_connected(seen >= 0.5, old, prompts), prompts, max(frame.shape) / size)
 
-    def _show(self, frame: Frame, part: Part, box: Letterbox) -> NDArray[np.float32]:
-        """Bring a part of a frame to the network's square; what was shown before is kept."""
-        key = frame.pixels_hash, part
+    def _show(self, frame: Frame, box: Letterbox) -> NDArray[np.float32]:
+        """Bring a frame to the network's square; what was shown before is kept."""
+        key = frame.pixels_hash
         if key not in self._shown:
-            if self._frame[0] != frame.pixels_hash:
-                self._frame = frame.pixels_hash, to_unit(frame.pixels)
-            cut = np.ascontiguousarray(self._frame[1][part.slices])
-            self._shown[key] = normalise(box.apply(cut)).astype(np.float32)
+            self._shown[key] = normalise(box.apply(to_unit(frame.pixels))).astype(np.float32)
             if len(self._shown) > _MOST_KEPT:
                 self._shown.popitem(last=False)
         self._shown.move_to_end(key)
@@ -184,60 +155,6 @@ def load_corrector(
 ) -> Corrector:
     """Load a model that takes prompts, by its name in the data folder or the path of its bundle."""
     return Corrector(open_engine(bundle_folder(name_or_path), device, engine=engine, on_notice=on_notice))
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A rectangle of a frame, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    @classmethod
-    def whole(cls, shape: tuple[int, int]) -> Part:
-        """All of a frame."""
-        return cls(0, 0, *shape)
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Its rows and columns."""
-        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
-
-    def scale(self, size: int) -> float:
-        """Say how many pixels of a square of a size one of the frame takes."""
-        return size / max(self.height, self.width)
-
-
-def find_part(shape: tuple[int, int], lesion: Bools, prompts: Prompts) -> Part:
-    """Find the part of a frame to look at: around the lesion and the prompts, or all of it where none is.
-
-    Seen from near, a small lesion's outline is finer, as with RITM's and nnInteractive's zooming in.
-    """
-    points = [point for stroke in prompts.strokes for point in stroke.points]
-    if not lesion.any() and prompts.box is None:
-        return Part.whole(shape)
-    if lesion.any():
-        rows, columns = ndimage.find_objects(lesion.view(np.int8))[0]
-        points += [(rows.start, columns.start), (rows.stop - 1, columns.stop - 1)]
-    if prompts.box is not None:
-        points += [prompts.box[:2], prompts.box[2:]]
-    ends = np.array(points, np.float64)
-    low, high = ends.min(0), ends.max(0)
-    longer = max(shape)
-    side = max(float((high - low).max() + 1) * _AROUND, _LEAST * longer)
-    if side >= _WHOLE * longer:
-        return Part.whole(shape)
-    # in steps, so that a lesion that changes a little is seen in the same part, which is kept
-    step = max(1, longer // 32)
-    side = int(np.ceil(side / step)) * step
-    sides = [min(side, length) for length in shape]
-    firsts = [
-        int(np.clip(round((middle - extent / 2) / step) * step, 0, length - extent))
-        for middle, extent, length in zip((low + high) / 2, sides, shape, strict=True)
-    ]
-    return Part(*firsts, *sides)
 
 
 def find_lesion(mask: Mask, prompts: Prompts) -> int:
@@ -289,8 +206,8 @@ def _connected(answer: Bools, old: Bools, prompts: Prompts) -> Bools:
     return np.isin(regions, numbers[numbers > 0])
 
 
-def _obey(new: Bools, old: Bools, prompts: Prompts, scale: float) -> Bools:
+def _obey(new: Bools, prompts: Prompts, scale: float) -> Bools:
     """See that each stroke holds in its middle, the later ones over the earlier."""
     for stroke in prompts.strokes:
-        draw_discs(new, stroke.path, max(0.0, _OBEYS * RADIUS / scale), stroke.inside)
+        draw_discs(new, stroke.path, _OBEYS * RADIUS * scale, stroke.inside)
     return new

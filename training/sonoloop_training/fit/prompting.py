@@ -106,7 +106,7 @@ class ZoomIn(v2.Transform):  # type: ignore[misc]
 def _slide(span: slice, length: int, side: int, share: float) -> int:
     """Place a part of a length so that it holds a span, and lies in the image."""
     slack = length - (span.stop - span.start)
-    first = span.start - round(slack * share)
+    first: int = span.start - round(slack * share)
     return max(0, min(first, side - length))
 
 
