@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, func, insert, not_, or_, select, update
 
 from sonoloop.errors import StoreError
-from sonoloop.store.database import Database, add_if_new, check_who
+from sonoloop.store.database import Database, Tell, add_if_new, check_who, tell_nobody
 from sonoloop.store.integrity import find_problems
 from sonoloop.store.revisions import (
     HeadMovedError,
@@ -143,10 +143,10 @@ class CorrectionStore(Database):
         with self.reading() as connection:
             return connection.scalar(select(func.count()).select_from(REVISIONS)) or 0
 
-    def verify(self) -> list[str]:
+    def verify(self, *, tell: Tell = tell_nobody) -> list[str]:
         """Check the database, its guards, and that every mask is still what was accepted."""
         self._open()
-        return find_problems(self)
+        return find_problems(self, tell=tell)
 
     def _read_last(self, query: Select[Any]) -> Revision | None:
         with self.reading() as connection:

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -86,6 +86,14 @@ def take_lease(database: Database, name: str, *, what: str) -> Lease:
         silent = _watch(database, doubtful)
 
 
+def check_nobody_works(rows: Iterable[Any]) -> None:
+    """Refuse where one of these rows of leases, read from a file, is of a holder who is there."""
+    for row in rows:
+        heard = abs(datetime.now(UTC) - datetime.fromisoformat(row.renewed)) <= EXPIRY
+        if heard and not _has_ended(row):
+            raise _refusal(row)
+
+
 @contextmanager
 def renewed(renew: Callable[[], None], *, every: float = _RENEWED_EVERY) -> Iterator[Callable[[], None]]:
     """Renew a lease in a thread while a block runs."""
@@ -133,8 +141,7 @@ def _try(connection: Connection, held: Lease, what: str, silent: Row[Any] | None
         other = connection.execute(_select(held.name).with_for_update()).one_or_none()
         if other is None:
             continue  # given back since it was found
-        ended = other.host == _name_machine() and not psutil.pid_exists(other.pid)
-        if not ended and other != silent:
+        if not _has_ended(other) and other != silent:
             if abs(now - datetime.fromisoformat(other.renewed)) <= EXPIRY:
                 raise _refusal(other)
             if connection.dialect.name == "sqlite":
@@ -142,6 +149,10 @@ def _try(connection: Connection, held: Lease, what: str, silent: Row[Any] | None
         connection.execute(update(LEASES).where(LEASES.c.name == held.name).values(mine))
         break
     return None
+
+
+def _has_ended(other: Any) -> bool:  # noqa: ANN401 - a row of leases, however it was read
+    return other.host == _name_machine() and not psutil.pid_exists(other.pid)
 
 
 def _watch(database: Database, other: Row[Any]) -> Row[Any] | None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Row, insert, select, text, update
+from sqlalchemy import URL, Connection, Row, Table, insert, not_, or_, select, text, update
 
 from sonoloop.errors import StoreError
 from sonoloop.store.database import Database, check_who, check_why, in_batches, now
@@ -22,6 +22,12 @@ from sonoloop.store.settings import secret_in, store_secret
 from sonoloop.store.tables import FRAMES, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
+# what a withdrawal erases, and what is in its place then
+ERASED: tuple[tuple[Table, dict[str, Any]], ...] = (
+    (REVISIONS, {"mask": b""}),
+    (PREDICTIONS, {"lesion": b"", "mask": b""}),
+    (MEMBERS, {"thumbnail": b"", "bits": b""}),
+)
 # datasets whose patients are known as DATASET/NUMBER
 IMPORTED = ("busbra", "busi")
 
@@ -189,11 +195,45 @@ def _erase(connection: Connection, frames: Sequence[str], *, why: str, who: str)
         insert(TOMBSTONES),
         [{"frame_id": frame_id, "why": why, "who": who, "created": created} for frame_id in frames],
     )
-    for table, columns in (
-        (REVISIONS, ("mask",)),
-        (PREDICTIONS, ("lesion", "mask")),
-        (MEMBERS, ("thumbnail", "bits")),
-    ):
-        connection.execute(
-            update(table).where(table.c.frame_id.in_(frames)).values(dict.fromkeys(columns, b""))
-        )
+    _empty(connection, frames)
+
+
+def _empty(connection: Connection, frames: Sequence[str]) -> None:
+    for table, values in ERASED:
+        connection.execute(update(table).where(table.c.frame_id.in_(frames)).values(values))
+
+
+def complete_withdrawals(connection: Connection) -> list[str]:
+    """Erase what is there of withdrawn frames, where tombstones came from another store; name those frames.
+
+    Frames of the same pixels in other files are withdrawn with them. Inside a writing transaction.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.execute(text("PRAGMA secure_delete=ON"))
+    hold_sketches(connection)
+    gone, stone = FRAMES.alias("gone"), TOMBSTONES
+    late = (
+        select(FRAMES.c.id, stone.c.why, stone.c.who, stone.c.created)
+        .join(gone, gone.c.pixels_hash == FRAMES.c.pixels_hash)
+        .join(stone, stone.c.frame_id == gone.c.id)
+        .where(not_(is_withdrawn(FRAMES.c.id)))
+        .order_by(stone.c.number)
+    )
+    stones: dict[str, dict[str, Any]] = {}
+    for row in connection.execute(late):
+        values = {"frame_id": row.id, "why": row.why, "who": row.who, "created": row.created}
+        stones.setdefault(row.id, values)
+    if stones:
+        connection.execute(insert(TOMBSTONES), list(stones.values()))
+    left: set[str] = set()
+    for table, values in ERASED:
+        full = [table.c[name] != value for name, value in values.items() if value is not None]
+        left.update(connection.scalars(select(table.c.frame_id).where(is_withdrawn(table.c.frame_id), or_(*full))))
+    for frame_id in sorted(set(connection.scalars(select(TOMBSTONES.c.frame_id)))):
+        if read_member(connection, frame_id) is None:
+            place_unseen(connection, frame_id)
+    for some in in_batches(sorted(left)):
+        _empty(connection, some)
+    if left:
+        note_sketches(connection, sorted(left))
+    return sorted(left)
