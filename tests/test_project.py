@@ -31,7 +31,7 @@ from sonoloop.store.settings import change_settings
 from sonoloop.store.snapshots import LearnableCounter, take_snapshot
 from sonoloop.store.test_sets import freeze_test_set
 from sonoloop.store.withdrawal import withdraw
-from sonoloop.values import Prediction
+from sonoloop.values import Effort, Prediction
 
 ALL_TEST = {"test_cap": 300, "first_test_share": 1.0, "test_share": 1.0, "draw_first_share": 0.0}
 ALL_TRAIN = {"test_cap": 0, "draw_first_share": 0.0}
@@ -153,6 +153,35 @@ def test_accepted_again_unchanged_nothing_is_stored(project, frame):
     project.accept(frame, lesion(frame), "unsure", seen=True)
     project.by("r2").accept(frame, lesion(frame), "benign", seen=True)
     assert project.store.count() == 3, "another class, or another person, is a change"
+
+
+def test_lesions_have_classes_of_their_own_and_an_effort_is_kept(project, frame):
+    mask = lesion(frame)
+    mask[30:36, 40:50] = 2
+    effort = Effort(active_seconds=5.0, strokes=2, shown=(("prediction", 1.0),))
+    project.accept(frame, mask, "unsure", seen=True, lesions={1: "benign", 2: "malignant"}, effort=effort)
+    found = project.look_up(frame).newest.correction
+    assert (found.label, found.lesions) == ("unsure", {1: "benign", 2: "malignant"})
+    assert found.effort == effort.without_times()
+    change_settings(project.store, record_time=True)
+    again = project.accept(frame, mask, "benign", seen=True, lesions={1: "benign"}, effort=effort)
+    assert again.correction.effort == effort
+    with pytest.raises(StoreError, match=r"case\.png has no lesion 3"):
+        project.accept(frame, mask, "benign", seen=True, lesions={3: "benign"})
+
+
+def test_a_frame_is_marked_and_noted_before_it_is_accepted(project, frame):
+    project.mark(frame, "skipped", "a needle is in it")
+    project.note(frame, "ask the radiologist")
+    assert placement(project.store, frame.id).role == "train"
+    found = project.overview([frame.id])[frame.id]
+    assert (found.status, found.reason, found.draw_first) == ("skipped", "a needle is in it", False)
+    assert [note.text for note in project.by("r2").notes(frame.id)] == ["ask the radiologist"]
+    project.mark(frame.id, "open")
+    assert project.overview([frame.id])[frame.id].status == "to do"
+    withdraw(project.store, frame.id, why="asked to", who="r1")
+    with pytest.raises(StoreError, match="was withdrawn"):
+        project.mark(replace(frame, id="e" * 64), "flagged")
 
 
 def test_a_test_frame_stays_one_whatever_is_accepted_after_the_first_time(make_project, frame):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,12 +27,16 @@ from sonoloop.models.card import read_card, shipped_card, shipped_folder
 from sonoloop.models.engines.auto import compare_engines, open_engine
 from sonoloop.models.library import Library, bundle_folder
 from sonoloop.models.predictor import Predictor
+from sonoloop.store.assignments import hides_others
 from sonoloop.store.corrections import HEAD, CorrectionStore
 from sonoloop.store.database import check_who, is_file
 from sonoloop.store.file_index import Places, known_frames, work_folder
 from sonoloop.store.groups import place_frame, placement, set_aside, was_withdrawn
+from sonoloop.store.marks import MarkStatus, mark_frame
 from sonoloop.store.model_registry import DELETED, ModelRow, find_model, list_models, mark, register
 from sonoloop.store.near_duplicates import SketchIndex
+from sonoloop.store.notes import Note, add_note, list_notes
+from sonoloop.store.overview import FrameOverview, read_overview
 from sonoloop.store.promotions import (
     Promotion,
     ensure_incumbent,
@@ -50,7 +54,7 @@ from sonoloop.store.snapshots import Learnable, LearnableCounter, list_snapshots
 from sonoloop.store.stored_orientation import as_known, to_frame, to_stored
 from sonoloop.store.tables import FRAMES, REVISIONS
 from sonoloop.store.test_sets import ModelComparison, compare_models
-from sonoloop.values import Correction, Frame, Label, Prediction
+from sonoloop.values import ClassName, Correction, Effort, Frame, Label, Prediction
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +90,8 @@ class FrameStatus:
         Whether it is drawn before its prediction is shown.
     in_use : InUse
         The model that is in use by now.
+    others_hidden : bool
+        Whether the frame is read twice: what others said of it is kept from the annotator until they accept.
     """
 
     newest: Revision | None
@@ -93,6 +99,7 @@ class FrameStatus:
     own_head: str | None
     draw_first: bool
     in_use: InUse
+    others_hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +277,8 @@ class Project:
         """
         known = as_known(self.store, frame)
         draw_first = False if frame.simulated else self._place(known)
-        newest = self.store.newest(frame.id, pixels_hash=known.pixels_hash)
+        hidden = hides_others(self.store, frame.id, self.annotator)
+        newest = None if hidden else self.store.newest(frame.id, pixels_hash=known.pixels_hash)
         newest = None if newest is None else to_frame(newest, frame, known)
         head = self.store.head(frame.id, self.annotator)
         prediction = newest.correction.prediction if newest is not None else None
@@ -282,6 +290,7 @@ class Project:
             own_head=None if head is None else head.id,
             draw_first=draw_first,
             in_use=self.in_use(),
+            others_hidden=hidden,
         )
 
     def accept(
@@ -293,11 +302,14 @@ class Project:
         prediction: Prediction | None = None,
         seen: bool,
         parent: str | None = HEAD,
+        lesions: Mapping[int, ClassName] | None = None,
+        effort: Effort | None = None,
     ) -> Revision:
         """Store what the annotator says of a frame; when this returns it is on disk.
 
         The frame is placed in its group, and its file remembered. Where nothing changed since the annotator's
-        last correction of the frame, that one is returned and nothing stored.
+        last correction of the frame, that one is returned and nothing stored. A mark that the annotator had
+        set on the frame is taken back.
 
         Parameters
         ----------
@@ -315,6 +327,10 @@ class Project:
         parent : str, optional
             Id of the correction this one builds on, None for the first one; whatever the annotator said last
             unless given.
+        lesions : mapping of int to str, optional
+            Classes of lesions by their numbers in the mask; that of the frame is `label`, whatever these are.
+        effort : Effort, optional
+            What it took. Its times are kept only where the project's setting `record_time` is on.
 
         Returns
         -------
@@ -324,7 +340,8 @@ class Project:
         Raises
         ------
         StoreError
-            If the mask has another size than the frame, the frame was withdrawn, or nothing can be written.
+            If the mask has another size than the frame, a class is given to a lesion that is not in it, the
+            frame was withdrawn, or nothing can be written.
         HeadMovedError
             If the annotator's last correction is another one than `parent`; both are kept.
         """
@@ -338,6 +355,7 @@ class Project:
                 f"the mask of {frame.name} has {drawn} pixels, the image {shown}; remove its lesions layer "
                 "and draw on the image's own grid"
             )
+        _check_lesions(frame, mask, lesions or {})
         correction = Correction(
             frame_id=frame.id,
             pixels_hash=frame.pixels_hash,
@@ -346,6 +364,8 @@ class Project:
             annotator=self.annotator,
             prediction=prediction,
             prediction_seen=seen,
+            lesions=lesions or {},
+            effort=effort,
         )
         known = as_known(self.store, frame)
         correction = to_stored(correction, frame, known)
@@ -363,6 +383,49 @@ class Project:
             theirs, mine = (to_frame(one, frame, known) for one in (error.theirs, error.mine))
             raise HeadMovedError(str(error), theirs=theirs, mine=mine) from error
         return to_frame(stored, frame, known)
+
+    def mark(self, frame: Frame | str, status: MarkStatus, reason: str = "") -> None:
+        """Flag, skip or exclude a frame for the annotator, or take that back.
+
+        Parameters
+        ----------
+        frame : Frame or str
+            As `sonoloop.read` gives it; it is placed as by `look_up`. Or the id of one that was placed.
+        status : str
+            "flagged", "skipped", "excluded", or "open", which takes back what was set. So does `accept`.
+        reason : str
+            Why, in words that name nobody.
+
+        Raises
+        ------
+        StoreError
+            If there is no such status, the frame was withdrawn, or nothing can be written.
+        """
+        mark_frame(self.store, self._enter(frame), status, reason, annotator=self.annotator)
+
+    def note(self, frame: Frame | str, text: str) -> None:
+        """Write a note on a frame, which is placed as by `mark`; it names nobody, and stays for good.
+
+        Raises
+        ------
+        StoreError
+            If the text is empty, the frame was withdrawn, or nothing can be written.
+        """
+        add_note(self.store, self._enter(frame), text, annotator=self.annotator)
+
+    def notes(self, frame_id: str) -> list[Note]:
+        """List the notes on a frame, the oldest first; only one's own as long as others' work is hidden."""
+        notes = list_notes(self.store, frame_id)
+        if notes and hides_others(self.store, frame_id, self.annotator):
+            return [note for note in notes if note.annotator == self.annotator]
+        return notes
+
+    def overview(self, frame_ids: Iterable[str]) -> dict[str, FrameOverview]:
+        """Tell what the store holds of many frames, for the annotator; quick for 10,000 ids.
+
+        Every id has its entry: one that the store does not know is to do.
+        """
+        return read_overview(self.store, frame_ids, annotator=self.annotator)
 
     def name_frames(self, frames: Sequence[str]) -> dict[str, str]:
         """Name the files of frames, by ids or their first digits, as far as this machine knows them."""
@@ -671,6 +734,19 @@ class Project:
         url = self.store.url
         return str(url.database) if is_file(url) else url.render_as_string(hide_password=False)
 
+    def _enter(self, frame: Frame | str) -> str:
+        """Place a frame that is not there yet, and give its id; refuse one that was withdrawn."""
+        if isinstance(frame, str):
+            return frame
+        known = as_known(self.store, frame)
+        if was_withdrawn(self.store, known):
+            raise StoreError(f"{frame.name} was withdrawn: nothing more is stored of it; open another image")
+        if frame.simulated:
+            set_aside(self.store, frame)
+        else:
+            self._place(known)
+        return frame.id
+
     def _place(self, frame: Frame) -> bool:
         """Place a frame for ever, remember its file unless withdrawn, and tell whether it is drawn first."""
         placed = place_frame(self.store, frame, index=self._sketches)
@@ -729,6 +805,16 @@ def may_have_seen(store: CorrectionStore, frame: Frame, annotator: str) -> bool:
         return False
     placed = placement(store, frame.id)
     return any(earlier) or (placed is not None and placed.draw_first)
+
+
+def _check_lesions(frame: Frame, mask: NDArray[Any], lesions: Mapping[int, ClassName]) -> None:
+    """Refuse a class of a lesion that is not in the mask."""
+    for number, name in lesions.items():
+        if number == 0 or not (mask == number).any():
+            raise StoreError(
+                f"the mask of {frame.name} has no lesion {number} to be {name}: give classes to lesions that "
+                "are there"
+            )
 
 
 def _check_annotator(annotator: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,9 +16,12 @@ ClassName = Literal["normal", "benign", "malignant"]
 Label = Literal["normal", "benign", "malignant", "unsure"]
 MaskDecision = Literal["kept", "edited", "new", "none"]
 ClassDecision = Literal["kept", "changed", "new", "unsure"]
+# what a mask was begun from: the proposal, one's own drawing before it was shown, nothing
+EffortMode = Literal["proposal", "drawn first", "scratch"]
 
 CLASSES: tuple[ClassName, ...] = get_args(ClassName)
 LABELS: tuple[Label, ...] = get_args(Label)
+EFFORT_MODES: tuple[EffortMode, ...] = get_args(EffortMode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -119,6 +125,52 @@ class Prediction:
         return bits
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """What a correction took.
+
+    Parameters
+    ----------
+    started : datetime.datetime, optional
+        When the frame was first worked on, with its time zone; only where the project records time.
+    active_seconds : float, optional
+        Time worked on it without the pauses; only where the project records time.
+    strokes, clicks, undos : int
+        How often each was made.
+    mode : str
+        "proposal", "drawn first" or "scratch".
+    shown : tuple of (str, float)
+        What was shown, and how many seconds after the start; None in place of the seconds where the project
+        records no time.
+    """
+
+    started: datetime | None = None
+    active_seconds: float | None = None
+    strokes: int = 0
+    clicks: int = 0
+    undos: int = 0
+    mode: EffortMode = "proposal"
+    shown: tuple[tuple[str, float | None], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("strokes", "clicks", "undos"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"an effort's {name} must be a whole number from 0 on, got {value!r}")
+        if self.mode not in EFFORT_MODES:
+            raise ValueError(f"an effort's mode must be one of {', '.join(EFFORT_MODES)}, got {self.mode!r}")
+        if self.started is not None and self.started.utcoffset() is None:
+            raise ValueError("an effort's start must have a time zone")
+        for seconds in (self.active_seconds, *(after for _, after in self.shown)):
+            if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
+                raise ValueError(f"an effort's seconds must be from 0 on, got {seconds!r}")
+
+    def without_times(self) -> Effort:
+        """Leave out when and for how long; what was done and shown stays."""
+        shown = tuple((what, None) for what, _ in self.shown)
+        return replace(self, started=None, active_seconds=None, shown=shown)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Correction:
     """What a person said of a frame.
@@ -139,6 +191,11 @@ class Correction:
         Whether the prediction was shown before they decided.
     seconds : float, optional
         Time spent, only where the project records it.
+    lesions : mapping of int to str
+        The class of lesions by their numbers in the mask, as far as the person gave one; that of the frame
+        may be another.
+    effort : Effort, optional
+        What it took.
     """
 
     frame_id: str
@@ -149,6 +206,8 @@ class Correction:
     prediction: Prediction | None = None
     prediction_seen: bool = False
     seconds: float | None = None
+    lesions: Mapping[int, ClassName] = field(default_factory=dict)
+    effort: Effort | None = None
 
     def __post_init__(self) -> None:
         if self.label not in LABELS:
@@ -161,6 +220,11 @@ class Correction:
                 raise ValueError(f"the mask has shape {self.mask.shape}, its prediction {predicted.shape}")
         if self.prediction is not None and self.prediction.frame_id != self.frame_id:
             raise ValueError("the prediction belongs to another frame")
+        for number, name in self.lesions.items():
+            if name not in CLASSES:
+                raise ValueError(f"lesion {number} must be one of {', '.join(CLASSES)}, got {name!r}")
+            if number == 0 or not (self.mask == number).any():
+                raise ValueError(f"there is no lesion {number} in the mask to be {name}")
 
     @property
     def mask_decision(self) -> MaskDecision:

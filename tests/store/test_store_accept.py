@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -11,13 +11,33 @@ from store_writers import make_correction, make_mask, make_prediction, sha256
 import sonoloop
 from sonoloop.errors import ConflictError, StoreError
 from sonoloop.store import CorrectionStore, HeadMovedError
+from sonoloop.store.settings import change_settings
+from sonoloop.values import Effort
 
 
 def test_every_field_comes_back(url):
     prediction = make_prediction(seed=3)
-    given = make_correction(seed=4, label="unsure", prediction=prediction, prediction_seen=True, seconds=12.5)
+    effort = Effort(
+        started=datetime(2026, 5, 4, 9, 30, 1, 5, tzinfo=timezone(timedelta(hours=2))),
+        active_seconds=11.25,
+        strokes=3,
+        clicks=2,
+        undos=1,
+        mode="drawn first",
+        shown=(("prediction", 4.5), ("heat map", 6.0)),
+    )
+    given = make_correction(
+        seed=4,
+        label="unsure",
+        prediction=prediction,
+        prediction_seen=True,
+        seconds=12.5,
+        lesions={2: "malignant", 1: "benign"},
+        effort=effort,
+    )
     before = datetime.now(UTC)
     with CorrectionStore(url) as store:
+        change_settings(store, record_time=True)
         accepted = store.accept(given, parent=None)
     with CorrectionStore(url) as store:
         found = store.head(given.frame_id, "reader-1")
@@ -27,7 +47,16 @@ def test_every_field_comes_back(url):
     assert found.created.utcoffset() == timedelta(0)
     assert (found.model, found.software) == ("unet-0123abcd", sonoloop.__version__)
     assert found.mask_sha256 == accepted.mask_sha256
-    for name in ("frame_id", "pixels_hash", "label", "annotator", "prediction_seen", "seconds"):
+    for name in (
+        "frame_id",
+        "pixels_hash",
+        "label",
+        "annotator",
+        "prediction_seen",
+        "seconds",
+        "lesions",
+        "effort",
+    ):
         assert getattr(found.correction, name) == getattr(given, name), name
     assert np.array_equal(found.correction.mask, given.mask)
     assert found.correction.mask_decision == given.mask_decision == "edited"
@@ -42,6 +71,51 @@ def test_every_field_comes_back(url):
     assert np.abs(again.lesion - prediction.lesion).max() <= 1 / 510 + 1e-6
     p = again.lesion.astype(float).clip(1e-12, 1 - 1e-12)
     assert np.allclose(again.uncertainty, -(p * np.log2(p) + (1 - p) * np.log2(1 - p)), atol=1e-6)
+
+
+def test_times_are_kept_only_where_the_project_records_them(store):
+    start = datetime(2026, 5, 4, tzinfo=UTC)
+    effort = Effort(
+        started=start, active_seconds=9.5, strokes=4, mode="scratch", shown=(("prediction", 2.0),)
+    )
+    given = make_correction(seconds=9.5, effort=effort)
+    for one in (store.accept(given, parent=None), store.history(given.frame_id)[0]):
+        assert one.correction.seconds is None
+        assert one.correction.effort == Effort(strokes=4, mode="scratch", shown=(("prediction", None),))
+
+
+def test_a_class_is_given_only_to_a_lesion_that_is_there():
+    for lesions, said in (
+        ({7: "benign"}, "no lesion 7"),
+        ({0: "benign"}, "no lesion 0"),
+        ({1: "x"}, "got 'x'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            make_correction(lesions=lesions)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"strokes": -1},
+        {"clicks": 1.5},
+        {"mode": "guessed"},
+        {"active_seconds": float("nan")},
+        {"started": datetime(2026, 5, 4)},
+        {"shown": (("prediction", -1.0),)},
+    ],
+)
+def test_an_effort_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValueError, match="an effort's"):
+        Effort(**wrong)
+
+
+def test_another_class_of_one_lesion_is_a_change(store):
+    first = store.accept(make_correction(lesions={1: "benign", 2: "benign"}), parent=None)
+    same = store.accept(make_correction(lesions={2: "benign", 1: "benign"}), parent=first.id)
+    other = store.accept(make_correction(lesions={1: "benign", 2: "malignant"}), parent=first.id)
+    assert (same.id, store.count(), other.correction.lesions[2]) == (first.id, 2, "malignant")
+    assert other.mask_sha256 == first.mask_sha256
 
 
 def test_without_prediction_or_time_nothing_is_made_up(store):

@@ -27,7 +27,7 @@ REPLACES = [
 ]
 COLUMNS = (
     "id, frame_id, annotator, parent, mask, mask_sha256, label, mask_decision, class_decision, "
-    "prediction_id, prediction_seen, model, created, seconds, software"
+    "prediction_id, prediction_seen, model, created, seconds, software, lesions, effort"
 )
 
 
@@ -84,6 +84,10 @@ def filled(store, accepted):
         },
         "promotions": {"version": "v", "kind": "first", "why": "the first", **at},
         "tombstones": {"why": "asked to", **frame, **at},
+        "frame_marks": {"annotator": "r", "status": "flagged", "reason": "dark", "created": "2026", **frame},
+        "notes": {"annotator": "r", "text": "a scar", "created": "2026", **frame},
+        "assignments": {"reader": "r", "round": 1, "created": "2026", **frame},
+        "adjudications": {"revision_id": accepted.id, "original": accepted.id, **at},
     }
     with store.writing() as connection:
         for table, row in rows.items():

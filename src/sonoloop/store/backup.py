@@ -34,7 +34,7 @@ from sonoloop.store.integrity import find_problems
 from sonoloop.store.leases import check_nobody_works
 from sonoloop.store.sqlite_file import check_content, file_uri, files_beside, is_there
 from sonoloop.store.tables import FRAMES, REVISIONS, TOMBSTONES
-from sonoloop.store.withdrawal import complete_withdrawals
+from sonoloop.store.withdrawal import complete_withdrawals, forget_withdrawn
 
 # between two steps of a copy others may write: some 8 MB
 _PAGES = 2048
@@ -203,6 +203,8 @@ def restore(file: Path, to: str | os.PathLike[str], *, tell: Tell = tell_nobody)
         copy.replace(store)
         sync_folder(store.parent)
         crash_here("after-restore")
+    if withdrawn:
+        forget_withdrawn(url.set(database=str(store)), withdrawn)
     return Restored(path=store, revisions=checked.revisions, aside=aside, withdrawn=tuple(withdrawn))
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, insert, not_, or
 from sonoloop.errors import StoreError
 from sonoloop.store.database import Database, Tell, add_if_new, check_who, tell_nobody
 from sonoloop.store.integrity import find_problems
+from sonoloop.store.marks import take_back
 from sonoloop.store.revisions import (
     HeadMovedError,
     Revision,
@@ -27,14 +28,18 @@ from sonoloop.store.revisions import (
     join_rows,
     read_revision,
     select_revisions,
+    write_effort,
     write_prediction,
     write_revision,
 )
+from sonoloop.store.settings import settings_in
 from sonoloop.store.tables import FRAMES, HEADS, PREDICTIONS, REVISIONS
-from sonoloop.values import Correction
+from sonoloop.values import Correction, Effort
 
 # as a parent: whatever the annotator said last
 HEAD = "head"
+# what a correction says; the rest is how it came about
+_SAID = ("mask_sha256", "label", "lesions")
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +65,7 @@ class CorrectionStore(Database):
         """Store a correction as its annotator's head on its frame; once this returns it is on disk.
 
         With ``parent=HEAD`` it builds on whatever that head is by now, which is never a conflict.
-        One with the mask and the class of that head says nothing new while that is also what was last said
+        One with the mask and the classes of that head says nothing new while that is also what was last said
         of these pixels: the head is returned, and stays as it was made, with the prediction that was seen
         then or was not.
         """
@@ -68,12 +73,14 @@ class CorrectionStore(Database):
         with self.writing() as connection:
             frame = _enter_frame(connection, correction)
             check_not_withdrawn(connection, frame, self.turned_away)
+            _drop_times(connection, row, correction.effort)
             head = _select_head(connection, row)
             if parent == HEAD:
                 row["parent"] = None if head is None else head["id"]
             _check_parent(connection, row)
-            if head is not None and all(head[name] == row[name] for name in ("mask_sha256", "label")):
+            if head is not None and all(head[name] == row[name] for name in _SAID):
                 if _is_newest(connection, head):
+                    take_back(connection, row["frame_id"], row["annotator"])
                     return read_revision(head)
                 # somebody else spoke since: it is said again, which is no conflict with oneself
                 row["parent"] = head["id"]
@@ -85,6 +92,7 @@ class CorrectionStore(Database):
             theirs = None
             if head is None or head["id"] == row["parent"]:
                 _move_head(connection, row)
+                take_back(connection, row["frame_id"], row["annotator"])
             else:
                 theirs = read_revision(head)
         if theirs is None:
@@ -108,6 +116,7 @@ class CorrectionStore(Database):
         with self.writing() as connection:
             frame = _enter_frame(connection, correction)
             check_not_withdrawn(connection, frame, self.turned_away)
+            _drop_times(connection, row, correction.effort)
             same = FRAMES.c.pixels_hash == frame["pixels_hash"]
             said = _select_head(connection, row) or _select_newest(connection, same)
             if said is not None:
@@ -159,6 +168,13 @@ def _write_rows(correction: Correction, parent: str | None) -> tuple[dict[str, A
     prediction = None if correction.prediction is None else write_prediction(correction.prediction)
     prediction_id = None if prediction is None else prediction["id"]
     return write_revision(correction, parent=parent, prediction_id=prediction_id), prediction
+
+
+def _drop_times(connection: Connection, row: dict[str, Any], effort: Effort | None) -> None:
+    """Leave out of a new revision's row how long it took, unless the project records that."""
+    if not settings_in(connection).record_time:
+        row["seconds"] = None
+        row["effort"] = None if effort is None else write_effort(effort.without_times())
 
 
 def _select_heads() -> Select[Any]:

@@ -45,8 +45,8 @@ from sonoloop.store.sqlite_file import (
 )
 from sonoloop.store.tables import METADATA, SETTINGS, VERSION_TABLE
 
-HEAD = "0002"
-OLDER: frozenset[str | None] = frozenset({None, "0001"})
+HEAD = "0003"
+OLDER: frozenset[str | None] = frozenset({None, "0001", "0002"})
 # those of the oldest schema
 _OLDEST_TABLES = frozenset({"frames", "heads", "predictions", "revisions"})
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -58,6 +58,7 @@ SECRET = "secret"
 # a URL without its slashes would become a file of that name
 _URL_LIKE = re.compile(r"(sqlite|postgres\w*)(\+\w+)?:(?!//)", re.IGNORECASE)
 _PARAMETERS = 500  # SQLite takes 999 a statement in its older versions
+_TEXT = 10_000
 _ADVISORY_LOCK = 0x534F4E4F  # "SONO": any number that other programs on a server are unlikely to take
 _migrating = threading.Lock()  # Alembic keeps the migration that runs in a global
 
@@ -204,6 +205,16 @@ def check_why(why: str) -> None:
     """Refuse a change without its reason."""
     if not why.strip():
         raise StoreError("say why: the reason is kept beside the change")
+
+
+def check_text(text: str, what: str) -> str:
+    """Return what somebody wrote without the blanks around it; refuse what no database keeps."""
+    written = text.strip()
+    if len(written) > _TEXT:
+        raise StoreError(f"{what} has {len(written)} characters; {_TEXT} are kept at most: shorten it")
+    if "\0" in written or any("\ud800" <= character <= "\udfff" for character in written):
+        raise StoreError(f"{what} holds characters that are no text: write it with letters and digits")
+    return written
 
 
 def default_url() -> str:

@@ -405,8 +405,13 @@ def _describe(
     connection: Connection, frame_id: str, group_id: str, *, role: Role, patient: str | None
 ) -> Placement:
     share, secret = settings_in(connection).draw_first_share, secret_in(connection)
-    first = role == "test" or _fraction(secret, "draw first", frame_id) < share
+    first = draws_first(secret, frame_id, role, share)
     return Placement(frame_id=frame_id, group_id=group_id, role=role, patient=patient, draw_first=first)
+
+
+def draws_first(secret: bytes, frame_id: str, role: Role, share: float) -> bool:
+    """Tell whether a frame is drawn before its prediction is shown; `share` of the training frames are."""
+    return role == "test" or _fraction(secret, "draw first", frame_id) < share
 
 
 def draw_role(connection: Connection, settings: StoreSettings, *, secret: bytes, group_id: str) -> GroupRole:

@@ -17,7 +17,7 @@ from sonoloop.store.revisions import (
     read_revision,
     select_revisions,
 )
-from sonoloop.store.tables import APPEND_ONLY, HEADS, MEMBERS, PREDICTIONS, REVISIONS
+from sonoloop.store.tables import APPEND_ONLY, FRAME_MARKS, HEADS, MEMBERS, NOTES, PREDICTIONS, REVISIONS
 
 _BATCH = 64
 _GUARDED = ", ".join(f"to_regclass('{table}')" for table in APPEND_ONLY)
@@ -133,6 +133,13 @@ def _check_members(database: Database) -> Iterator[str]:
     kept = or_(func.length(MEMBERS.c.thumbnail) > 0, func.length(MEMBERS.c.bits) > 0)
     for row in _fetch(database, select(MEMBERS.c.frame_id).where(is_withdrawn(MEMBERS.c.frame_id), kept)):
         yield f"image {row.frame_id}: it was withdrawn, what knows it again is still there"
+    for table, said, what in (
+        (FRAME_MARKS, FRAME_MARKS.c.reason, "why it was marked"),
+        (NOTES, NOTES.c.text, "a note on it"),
+    ):
+        left = select(table.c.frame_id).distinct().where(is_withdrawn(table.c.frame_id), said != "")
+        for row in _fetch(database, left):
+            yield f"image {row.frame_id}: it was withdrawn, {what} is still there"
 
 
 def _check_heads(database: Database) -> Iterator[str]:

@@ -64,7 +64,6 @@ from sonoloop.store.export import (
     name_store,
     uncolour,
 )
-from sonoloop.store.file_index import Places
 from sonoloop.store.groups import note_roles
 from sonoloop.store.near_duplicates import hold_sketches
 from sonoloop.store.revisions import decode_png, hash_prediction, join_rows, read_prediction, read_revision
@@ -82,7 +81,7 @@ from sonoloop.store.tables import (
     SNAPSHOTS,
     TOMBSTONES,
 )
-from sonoloop.store.withdrawal import ERASED, complete_withdrawals
+from sonoloop.store.withdrawal import ERASED, complete_withdrawals, forget_withdrawn
 
 _MOST_BYTES = 4 << 30  # of a table
 _MOST_PICTURE = 1 << 28
@@ -276,8 +275,9 @@ def merge_export(
         merging = _Merging(connection, export, tables, tell)
         same_store = merging.agree_on_secret(secret)
         merging.add_all()
-        withdrawn = merging.added[TOMBSTONES.name] and complete_withdrawals(connection) or []
-    Places(database.url).forget(withdrawn)
+        withdrawn = complete_withdrawals(connection) if merging.gone else []
+    if withdrawn:
+        forget_withdrawn(database.url, withdrawn)
     with database.reading() as connection:
         gone = _gone_pixels(connection, {})
     kept = 0
@@ -308,7 +308,7 @@ class _Merging:
         # of tables that number their rows: the numbers of the export's rows here
         self._numbers: dict[str, dict[int, int]] = {}
         self._names: dict[str, str] = {}
-        self._gone = _gone_pixels(connection, tables)
+        self.gone = _gone_pixels(connection, tables)
         self._pixels = {row["id"]: row["pixels_hash"] for row in tables[FRAMES.name]}
         self.added: Counter[str] = Counter()
         self.heads_moved = self.heads_kept = self.promotions_left_out = 0
@@ -410,7 +410,7 @@ class _Merging:
 
     def _read_pictures(self, table: Table, row: Row) -> Row:
         values = dict(row)
-        gone = self._pixels.get(str(row.get("frame_id"))) in self._gone
+        gone = self._pixels.get(str(row.get("frame_id"))) in self.gone
         for name in values:
             if f"{table.name}.{name}" in PICTURES and values[name] != b"":
                 values[name] = b"" if gone else self._export.picture(values[name])
@@ -505,6 +505,9 @@ def _gone_pixels(connection: Connection, tables: Mapping[str, list[Row]]) -> set
 def _check_content(export: Export, tables: Mapping[str, list[Row]], tell: Tell) -> None:
     """Refuse an export whose masks are not what was accepted, or whose rows do not add up."""
     frames = {row["id"]: row for row in tables[FRAMES.name]}
+    for row in frames.values():
+        if not (_SHA256.fullmatch(row["id"]) and _SHA256.fullmatch(row["pixels_hash"])):
+            raise StoreError(f"an image of {export.folder} has no id as Sonoloop gives them: export again")
     predictions = {row["id"]: row for row in tables[PREDICTIONS.name]}
     gone = {row["frame_id"] for row in tables[TOMBSTONES.name]}
     revisions = tables[REVISIONS.name]
@@ -524,16 +527,26 @@ def _check_content(export: Export, tables: Mapping[str, list[Row]], tell: Tell) 
         seen.add(row["id"])
         if row["frame_id"] in gone:
             continue
-        pictured = {
-            name: export.picture(row[name])
-            for name in ("mask", "lesion")
-            if f"{REVISIONS.name if is_revision else PREDICTIONS.name}.{name}" in PICTURES
-        }
-        if is_revision:
-            # what it started from was checked by itself
-            read_revision(join_rows({**row, **pictured, "prediction_id": None}, frame, None))
-        elif hash_prediction(read_prediction({**row, **pictured})) != row["id"]:
-            raise StoreError(f"prediction {row['id']} is not what was exported: export again")
+        if not is_revision:
+            if hash_prediction(read_prediction(_pictured(export, PREDICTIONS, row))) != row["id"]:
+                raise StoreError(f"prediction {row['id']} is not what was exported: export again")
+            continue
+        started_from = predictions.get(row["prediction_id"])
+        if started_from is None and row["prediction_id"] is not None:
+            raise StoreError(f"revision {row['id']} names a prediction that the export has not: export again")
+        shown = None if started_from is None else _pictured(export, PREDICTIONS, started_from)
+        correction = read_revision(join_rows(_pictured(export, REVISIONS, row), frame, shown)).correction
+        if (correction.mask_decision, correction.class_decision) != (
+            row["mask_decision"],
+            row["class_decision"],
+        ):
+            raise StoreError(f"revision {row['id']} has decisions that do not follow from it: export again")
+
+
+def _pictured(export: Export, table: Table, row: Row) -> Row:
+    """Give a row with the bytes of its pictures."""
+    pictures = {name for name in row if f"{table.name}.{name}" in PICTURES}
+    return {**row, **{name: export.picture(row[name] or None) for name in pictures}}
 
 
 def _keep(keep_draft: KeepDraft, export: Export, line: Row) -> bool:

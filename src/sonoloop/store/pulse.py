@@ -12,9 +12,12 @@ from sonoloop.errors import StoreUnavailableError
 from sonoloop.store.database import SECRET, Database, describe, is_file
 from sonoloop.store.sqlite_file import check_rights, identify
 from sonoloop.store.tables import (
+    ASSIGNMENTS,
+    FRAME_MARKS,
     LOOKS,
     MARKS,
     MODELS,
+    NOTES,
     PROMOTIONS,
     REFERENCES,
     REVISIONS,
@@ -25,7 +28,18 @@ from sonoloop.store.tables import (
     TOMBSTONES,
 )
 
-_NUMBERED = (REVISIONS, TOMBSTONES, PROMOTIONS, MARKS, LOOKS, TEST_SETS, REFERENCES)
+_NUMBERED = (
+    REVISIONS,
+    TOMBSTONES,
+    PROMOTIONS,
+    MARKS,
+    LOOKS,
+    TEST_SETS,
+    REFERENCES,
+    FRAME_MARKS,
+    NOTES,
+    ASSIGNMENTS,
+)
 _COUNTED = (MODELS, SNAPSHOTS, SCORES)
 
 

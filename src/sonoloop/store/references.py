@@ -35,7 +35,7 @@ def offer_reference(database: Database, frame_id: str, label: ClassName, *, sour
     So that what comes with a dataset never takes the place of, say, a histology.
     """
     with database.writing() as connection:
-        _lock_frame(connection, frame_id)
+        lock_frame(connection, frame_id)
         said = _select_said([frame_id]).where(REFERENCES.c.source != source).limit(1)
         if connection.execute(said).first() is not None:
             return False
@@ -49,7 +49,7 @@ def add_reference(connection: Connection, frame_id: str, label: ClassName, *, so
         raise ValueError(f"a reference must be one of {', '.join(CLASSES)}, got {label!r}")
     if not source.strip():
         raise ValueError("a reference needs its source, such as histology")
-    _lock_frame(connection, frame_id)
+    lock_frame(connection, frame_id)
     last = connection.execute(
         _select_said([frame_id]).order_by(None).order_by(REFERENCES.c.number.desc()).limit(1)
     ).one_or_none()
@@ -67,7 +67,8 @@ def references_in(connection: Connection, frame_ids: Iterable[str]) -> dict[str,
     return found
 
 
-def _lock_frame(connection: Connection, frame_id: str) -> None:
+def lock_frame(connection: Connection, frame_id: str) -> None:
+    """Lock a frame's row, to say something of it; refuse one that is not there or was withdrawn."""
     query = select(FRAMES.c.id, FRAMES.c.pixels_hash).where(FRAMES.c.id == frame_id).with_for_update()
     frame = connection.execute(query).one_or_none()
     if frame is None:

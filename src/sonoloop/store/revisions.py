@@ -14,7 +14,7 @@ import re
 import struct
 import zlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -42,7 +42,7 @@ from sonoloop import __version__
 from sonoloop.errors import ConflictError, StoreError
 from sonoloop.store.database import check_who
 from sonoloop.store.tables import FRAMES, GROUPS, HEADS, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
-from sonoloop.values import CLASSES, Correction, Prediction
+from sonoloop.values import CLASSES, ClassName, Correction, Effort, Prediction
 
 MAX_PIXELS = 64_000_000
 
@@ -110,7 +110,39 @@ def write_revision(
         "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         "seconds": None if correction.seconds is None else float(correction.seconds),
         "software": __version__,
+        "lesions": _write_lesions(correction.lesions),
+        "effort": None if correction.effort is None else write_effort(correction.effort),
     }
+
+
+def _write_lesions(lesions: Mapping[int, ClassName]) -> str | None:
+    """Write the classes of lesions, one text for the same ones."""
+    if not lesions:
+        return None
+    return json.dumps({str(int(number)): lesions[number] for number in sorted(lesions)})
+
+
+def _read_lesions(text: str | None) -> dict[int, ClassName]:
+    return {} if text is None else {int(number): name for number, name in json.loads(text).items()}
+
+
+def write_effort(effort: Effort) -> str:
+    """Write an effort as its row keeps it."""
+    values = asdict(effort)
+    if effort.started is not None:
+        values["started"] = effort.started.astimezone(UTC).isoformat(timespec="microseconds")
+    return json.dumps(values, allow_nan=False)
+
+
+def read_effort(text: str | None) -> Effort | None:
+    """Turn what is kept of an effort back into it."""
+    if text is None:
+        return None
+    values = json.loads(text)
+    started = values["started"]
+    values["started"] = None if started is None else datetime.fromisoformat(started)
+    values["shown"] = tuple((what, after) for what, after in values["shown"])
+    return Effort(**values)
 
 
 def select_revisions() -> Select[Any]:
@@ -161,9 +193,11 @@ def read_revision(row: Row[Any] | Mapping[str, Any]) -> Revision:
             prediction=prediction,
             prediction_seen=values["prediction_seen"],
             seconds=values["seconds"],
+            lesions=_read_lesions(values["lesions"]),
+            effort=read_effort(values["effort"]),
         )
         created = datetime.fromisoformat(values["created"])
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StoreError(
             f"revision {values['id']}: the row is damaged ({error}); restore a backup"
         ) from error
@@ -191,10 +225,12 @@ def _read_mask(values: Mapping[str, Any]) -> NDArray[np.uint8]:
 
 
 def _read_erased(values: Mapping[str, Any]) -> NDArray[np.uint8]:
-    if values["mask"]:
-        raise StoreError(
-            f"revision {values['id']}: its image was withdrawn, its mask is still there; withdraw it again"
-        )
+    for name in ("mask", "lesions", "effort"):
+        if values[name]:
+            raise StoreError(
+                f"revision {values['id']}: its image was withdrawn, its {name} is still there; "
+                "withdraw it again"
+            )
     return np.zeros((values["height"], values["width"]), np.uint8)
 
 

@@ -20,6 +20,7 @@ Promote = Literal["ask", "automatic"]
 _SECRET_BYTES = 32
 _COUNTS = ("test_cap", "first_lesion_groups")
 _SHARES = ("test_share", "first_test_share", "draw_first_share")
+_SWITCHES = ("record_time",)
 _MARGINS = ("missed_malignant_margin", "false_alarm_margin", "auc_margin")
 
 
@@ -42,6 +43,8 @@ class StoreSettings:
     auc_margin: float = 0.02
     # whether a model that passed the gate takes over by itself
     promote: Promote = "ask"
+    # whether corrections keep when they were begun and how long they took
+    record_time: bool = False
     # the version that the project is locked to; see `sonoloop.store.promotions`
     locked_model: str | None = None
 
@@ -55,6 +58,9 @@ class StoreSettings:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not math.isfinite(value) or not 0 <= value <= 1:
                 raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if self.promote not in get_args(Promote):
             raise ValueError(f"promote must be one of {', '.join(get_args(Promote))}, got {self.promote!r}")
         if self.locked_model is not None and not isinstance(self.locked_model, str):

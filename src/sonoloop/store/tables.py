@@ -27,9 +27,13 @@ Role = Literal["train", "test", "neither"]
 
 VERSION_TABLE = "sonoloop_schema"
 APPEND_ONLY = (
+    "adjudications",
+    "assignments",
+    "frame_marks",
     "looks",
     "marks",
     "models",
+    "notes",
     "predictions",
     "promotions",
     "revisions",
@@ -74,6 +78,8 @@ PREDICTIONS = Table(
     Column("malignant", Double, nullable=False),
     Column("expected_dice", Double, nullable=False),
     Column("threshold", Double, nullable=False),
+    # else every map is read through on the way to the number behind it
+    Index(None, "id", "expected_dice"),
 )
 
 REVISIONS = Table(
@@ -96,6 +102,9 @@ REVISIONS = Table(
     Column("created", String(32), nullable=False),
     Column("seconds", Double, nullable=True),
     Column("software", String, nullable=False),
+    # JSON: the class of each lesion by its number, and what it took; both are erased with the mask
+    Column("lesions", Text, nullable=True),
+    Column("effort", Text, nullable=True),
     UniqueConstraint("frame_id", "annotator", "id"),
     Index(None, "frame_id", "number"),
 )
@@ -111,6 +120,54 @@ HEADS = Table(
         ["frame_id", "annotator", "revision_id"],
         ["revisions.frame_id", "revisions.annotator", "revisions.id"],
     ),
+)
+
+# What became of a frame in its annotator's queue; the last row holds.
+FRAME_MARKS = Table(
+    "frame_marks",
+    METADATA,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("frame_id", String(64), ForeignKey("frames.id"), nullable=False),
+    Column("annotator", String, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created", String(32), nullable=False),
+    Index(None, "frame_id", "number"),
+    CheckConstraint("status IN ('flagged', 'skipped', 'excluded', 'open')", name="status"),
+)
+
+NOTES = Table(
+    "notes",
+    METADATA,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("frame_id", String(64), ForeignKey("frames.id"), nullable=False, index=True),
+    Column("annotator", String, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("created", String(32), nullable=False),
+)
+
+# Who is to read a frame without seeing what others said of it.
+ASSIGNMENTS = Table(
+    "assignments",
+    METADATA,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("frame_id", String(64), ForeignKey("frames.id"), nullable=False),
+    Column("reader", String, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("created", String(32), nullable=False),
+    UniqueConstraint("frame_id", "reader"),
+)
+
+# Which revisions an adjudicated one decided between, and who did.
+ADJUDICATIONS = Table(
+    "adjudications",
+    METADATA,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("revision_id", String(32), ForeignKey("revisions.id"), nullable=False),
+    Column("original", String(32), ForeignKey("revisions.id"), nullable=False),
+    Column("who", String, nullable=False),
+    Column("created", String(32), nullable=False),
+    UniqueConstraint("revision_id", "original"),
 )
 
 # Drawn once, when its first frame enters, and for ever.

@@ -19,14 +19,16 @@ from sonoloop.store.model_registry import ModelRow, known_model, models_from, sn
 from sonoloop.store.near_duplicates import hold_sketches, note_sketches
 from sonoloop.store.revisions import is_withdrawn
 from sonoloop.store.settings import secret_in, store_secret
-from sonoloop.store.tables import FRAMES, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
+from sonoloop.store.tables import FRAME_MARKS, FRAMES, MEMBERS, NOTES, PREDICTIONS, REVISIONS, TOMBSTONES
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
 # what a withdrawal erases, and what is in its place then
 ERASED: tuple[tuple[Table, dict[str, Any]], ...] = (
-    (REVISIONS, {"mask": b""}),
+    (REVISIONS, {"mask": b"", "lesions": None, "effort": None}),
     (PREDICTIONS, {"lesion": b"", "mask": b""}),
     (MEMBERS, {"thumbnail": b"", "bits": b""}),
+    (FRAME_MARKS, {"reason": ""}),
+    (NOTES, {"text": ""}),
 )
 # datasets whose patients are known as DATASET/NUMBER
 IMPORTED = ("busbra", "busi")
@@ -58,11 +60,11 @@ class Tombstone:
 def withdraw(database: Database, frame_or_patient: str, *, why: str, who: str) -> Withdrawn:
     """Erase what the store holds of a frame, or of all frames of a patient, for ever.
 
-    Masks, predictions' maps and what knows the frames again become empty in one transaction; rows, hashes and
-    decisions stay. The frames no longer count anywhere, and nothing more is stored of them. The pictures of
-    past comparisons of models are removed from this machine. The images themselves, models, exports and
-    backups are elsewhere and are not touched. What was withdrawn before stays so, under its first reason, and
-    who had used it is told again.
+    Masks, predictions' maps, classes of lesions, effort, notes, reasons of marks and what knows the frames
+    again become empty in one transaction; rows, hashes and decisions stay. The frames no longer count
+    anywhere, and nothing more is stored of them. The pictures of past comparisons of models are removed from
+    this machine. The images themselves, models, exports and backups are elsewhere and are not touched. What
+    was withdrawn before stays so, under its first reason, and who had used it is told again.
     """
     check_why(why)
     who = check_who(who)
@@ -82,12 +84,8 @@ def withdraw(database: Database, frame_or_patient: str, *, why: str, who: str) -
         # where it only judged, nothing was learned of it
         learned = models_from(connection, snapshots_with(connection, found, role="train"))
         models = tuple(known_model(connection, version) for version in learned)
-    try:
-        # once more where an earlier withdrawal was cut short here
-        Places(database.url).forget(found)
-        _remove_pictures(database.url)
-    except StoreError as error:
-        raise StoreError(f"it is erased from the store; but {error}; then withdraw it again") from error
+    # once more where an earlier withdrawal was cut short here
+    forget_withdrawn(database.url, found)
     return Withdrawn(
         frames=tuple(frames),
         before=tuple(sorted(row.id for row in rows if row.withdrawn)),
@@ -95,6 +93,15 @@ def withdraw(database: Database, frame_or_patient: str, *, why: str, who: str) -
         models=models,
         keys=frozenset(key for row in rows for key in (row.id, row.pixels_hash)),
     )
+
+
+def forget_withdrawn(url: URL, frames: Sequence[str]) -> None:
+    """Remove from this machine what is kept beside a store of frames that were erased from it."""
+    try:
+        Places(url).forget(frames)
+        _remove_pictures(url)
+    except StoreError as error:
+        raise StoreError(f"it is erased from the store; but {error}; then withdraw it again") from error
 
 
 def frames_of(database: Database, frame_or_patient: str) -> list[str]:
@@ -227,7 +234,7 @@ def complete_withdrawals(connection: Connection) -> list[str]:
         connection.execute(insert(TOMBSTONES), list(stones.values()))
     left: set[str] = set()
     for table, values in ERASED:
-        full = [table.c[name] != value for name, value in values.items() if value is not None]
+        full = [table.c[name].is_distinct_from(value) for name, value in values.items()]
         left.update(connection.scalars(select(table.c.frame_id).where(is_withdrawn(table.c.frame_id), or_(*full))))
     for frame_id in sorted(set(connection.scalars(select(TOMBSTONES.c.frame_id)))):
         if read_member(connection, frame_id) is None:
