@@ -35,6 +35,7 @@ from sonoloop.store.groups import place_frame, placement, set_aside, was_withdra
 from sonoloop.store.marks import MarkStatus, mark_frame
 from sonoloop.store.model_registry import DELETED, ModelRow, find_model, list_models, mark, register
 from sonoloop.store.near_duplicates import SketchIndex
+from sonoloop.store.network_share import warn_of_share
 from sonoloop.store.notes import Note, add_note, list_notes
 from sonoloop.store.overview import FrameOverview, read_overview
 from sonoloop.store.promotions import (
@@ -159,7 +160,9 @@ def open_project(
     StoreError
         If the store cannot be opened; the message says what to do.
     """
-    return Project(CorrectionStore(store), annotator=annotator, on_notice=on_notice)
+    opened = CorrectionStore(store)
+    warn_of_share(opened.url, on_notice or _log.warning)
+    return Project(opened, annotator=annotator, on_notice=on_notice)
 
 
 def load_model(

@@ -226,12 +226,12 @@ def copy_file(source: Path, target: Path, *, tell: Tell = tell_nobody) -> None:
         # whether it is whole is known before it has its name, and it is synced then
         written.execute("PRAGMA synchronous=OFF")
         with _either(source, target):
-            if not _copy_in_steps(read, written, tell):
+            if not _copy_in_steps(read, written, tell, pages=_PAGES):
                 _copy_in_steps(read, written, tell, pages=-1)
 
 
 def _copy_in_steps(
-    read: sqlite3.Connection, written: sqlite3.Connection, tell: Tell, *, pages: int = _PAGES
+    read: sqlite3.Connection, written: sqlite3.Connection, tell: Tell, *, pages: int
 ) -> bool:
     """Copy all pages; False where others wrote so often that it never ended."""
     heard, least, restarts = time.monotonic(), float("inf"), 0

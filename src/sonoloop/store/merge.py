@@ -471,7 +471,8 @@ class _Merging:
         """Make a person's last correction the export's, where the export's builds on the store's."""
         names = ("frame_id", "annotator", "revision_id")
         own = {tuple(found[:2]): found[2] for found in self._connection.execute(select(*map(HEADS.c.get, names)))}
-        parents = dict(self._connection.execute(select(REVISIONS.c.id, REVISIONS.c.parent)).tuples())
+        every = self._connection.execute(select(REVISIONS.c.id, REVISIONS.c.parent))
+        parents = {found.id: found.parent for found in every}
         for row in rows:
             key, given = (row["frame_id"], row["annotator"]), row["revision_id"]
             there = own.get(key)

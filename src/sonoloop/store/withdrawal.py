@@ -218,7 +218,7 @@ def complete_withdrawals(connection: Connection) -> list[str]:
     if connection.dialect.name == "sqlite":
         connection.execute(text("PRAGMA secure_delete=ON"))
     hold_sketches(connection)
-    gone, stone = FRAMES.alias("gone"), TOMBSTONES
+    gone, stone = FRAMES.alias("gone"), TOMBSTONES.alias("stone")
     late = (
         select(FRAMES.c.id, stone.c.why, stone.c.who, stone.c.created)
         .join(gone, gone.c.pixels_hash == FRAMES.c.pixels_hash)
