@@ -28,16 +28,17 @@ GROUND = {
 }
 # an arrow beside these, or to the ground, is a new one: it wants a reason before it is written here
 ARROWS = {
+    "drafts": set(),
     "imaging": set(),
     "formats": {"imaging"},
     "models": {"imaging"},
-    "store": {"imaging"},
+    "store": {"imaging", "drafts"},
     "jobs": {"store"},
     "batch": {"imaging", "formats", "models"},
     "leakage": {"imaging", "models", "store"},
-    "project": {"imaging", "models", "store", "jobs", "leakage"},
-    "gui": {"imaging", "formats", "models", "store", "jobs", "batch", "project"},
-    "cli": {"imaging", "formats", "models", "store", "jobs", "leakage", "batch", "project", "gui"},
+    "project": {"drafts", "imaging", "models", "store", "jobs", "leakage"},
+    "gui": {"drafts", "imaging", "formats", "models", "store", "jobs", "batch", "project"},
+    "cli": {"drafts", "imaging", "formats", "models", "store", "jobs", "leakage", "batch", "project", "gui"},
     "training": {"imaging", "formats", "models", "store", "jobs", "leakage", "project"},
 }
 

@@ -79,6 +79,10 @@ class ConflictError(StoreError):
     """Another revision was stored since this one was opened; both are kept."""
 
 
+class DraftError(SonoloopError):
+    """A draft could not be kept or removed on this machine."""
+
+
 class TrainingError(SonoloopError):
     """Training could not start or go on."""
 

@@ -9,8 +9,16 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication
 
+from sonoloop import drafts
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.settings import change_settings
+
+
+@pytest.fixture(autouse=True)
+def drafts_root(tmp_path, monkeypatch):
+    """Keep drafts away from the user's own."""
+    monkeypatch.setattr(drafts, "drafts_root", lambda: tmp_path / "drafts")
+    return tmp_path / "drafts"
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ class Desk:
     def idle(self) -> None:
         """Wait until no worker runs and every answer has arrived."""
         QApplication.processEvents()
-        self.qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0)
+        self.qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=20_000)
         for _ in range(3):
             QApplication.processEvents()
 

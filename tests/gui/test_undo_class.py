@@ -1,4 +1,4 @@
-"""Undo and redo bring back the class together with the mask that choosing it changed."""
+"""Undo and redo are one history of mask, class and lesions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ def case(desk):
     desk.predict()
     desk.panel.run("choose_malignant")
     return desk
+
+
+def answer(desk, text):
+    next(button for button in desk.panel.unfinished.buttons() if button.text() == text).click()
 
 
 def holds(desk, label, mask):
@@ -89,24 +93,58 @@ def test_the_same_prediction_over_normal_is_not_taken_for_undo(case):
     holds(case, "malignant", box())
 
 
-def test_a_class_chosen_between_undo_and_redo_is_the_one_that_comes_back(case):
+def test_a_class_chosen_after_undo_takes_the_place_of_what_could_be_redone(case):
     case.panel.run("choose_normal")
     case.lesions.undo()
     case.panel.run("choose_benign")
     case.lesions.redo()
-    holds(case, "normal", 0 * box())
+    holds(case, "benign", box())
     case.lesions.undo()
+    holds(case, "malignant", box())
+
+
+def test_a_class_that_changes_no_pixel_is_a_step_of_its_own(case):
+    case.lesions.paint((30, 30), 1)
+    painted = case.lesions.data.copy()
+    case.panel.run("choose_benign")
+    case.panel.run("choose_benign")
+    case.lesions.undo()
+    holds(case, "malignant", painted)
+    case.lesions.undo()
+    holds(case, "malignant", box())
+    case.lesions.undo()
+    holds(case, None, box())
+    for _ in range(3):
+        case.lesions.redo()
+    holds(case, "benign", painted)
+
+
+def test_undo_after_a_new_prediction_brings_back_what_was_drawn_before(case):
+    case.lesions.paint((30, 30), 1)
+    painted = case.lesions.data.copy()
+    case.predict()
+    answer(case, "Take the new one")
+    holds(case, "malignant", box())
+    case.panel.run("choose_benign")
+    case.lesions.undo()
+    case.lesions.undo()
+    holds(case, "malignant", painted)
+    case.lesions.undo()
+    holds(case, "malignant", box())
+    for _ in range(3):
+        case.lesions.redo()
     holds(case, "benign", box())
 
 
-def test_redo_brings_back_the_class_that_undo_took(case):
-    case.panel.run("choose_normal")
-    case.panel.run("choose_benign")
-    case.panel.run("choose_malignant")
-    case.lesions.undo()
-    holds(case, "normal", 0 * box())
-    case.lesions.redo()
-    holds(case, "malignant", box())
+def test_more_steps_than_napari_keeps_leave_no_class_behind(case):
+    for number in range(104):
+        case.panel.run(("choose_benign", "choose_malignant")[number % 2])
+    for _ in range(104):
+        case.lesions.undo()
+    assert case.view.label == "malignant"
+    for _ in range(104):
+        case.lesions.redo()
+    assert case.view.label == "malignant"
 
 
 def test_undo_reaches_the_frame_that_it_changes_and_no_other(desk):
@@ -120,7 +158,9 @@ def test_undo_reaches_the_frame_that_it_changes_and_no_other(desk):
     desk.ready()
     desk.panel.run("choose_malignant")
     desk.lesions.undo()
-    assert (first, desk.view.label) == ("normal", "malignant")
+    assert (first, desk.view.label) == ("normal", None)
+    desk.lesions.undo()
+    assert desk.view.label is None
     desk.viewer.dims.set_current_step(0, at)
     desk.ready()
     assert desk.view.label == "benign"

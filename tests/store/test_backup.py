@@ -144,7 +144,9 @@ def test_where_a_backup_cannot_go_is_said(path, tmp_path):
 
 def test_a_read_only_folder_is_said(path, tmp_path, monkeypatch):
     real = os.access
-    monkeypatch.setattr(os, "access", lambda place, mode, **how: mode != os.W_OK | os.X_OK and real(place, mode, **how))
+    monkeypatch.setattr(
+        os, "access", lambda place, mode, **how: mode != os.W_OK | os.X_OK and real(place, mode, **how)
+    )
     with CorrectionStore(path) as store:
         with pytest.raises(StoreError, match="cannot be written to: choose another place for the backup"):
             back_up(store, tmp_path / "backup.sqlite")
@@ -368,7 +370,11 @@ def test_killed_at_any_point_all_is_before_or_after(place, killer):
     ):
         assert killer("kill", str(place), work, point) == -signal.SIGKILL, (work, point)
         assert not (place / "export").exists()
-        assert [count(place / name) for name in ("store.sqlite", "backup.sqlite", "empty.sqlite")] == [3, 2, 0]
+        assert [count(place / name) for name in ("store.sqlite", "backup.sqlite", "empty.sqlite")] == [
+            3,
+            2,
+            0,
+        ]
         seen = [name for name in names(place) if not name.startswith(".")]
         assert seen == before or (point == "after-store-set-aside" and len(seen) == len(before) + 1), point
     assert killer("kill", str(place), "restore", "after-restore") == -signal.SIGKILL

@@ -7,10 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +17,8 @@ from scenes import correct, make_frame
 from sqlalchemy import LargeBinary, select
 from store_writers import make_correction
 
+from sonoloop import drafts
+from sonoloop.drafts import Draft, DraftFolder, draft_folder
 from sonoloop.errors import StoreError
 from sonoloop.store import CorrectionStore
 from sonoloop.store.database import SECRET
@@ -34,6 +33,7 @@ from sonoloop.store.snapshots import read_snapshot, take_snapshot
 from sonoloop.store.tables import METADATA, SETTINGS, TOMBSTONES
 from sonoloop.store.test_sets import read_test_set
 from sonoloop.store.withdrawal import withdraw
+from sonoloop.values import Frame
 
 
 @pytest.fixture(scope="module")
@@ -67,31 +67,29 @@ def lines(folder: Path, table: str) -> list[dict]:
     return [json.loads(line) for line in (folder / "tables" / f"{table}.jsonl").read_text().splitlines()]
 
 
-@dataclass
-class FakeDrafts:
-    """Drafts as `sonoloop.drafts.DraftFolder` has them."""
+@pytest.fixture(autouse=True)
+def drafts_here(tmp_path_factory, monkeypatch) -> None:
+    """Keep drafts away from the user's own."""
+    folder = tmp_path_factory.mktemp("data") / "drafts"
+    monkeypatch.setattr(drafts, "drafts_root", lambda: folder)
 
-    drafts: dict[str, SimpleNamespace] = field(default_factory=dict)
 
-    def add(self, frame_id: str, **changes: object) -> None:
-        values = {
-            "frame_id": frame_id,
-            "pixels_hash": "a" * 64,
-            "mask": np.eye(5, dtype=np.uint8),
-            "label": None,
-            "lesions": {1: "benign"},
-            "annotator": "reader-1",
-            "model": None,
-            "path": Path("/CANARY/of a path.png"),
-            "written": datetime(2026, 11, 28, tzinfo=UTC),
-        }
-        self.drafts[frame_id] = SimpleNamespace(**values | changes)
+def draft_on(store: CorrectionStore, frame: Frame, **changes: object) -> Draft:
+    values = {
+        "frame_id": frame.id,
+        "pixels_hash": frame.pixels_hash,
+        "mask": np.eye(5, dtype=np.uint8),
+        "lesions": {1: "benign"},
+        "annotator": "reader-1",
+        "path": Path("/CANARY/of a path.png"),
+    }
+    draft = Draft(**values | changes)
+    drafts_of(store, draft.annotator).write(draft)
+    return draft
 
-    def ids(self) -> frozenset[str]:
-        return frozenset(self.drafts)
 
-    def read(self, frame_id: str) -> SimpleNamespace | None:
-        return self.drafts[frame_id]
+def drafts_of(store: CorrectionStore, annotator: str = "reader-1") -> DraftFolder:
+    return DraftFolder(draft_folder(store.url.render_as_string(), annotator))
 
 
 def test_every_table_is_exported_or_left_out_with_a_reason(full, tmp_path):
@@ -121,7 +119,9 @@ def test_an_export_comes_back_table_by_table(full, other, tmp_path):
     export_store(other, tmp_path / "again")
     for path in (tmp_path / "export").rglob("*"):
         if path.is_file() and path.name not in (ABOUT,):
-            assert (tmp_path / "again" / path.relative_to(tmp_path / "export")).read_bytes() == path.read_bytes()
+            assert (
+                tmp_path / "again" / path.relative_to(tmp_path / "export")
+            ).read_bytes() == path.read_bytes()
     # what is hashed over several tables adds up
     assert read_snapshot(other, "first").entries == read_snapshot(full, "first").entries
     assert read_test_set(other, 1) == read_test_set(full, 1)
@@ -164,9 +164,8 @@ def test_nothing_of_a_person_leaves(full, tmp_path):
     image = tmp_path / "CANARY of a name.png"
     frame = make_frame(1)
     Places(full.url).remember(frame.id, image, pixels_hash=frame.pixels_hash)
-    drafts = FakeDrafts()
-    drafts.add(frame.id)
-    folder = export_store(full, tmp_path / "export", drafts=[drafts]).folder
+    draft_on(full, frame)
+    folder = export_store(full, tmp_path / "export").folder
     secret = store_secret(full)
     canaries = [
         b"CANARY",
@@ -234,26 +233,38 @@ def test_a_full_disk_is_said_and_nothing_is_left(full, tmp_path, monkeypatch):
 
     before = sorted(tmp_path.iterdir())
     monkeypatch.setattr(Path, "write_bytes", write)
-    with pytest.raises(StoreError, match=r"export cannot be used \(No space left.*make room.*nothing is left"):
+    with pytest.raises(
+        StoreError, match=r"export cannot be used \(No space left.*make room.*nothing is left"
+    ):
         export_store(full, tmp_path / "export")
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_drafts_go_with_it_and_come_back(full, other, tmp_path):
-    frames = [make_frame(seed) for seed in (1, 4)]
-    drafts = FakeDrafts()
-    for frame in frames:
-        drafts.add(frame.id, pixels_hash=frame.pixels_hash)
-    export_store(full, tmp_path / "export", drafts=[drafts])
-    (line,) = [json.loads(line) for line in (tmp_path / "export" / "drafts.jsonl").read_text().splitlines()]
-    assert (line["frame_id"], line["lesions"], line["annotator"]) == (frames[0].id, {"1": "benign"}, "reader-1")
-    kept = []
-    merged = merge_export(
-        other, tmp_path / "export", keep_draft=lambda line, mask: kept.append((line, mask)) is None
-    )
-    assert merged.drafts == 1
-    assert kept[0][0]["written"] == "2026-11-28T00:00:00+00:00"
-    assert (kept[0][1] == np.eye(5)).all()
+    first, second, withdrawn = (make_frame(seed) for seed in (1, 2, 4))
+    given = draft_on(full, first, label="unsure")
+    draft_on(full, second, annotator="reader-2")
+    draft_on(full, withdrawn)
+    assert export_store(full, tmp_path / "export").drafts == 2
+    own = draft_on(other, second, annotator="reader-2", mask=np.ones((4, 4), np.uint8))
+    assert merge_export(other, tmp_path / "export").drafts == 1
+    found = drafts_of(other).read(first.id)
+    for name in (
+        "pixels_hash",
+        "annotator",
+        "label",
+        "lesions",
+        "model",
+        "seen",
+        "parent",
+        "index",
+        "written",
+    ):
+        assert getattr(found, name) == getattr(given, name), name
+    assert (found.mask == given.mask).all()
+    assert found.path is None
+    assert (drafts_of(other, "reader-2").read(second.id).mask == own.mask).all()
+    assert drafts_of(other).ids() == {first.id}
 
 
 def test_what_two_stores_went_on_with_is_kept_beside_each_other(full, other, tmp_path):
@@ -478,7 +489,9 @@ def test_an_export_of_an_earlier_version_has_what_it_has(full, other, tmp_path):
     for name in ("notes", "frame_marks", "assignments", "adjudications"):
         (folder / "tables" / f"{name}.jsonl").unlink()
     path = folder / "tables" / "revisions.jsonl"
-    older = [{k: v for k, v in row.items() if k not in ("lesions", "effort")} for row in lines(folder, "revisions")]
+    older = [
+        {k: v for k, v in row.items() if k not in ("lesions", "effort")} for row in lines(folder, "revisions")
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in older))
     sums = "".join(
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"

@@ -13,6 +13,8 @@ from sqlalchemy import event, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from store_writers import make_correction, make_prediction, sha256
 
+from sonoloop import drafts
+from sonoloop.drafts import Draft, DraftFolder, draft_folder
 from sonoloop.errors import StoreError
 from sonoloop.store import CorrectionStore, withdrawal
 from sonoloop.store.file_index import Places, work_folder
@@ -338,6 +340,16 @@ def test_a_key_file_that_cannot_be_written_is_said_and_can_be_repeated(path):
         shutil.rmtree(folder)
         again = withdraw(store, sha256("frame"), why="asked to", who="reader-1")
         assert (again.frames, again.before) == ((), (sha256("frame"),))
+
+
+def test_drafts_of_it_on_this_machine_are_removed(store, taught, tmp_path, monkeypatch):
+    monkeypatch.setattr(drafts, "drafts_root", lambda: tmp_path / "drafts")
+    folder = DraftFolder(draft_folder(str(store.url.database), "reader-1"))
+    for frame in taught:
+        mask = np.ones(frame.shape, np.uint8)
+        folder.write(Draft(frame_id=frame.id, pixels_hash=frame.pixels_hash, mask=mask, annotator="reader-1"))
+    withdraw(store, PATIENT, why="asked to", who="reader-1")
+    assert folder.ids() == {taught[2].id}
 
 
 def test_pictures_that_may_show_it_are_removed(store, taught):

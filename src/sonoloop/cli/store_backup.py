@@ -32,7 +32,9 @@ def backup(
         ),
     ],
     place: Store = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace an earlier backup of that name.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace an earlier backup of that name.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Copy the store into one file, also while others work on it, and check the copy.
@@ -62,7 +64,9 @@ def verify(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE|DIR]", help="A backup, or an export's folder, in place of the store.", show_default=False
+            metavar="[FILE|DIR]",
+            help="A backup, or an export's folder, in place of the store.",
+            show_default=False,
         ),
     ] = None,
     place: Store = None,

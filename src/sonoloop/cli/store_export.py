@@ -51,7 +51,9 @@ def export(
     console_.print(
         f"exported {counts} to {done.folder}: {done.files} files, {name_size(done.bytes)}", soft_wrap=True
     )
-    console_.print("Notes and reasons are in it as people wrote them: read them before it leaves.", soft_wrap=True)
+    console_.print(
+        "Notes and reasons are in it as people wrote them: read them before it leaves.", soft_wrap=True
+    )
 
 
 def merge(
@@ -62,7 +64,9 @@ def merge(
     place: Store = None,
     key: Annotated[
         Path | None,
-        typer.Option("--key", metavar="FILE", help="The key of the exported store; for a store without images."),
+        typer.Option(
+            "--key", metavar="FILE", help="The key of the exported store; for a store without images."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -91,7 +95,9 @@ def _print_merged(done: Merged) -> None:
     if done.drafts:
         console.print(f"{done.drafts} drafts are offered when their images are opened", soft_wrap=True)
     if done.heads_moved:
-        console.print(f"{done.heads_moved} images: the export's newer correction is the last now", soft_wrap=True)
+        console.print(
+            f"{done.heads_moved} images: the export's newer correction is the last now", soft_wrap=True
+        )
     if done.heads_kept:
         console.print(
             f"{done.heads_kept} images were corrected by the same person in both: both are kept, this store's "

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
@@ -174,12 +175,20 @@ class _Worker(QRunnable):
             _hook.thread.works = False
 
 
+@cache
+def _prompt_pool() -> QThreadPool:
+    """Give the thread of jobs that no prediction may keep waiting; it lives as long as Python."""
+    pool = QThreadPool()
+    pool.setMaxThreadCount(1)
+    return pool
+
+
 @atexit.register
 def _await_workers() -> None:
     """Let what was begun end before Python does: a worker that is cut off loses work, and crashes."""
-    pool = QThreadPool.globalInstance()
-    if pool is not None:
-        pool.waitForDone()
+    for pool in (QThreadPool.globalInstance(), _prompt_pool()):
+        if pool is not None:
+            pool.waitForDone()
 
 
 class JobQueue(QObject):
@@ -192,15 +201,20 @@ class JobQueue(QObject):
     ----------
     latest_only : bool
         A new job supersedes all older ones, the one that is running included.
+    prompt : bool
+        Its jobs wait for no others but those of prompt queues.
     parent : QObject, optional
         The owner.
     """
 
     busy_changed = Signal(bool)
 
-    def __init__(self, *, latest_only: bool = False, parent: QObject | None = None) -> None:
+    def __init__(
+        self, *, latest_only: bool = False, prompt: bool = False, parent: QObject | None = None
+    ) -> None:
         super().__init__(parent)
         self._latest_only = latest_only
+        self._pool = _prompt_pool() if prompt else QThreadPool.globalInstance()
         self._backlog = _Backlog()
         self._asked: set[_Job] = set()
         self._busy = False
@@ -225,9 +239,8 @@ class JobQueue(QObject):
         job = _Job(body, done, failed)
         self._asked.add(job)
         if self._backlog.add(job):
-            pool = QThreadPool.globalInstance()
-            assert pool is not None
-            pool.start(_Worker(self._backlog, self._reports))
+            assert self._pool is not None
+            self._pool.start(_Worker(self._backlog, self._reports))
         self._tell_busy()
 
     def drop(self) -> None:
@@ -239,6 +252,11 @@ class JobQueue(QObject):
         """Run what is queued to its end, and tell nobody."""
         self._asked.clear()
         self._tell_busy()
+
+    def wait(self, milliseconds: int) -> None:
+        """Wait until everything that its thread runs has ended; answers come after that."""
+        if self._pool is not None:
+            self._pool.waitForDone(milliseconds)
 
     def _forget(self) -> None:
         self._backlog.clear()

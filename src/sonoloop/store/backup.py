@@ -189,11 +189,11 @@ def restore(file: Path, to: str | os.PathLike[str], *, tell: Tell = tell_nobody)
             raise DamagedError(
                 f"{file} is not sound and was not restored: look for another backup", checked.problems
             )
-        withdrawn: list[str] = []
+        withdrawn: dict[str, str] = {}
         there = is_there(store)
         if there:
             held = stack.enter_context(_hold_exclusively(store))
-            withdrawn = [] if held is None else _withdraw_again(copy, held)
+            withdrawn = {} if held is None else _withdraw_again(copy, held)
         _sync_file(copy)
         crash_here("before-store-set-aside")
         aside = _set_aside(store) if there else None
@@ -204,7 +204,7 @@ def restore(file: Path, to: str | os.PathLike[str], *, tell: Tell = tell_nobody)
         sync_folder(store.parent)
         crash_here("after-restore")
     if withdrawn:
-        forget_withdrawn(url.set(database=str(store)), withdrawn)
+        forget_withdrawn(url.set(database=str(store)), withdrawn, withdrawn.values())
     return Restored(path=store, revisions=checked.revisions, aside=aside, withdrawn=tuple(withdrawn))
 
 
@@ -230,9 +230,7 @@ def copy_file(source: Path, target: Path, *, tell: Tell = tell_nobody) -> None:
                 _copy_in_steps(read, written, tell, pages=-1)
 
 
-def _copy_in_steps(
-    read: sqlite3.Connection, written: sqlite3.Connection, tell: Tell, *, pages: int
-) -> bool:
+def _copy_in_steps(read: sqlite3.Connection, written: sqlite3.Connection, tell: Tell, *, pages: int) -> bool:
     """Copy all pages; False where others wrote so often that it never ended."""
     heard, least, restarts = time.monotonic(), float("inf"), 0
 
@@ -391,18 +389,20 @@ def _hold_exclusively(store: Path) -> Iterator[sqlite3.Connection | None]:
         except sqlite3.DatabaseError:
             yield None
             return
-        check_nobody_works(SimpleNamespace(**dict(zip(columns.split(", "), row, strict=True))) for row in rows)
+        check_nobody_works(
+            SimpleNamespace(**dict(zip(columns.split(", "), row, strict=True))) for row in rows
+        )
         yield connection
     finally:
         connection.close()
 
 
-def _withdraw_again(copy: Path, held: sqlite3.Connection) -> list[str]:
+def _withdraw_again(copy: Path, held: sqlite3.Connection) -> dict[str, str]:
     """Erase from a backup what was withdrawn from the store since: the person did not change their mind."""
     try:
         found = held.execute(f"SELECT {', '.join(_STONE)} FROM tombstones ORDER BY number").fetchall()
     except sqlite3.DatabaseError:
-        return []
+        return {}
     stones: list[dict[str, Any]] = [dict(zip(_STONE, row, strict=True)) for row in found]
     with Database(copy) as opened, opened.writing() as connection:
         known = set(connection.scalars(select(FRAMES.c.id)))
@@ -410,7 +410,7 @@ def _withdraw_again(copy: Path, held: sqlite3.Connection) -> list[str]:
         new = [stone for stone in stones if stone["frame_id"] in known - gone]
         if new:
             connection.execute(insert(TOMBSTONES), new)
-        return complete_withdrawals(connection) if new else []
+        return complete_withdrawals(connection) if new else {}
 
 
 def _set_aside(store: Path) -> Path:

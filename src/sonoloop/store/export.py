@@ -15,13 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import Connection, Row, Table, func, select
 
 from sonoloop import __version__
 from sonoloop.atomic import find_obstacle, name_aside, sweep_left, whole
 from sonoloop.crash_points import crash_here
+from sonoloop.drafts import Draft, DraftFolder, draft_folders
 from sonoloop.errors import StoreError, StoreUnavailableError, describe_system_error
 from sonoloop.imaging.overlay import lesion_colour
 from sonoloop.store.backup import copy_file
@@ -90,16 +91,6 @@ _PALETTE = bytes([0, 0, 0, *(part for number in range(1, 256) for part in lesion
 _FETCHED = 64
 
 
-class Drafts(Protocol):
-    """Drafts of one person, as `sonoloop.drafts.DraftFolder` has them."""
-
-    def ids(self) -> Iterable[str]:
-        """Name the frames that have one."""
-
-    def read(self, frame_id: str) -> Any:  # noqa: ANN401 - a `sonoloop.drafts.Draft`, which is above the store
-        """Read a frame's draft; None where it is gone or damaged."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
     """An export that is whole: how many rows of each table it holds, drafts, files, and their bytes."""
@@ -115,13 +106,12 @@ def export_store(
     database: Database,
     folder: Path,
     *,
-    drafts: Iterable[Drafts] = (),
     key: Path | None = None,
     tell: Tell = tell_nobody,
 ) -> Exported:
     """Write what the store holds at one moment into a folder; others may go on working meanwhile.
 
-    The folder has its name once all is in it. `docs/store.md` says what is in which file.
+    What people drew on this machine and did not accept goes with it. The folder has its name once all is in it. `docs/store.md` says what is in which file.
 
     Parameters
     ----------
@@ -129,8 +119,6 @@ def export_store(
         The store.
     folder : pathlib.Path
         Not there yet, or empty.
-    drafts : iterable
-        What people drew and did not accept.
     key : pathlib.Path, optional
         A file to write the secret to by which patients are known again; it is to stay in the house.
     tell : callable
@@ -153,14 +141,16 @@ def export_store(
             with _still(database, tell) as connection:
                 writer.write_tables(connection)
                 # of frames that were withdrawn until then nothing is left, and no draft either
-                gone = set(connection.scalars(select(FRAMES.c.id).where(is_withdrawn(FRAMES.c.id))))
-            writer.write_drafts(drafts, gone)
+                gone = set(connection.scalars(select(FRAMES.c.pixels_hash).where(is_withdrawn(FRAMES.c.id))))
+            writer.write_drafts(draft_folders(database.url.render_as_string()), gone)
             writer.finish(store=name_store(secret))
             if key is not None:
                 write_key(key.absolute(), secret)
     except OSError as error:
         error.filename = str(folder)
-        raise StoreUnavailableError(f"{describe_system_error(error)}; nothing is left of the export") from error
+        raise StoreUnavailableError(
+            f"{describe_system_error(error)}; nothing is left of the export"
+        ) from error
     return Exported(
         folder=folder, rows=writer.rows, drafts=writer.drafts, files=len(writer.sums), bytes=writer.bytes
     )
@@ -266,13 +256,14 @@ class _Writer:
             self._tell("Exporting", min(done, total), total)
         crash_here("export-half-written")
 
-    def write_drafts(self, folders: Iterable[Drafts], gone: set[str]) -> None:
+    def write_drafts(self, folders: Iterable[DraftFolder], gone: set[str]) -> None:
         lines = bytearray()
         for drafts in folders:
-            for frame_id in sorted(set(drafts.ids()) - gone):
+            for frame_id in sorted(drafts.ids()):
                 draft = drafts.read(frame_id)
-                if draft is None:
-                    continue  # it was accepted, or found damaged, meanwhile
+                # it may have been accepted meanwhile
+                if draft is None or draft.pixels_hash in gone:
+                    continue
                 self.drafts += 1
                 name = f"drafts/{frame_id}-{self.drafts}.png"
                 self._write(name, colour(encode_png(draft.mask)))
@@ -330,11 +321,11 @@ def _write_line(values: Mapping[str, Any]) -> bytes:
     return json.dumps(values, allow_nan=False).encode() + b"\n"
 
 
-def _describe_draft(draft: Any, mask: str) -> dict[str, Any]:  # noqa: ANN401 - as `Drafts.read`
+def _describe_draft(draft: Draft, mask: str) -> dict[str, Any]:
     """Say what is exported of a draft: not where its image is."""
     names = ("frame_id", "pixels_hash", "annotator", "label", "model", "seen", "parent", "index")
     return {
-        **{name: getattr(draft, name, None) for name in names},
+        **{name: getattr(draft, name) for name in names},
         "lesions": {str(number): name for number, name in draft.lesions.items()},
         "written": draft.written.isoformat(),
         "mask": mask,
@@ -348,7 +339,9 @@ def _check_folder(folder: Path) -> None:
         try:
             is_empty = next(folder.iterdir(), None) is None
         except OSError as error:
-            raise StoreUnavailableError(f"{folder} cannot be read ({error.strerror}): name another") from error
+            raise StoreUnavailableError(
+                f"{folder} cannot be read ({error.strerror}): name another"
+            ) from error
         if is_empty and os.name == "nt":
             folder.rmdir()  # nothing takes the place of a folder there
         if not is_empty:
@@ -395,7 +388,9 @@ def _write_readme(rows: Mapping[str, int], drafts: int) -> str:
         "Files",
     ]
     for name, count in rows.items():
-        parts.append(f"  {TABLES}/{name}.jsonl  ({count} lines)\n" + paragraph(_WORDS.get(name, name), "      "))
+        parts.append(
+            f"  {TABLES}/{name}.jsonl  ({count} lines)\n" + paragraph(_WORDS.get(name, name), "      ")
+        )
     parts.append(
         f"  {DRAFTS}  ({drafts} lines)\n"
         + paragraph("what people drew and have not accepted yet; mask is its picture", "      ")
@@ -408,4 +403,3 @@ def _write_readme(rows: Mapping[str, int], drafts: int) -> str:
         paragraph("To add all of this to a project of Sonoloop: sonoloop store merge FOLDER --store FILE")
     )
     return "\n\n".join(parts) + "\n"
-

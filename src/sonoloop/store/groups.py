@@ -7,7 +7,6 @@ common with groups on both sides crosses the split: it trains nowhere and tests 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
 from dataclasses import dataclass
@@ -459,7 +458,7 @@ def _fraction(secret: bytes, what: str, value: str) -> float:
 
 
 def _hash(secret: bytes, what: str, value: str) -> str:
-    return hmac.new(secret, f"{what}\0{value}".encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(secret, f"{what}\0{value}".encode(), "sha256").hex()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, func, insert, select
 
 from sonoloop.errors import StoreError
-from sonoloop.store.database import Database, check_text, check_who, in_batches, now, values_of
+from sonoloop.store.database import Database, check_text, check_who, now
 from sonoloop.store.references import lock_frame
 from sonoloop.store.tables import FRAME_MARKS
 
 MarkStatus = Literal["flagged", "skipped", "excluded", "open"]
 MARK_STATUSES: tuple[MarkStatus, ...] = get_args(MarkStatus)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """What an annotator set a frame to, and why; "open" takes back what was set before."""
-
-    frame_id: str
-    annotator: str
-    status: MarkStatus
-    reason: str
-    created: datetime
 
 
 def mark_frame(database: Database, frame_id: str, status: MarkStatus, reason: str, *, annotator: str) -> None:
@@ -36,30 +22,32 @@ def mark_frame(database: Database, frame_id: str, status: MarkStatus, reason: st
     annotator, reason = check_who(annotator), check_text(reason, "the reason")
     with database.writing() as connection:
         lock_frame(connection, frame_id)
-        last = last_marks(connection, [frame_id], annotator).get(frame_id)
-        said = ("open", "") if last is None else (last.status, last.reason)
-        if said != (status, reason):
+        if _read_last(connection, frame_id, annotator) != (status, reason):
             _add(connection, frame_id, annotator, status, reason)
 
 
 def take_back(connection: Connection, frame_id: str, annotator: str) -> None:
     """Open a frame again whose annotator accepts it, inside a writing transaction."""
-    last = last_marks(connection, [frame_id], annotator).get(frame_id)
-    if last is not None and last.status != "open":
+    status, _ = _read_last(connection, frame_id, annotator)
+    if status != "open":
         _add(connection, frame_id, annotator, "open", "")
 
 
-def last_marks(connection: Connection, frame_ids: Iterable[str], annotator: str) -> dict[str, Mark]:
-    """Read what one annotator last set frames to, inside a transaction."""
-    found: dict[str, Mark] = {}
-    for ids in in_batches(frame_ids):
-        own = (FRAME_MARKS.c.frame_id.in_(ids), FRAME_MARKS.c.annotator == annotator)
-        last = select(func.max(FRAME_MARKS.c.number)).where(*own).group_by(FRAME_MARKS.c.frame_id)
-        for row in connection.execute(select(FRAME_MARKS).where(FRAME_MARKS.c.number.in_(last))):
-            values = values_of(row)
-            del values["number"]
-            found[row.frame_id] = Mark(**values)
-    return found
+def select_last_marks(annotator: str, among: ColumnElement[bool]) -> Select[Any]:
+    """Select what an annotator last set frames to, and why, of those that a condition on their id gives."""
+    last = (
+        select(func.max(FRAME_MARKS.c.number))
+        .where(among, FRAME_MARKS.c.annotator == annotator)
+        .group_by(FRAME_MARKS.c.frame_id)
+    )
+    columns = (FRAME_MARKS.c.frame_id, FRAME_MARKS.c.status, FRAME_MARKS.c.reason)
+    return select(*columns).where(FRAME_MARKS.c.number.in_(last))
+
+
+def _read_last(connection: Connection, frame_id: str, annotator: str) -> tuple[MarkStatus, str]:
+    query = select_last_marks(annotator, FRAME_MARKS.c.frame_id == frame_id)
+    last = connection.execute(query).one_or_none()
+    return ("open", "") if last is None else (last.status, last.reason)
 
 
 def _add(connection: Connection, frame_id: str, annotator: str, status: MarkStatus, reason: str) -> None:

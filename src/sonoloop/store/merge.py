@@ -11,14 +11,12 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import (
     Boolean,
     Column,
@@ -37,6 +35,7 @@ from sqlalchemy import (
 )
 
 from sonoloop.crash_points import crash_here
+from sonoloop.drafts import Draft, DraftFolder, draft_folder
 from sonoloop.errors import StoreError
 from sonoloop.regular_files import read_regular
 from sonoloop.store.database import (
@@ -46,8 +45,8 @@ from sonoloop.store.database import (
     Database,
     Tell,
     add_if_new,
+    check_who,
     hold,
-    is_file,
     tell_nobody,
 )
 from sonoloop.store.export import (
@@ -73,7 +72,6 @@ from sonoloop.store.tables import (
     GROUPS,
     HEADS,
     MEMBERS,
-    METADATA,
     PREDICTIONS,
     PROMOTIONS,
     REVISIONS,
@@ -92,8 +90,6 @@ _DIGITS = 12
 _WHOLE = 1 << 63
 
 Row = dict[str, Any]
-# keeps a draft, given what is known of it and its mask; False where there is one of that frame already
-KeepDraft = Callable[[Row, NDArray[np.uint8]], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +160,9 @@ class Export:
         most = _MOST_PICTURE if name.endswith(".png") else _MOST_BYTES
         data = self._read(name, most=most)
         if hashlib.sha256(data).hexdigest() != self._sums[name]:
-            raise StoreError(f"{self.folder / name} is not what it was when the export was made: export again")
+            raise StoreError(
+                f"{self.folder / name} is not what it was when the export was made: export again"
+            )
         return data
 
     def rows(self, table: Table) -> list[Row]:
@@ -240,14 +238,13 @@ def merge_export(
     folder: Path,
     *,
     key: Path | None = None,
-    keep_draft: KeepDraft | None = None,
     tell: Tell = tell_nobody,
 ) -> Merged:
     """Add what an export holds and a store lacks, all of it or nothing.
 
     A person's last correction of an image becomes that of the export where the export builds on the store's;
     where both went on, the store's stays, and the other is kept beside it. What was withdrawn on either side is
-    erased.
+    erased. Drafts go to those of this machine, where there is none of that frame and person yet.
 
     Parameters
     ----------
@@ -257,8 +254,6 @@ def merge_export(
         What `sonoloop.store.export.export_store` wrote.
     key : pathlib.Path, optional
         The key of the store that was exported, for one that has no images yet: patients are known again.
-    keep_draft : callable, optional
-        Takes each draft; they are passed over without.
     tell : callable
         Told how far it is; an exception of its stops it, and nothing was added.
 
@@ -271,19 +266,16 @@ def merge_export(
     secret = None if key is None else _read_key(key, export)
     tables = {table.name: export.rows(table) for table in exported_tables()}
     _check_content(export, tables, tell)
+    drafts = [_read_draft(export, line) for line in export.lines(DRAFTS)] if DRAFTS in export.files else []
     with database.writing() as connection:
         merging = _Merging(connection, export, tables, tell)
         same_store = merging.agree_on_secret(secret)
         merging.add_all()
-        withdrawn = complete_withdrawals(connection) if merging.gone else []
+        withdrawn = complete_withdrawals(connection) if merging.gone else {}
     if withdrawn:
-        forget_withdrawn(database.url, withdrawn)
-    with database.reading() as connection:
-        gone = _gone_pixels(connection, {})
-    kept = 0
-    for line in export.lines(DRAFTS) if keep_draft is not None and DRAFTS in export.files else []:
-        if line.get("pixels_hash") not in gone:
-            kept += _keep(keep_draft, export, line)
+        forget_withdrawn(database.url, withdrawn, withdrawn.values())
+    place = database.url.render_as_string()
+    kept = sum(_keep(draft, place) for draft in drafts if draft.pixels_hash not in merging.gone)
     return Merged(
         added=merging.added,
         drafts=kept,
@@ -434,7 +426,9 @@ class _Merging:
         An image that would belong to both sides takes no part.
         """
         query = (
-            select(MEMBERS.c.group_id, MEMBERS.c.patient, MEMBERS.c.bridges, FRAMES.c.pixels_hash, GROUPS.c.role)
+            select(
+                MEMBERS.c.group_id, MEMBERS.c.patient, MEMBERS.c.bridges, FRAMES.c.pixels_hash, GROUPS.c.role
+            )
             .join(FRAMES, FRAMES.c.id == MEMBERS.c.frame_id)
             .join(GROUPS, GROUPS.c.id == MEMBERS.c.group_id)
         )
@@ -470,7 +464,9 @@ class _Merging:
     def _move_heads(self, rows: Sequence[Row]) -> None:
         """Make a person's last correction the export's, where the export's builds on the store's."""
         names = ("frame_id", "annotator", "revision_id")
-        own = {tuple(found[:2]): found[2] for found in self._connection.execute(select(*map(HEADS.c.get, names)))}
+        own = {
+            tuple(found[:2]): found[2] for found in self._connection.execute(select(*map(HEADS.c.get, names)))
+        }
         every = self._connection.execute(select(REVISIONS.c.id, REVISIONS.c.parent))
         parents = {found.id: found.parent for found in every}
         for row in rows:
@@ -550,11 +546,33 @@ def _pictured(export: Export, table: Table, row: Row) -> Row:
     return {**row, **{name: export.picture(row[name] or None) for name in pictures}}
 
 
-def _keep(keep_draft: KeepDraft, export: Export, line: Row) -> bool:
-    name = line.get("mask")
-    if not isinstance(name, str):
-        raise StoreError(f"a draft of {export.folder} has no mask: export again")
-    return keep_draft(line, decode_png(export.picture(name)))
+def _read_draft(export: Export, line: Row) -> Draft:
+    try:
+        return Draft(
+            frame_id=str(line["frame_id"]),
+            pixels_hash=str(line["pixels_hash"]),
+            mask=decode_png(export.picture(str(line["mask"]))),
+            annotator=check_who(str(line["annotator"])),
+            label=line["label"],
+            lesions={int(number): name for number, name in line["lesions"].items()},
+            model=None if line["model"] is None else str(line["model"]),
+            seen=bool(line["seen"]),
+            parent=None if line["parent"] is None else str(line["parent"]),
+            index=int(line["index"]),
+            written=datetime.fromisoformat(str(line["written"])),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"a draft of {export.folder} is not what Sonoloop writes ({error}): export again"
+        ) from error
+
+
+def _keep(draft: Draft, store: str) -> bool:
+    folder = DraftFolder(draft_folder(store, draft.annotator), store=store)
+    if draft.frame_id in folder.ids():
+        return False
+    folder.write(draft)
+    return True
 
 
 def _serial(table: Table) -> Column[Any] | None:

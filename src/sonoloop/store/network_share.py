@@ -60,9 +60,10 @@ def warn_of_share(url: URL, notify: Callable[[str], None]) -> None:
     if kind is not None:
         _told.add(path)
         notify(
-            f"the store is on a network share ({kind}), where two programs that write at once can damage it: "
-            "use PostgreSQL, or keep the store on this computer's disk and put backups on the share (sonoloop "
-            f"store backup); the store is {path}"
+            # a notification shows the first clause alone
+            f"the store is on a network share ({kind}): use PostgreSQL or a local disk: two computers that "
+            "write to a file on a share at once can damage it; keep the store on this computer and put "
+            f"backups on the share with: sonoloop store backup; the store is {path}"
         )
 
 

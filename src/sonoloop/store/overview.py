@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Row, Select, and_, func, select
+from sqlalchemy import JSON, ColumnElement, Connection, Select, Text, cast, func, literal, select
 
-from sonoloop.store.assignments import read_assigned
-from sonoloop.store.database import Database, check_who, in_batches
+from sonoloop.store.assignments import select_assigned_pixels
+from sonoloop.store.database import Database, check_who
 from sonoloop.store.groups import draws_first
-from sonoloop.store.marks import Mark, last_marks
-from sonoloop.store.revisions import has_withdrawn_pixels
+from sonoloop.store.marks import select_last_marks
 from sonoloop.store.settings import settings_in, store_secret
-from sonoloop.store.tables import FRAMES, GROUPS, HEADS, MEMBERS, PREDICTIONS, REVISIONS
+from sonoloop.store.tables import (
+    FRAME_MARKS,
+    FRAMES,
+    GROUPS,
+    HEADS,
+    MEMBERS,
+    PREDICTIONS,
+    REVISIONS,
+    TOMBSTONES,
+)
 from sonoloop.values import Label
+
+_CHUNK = 5_000
 
 QueueStatus = Literal["to do", "accepted", "flagged", "skipped", "excluded"]
 
@@ -42,85 +53,107 @@ class FrameOverview:
 def read_overview(
     database: Database, frame_ids: Iterable[str], *, annotator: str
 ) -> dict[str, FrameOverview]:
-    """Read what the store holds of frames, a few statements for each 500; an id it does not know is to do."""
+    """Read what the store holds of frames, few statements for thousands; an id it does not know is to do."""
     annotator, secret = check_who(annotator), store_secret(database)
+    every = list(dict.fromkeys(frame_ids))
     found: dict[str, FrameOverview] = {}
     with database.reading() as connection:
         share = settings_in(connection).draw_first_share
-        for ids in in_batches(dict.fromkeys(frame_ids)):
-            rows = {row.id: row for row in connection.execute(_select_frames(ids, annotator))}
-            marks = last_marks(connection, ids, annotator)
-            expected = connection.execute(_select_expected_dice(ids)).all()
-            dice = {row.frame_id: row.expected_dice for row in expected}
-            others = {row.frame_id: row.number for row in connection.execute(_count_others(ids, annotator))}
-            assigned = read_assigned(connection, ids, annotator)
-            for frame_id in ids:
-                row = rows.get(frame_id)
-                if row is None:
-                    found[frame_id] = FrameOverview()
-                    continue
-                first = _is_drawn_first(row, secret, share)
-                waits = row.label is None
-                hidden = frame_id in assigned and waits
-                status, reason = _say_status(row, marks.get(frame_id))
-                found[frame_id] = FrameOverview(
+        assigned = set(connection.scalars(select_assigned_pixels(annotator)))
+        withdrawn = set(connection.scalars(_select_withdrawn_pixels()))
+        for start in range(0, len(every), _CHUNK):
+            ids = sorted(every[start : start + _CHUNK])  # neighbours lie on one page of an index
+            rows = connection.execute(_select_frames(_among(connection, FRAMES.c.id, ids))).all()
+            in_heads = _among(connection, HEADS.c.frame_id, ids)
+            labels = _read(connection, _select_labels(in_heads, annotator))
+            others = _read(connection, _count_others(in_heads, annotator))
+            in_marks = _among(connection, FRAME_MARKS.c.frame_id, ids)
+            marks = {row.frame_id: row for row in connection.execute(select_last_marks(annotator, in_marks))}
+            dice = _read_expected_dice(connection, ids)
+            for row in rows:
+                label, mark = labels.get(row.id), marks.get(row.id)
+                twice, gone = row.pixels_hash in assigned, row.pixels_hash in withdrawn
+                first = None
+                if row.role is not None:
+                    first = draws_first(secret, row.id, "neither" if row.bridges or gone else row.role, share)
+                status: QueueStatus = "to do" if label is None else "accepted"
+                reason = ""
+                if gone:
+                    status, reason = "excluded", "withdrawn"
+                elif mark is not None and mark.status != "open":
+                    status, reason = mark.status, mark.reason
+                found[row.id] = FrameOverview(
                     status=status,
                     reason=reason,
-                    label=row.label,
-                    expected_dice=None if waits and first is not False else dice.get(frame_id),
+                    label=label,
+                    expected_dice=None if label is None and first is not False else dice.get(row.id),
                     draw_first=first,
-                    assigned=frame_id in assigned,
-                    others=0 if hidden else others.get(frame_id, 0),
+                    assigned=twice,
+                    others=0 if twice and label is None else others.get(row.id, 0),
                 )
-    return found
+    unknown = FrameOverview()
+    return {frame_id: found.get(frame_id, unknown) for frame_id in every}
 
 
-def _is_drawn_first(row: Row[Any], secret: bytes, share: float) -> bool | None:
-    if row.role is None:
-        return None
-    role = "neither" if row.bridges or row.withdrawn else row.role
-    return draws_first(secret, row.id, role, share)
+def _among(connection: Connection, column: ColumnElement[str], ids: Sequence[str]) -> ColumnElement[bool]:
+    """Say in SQL that a column is one of thousands of ids, which are one value to the database."""
+    given = literal(json.dumps(ids), Text)
+    if connection.dialect.name == "postgresql":
+        return column.in_(select(func.json_array_elements_text(cast(given, JSON))))
+    return column.in_(select(func.json_each(given).table_valued("value").c.value))
 
 
-def _say_status(row: Row[Any], mark: Mark | None) -> tuple[QueueStatus, str]:
-    if row.withdrawn:
-        return "excluded", "withdrawn"
-    if mark is not None and mark.status != "open":
-        return mark.status, mark.reason
-    return ("to do" if row.label is None else "accepted"), ""
+def _read(connection: Connection, query: Select[Any]) -> dict[str, Any]:
+    """Read pairs of a frame's id and a value."""
+    return {frame_id: value for frame_id, value in connection.execute(query).all()}  # noqa: C416 - typed rows
 
 
-def _select_frames(ids: Sequence[str], annotator: str) -> Select[Any]:
-    """Select where frames belong, and the class that the annotator gave."""
-    own = and_(HEADS.c.frame_id == FRAMES.c.id, HEADS.c.annotator == annotator)
-    withdrawn = has_withdrawn_pixels(FRAMES.c.pixels_hash).label("withdrawn")
+def _select_withdrawn_pixels() -> Select[Any]:
+    return select(FRAMES.c.pixels_hash).join(TOMBSTONES, TOMBSTONES.c.frame_id == FRAMES.c.id)
+
+
+def _select_frames(among: ColumnElement[bool]) -> Select[Any]:
+    """Select where frames belong."""
     return (
-        select(FRAMES.c.id, GROUPS.c.role, MEMBERS.c.bridges, REVISIONS.c.label, withdrawn)
+        select(FRAMES.c.id, FRAMES.c.pixels_hash, GROUPS.c.role, MEMBERS.c.bridges)
         .outerjoin(MEMBERS, MEMBERS.c.frame_id == FRAMES.c.id)
         .outerjoin(GROUPS, GROUPS.c.id == MEMBERS.c.group_id)
-        .outerjoin(HEADS, own)
-        .outerjoin(REVISIONS, REVISIONS.c.id == HEADS.c.revision_id)
-        .where(FRAMES.c.id.in_(ids))
+        .where(among)
     )
 
 
-def _select_expected_dice(ids: Sequence[str]) -> Select[Any]:
-    """Select the expected Dice of the prediction that was last stored of each frame."""
-    last = (
-        select(func.max(REVISIONS.c.number))
-        .where(REVISIONS.c.frame_id.in_(ids), REVISIONS.c.prediction_id.is_not(None))
-        .group_by(REVISIONS.c.frame_id)
-    )
+def _select_labels(among: ColumnElement[bool], annotator: str) -> Select[Any]:
+    """Select the class that an annotator last gave to frames."""
     return (
-        select(REVISIONS.c.frame_id, PREDICTIONS.c.expected_dice)
-        .join(PREDICTIONS, PREDICTIONS.c.id == REVISIONS.c.prediction_id)
-        .where(REVISIONS.c.number.in_(last))
+        select(HEADS.c.frame_id, REVISIONS.c.label)
+        .join(REVISIONS, REVISIONS.c.id == HEADS.c.revision_id)
+        .where(among, HEADS.c.annotator == annotator)
     )
 
 
-def _count_others(ids: Sequence[str], annotator: str) -> Select[Any]:
+def _count_others(among: ColumnElement[bool], annotator: str) -> Select[Any]:
     return (
-        select(HEADS.c.frame_id, func.count().label("number"))
-        .where(HEADS.c.frame_id.in_(ids), HEADS.c.annotator != annotator)
+        select(HEADS.c.frame_id, func.count())
+        .where(among, HEADS.c.annotator != annotator)
         .group_by(HEADS.c.frame_id)
     )
+
+
+def _read_expected_dice(connection: Connection, ids: Sequence[str]) -> dict[str, float]:
+    """Read what was expected of frames by the prediction that a correction last began from."""
+    columns = (PREDICTIONS.c.frame_id, PREDICTIONS.c.id, PREDICTIONS.c.expected_dice)
+    query = select(*columns).where(_among(connection, PREDICTIONS.c.frame_id, ids))
+    by_prediction: dict[str, dict[str, float]] = {}
+    for row in connection.execute(query).all():
+        by_prediction.setdefault(row.frame_id, {})[row.id] = row.expected_dice
+    several = [frame_id for frame_id, dice in by_prediction.items() if len(dice) > 1]
+    last = (
+        select(func.max(REVISIONS.c.number))
+        .where(_among(connection, REVISIONS.c.frame_id, several), REVISIONS.c.prediction_id.is_not(None))
+        .group_by(REVISIONS.c.frame_id)
+    )
+    begun = select(REVISIONS.c.frame_id, REVISIONS.c.prediction_id).where(REVISIONS.c.number.in_(last))
+    chosen = _read(connection, begun) if several else {}
+    return {
+        frame_id: dice[chosen.get(frame_id, next(iter(dice)))] for frame_id, dice in by_prediction.items()
+    }

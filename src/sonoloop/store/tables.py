@@ -79,7 +79,7 @@ PREDICTIONS = Table(
     Column("expected_dice", Double, nullable=False),
     Column("threshold", Double, nullable=False),
     # else every map is read through on the way to the number behind it
-    Index(None, "id", "expected_dice"),
+    Index(None, "frame_id", "id", "expected_dice"),
 )
 
 REVISIONS = Table(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Row, Table, insert, not_, or_, select, text, update
 
-from sonoloop.errors import StoreError
+from sonoloop.drafts import erase_drafts
+from sonoloop.errors import DraftError, StoreError
 from sonoloop.store.database import Database, check_who, check_why, in_batches, now
 from sonoloop.store.file_index import Places, is_owned, shared_folder, work_folder
 from sonoloop.store.groups import hash_patient, place_unseen, read_member
@@ -62,9 +63,10 @@ def withdraw(database: Database, frame_or_patient: str, *, why: str, who: str) -
 
     Masks, predictions' maps, classes of lesions, effort, notes, reasons of marks and what knows the frames
     again become empty in one transaction; rows, hashes and decisions stay. The frames no longer count
-    anywhere, and nothing more is stored of them. The pictures of past comparisons of models are removed from
-    this machine. The images themselves, models, exports and backups are elsewhere and are not touched. What
-    was withdrawn before stays so, under its first reason, and who had used it is told again.
+    anywhere, and nothing more is stored of them. The pictures of past comparisons of models, and drafts of
+    the frames, are removed from this machine. The images themselves, models, exports and backups are
+    elsewhere and are not touched. What was withdrawn before stays so, under its first reason, and who had
+    used it is told again.
     """
     check_why(why)
     who = check_who(who)
@@ -84,23 +86,25 @@ def withdraw(database: Database, frame_or_patient: str, *, why: str, who: str) -
         # where it only judged, nothing was learned of it
         learned = models_from(connection, snapshots_with(connection, found, role="train"))
         models = tuple(known_model(connection, version) for version in learned)
+    keys = frozenset(key for row in rows for key in (row.id, row.pixels_hash))
     # once more where an earlier withdrawal was cut short here
-    forget_withdrawn(database.url, found)
+    forget_withdrawn(database.url, found, keys)
     return Withdrawn(
         frames=tuple(frames),
         before=tuple(sorted(row.id for row in rows if row.withdrawn)),
         snapshots=tuple(snapshots),
         models=models,
-        keys=frozenset(key for row in rows for key in (row.id, row.pixels_hash)),
+        keys=keys,
     )
 
 
-def forget_withdrawn(url: URL, frames: Sequence[str]) -> None:
+def forget_withdrawn(url: URL, frames: Collection[str], pixels: Collection[str]) -> None:
     """Remove from this machine what is kept beside a store of frames that were erased from it."""
     try:
         Places(url).forget(frames)
         _remove_pictures(url)
-    except StoreError as error:
+        erase_drafts(url.render_as_string(), frames, pixels)
+    except (StoreError, DraftError) as error:
         raise StoreError(f"it is erased from the store; but {error}; then withdraw it again") from error
 
 
@@ -210,10 +214,10 @@ def _empty(connection: Connection, frames: Sequence[str]) -> None:
         connection.execute(update(table).where(table.c.frame_id.in_(frames)).values(values))
 
 
-def complete_withdrawals(connection: Connection) -> list[str]:
-    """Erase what is there of withdrawn frames, where tombstones came from another store; name those frames.
+def complete_withdrawals(connection: Connection) -> dict[str, str]:
+    """Erase what is there of withdrawn frames, where tombstones came from another store.
 
-    Frames of the same pixels in other files are withdrawn with them. Inside a writing transaction.
+    Gives the ids of those of which there was something, and the hashes of their pixels. Frames of the same pixels in other files are withdrawn with them. Inside a writing transaction.
     """
     if connection.dialect.name == "sqlite":
         connection.execute(text("PRAGMA secure_delete=ON"))
@@ -235,7 +239,9 @@ def complete_withdrawals(connection: Connection) -> list[str]:
     left: set[str] = set()
     for table, values in ERASED:
         full = [table.c[name].is_distinct_from(value) for name, value in values.items()]
-        left.update(connection.scalars(select(table.c.frame_id).where(is_withdrawn(table.c.frame_id), or_(*full))))
+        left.update(
+            connection.scalars(select(table.c.frame_id).where(is_withdrawn(table.c.frame_id), or_(*full)))
+        )
     for frame_id in sorted(set(connection.scalars(select(TOMBSTONES.c.frame_id)))):
         if read_member(connection, frame_id) is None:
             place_unseen(connection, frame_id)
@@ -243,4 +249,4 @@ def complete_withdrawals(connection: Connection) -> list[str]:
         _empty(connection, some)
     if left:
         note_sketches(connection, sorted(left))
-    return sorted(left)
+    return {row.id: row.pixels_hash for row in _read_found(connection, sorted(left))}

@@ -73,14 +73,15 @@ class Deciding(QObject):
             return
         state = session.state(session.target)
         mask = self._mask(session.target)
-        if label == "normal" and mask is not None and mask.any():
-            state.cleared = mask
-            session.write(session.target, np.zeros_like(mask), label)
-        elif label != "normal" and state.cleared is not None:
-            if mask is not None and not mask.any():
-                session.write(session.target, state.cleared, label)
-            state.cleared = None
-        state.label = label
+        with session.step(session.target):
+            if label == "normal" and mask is not None and mask.any():
+                state.cleared = mask
+                session.write(session.target, np.zeros_like(mask), label)
+            elif label != "normal" and state.cleared is not None:
+                if mask is not None and not mask.any():
+                    session.write(session.target, state.cleared, label)
+                state.cleared = None
+            state.label = label
         self.asked.emit(None)
         session.changed.emit()
 

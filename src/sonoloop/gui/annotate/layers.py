@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from sonoloop import __version__
 from sonoloop.errors import SonoloopError
-from sonoloop.gui.annotate.mask_steps import MaskSteps
 from sonoloop.gui.preferences import Identity
 from sonoloop.gui.words import shorten
 from sonoloop.imaging.grey import frame_from_array
 from sonoloop.imaging.overlay import lesion_colour
-from sonoloop.values import CLASSES, Frame, Label, Prediction
+from sonoloop.values import CLASSES, ClassName, Frame, Label, Prediction
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -152,8 +151,10 @@ class FrameState:
         The mask that the program last put on the canvas; what differs from it was drawn by a person.
     cleared : numpy.ndarray, optional
         The mask that choosing "normal" took away, until another class brings it back.
-    steps : MaskSteps
-        What the program wrote, with the class before and after, so that undo brings back both.
+    lesions : dict
+        The class of each lesion that has one, by its number; some may not be drawn any more.
+    begun_from : str, optional
+        The model whose proposal a draft had begun from that came back.
     revision : Revision, optional
         What the store holds of this frame.
     parent : str, optional
@@ -171,7 +172,8 @@ class FrameState:
     label: Label | None = None
     written: NDArray[np.uint8] | None = None
     cleared: NDArray[np.uint8] | None = None
-    steps: MaskSteps = field(default_factory=MaskSteps)
+    lesions: dict[int, ClassName] = field(default_factory=dict)
+    begun_from: str | None = None
     revision: Revision | None = None
     parent: str | None = None
     saving: bool = False

@@ -17,11 +17,13 @@ from sonoloop.gui.annotate.carry_over import CarryOver
 from sonoloop.gui.annotate.class_table import ClassTable, FactsTable
 from sonoloop.gui.annotate.deciding import Deciding, Question, ask_which
 from sonoloop.gui.annotate.followers import Followers
+from sonoloop.gui.annotate.journal import Journal
 from sonoloop.gui.annotate.keys import attach, describe_keys, detach
 from sonoloop.gui.annotate.layers import Target
 from sonoloop.gui.annotate.own_layers import Offer
 from sonoloop.gui.annotate.predicting import ModelLine, Predicting
 from sonoloop.gui.annotate.session import Session, lay_out_canvas, offer_canvas, take_up_brush
+from sonoloop.gui.annotate.unfinished import UnfinishedBox
 from sonoloop.gui.preferences import Preferences, read_preferences, watch_preferences
 from sonoloop.gui.widgets import (
     BROKEN,
@@ -79,6 +81,7 @@ class AnnotatePanel(Panel):
         projects = projects or Projects()
         self.deciding = Deciding(self.session, projects=projects)
         self.predicting = Predicting(self.session, projects=projects)
+        self.journal = Journal(self.session)
         self.news = self.watch_store(projects, self.session.preferences)
         self._carry_over = CarryOver(viewer)
         self._followers = Followers(viewer)
@@ -120,6 +123,7 @@ class AnnotatePanel(Panel):
         self.news.close()
         self._carry_over.close()
         self._followers.close()
+        self.journal.close()
         self.predicting.close()
         self.deciding.close()
         self.session.close()
@@ -160,6 +164,7 @@ class AnnotatePanel(Panel):
         self._facts = FactsTable()
         self._offer = QuestionBox()
         self._offered: tuple[Offer, ...] = ()
+        self.unfinished = UnfinishedBox(self.journal, self.predicting.overwriting)
         self._question = QuestionBox()
         self._advice = text_label()
         self._advice.setToolTip("The model learned from other images: take its answer with care")
@@ -189,6 +194,7 @@ class AnnotatePanel(Panel):
         column.addSpacing(8)
         column.addWidget(self._facts)
         column.addSpacing(8)
+        column.addWidget(self.unfinished)
         column.addWidget(self._offer)
         column.addWidget(self._question)
         column.addLayout(row((self._predict, 1), (self._predict_all, 1), (self._accept, 1)))
@@ -218,6 +224,7 @@ class AnnotatePanel(Panel):
         self._predict.clicked.connect(self.predicting.predict)
         self._accept.clicked.connect(self.deciding.accept)
         self._predict_all.clicked.connect(self.predicting.predict_all)
+        self.unfinished.answered.connect(lambda: focus_canvas(self))
         self._show.clicked.connect(self.session.show_current)
         self._why.clicked.connect(self.predicting.explain)
         self._help.toggled.connect(self._keys.setVisible)
@@ -346,12 +353,15 @@ class AnnotatePanel(Panel):
 
     def _on_accepted(self, target: Target) -> None:
         state, current = self.session.state(target), self.session.target
+        self.journal.accepted(target)
+        self.predicting.overwriting.forget(target)
         self.predicting.release(target)
         waits = state.draw_first and state.prediction is None
         if waits and current is not None and current.key == target.key:
             self.predicting.predict()
 
     def _on_looked_up(self, target: Target, found: bool) -> None:
+        self.journal.look_up_answered(target)
         self.predicting.look_up_answered(target)
         lay_out_canvas(self.session)
         current = self.session.target

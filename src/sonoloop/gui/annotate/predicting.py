@@ -23,7 +23,6 @@ from sonoloop.gui.annotate.layers import (
     Target,
     find_layer,
     forget_heat_map,
-    read_mask,
     record_prediction,
     toggle_heat_map,
     warm_up_lesions,
@@ -31,10 +30,10 @@ from sonoloop.gui.annotate.layers import (
     write_proposal,
     write_uncertainty,
 )
+from sonoloop.gui.annotate.overwriting import Overwriting
 from sonoloop.gui.annotate.session import NO_IMAGE, Session
 from sonoloop.gui.preferences import Preferences
 from sonoloop.gui.widgets import device_name, engine_title, show_notice, show_problem, single_shot
-from sonoloop.gui.words import shorten
 from sonoloop.gui.workers import JobQueue, Projects, ignore
 from sonoloop.imaging.grey import check_frame
 from sonoloop.values import Prediction
@@ -115,6 +114,8 @@ class Predicting(QObject):
         self._series: _Series | None = None
         self._busy = False
         self._warmed_up = False
+        self.overwriting = Overwriting(session)
+        self.overwriting.taken.connect(self._on_taken)
         session.target_changed.connect(self._show_kept)
         # napari's window goes without closing what is docked in it
         self.destroyed.connect(self._is_over.set)
@@ -270,6 +271,7 @@ class Predicting(QObject):
         session = self._session
         state = session.state(target)
         viewer, image = session.viewer, target.image
+        goes_on = state.prediction is None and state.begun_from == prediction.model
         state.prediction = prediction
         session.shown.add(prediction.frame_id)
         forget_heat_map(viewer, target)
@@ -279,15 +281,11 @@ class Predicting(QObject):
             write_proposal(viewer, target, prediction.mask)
             session.changed.emit()
             return
-        replaces = self._replaces_work(target)
-        session.write(target, prediction.mask)
-        record_prediction(viewer, target, prediction)
-        state.cleared = None
+        if not (goes_on and session.is_drawn(target)):  # the draft that came back was drawn on it
+            self.overwriting.put(target, prediction.mask)
         if session.target is not None and session.target.image == image:
             # ready to paint, and Ctrl+Z ready to undo
             viewer.layers.selection.active = find_layer(viewer, image, "lesions")
-        if replaces:
-            show_info(f"Ctrl+Z brings back the mask of {shorten(target.name)} that was replaced")
         session.changed.emit()
         self._compare_engines()
 
@@ -395,18 +393,10 @@ class Predicting(QObject):
             state.kept, state.held, state.held_uncertainty = None, kept, uncertainty
             self.release(target)
 
-    def _replaces_work(self, target: Target) -> bool:
-        """Whether a mask is on the canvas that a person drew or accepted."""
-        try:
-            mask = read_mask(self._session.viewer, target)
-        except SonoloopError:
-            return True
-        if mask is None or not mask.any():
-            return False
-        state = self._session.state(target)
-        untouched = state.written is not None and np.array_equal(mask, state.written)
-        accepted = state.revision is not None and np.array_equal(mask, state.revision.correction.mask)
-        return accepted or not untouched
+    def _on_taken(self, target: Target) -> None:
+        prediction = self._session.state(target).prediction
+        if prediction is not None:
+            record_prediction(self._session.viewer, target, prediction)
 
 
 def _warm_up(where: _Where, project: Project) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ from sonoloop.gui.annotate.layers import (
     take_up_draft,
     write_mask,
 )
-from sonoloop.gui.annotate.mask_steps import Step
+from sonoloop.gui.annotate.mask_steps import MaskSteps
 from sonoloop.gui.annotate.own_layers import Offer, find_offers, mask_of
 from sonoloop.gui.preferences import Preferences, read_preferences
 from sonoloop.gui.widgets import BROKEN, single_shot
@@ -194,6 +195,9 @@ class Session(QObject):
 
     target_changed = Signal()
     changed = Signal()
+    drawn = Signal()  # the current lesions layer may show something else
+    stroked = Signal()  # a person drew on a lesions layer
+    undone = Signal(int)  # so many steps; fewer than none where they were redone
 
     def __init__(
         self,
@@ -212,8 +216,7 @@ class Session(QObject):
         # ids of the frames of which a prediction was shown; outlives their layers
         self.shown: set[str] = set()
         self._watched: Any = None
-        self._writing = False
-        self._redoable = 0  # how much of the watched layer can be redone: undo adds to it, redo takes from it
+        self._steps: dict[str, MaskSteps] = {}  # by the lesions layer
         self._lesions_held = False
         self._replaced: set[str] = set()  # images whose pixels were replaced
         self._hidden: set[str] = set()  # layers that were hidden to show another image
@@ -296,20 +299,55 @@ class Session(QObject):
         self._trouble = trouble
         self.changed.emit()
 
-    def write(self, target: Target, mask: NDArray[np.uint8], label: Label | None = None) -> None:
-        """Put a mask on a frame's canvas, undoably; a class given with it is undone with it."""
+    def write(
+        self,
+        target: Target,
+        mask: NDArray[np.uint8],
+        label: Label | None = None,
+        *,
+        lesions: Mapping[int, ClassName] | None = None,
+        by_hand: bool = False,
+    ) -> None:
+        """Put a mask on a frame's canvas, undoably; classes given with it are undone with it.
+
+        `by_hand` says that it is a person's work, which nothing may replace without asking.
+        """
         state = self.state(target)
-        before = self._read(target)
-        self._writing = True
-        try:
+        with self.step(target):
             write_mask(self.viewer, target, mask)
-        finally:
-            self._writing = False
-        if before is not None:
-            state.steps.record(Step(before, state.label, mask.copy(), label or state.label))
-        state.label = label or state.label
-        state.written = mask.copy()
+            state.label = label or state.label
+            if lesions is not None:
+                state.lesions = dict(lesions)
+            if not by_hand:
+                state.written = mask.copy()
         self._watch()
+
+    def decide(
+        self, target: Target, label: Label | None, *, lesions: Mapping[int, ClassName] | None = None
+    ) -> None:
+        """Set a frame's class, and those of its lesions, undoably where there is a layer to draw on."""
+        state = self.state(target)
+        with self.step(target):
+            state.label = label
+            if lesions is not None:
+                state.lesions = dict(lesions)
+        self.changed.emit()
+
+    def step(self, target: Target) -> AbstractContextManager[None]:
+        """Make one step of undo of all that is written and decided within the context."""
+        layer = find_layer(self.viewer, target.image, "lesions")
+        if layer is None:
+            return nullcontext()
+        return self._steps_of(layer).step(self.state(target), target.index)
+
+    def _steps_of(self, layer: Any) -> MaskSteps:  # noqa: ANN401 - napari's proxy of a Labels layer
+        key = str(layer.unique_id)
+        if key not in self._steps:
+            steps = self._steps[key] = MaskSteps(layer, parent=self)
+            steps.stroked.connect(self.stroked)
+            steps.undone.connect(self.undone)
+            steps.undone.connect(self._redraw_timer.start)
+        return self._steps[key]
 
     def follow(self) -> None:
         """Find out which frame is current."""
@@ -343,9 +381,8 @@ class Session(QObject):
         target = self.target
         if target is None:
             return
-        self.write(target, mask_of(self.viewer, target, offer))
-        state = self.state(target)
-        state.written = state.cleared = None  # a person drew it
+        self.write(target, mask_of(self.viewer, target, offer), by_hand=True)
+        self.state(target).cleared = None
         for layer in self.viewer.layers:
             if str(layer.unique_id) == offer.layer:
                 layer.visible = False
@@ -388,6 +425,8 @@ class Session(QObject):
         for event in self._canvas_events():
             event.disconnect(self._on_canvas)
         self._unwatch()
+        for steps in self._steps.values():
+            steps.close()
         self._follow_timer.stop()
         self._redraw_timer.stop()
         self._look_timer.stop()
@@ -449,12 +488,6 @@ class Session(QObject):
         alike = any(other.image != layer and other.name == name for other in others)
         return f"{name} ({layer.name})" if alike and layer.name != name else name
 
-    def _read(self, target: Target) -> NDArray[np.uint8] | None:
-        try:
-            return read_mask(self.viewer, target)
-        except SonoloopError:
-            return None
-
     def _on_viewer(self, _event: object = None) -> None:
         # one answer to the several events of one action
         self._follow_timer.start()
@@ -469,50 +502,24 @@ class Session(QObject):
             return
         self._unwatch()
         self._watched = layer
-        self._redoable = _count_redoable(getattr(layer, "__wrapped__", layer))
         if layer is not None:
-            for event, slot in self._drawing_events(layer):
-                event.connect(slot)
+            self._steps_of(layer)
+            for event in self._drawing_events(layer):
+                event.connect(self._on_drawn)
         self._redraw_timer.start()
 
     def _unwatch(self) -> None:
         if self._watched is not None:
-            for event, slot in self._drawing_events(self._watched):
-                event.disconnect(slot)
+            for event in self._drawing_events(self._watched):
+                event.disconnect(self._on_drawn)
         self._watched = None
 
-    def _drawing_events(self, layer: Any) -> tuple[tuple[Any, Any], ...]:  # noqa: ANN401
-        events = layer.events
-        return (
-            (events.paint, self._on_painted),
-            (events.labels_update, self._on_painted),
-            (events.set_data, self._on_undone),
-        )
+    def _drawing_events(self, layer: Any) -> tuple[Any, ...]:  # noqa: ANN401
+        return (layer.events.paint, layer.events.labels_update, layer.events.set_data, layer.events.data)
 
-    def _on_painted(self, event: Any) -> None:  # noqa: ANN401 - napari's event
-        self._redoable = _count_redoable(event.source)
-        if not self._writing:
-            for state in self._states_of_watched().values():
-                state.steps.painted()
+    def _on_drawn(self, _event: object) -> None:
         self._redraw_timer.start()
-
-    def _on_undone(self, event: Any) -> None:  # noqa: ANN401 - napari's event
-        """Take back the class with the mask."""
-        before, self._redoable = self._redoable, _count_redoable(event.source)
-        if not self._writing and self._redoable != before:
-            undoing = self._redoable > before
-            for index, state in self._states_of_watched().items():
-                step = state.steps.follow(event.source.data[index], state.label, undoing=undoing)
-                if step is not None:
-                    state.label = step.label_after
-                    cleared = step.label_after == "normal" and not step.mask_after.any()
-                    state.cleared = step.mask_before if cleared else None
-        self._redraw_timer.start()
-
-    def _states_of_watched(self) -> dict[tuple[int, ...], FrameState]:
-        """Return the states of the image whose lesions are watched: undo reaches frames not shown."""
-        owner = None if self._watched is None else owner_id(self._watched)
-        return {index: state for (image, index), state in self._states.items() if image == owner}
+        self.drawn.emit()
 
     def _forget_removed(self) -> None:
         layers = self.viewer.layers
@@ -523,6 +530,8 @@ class Session(QObject):
                 self._put_away(layer, owner_id(layer))
         gone = self._replaced | {image for image, _ in self._states if image not in alive}
         self._states = {key: state for key, state in self._states.items() if key[0] not in gone}
+        for key in self._steps.keys() - alive.keys():
+            self._steps.pop(key).close()
         if self.target is not None and self.target.key[0] in self._replaced:
             self.target = None  # other pixels: another frame, of which nothing is known
         self._replaced.clear()
@@ -546,11 +555,6 @@ class Session(QObject):
             if mask.any() and not any(each is not None and np.array_equal(mask, each) for each in known):
                 return True
         return False
-
-
-def _count_redoable(layer: object) -> int:
-    """How many strokes could be redone; napari has no public way to tell undo from redo."""
-    return len(getattr(layer, "_redo_history", ()))
 
 
 _BRUSH, _NO_TOOL = "paint", "pan_zoom"

@@ -52,7 +52,9 @@ def upgrade() -> None:
     op.add_column("revisions", sa.Column("lesions", sa.Text, nullable=True))
     op.add_column("revisions", sa.Column("effort", sa.Text, nullable=True))
     # a queue of thousands asks for it; without one every map is read through on the way to the number
-    op.create_index("ix_predictions_id_expected_dice", "predictions", ["id", "expected_dice"])
+    op.create_index(
+        "ix_predictions_frame_id_id_expected_dice", "predictions", ["frame_id", "id", "expected_dice"]
+    )
     _create_marks_and_notes()
     _create_double_reading()
     if op.get_bind().dialect.name == "sqlite":
