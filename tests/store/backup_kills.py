@@ -1,4 +1,4 @@
-"""Backups, exports, merges and restores that kill themselves, or meet a full disk, in processes of their own."""
+"""Backups, exports, merges and restores that are killed, or meet a full disk, in processes of their own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def fork(work: Callable[[], None]) -> int:
     if child == 0:
         try:
             work()
-        except BaseException:  # noqa: BLE001 - it ends in any case, and not as the parent
+        except BaseException:
             os._exit(1)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -72,7 +72,7 @@ def on_full_disk(folder: Path, work: str, room: int) -> str:
             said = "nothing"
         except StoreError as error:
             said = str(error)
-        except BaseException as error:  # noqa: BLE001 - told, and found by the test
+        except BaseException as error:
             said = f"not explained: {error!r}"
         os.write(writer, said.encode())
 

@@ -1,4 +1,4 @@
-"""Backups are whole, or not there; what is restored is the store before or the backup, whole, at any moment."""
+"""Backups are whole, or not there; a store that is restored is the one before or the backup, whole."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ import pytest
 from full_store import content_of
 from store_writers import make_correction, sha256
 
-import sonoloop.store.database
 from sonoloop.errors import StoreError
 from sonoloop.store import CorrectionStore, backup
 from sonoloop.store.backup import DamagedError, back_up, check_file, restore

@@ -478,7 +478,7 @@ def test_a_newer_export_is_refused(full, other, tmp_path):
     about = json.loads((folder / ABOUT).read_text())
     for change in ({"format": 2}, {"schema": "9999"}):
         (folder / ABOUT).write_text(json.dumps(about | change))
-        with pytest.raises(StoreError, match="another version.*pip install -U napari-sonoloop"):
+        with pytest.raises(StoreError, match=r"another version.*pip install -U napari-sonoloop"):
             merge_export(other, folder)
 
 

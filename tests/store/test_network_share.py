@@ -10,6 +10,7 @@ import psutil
 import pytest
 from sqlalchemy import make_url
 
+from sonoloop.gui.words import fit_toast
 from sonoloop.store import network_share
 from sonoloop.store.network_share import find_share, warn_of_share
 
@@ -31,7 +32,7 @@ MOUNTED = {
 def mounted(monkeypatch):
     parts = [SimpleNamespace(mountpoint=place, fstype=kind) for place, kind in MOUNTED.items()]
     parts.append(SimpleNamespace(mountpoint="/media/covered", fstype="ext4"))
-    monkeypatch.setattr(psutil, "disk_partitions", lambda all: parts if all else [])
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **how: parts if how["all"] else [])
     monkeypatch.setattr(network_share, "_told", set())
 
 
@@ -55,14 +56,14 @@ def test_the_mount_that_is_nearest_tells(path, kind):
 
 def test_a_link_onto_a_share_is_followed(tmp_path, monkeypatch):
     parts = [SimpleNamespace(mountpoint=str(tmp_path / "share"), fstype="cifs")]
-    monkeypatch.setattr(psutil, "disk_partitions", lambda all: parts)
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: parts)
     (tmp_path / "share").mkdir()
     (tmp_path / "study.sqlite").symlink_to(tmp_path / "share" / "study.sqlite")
     assert find_share(tmp_path / "study.sqlite") == "cifs"
 
 
 def test_a_system_that_does_not_tell_stops_nobody(monkeypatch):
-    def refuse(all: bool) -> list[object]:
+    def refuse(**_: object) -> list[object]:
         raise PermissionError
 
     monkeypatch.setattr(psutil, "disk_partitions", refuse)
@@ -75,5 +76,7 @@ def test_it_is_told_once_and_says_what_to_do():
         warn_of_share(make_url(f"sqlite+pysqlite:///{path}"), told.append)
     warn_of_share(make_url("postgresql+psycopg://server/project"), told.append)
     (only,) = told
-    assert only.startswith("the store is on a network share (nfs4): use PostgreSQL or a local disk: ")
+    assert fit_toast(only) == (
+        "the store is on a network share (nfs4); use PostgreSQL, or a disk of this computer…"
+    )
     assert "sonoloop store backup" in only and "/mnt/clinic/study.sqlite" in only

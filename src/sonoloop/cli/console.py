@@ -291,7 +291,6 @@ def open_store(place: str | None) -> CorrectionStore:
     """Open a project's store; one that is named has to be there."""
     from sonoloop.store import CorrectionStore  # noqa: PLC0415 - `--help` loads none of these
     from sonoloop.store.database import read_existing  # noqa: PLC0415
-
     from sonoloop.store.network_share import warn_of_share  # noqa: PLC0415
 
     read_existing(place)

@@ -103,7 +103,7 @@ def restore(
     to: Annotated[Path, typer.Option("--to", metavar="STORE", help="The store's file.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Put a backup in the place of a store; the store that is there is kept beside it, its name with the date.
+    """Put a backup in the place of a store; the one that is there is kept beside it, its name with the date.
 
     What was withdrawn from that store since is erased from the restored one too. Close napari first.
 

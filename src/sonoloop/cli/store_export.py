@@ -35,9 +35,9 @@ def export(
 ) -> None:
     """Write everything that people decided into a folder, as PNG and JSON lines, also while others work.
 
-    Every revision, drafts, notes, marks, groups, snapshots, models' record and settings, with a README.txt for
-    whoever has no Sonoloop. No image, no file name and no patient's number is in it. `sonoloop store merge`
-    reads it back.
+    Every revision, drafts, notes, marks, groups, snapshots, models' record and settings, with a README.txt
+    for whoever has no Sonoloop. No image, no file name and no patient's number is in it. `sonoloop store
+    merge` reads it back.
     """
     from sonoloop.store.export import export_store  # noqa: PLC0415 - `--help` loads no SQLAlchemy
 
@@ -100,8 +100,8 @@ def _print_merged(done: Merged) -> None:
         )
     if done.heads_kept:
         console.print(
-            f"{done.heads_kept} images were corrected by the same person in both: both are kept, this store's "
-            "is the last",
+            f"{done.heads_kept} images were corrected by the same person in both: both are kept, this "
+            "store's is the last",
             soft_wrap=True,
         )
     if done.promotions_left_out:

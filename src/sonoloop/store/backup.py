@@ -172,8 +172,8 @@ def restore(file: Path, to: str | os.PathLike[str], *, tell: Tell = tell_nobody)
     url = read_location(to)
     if not is_file(url):
         raise StoreError(
-            f"{describe(url)} is on a server, whose own tool puts back what it backed up: pg_restore; what was "
-            "exported is added by: sonoloop store merge FOLDER"
+            f"{describe(url)} is on a server, whose own tool puts back what it backed up: pg_restore; what "
+            "was exported is added by: sonoloop store merge FOLDER"
         )
     check_there(file)
     # a link stays one
@@ -265,8 +265,8 @@ def _either(source: Path, target: Path) -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise StoreError(
-            f"the corrections in {source} could not be copied: another program has been writing to it for too "
-            "long; try again, or close the other program"
+            f"the corrections in {source} could not be copied: another program has been writing to it for "
+            "too long; try again, or close the other program"
         ) from error
     except sqlite3.Error as error:
         name = str(getattr(error, "sqlite_errorname", ""))
@@ -414,7 +414,7 @@ def _withdraw_again(copy: Path, held: sqlite3.Connection) -> dict[str, str]:
 
 
 def _set_aside(store: Path) -> Path:
-    """Give a store a second name with the date; what a crash left beside it, if it cannot be read, goes along."""
+    """Give a store a second name with the date; what a crash left beside it goes along."""
     date = f"{datetime.now().astimezone():%Y-%m-%dT%H%M%S}"
     aside = _name_free(store.with_name(f"{store.stem}.before-restore-{date}{store.suffix}"))
     try:

@@ -56,13 +56,13 @@ PICTURES = {
 _MASKS = {"revisions.mask", "predictions.mask"}
 
 _WORDS = {
-    "frames": "the images, each by its id (the SHA-256 of its bytes, or of the frame's in its file), the hash "
-    "of its pixels, and its size",
-    "predictions": "what a model said of an image; lesion is a picture of probabilities (0 to 255), mask what "
-    "it marked",
-    "revisions": "what a person said of an image, in the order of acceptance; none ever changes. parent is the "
-    "revision that it replaced. mask is its picture, null where the image was withdrawn; mask_sha256 is the "
-    "SHA-256 of 'uint8 HEIGHT WIDTH ' and the pixels",
+    "frames": "the images, each by its id (the SHA-256 of its bytes, or of the frame's in its file), the "
+    "hash of its pixels, and its size",
+    "predictions": "what a model said of an image; lesion is a picture of probabilities (0 to 255), mask "
+    "what it marked",
+    "revisions": "what a person said of an image, in the order of acceptance; none ever changes. parent is "
+    "the revision that it replaced. mask is its picture, null where the image was withdrawn; mask_sha256 is "
+    "the SHA-256 of 'uint8 HEIGHT WIDTH ' and the pixels",
     "heads": "which revision is the last of each person on an image",
     "frame_marks": "which images were flagged, skipped or excluded, and why; the last line of an image holds",
     "notes": "what people wrote on an image",
@@ -111,7 +111,8 @@ def export_store(
 ) -> Exported:
     """Write what the store holds at one moment into a folder; others may go on working meanwhile.
 
-    What people drew on this machine and did not accept goes with it. The folder has its name once all is in it. `docs/store.md` says what is in which file.
+    What people drew on this machine and did not accept goes with it. The folder has its name once all is in
+    it; its README.txt says what is in which file.
 
     Parameters
     ----------
@@ -211,7 +212,7 @@ def _still(database: Database, tell: Tell) -> Iterator[Connection]:
         with database.reading_still() as connection:
             yield connection
         return
-    # a long reading of a file would keep others from writing: what is read is a copy, which stays in the house
+    # a long reading of a file would keep others from writing: a copy is read, which stays in the house
     path = Path(str(database.url.database))
     sweep_left(path.parent)
     copy = name_aside(path)
@@ -298,12 +299,12 @@ class _Writer:
     def _take_out(self, table: Table, row: Row[Any]) -> dict[str, Any]:
         """Give a row with the names of files in the place of bytes, which are written."""
         values = dict(row._mapping)
-        for name in values:
-            column = f"{table.name}.{name}"
-            if column not in PICTURES:
+        for column, template in PICTURES.items():
+            of, _, name = column.partition(".")
+            if of != table.name:
                 continue
             data = bytes(values[name])
-            values[name] = PICTURES[column].format(id=values["id"]) if data else None
+            values[name] = template.format(id=values["id"]) if data else None
             if data:
                 self._write(values[name], colour(data) if column in _MASKS else data)
         return values
@@ -372,8 +373,8 @@ def _write_readme(rows: Mapping[str, int], drafts: int) -> str:
         ),
         paragraph(
             "Files that end in .jsonl hold one JSON object a line, in UTF-8; files that end in .png are "
-            "pictures of 8 bits. In a mask 0 is background and every other value is the number of a lesion; a "
-            "viewer shows each in a colour of its own, and a program reads the values themselves as in "
+            "pictures of 8 bits. In a mask 0 is background and every other value is the number of a lesion; "
+            "a viewer shows each in a colour of its own, and a program reads the values themselves as in "
             "numpy.array(PIL.Image.open(file)). Times are in UTC."
         ),
         paragraph(
@@ -382,8 +383,8 @@ def _write_readme(rows: Mapping[str, int], drafts: int) -> str:
         ),
         paragraph(
             "The images are not here, nor their names or places, nor patients' numbers. An image is known by "
-            "the hash of its file's bytes (of a file with several frames, of the frame's), and by that of its "
-            "pixels. Notes and reasons are as people wrote them: read them before you pass the folder on."
+            "the hash of its file's bytes (of a file with several frames, of the frame's), and by that of "
+            "its pixels. Notes and reasons are as people wrote them: read them before you pass the folder on."
         ),
         "Files",
     ]

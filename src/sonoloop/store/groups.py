@@ -344,6 +344,7 @@ def _is_corrected(connection: Connection, frame_id: str) -> bool:
 
 
 def note_roles(connection: Connection) -> None:
+    """Note that the role of a frame that has a correction may have changed."""
     write_value(connection, _ROLES, read_role_changes(connection) + 1)
 
 

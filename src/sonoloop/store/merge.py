@@ -58,7 +58,6 @@ from sonoloop.store.export import (
     PICTURES,
     SUMS,
     TABLES,
-    columns_of,
     exported_tables,
     name_store,
     uncolour,
@@ -185,13 +184,13 @@ class Export:
         unknown = line.keys() - {column.name for column in table.c}
         if unknown:
             raise StoreError(
-                f"{table.name} of {self.folder} has {sorted(unknown)[0]!r}, which this Sonoloop does not know: "
-                "update with pip install -U napari-sonoloop"
+                f"{table.name} of {self.folder} has {sorted(unknown)[0]!r}, which this Sonoloop does not "
+                "know: update with pip install -U napari-sonoloop"
             )
         row: Row = {}
         for column in table.c:
             value = line.get(column.name)
-            if not _fits(column, value, line):
+            if not _fits(column, value):
                 raise StoreError(
                     f"{table.name} of {self.folder} has a line whose {column.name} is not what it should be "
                     f"({str(value)[:40]!r}): export again"
@@ -243,8 +242,8 @@ def merge_export(
     """Add what an export holds and a store lacks, all of it or nothing.
 
     A person's last correction of an image becomes that of the export where the export builds on the store's;
-    where both went on, the store's stays, and the other is kept beside it. What was withdrawn on either side is
-    erased. Drafts go to those of this machine, where there is none of that frame and person yet.
+    where both went on, the store's stays, and the other is kept beside it. What was withdrawn on either side
+    is erased. Drafts go to those of this machine, where there is none of that frame and person yet.
 
     Parameters
     ----------
@@ -401,11 +400,8 @@ class _Merging:
             self._connection.execute(sequence, {"of": table.name, "name": serial.name, "last": last})
 
     def _read_pictures(self, table: Table, row: Row) -> Row:
-        values = dict(row)
         gone = self._pixels.get(str(row.get("frame_id"))) in self.gone
-        for name in values:
-            if f"{table.name}.{name}" in PICTURES and values[name] != b"":
-                values[name] = b"" if gone else self._export.picture(values[name])
+        values = dict(row) if gone else _pictured(self._export, table, row)
         for erased, empty in ERASED if gone else ():
             if erased is table:
                 values.update(empty)
@@ -450,7 +446,7 @@ class _Merging:
         return list(rows)
 
     def _promotions_to_add(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """Give the promotions where the store's own are their beginning; else which model is in use would change."""
+        """Give the promotions where the store's own are their beginning; else another model came into use."""
         names = [column.name for column in PROMOTIONS.c if column is not PROMOTIONS.c.number]
         query = select(*(PROMOTIONS.c[name] for name in names)).order_by(PROMOTIONS.c.number)
         own = [tuple(found) for found in self._connection.execute(query)]
@@ -594,22 +590,25 @@ def _key_of(table: Table) -> set[str]:
     return min(unique, key=len, default={column.name for column in table.c} - {serial.name})
 
 
-def _fits(column: Column[Any], value: object, line: Mapping[str, Any]) -> bool:
+def _fits(column: Column[Any], value: object) -> bool:
     if value is None:
         # what is left out, and what an older version had not
-        return column.nullable or isinstance(column.type, LargeBinary)
-    if isinstance(column.type, Boolean):
-        return isinstance(value, bool)
-    if isinstance(column.type, Integer):
-        return isinstance(value, int) and not isinstance(value, bool) and -_WHOLE <= value < _WHOLE
-    if isinstance(column.type, Double):
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not isinstance(value, str) or "\0" in value:
-        return False
-    if column.name == "created" and not _is_time(value):
-        return False
-    most = column.type.length if isinstance(column.type, String) else None
-    return isinstance(column.type, LargeBinary) or most is None or len(value) <= most
+        return bool(column.nullable) or isinstance(column.type, LargeBinary)
+    match column.type:
+        case Boolean():
+            fits = isinstance(value, bool)
+        case Integer():
+            fits = isinstance(value, int) and not isinstance(value, bool) and -_WHOLE <= value < _WHOLE
+        case Double():
+            fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        case LargeBinary():
+            fits = isinstance(value, str)
+        case String(length=most):
+            fits = isinstance(value, str) and "\0" not in value and len(value) <= (most or len(value))
+            fits = fits and (column.name != "created" or _is_time(str(value)))
+        case _:
+            fits = False
+    return fits
 
 
 def _is_time(value: str) -> bool:

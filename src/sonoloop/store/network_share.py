@@ -41,7 +41,7 @@ _told: set[str] = set()
 
 
 def find_share(path: Path) -> str | None:
-    """Name the kind of network share that a file, or one that will be there, lies on; None for a disk here."""
+    """Name the kind of network share that a file lies, or will lie, on; None for a disk of this computer."""
     try:
         real = Path(os.path.realpath(path))
         return _find_remote_drive(real) if sys.platform == "win32" else _find_mounted_share(real)
@@ -61,9 +61,9 @@ def warn_of_share(url: URL, notify: Callable[[str], None]) -> None:
         _told.add(path)
         notify(
             # a notification shows the first clause alone
-            f"the store is on a network share ({kind}): use PostgreSQL or a local disk: two computers that "
-            "write to a file on a share at once can damage it; keep the store on this computer and put "
-            f"backups on the share with: sonoloop store backup; the store is {path}"
+            f"the store is on a network share ({kind}); use PostgreSQL, or a disk of this computer: two "
+            "computers that write to a file on a share at once can damage it; backups may lie on the share "
+            f"(sonoloop store backup); the store is {path}"
         )
 
 

@@ -217,7 +217,8 @@ def _empty(connection: Connection, frames: Sequence[str]) -> None:
 def complete_withdrawals(connection: Connection) -> dict[str, str]:
     """Erase what is there of withdrawn frames, where tombstones came from another store.
 
-    Gives the ids of those of which there was something, and the hashes of their pixels. Frames of the same pixels in other files are withdrawn with them. Inside a writing transaction.
+    Gives the ids of those of which there was something, and the hashes of their pixels. Frames of the same
+    pixels in other files are withdrawn with them. Inside a writing transaction.
     """
     if connection.dialect.name == "sqlite":
         connection.execute(text("PRAGMA secure_delete=ON"))
