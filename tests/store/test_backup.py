@@ -31,30 +31,37 @@ posix = pytest.mark.skipif(os.name != "posix", reason="processes are forked, and
 KILLER = Path(__file__).with_name("backup_kills.py")
 
 
-@pytest.fixture
-def path(tmp_path) -> Path:
-    """A store in which two corrections were accepted."""
-    place = tmp_path / "store.sqlite"
-    with CorrectionStore(place) as store:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, Path]:
+    """The files of a store with two corrections, and of the same one with a third."""
+    folder = tmp_path_factory.mktemp("made")
+    with CorrectionStore(folder / "two") as store:
         store_secret(store)
         for frame in ("one", "two"):
             store.accept(make_correction(frame), parent=None)
-    return place
+    shutil.copy(folder / "two", folder / "three")
+    with CorrectionStore(folder / "three") as store:
+        store.accept(make_correction("three"), parent=None)
+    return folder / "two", folder / "three"
 
 
 @pytest.fixture
-def earlier(path) -> Path:
-    """A backup from before the store's last correction."""
-    place = path.with_name("earlier.sqlite")
-    with CorrectionStore(path) as store:
-        back_up(store, place)
-        store.accept(make_correction("three"), parent=None)
-    return place
+def path(made, tmp_path) -> Path:
+    """A store in which two corrections were accepted."""
+    return Path(shutil.copy(made[0], tmp_path / "store.sqlite"))
 
 
-def count(path: Path) -> int:
+@pytest.fixture
+def earlier(made, path) -> Path:
+    """A backup from before the store's third correction."""
+    shutil.copy(made[1], path)
+    return Path(shutil.copy(made[0], path.with_name("earlier.sqlite")))
+
+
+def count(path: Path, *, sound: bool = True) -> int:
     with CorrectionStore(path) as store:
-        assert store.verify() == []
+        if sound:
+            assert store.verify() == []
         return store.count()
 
 
@@ -327,6 +334,15 @@ def test_a_server_is_backed_up_by_its_own_tool(store, path, tmp_path):
         back_up(store, tmp_path / "backup.sqlite")
 
 
+STORES = ("store.sqlite", "backup.sqlite", "empty.sqlite")
+TOUCHED = {
+    "back up": ("backup.sqlite",),
+    "export": (),
+    "merge": ("empty.sqlite",),
+    "restore": ("store.sqlite",),
+}
+
+
 @pytest.fixture(scope="module")
 def killer() -> Iterator[Callable[..., object]]:
     """Has one process, in which all is loaded, fork others that are killed or have no room."""
@@ -359,7 +375,6 @@ def test_killed_at_any_point_all_is_before_or_after(place, killer):
     for work, point in (
         ("back up", "backup-half-written"),
         ("back up", "before-backup-named"),
-        ("export", "backup-half-written"),
         ("export", "export-half-written"),
         ("export", "before-manifest"),
         ("merge", "merge-half-written"),
@@ -390,9 +405,9 @@ def test_killed_at_any_point_all_is_before_or_after(place, killer):
 @pytest.mark.parametrize("work", ["back up", "export", "restore", "merge"])
 def test_a_full_disk_is_said_and_costs_nothing(place, killer, work):
     before = names(place)
-    for room in (0, 8192, 100_000):
+    for room in (0, 100_000):
         said = killer("full", str(place), work, room)
         assert any(told in said for told in ("free some space", "make room", "choose another disk")), said
         assert names(place) == before
-    assert [count(place / name) for name in ("store.sqlite", "backup.sqlite", "empty.sqlite")] == [3, 2, 0]
+    assert [count(place / name, sound=name in TOUCHED[work]) for name in STORES] == [3, 2, 0]
     assert killer("kill", str(place), work, "") == 0
