@@ -28,11 +28,14 @@ from sonoloop.models.engines.auto import compare_engines, open_engine
 from sonoloop.models.library import Library, bundle_folder
 from sonoloop.models.predictor import Predictor
 from sonoloop.store.assignments import hides_others
+from sonoloop.store.backup import Backup, back_up
 from sonoloop.store.corrections import HEAD, CorrectionStore
 from sonoloop.store.database import check_who, is_file
+from sonoloop.store.export import Exported, export_store
 from sonoloop.store.file_index import Places, known_frames, work_folder
 from sonoloop.store.groups import place_frame, placement, set_aside, was_withdrawn
 from sonoloop.store.marks import MarkStatus, mark_frame
+from sonoloop.store.merge import Merged, merge_export
 from sonoloop.store.model_registry import DELETED, ModelRow, find_model, list_models, mark, register
 from sonoloop.store.near_duplicates import SketchIndex
 from sonoloop.store.network_share import warn_of_share
@@ -264,6 +267,18 @@ class Project:
         other = copy.copy(self)
         other.annotator = _check_annotator(annotator)
         return other
+
+    def export(self, folder: Path, *, key: Path | None = None) -> Exported:
+        """Write all that people decided into a folder, readable without Sonoloop; see `export_store`."""
+        return export_store(self.store, folder, key=key)
+
+    def merge(self, folder: Path, *, key: Path | None = None) -> Merged:
+        """Add what an export holds and the store lacks; see `merge_export`."""
+        return merge_export(self.store, folder, key=key)
+
+    def back_up(self, target: Path, *, replace: bool = False) -> Backup:
+        """Copy the store into one file, checked, also while others work on it; see `back_up`."""
+        return back_up(self.store, target, replace=replace)
 
     def look_up(self, frame: Frame) -> FrameStatus:
         """Place a frame in its group, remember its file, and tell what is known of it.

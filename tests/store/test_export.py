@@ -345,6 +345,13 @@ def test_the_model_in_use_stays_where_a_store_has_its_own(full, other, tmp_path)
     assert len(rows_of(other, "looks")) == 1
 
 
+def test_an_image_of_another_size_is_refused(exported, other):
+    other.accept(make_correction("x", frame_id=make_frame(1).id), parent=None)
+    with pytest.raises(StoreError, match="has another size in the export than in the store"):
+        merge_export(other, exported)
+    assert other.count() == 1
+
+
 def test_an_image_joins_its_group_here(full, other, tmp_path):
     """The same pixels judge here and trained there: here they go on judging, in one group."""
     frame = make_frame(1)
@@ -462,7 +469,7 @@ def swap_masks(folder: Path) -> None:
         (change_line("tables/revisions.jsonl", number=1 << 70), "number is not"),
         (change_line("tables/revisions.jsonl", invented=1), "does not know"),
         (change_line("tables/revisions.jsonl", mask_decision="kept", class_decision="kept"), "decisions"),
-        (change_line("tables/frames.jsonl", id="x"), "id"),
+        (change_line("tables/frames.jsonl", id="x"), "an image of .* has no id"),
         (change_line("tables/predictions.jsonl", expected_dice=0.999), "not what was exported"),
         (change_line("tables/looks.jsonl", test_set=99), "names test_sets 99"),
         (change_line("tables/settings.jsonl", key="test_cap", value='"many"'), "whole number"),

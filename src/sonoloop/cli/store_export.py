@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sonoloop.cli.console import AsJson, Store, open_store, print_json, result_console, working
+from sonoloop.cli.console import AsJson, Store, open_store, print_error, print_json, result_console, working
 from sonoloop.regular_files import name_size
 
 if TYPE_CHECKING:
@@ -77,9 +77,11 @@ def merge(
     """
     from sonoloop.store import CorrectionStore  # noqa: PLC0415 - `--help` loads no SQLAlchemy
     from sonoloop.store.merge import Export, merge_export  # noqa: PLC0415
+    from sonoloop.store.network_share import warn_of_share  # noqa: PLC0415
 
     Export(folder)  # before a store is made for nothing
     with CorrectionStore(place) as opened, working("nothing was added", quiet=as_json) as console:
+        warn_of_share(opened.url, print_error)
         done = merge_export(opened, folder, key=key, tell=console.advance)
     if as_json:
         print_json(asdict(done))

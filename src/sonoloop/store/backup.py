@@ -40,6 +40,8 @@ from sonoloop.store.withdrawal import complete_withdrawals, forget_withdrawn
 _PAGES = 2048
 # whoever writes meanwhile has the copy begin anew; after so many times it is made in one step
 _RESTARTS = 4
+# whoever reads or writes for a moment is waited for; whoever goes on is at work
+_HOLD_MS = 2000
 _MAGIC = b"SQLite format 3\0"
 _MOST = 1 << 50
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -200,7 +202,12 @@ def restore(file: Path, to: str | os.PathLike[str], *, tell: Tell = tell_nobody)
         crash_here("after-store-set-aside")
         if os.name == "nt" and there and held is not None:
             held.close()  # a file that is open cannot be replaced there
-        copy.replace(store)
+        try:
+            copy.replace(store)
+        except BaseException:
+            if aside is not None:
+                _take_back(store, aside)
+            raise
         sync_folder(store.parent)
         crash_here("after-restore")
     if withdrawn:
@@ -373,7 +380,7 @@ def _hold_exclusively(store: Path) -> Iterator[sqlite3.Connection | None]:
     """Keep everybody out of a store while it is replaced; None where it is too damaged for that."""
     connection = sqlite3.connect(file_uri(store), uri=True, isolation_level=None)
     try:
-        connection.execute("PRAGMA busy_timeout=2000")
+        connection.execute(f"PRAGMA busy_timeout={_HOLD_MS}")
         try:
             connection.execute("PRAGMA journal_mode=DELETE").fetchall()
             connection.execute("BEGIN EXCLUSIVE")
@@ -389,9 +396,10 @@ def _hold_exclusively(store: Path) -> Iterator[sqlite3.Connection | None]:
         except sqlite3.DatabaseError:
             yield None
             return
-        check_nobody_works(
-            SimpleNamespace(**dict(zip(columns.split(", "), row, strict=True))) for row in rows
-        )
+        with suppress(ValueError, TypeError):  # of a damaged row nobody is told
+            check_nobody_works(
+                SimpleNamespace(**dict(zip(columns.split(", "), row, strict=True))) for row in rows
+            )
         yield connection
     finally:
         connection.close()
@@ -427,6 +435,18 @@ def _set_aside(store: Path) -> Path:
             beside.rename(aside.with_name(aside.name + beside.name.removeprefix(store.name)))
     sync_folder(store.parent)
     return aside
+
+
+def _take_back(store: Path, aside: Path) -> None:
+    """Undo `_set_aside`."""
+    for beside in files_beside(store):
+        with suppress(OSError):
+            aside.with_name(aside.name + beside.name.removeprefix(store.name)).rename(beside)
+    with suppress(OSError):
+        if store.exists():
+            aside.unlink()
+        else:
+            aside.rename(store)
 
 
 def _sync_file(path: Path) -> None:

@@ -328,6 +328,9 @@ class _Merging:
             hold(self._connection, table)
             rows = [self._translate(table, row) for row in self._tables[table.name]]
             match table.name:
+                case FRAMES.name:
+                    self._check_sizes(rows)
+                    self._add_missing(table, rows)
                 case HEADS.name:
                     self._move_heads(rows)
                 case PROMOTIONS.name:
@@ -347,6 +350,16 @@ class _Merging:
         settings_in(self._connection)
         if self.added[MEMBERS.name]:
             note_roles(self._connection)
+
+    def _check_sizes(self, rows: Sequence[Row]) -> None:
+        """Refuse masks on another grid than the one on which the store knows an image."""
+        query = select(FRAMES.c.id, FRAMES.c.height, FRAMES.c.width)
+        own = {found.id: (found.height, found.width) for found in self._connection.execute(query)}
+        for row in rows:
+            if own.get(row["id"], (row["height"], row["width"])) != (row["height"], row["width"]):
+                raise StoreError(
+                    f"image {row['id'][:_DIGITS]} has another size in the export than in the store"
+                )
 
     def _translate(self, table: Table, row: Row) -> Row:
         """Give a row with the numbers and names that what it belongs to has here."""
