@@ -22,6 +22,7 @@ from sonoloop.leakage import Judging
 from sonoloop.models.card import shipped_card, shipped_folder
 from sonoloop.models.library import Library
 from sonoloop.project import Project, begin_with_shipped
+from sonoloop.store import network_share
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import placement
