@@ -170,7 +170,9 @@ def own_data(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def test_a_backup_is_checked_and_left_as_it_is(path, tmp_path, own_data):
+def test_a_backup_is_checked_and_left_as_it_is(path, tmp_path, own_data, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert check_file(Path(path.name)).problems == ()
     before = path.read_bytes()
     checked = check_file(path)
     assert (checked.revisions, checked.problems) == (2, ())
@@ -235,9 +237,10 @@ def test_the_store_before_is_set_aside(path, earlier, tmp_path):
     assert count(earlier) == 2
 
 
-def test_a_store_that_is_not_there_is_made(earlier, tmp_path):
-    restored = restore(earlier, tmp_path / "new.sqlite")
-    assert (restored.aside, count(restored.path)) == (None, 2)
+def test_a_store_that_is_not_there_is_made(earlier, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    restored = restore(Path(earlier.name), "new.sqlite")
+    assert (restored.path, restored.aside, count(restored.path)) == (tmp_path / "new.sqlite", None, 2)
     with pytest.raises(StoreError, match="there is no folder"):
         restore(earlier, tmp_path / "no" / "new.sqlite")
     with pytest.raises(StoreError, match="is no file"):
@@ -281,8 +284,12 @@ def test_a_store_on_which_somebody_works_is_not_replaced(path, earlier, monkeypa
         lease = take_lease(store, "training", what="a training")
         with pytest.raises(LeaseError, match="a training is under way"):
             restore(earlier, path)
+        back_up(store, earlier, replace=True)
         lease.give_back()
-    assert count(restore(earlier, path).path) == 2
+    restore(earlier, path)
+    # who was at work when the backup was made holds nothing up
+    with CorrectionStore(path) as store:
+        take_lease(store, "training", what="another training")
 
 
 def test_who_waits_for_the_old_store_does_not_write_to_it(path, earlier, monkeypatch):

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import delete, func, insert, select
 
 from sonoloop.atomic import find_obstacle, name_aside, sweep_left, sync_folder, whole
 from sonoloop.crash_points import crash_here
@@ -33,7 +33,7 @@ from sonoloop.store.database import (
 from sonoloop.store.integrity import find_problems
 from sonoloop.store.leases import check_nobody_works
 from sonoloop.store.sqlite_file import check_content, file_uri, files_beside, is_there
-from sonoloop.store.tables import FRAMES, REVISIONS, TOMBSTONES
+from sonoloop.store.tables import FRAMES, LEASES, REVISIONS, TOMBSTONES
 from sonoloop.store.withdrawal import complete_withdrawals, forget_withdrawn
 
 # between two steps of a copy others may write: some 8 MB
@@ -131,6 +131,7 @@ def back_up(database: Database, target: Path, *, replace: bool = False, tell: Te
 
 def check_file(path: Path, *, tell: Tell = tell_nobody) -> Checked:
     """Check a store's file or a backup, also one of an earlier version, and leave it as it is."""
+    path = path.absolute()
     check_there(path)
     folder = data_folder()
     with _written(folder):
@@ -177,6 +178,7 @@ def restore(file: Path, to: str | os.PathLike[str], *, tell: Tell = tell_nobody)
             f"{describe(url)} is on a server, whose own tool puts back what it backed up: pg_restore; what "
             "was exported is added by: sonoloop store merge FOLDER"
         )
+    file = file.absolute()
     check_there(file)
     # a link stays one
     store = Path(str(url.database)).resolve()
@@ -191,16 +193,14 @@ def restore(file: Path, to: str | os.PathLike[str], *, tell: Tell = tell_nobody)
             raise DamagedError(
                 f"{file} is not sound and was not restored: look for another backup", checked.problems
             )
-        withdrawn: dict[str, str] = {}
         there = is_there(store)
-        if there:
-            held = stack.enter_context(_hold_exclusively(store))
-            withdrawn = {} if held is None else _withdraw_again(copy, held)
+        held = stack.enter_context(_hold_exclusively(store)) if there else None
+        withdrawn = _bring_up_to_date(copy, [] if held is None else _read_stones(held))
         _sync_file(copy)
         crash_here("before-store-set-aside")
         aside = _set_aside(store) if there else None
         crash_here("after-store-set-aside")
-        if os.name == "nt" and there and held is not None:
+        if os.name == "nt" and held is not None:
             held.close()  # a file that is open cannot be replaced there
         try:
             copy.replace(store)
@@ -405,20 +405,25 @@ def _hold_exclusively(store: Path) -> Iterator[sqlite3.Connection | None]:
         connection.close()
 
 
-def _withdraw_again(copy: Path, held: sqlite3.Connection) -> dict[str, str]:
-    """Erase from a backup what was withdrawn from the store since: the person did not change their mind."""
+def _read_stones(held: sqlite3.Connection) -> list[dict[str, Any]]:
     try:
         found = held.execute(f"SELECT {', '.join(_STONE)} FROM tombstones ORDER BY number").fetchall()
     except sqlite3.DatabaseError:
-        return {}
-    stones: list[dict[str, Any]] = [dict(zip(_STONE, row, strict=True)) for row in found]
+        return []
+    return [dict(zip(_STONE, row, strict=True)) for row in found]
+
+
+def _bring_up_to_date(copy: Path, stones: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Erase from a backup what was withdrawn from the store since, and who was at work when it was made."""
     with Database(copy) as opened, opened.writing() as connection:
+        connection.execute(delete(LEASES))
         known = set(connection.scalars(select(FRAMES.c.id)))
         gone = set(connection.scalars(select(TOMBSTONES.c.frame_id)))
         new = [stone for stone in stones if stone["frame_id"] in known - gone]
-        if new:
-            connection.execute(insert(TOMBSTONES), new)
-        return complete_withdrawals(connection) if new else {}
+        if not new:
+            return {}
+        connection.execute(insert(TOMBSTONES), new)
+        return complete_withdrawals(connection)
 
 
 def _set_aside(store: Path) -> Path:

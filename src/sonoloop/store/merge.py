@@ -125,7 +125,7 @@ class Export:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder = folder.absolute()
         if not folder.is_dir():
             raise StoreError(f"there is no folder {folder}: give the one that an export was written to")
         if not (folder / ABOUT).exists():
@@ -276,7 +276,7 @@ def merge_export(
     place = database.url.render_as_string()
     kept = sum(_keep(draft, place) for draft in drafts if draft.pixels_hash not in merging.gone)
     return Merged(
-        added=merging.added,
+        added=dict(merging.added),
         drafts=kept,
         heads_moved=merging.heads_moved,
         heads_kept=merging.heads_kept,
