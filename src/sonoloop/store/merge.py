@@ -600,7 +600,9 @@ def _key_of(table: Table) -> set[str]:
         for constraint in table.constraints
         if isinstance(constraint, UniqueConstraint)
     ]
-    return min(unique, key=len, default={column.name for column in table.c} - {serial.name})
+    # what a withdrawal erased on one side alone is the same row
+    erased = {name for erasable, values in ERASED if erasable is table for name in values}
+    return min(unique, key=len, default={column.name for column in table.c} - {serial.name} - erased)
 
 
 def _fits(column: Column[Any], value: object) -> bool:
