@@ -121,6 +121,12 @@ TRAINED = {
     "paint-out": Idea("lesions painted out of a quarter of the images", ("fit.paint_out=0.25",)),
     "put-in": Idea("another image's lesion put into 40 % of the images", ("fit.put_in=0.4",)),
     "look": Idea("another image's low frequencies in 30 % of the images", ("fit.look=0.3",)),
+    "site-balance": Idea("each hospital drawn equally often", ('fit.balance="site"',)),
+    "class-light": Idea("the class weighs a fifth of the mask", ("fit.class_weight=0.2",)),
+    "negatives": Idea(
+        "lesions painted out of a quarter, put into 20 %, another's low frequencies in 20 %",
+        ("fit.paint_out=0.25", "fit.put_in=0.2", "fit.look=0.2"),
+    ),
     "miss": Idea("a price for missing a lesion as a whole", ("fit.miss_weight=0.3",)),
     "without-logiq-7": Idea("GE Logiq 7", left_out="GE Logiq 7"),
     "without-logiq-5": Idea("GE Logiq 5", left_out="GE Logiq 5"),

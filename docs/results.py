@@ -15,6 +15,7 @@ from accuracy import ROOT, SHOWN, cell
 RESULTS, PAGE = ROOT / "training" / "results", ROOT / "docs" / "results.md"
 CURVE = ROOT / "benchmarks" / "results" / "learning_curve.json"
 IDEAS = ROOT / "benchmarks" / "results" / "ideas.json"
+PRESENCE = ROOT / "benchmarks" / "results" / "presence.json"
 DEFAULT = ("default-base", "default-unblended", "default-two-hospitals", "default-lite2", "default")
 LEAK = ("unet", "unet-leaky")
 FIGURES = {
@@ -119,6 +120,18 @@ temperature and gate were fitted on validation images of the hospitals that trai
 |---|---|---|---|---|---|---|---|---|
 """
 LEFT_OUT_FIGURES = ("lesion_dice", "missed", "false_alarms", "auc")
+PRESENCE_TEXT = """
+Which images have a lesion, as a curve and not as a point (`benchmarks/presence.py`): models of the table
+above on the hospital that they never saw, at the threshold of each. The areas are under the curve of lesions
+found against normals with a mask, by the probability of not normal, by the mean lesion probability inside
+the mask, and by the product of both odds. The last columns are the share of normals with a mask where a gate
+on the first of these lets so many lesions be missed in all.
+
+| never seen | model | Dice | missed | normals masked | area, class | mask | both | at 8 % | 10 % | 12 % |
+|---|---|---|---|---|---|---|---|---|---|---|
+"""
+PRESENCE_AT = ("8 %", "10 %", "12 %")
+
 SHOWN_TEXT = """
 The size that a network is shown, and its mirror image's (`benchmarks/shown_size.py`): two views of each
 image, the second mirrored. The first row of each hospital is its figures, the others differences, image by
@@ -170,6 +183,10 @@ def page(results: dict[str, dict[str, Any]]) -> str:
             parts.append(SHOWN_TEXT)
             for judged in json.loads(SHOWN.read_text(encoding="utf-8")):
                 parts += [shown_row(judged, row) for row in judged["rows"]]
+        if PRESENCE.is_file():
+            parts.append(PRESENCE_TEXT)
+            for hospital, models in json.loads(PRESENCE.read_text(encoding="utf-8")).items():
+                parts += [presence_row(hospital, name, told) for name, told in models.items()]
         tried = measured["ideas"]
         scanners = {name: idea for name, idea in tried.items() if idea.get("left_out")}
         if scanners:
@@ -212,6 +229,18 @@ def shown_row(judged: dict[str, Any], row: dict[str, Any]) -> str:
     ]
     told = [DATASETS[judged["hospital"]], f"`{judged['model']}`", f"{row['size']} px"]
     return "| " + " | ".join([*told, f"{row['mirror_scale']:g}", str(judged["images"]), *cells]) + " |\n"
+
+
+def presence_row(hospital: str, name: str, told: dict[str, Any]) -> str:
+    """Return the row of a model's curve."""
+    scores = [told[score] for score in ("not normal", "inside the mask", "both")]
+    gated = scores[0]["false_alarms_at_missed"]
+    cells = [
+        *(f"{told[figure]:.3f}" for figure in ("lesion_dice", "missed", "false_alarms")),
+        *(f"{score['auc']:.3f}" for score in scores),
+        *(f"{gated[at]:.2f}" if at in gated else "-" for at in PRESENCE_AT),
+    ]
+    return "| " + " | ".join([DATASETS[hospital], name, *cells]) + " |\n"
 
 
 def scanner_row(idea: dict[str, Any]) -> str:

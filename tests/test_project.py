@@ -26,6 +26,7 @@ from sonoloop.store import network_share
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import placement
+from sonoloop.store.leases import ClaimedError
 from sonoloop.store.promotions import history, incumbent
 from sonoloop.store.revisions import HeadMovedError
 from sonoloop.store.settings import change_settings
@@ -183,6 +184,18 @@ def test_a_frame_is_marked_and_noted_before_it_is_accepted(project, frame):
     withdraw(project.store, frame.id, why="asked to", who="r1")
     with pytest.raises(StoreError, match="was withdrawn"):
         project.mark(replace(frame, id="e" * 64), "flagged")
+
+
+def test_another_annotator_sees_who_works_on_a_frame(project, frame):
+    other = project.by("r2")
+    project.claim(frame)
+    assert other.overview([frame.id])[frame.id].claimed_by == "r1"
+    assert project.overview([frame.id])[frame.id].claimed_by is None
+    with pytest.raises(ClaimedError, match="r1 is working on this image"):
+        other.claim(frame)
+    other.accept(frame, lesion(frame), "benign", seen=False)
+    project.release(frame)
+    assert other.claim(frame).by == "r2"
 
 
 def test_a_test_frame_stays_one_whatever_is_accepted_after_the_first_time(make_project, frame):

@@ -70,7 +70,7 @@ def test_the_code_of_the_documentation_runs_as_it_stands(root, tmp_path, monkeyp
 
     monkeypatch.setattr(project_module, "training_events", events)
     blocks = code_blocks((root / "docs" / "python.md").read_text(encoding="utf-8"))
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), {})
     assert [request.command for request in asked] == ["finetune", "gate"]

@@ -27,13 +27,17 @@ from sonoloop.models.card import read_card, shipped_card, shipped_folder
 from sonoloop.models.engines.auto import compare_engines, open_engine
 from sonoloop.models.library import Library, bundle_folder
 from sonoloop.models.predictor import Predictor
-from sonoloop.store.assignments import hides_others
+from sonoloop.store.adjudication import check_annotator
+from sonoloop.store.agreement import Agreement, read_agreement
+from sonoloop.store.assignments import Assigned, assign, hides_others
 from sonoloop.store.backup import Backup, back_up
 from sonoloop.store.corrections import HEAD, CorrectionStore
-from sonoloop.store.database import check_who, is_file
+from sonoloop.store.database import is_file
+from sonoloop.store.effort import ModelEffort, model_effort
 from sonoloop.store.export import Exported, export_store
 from sonoloop.store.file_index import Places, known_frames, work_folder
 from sonoloop.store.groups import place_frame, placement, set_aside, was_withdrawn
+from sonoloop.store.leases import Claim, claim_frame, release_frame
 from sonoloop.store.marks import MarkStatus, mark_frame
 from sonoloop.store.merge import Merged, merge_export
 from sonoloop.store.model_registry import DELETED, ModelRow, find_model, list_models, mark, register
@@ -53,7 +57,7 @@ from sonoloop.store.promotions import (
     unlock,
 )
 from sonoloop.store.pulse import read_pulse
-from sonoloop.store.revisions import HeadMovedError, Revision
+from sonoloop.store.revisions import ADJUDICATION, HeadMovedError, Revision
 from sonoloop.store.snapshots import Learnable, LearnableCounter, list_snapshots
 from sonoloop.store.stored_orientation import as_known, to_frame, to_stored
 from sonoloop.store.tables import FRAMES, REVISIONS
@@ -363,17 +367,7 @@ class Project:
         HeadMovedError
             If the annotator's last correction is another one than `parent`; both are kept.
         """
-        mask = np.asarray(mask)
-        if mask.dtype.kind in "bui" and mask.min(initial=0) >= 0 and mask.max(initial=0) <= 255:
-            mask = mask.astype(np.uint8, copy=False)
-        if mask.shape != frame.shape:
-            # the store would take it for the frame's size for ever
-            drawn, shown = (" x ".join(map(str, reversed(shape))) for shape in (mask.shape, frame.shape))
-            raise StoreError(
-                f"the mask of {frame.name} has {drawn} pixels, the image {shown}; remove its lesions layer "
-                "and draw on the image's own grid"
-            )
-        _check_lesions(frame, mask, lesions or {})
+        mask = _check_mask(frame, mask, lesions or {})
         correction = Correction(
             frame_id=frame.id,
             pixels_hash=frame.pixels_hash,
@@ -401,6 +395,113 @@ class Project:
             theirs, mine = (to_frame(one, frame, known) for one in (error.theirs, error.mine))
             raise HeadMovedError(str(error), theirs=theirs, mine=mine) from error
         return to_frame(stored, frame, known)
+
+    def adjudicate(
+        self,
+        frame: Frame,
+        mask: NDArray[Any],
+        label: Label,
+        *,
+        of: Sequence[str],
+        seen: bool = False,
+        lesions: Mapping[int, ClassName] | None = None,
+        effort: Effort | None = None,
+    ) -> Revision:
+        """Decide between what several annotators said of a frame; their revisions stay as they are.
+
+        What is decided has a head of its own, stands as last said of the frame, and is on record as the
+        annotator's decision. Its annotator is `sonoloop.store.revisions.ADJUDICATION`.
+
+        Parameters
+        ----------
+        frame : Frame
+            As `sonoloop.read` gives it.
+        mask, label, lesions, effort
+            As for `accept`: those of one of the revisions, or new ones.
+        of : sequence of str
+            Ids of the revisions that are decided between, of two annotators or more.
+        seen : bool
+            Whether the annotator had seen what a model says of the frame. What one of those who drew the
+            revisions had seen counts as seen, too.
+
+        Returns
+        -------
+        Revision
+            What is stored; what stands already where nothing changed.
+
+        Raises
+        ------
+        StoreError
+            If `of` are not revisions of this frame by two annotators, or `accept` would refuse the rest.
+        """
+        mask = _check_mask(frame, mask, lesions or {})
+        known = as_known(self.store, frame)
+        correction = Correction(
+            frame_id=frame.id,
+            pixels_hash=frame.pixels_hash,
+            mask=mask,
+            label=label,
+            annotator=ADJUDICATION,
+            lesions=lesions or {},
+            effort=effort,
+        )
+        correction = to_stored(correction, frame, known)
+        # before it is placed, which is for ever
+        seen = self.store.check_originals(of, known.pixels_hash) or seen
+        if not frame.simulated:
+            self._place(known)
+        seen = seen or may_have_seen(self.store, known, self.annotator)
+        stored = self.store.adjudicate(replace(correction, prediction_seen=seen), of=of, who=self.annotator)
+        return to_frame(stored, frame, known)
+
+    def assign(self, readers: Sequence[str], *, share: float, each: int | None = None) -> Assigned:
+        """Have a share of the images read by several annotators who do not see each other's work.
+
+        `look_up`, `notes` and `overview` keep from a reader what others said of an image until the reader has
+        accepted it.
+
+        Parameters
+        ----------
+        readers : sequence of str
+            Pseudonyms.
+        share : float
+            Of all images in the store, above 0 and at most 1; those assigned before count. Images that two
+            annotators corrected already are left out.
+        each : int, optional
+            How many of the readers read each image; all unless given.
+
+        Returns
+        -------
+        Assigned
+            Which images each reader got.
+
+        Raises
+        ------
+        StoreError
+            If there are fewer than two readers, or no images.
+        """
+        return assign(self.store, readers, share=share, each=each)
+
+    def agreement(self) -> Agreement:
+        """Compare what the readers of each assigned image said of it first, with intervals over groups."""
+        return read_agreement(self.store)
+
+    def claim(self, frame: Frame | str) -> Claim:
+        """Say that the annotator works on a frame, which is placed as by `mark`; for ten minutes from now on.
+
+        Claim it again while it is open; one that ran out, or whose program ended, is taken over.
+
+        Raises
+        ------
+        ClaimedError
+            If another annotator works on it; its `by` and `until` say who, and until when.
+        """
+        return claim_frame(self.store, self._enter(frame), annotator=self.annotator)
+
+    def release(self, frame: Frame | str) -> None:
+        """Let another annotator have a frame; where it is not claimed, nothing happens."""
+        frame_id = frame if isinstance(frame, str) else frame.id
+        release_frame(self.store, frame_id, annotator=self.annotator)
 
     def mark(self, frame: Frame | str, status: MarkStatus, reason: str = "") -> None:
         """Flag, skip or exclude a frame for the annotator, or take that back.
@@ -444,6 +545,13 @@ class Project:
         Every id has its entry: one that the store does not know is to do.
         """
         return read_overview(self.store, frame_ids, annotator=self.annotator)
+
+    def model_effort(self) -> tuple[ModelEffort, ...]:
+        """Tell by model how often its proposals are accepted unedited and how many seconds an image takes.
+
+        The model that was used last comes first; over everybody's corrections. Reads no mask.
+        """
+        return model_effort(self.store)
 
     def name_frames(self, frames: Sequence[str]) -> dict[str, str]:
         """Name the files of frames, by ids or their first digits, as far as this machine knows them."""
@@ -825,17 +933,28 @@ def may_have_seen(store: CorrectionStore, frame: Frame, annotator: str) -> bool:
     return any(earlier) or (placed is not None and placed.draw_first)
 
 
-def _check_lesions(frame: Frame, mask: NDArray[Any], lesions: Mapping[int, ClassName]) -> None:
-    """Refuse a class of a lesion that is not in the mask."""
+def _check_mask(frame: Frame, mask: NDArray[Any], lesions: Mapping[int, ClassName]) -> NDArray[Any]:
+    """Give a mask as it is kept; refuse another size than the frame's, and classes of lesions it has not."""
+    mask = np.asarray(mask)
+    if mask.dtype.kind in "bui" and mask.min(initial=0) >= 0 and mask.max(initial=0) <= 255:
+        mask = mask.astype(np.uint8, copy=False)
+    if mask.shape != frame.shape:
+        # the store would take it for the frame's size for ever
+        drawn, shown = (" x ".join(map(str, reversed(shape))) for shape in (mask.shape, frame.shape))
+        raise StoreError(
+            f"the mask of {frame.name} has {drawn} pixels, the image {shown}; remove its lesions layer "
+            "and draw on the image's own grid"
+        )
     for number, name in lesions.items():
         if number == 0 or not (mask == number).any():
             raise StoreError(
                 f"the mask of {frame.name} has no lesion {number} to be {name}: give classes to lesions that "
                 "are there"
             )
+    return mask
 
 
 def _check_annotator(annotator: str) -> str:
     if not annotator.strip():
         raise StoreError('the annotator is empty: give a pseudonym, as in open_project(annotator="r1")')
-    return check_who(annotator)
+    return check_annotator(annotator)

@@ -164,9 +164,10 @@ def test_an_engine_that_is_interrupted_stays_so(tmp_path, others):
         load_engine("bad", tmp_path)
 
 
-def test_a_package_whose_entry_points_are_damaged_takes_no_engine_of_ours_away(others):
-    others(bad=("", "bad"))
-    assert find_engines() == ENGINES
+def test_a_package_whose_entry_points_are_damaged_takes_no_other_engine_away_and_is_named(others, caplog):
+    others(bad=("", "bad"), lively=(LIVELY, "lively = lively_engine:Lively"))
+    assert find_engines() == {**ENGINES, "lively": "lively_engine:Lively"}
+    assert "bad-1.dist-info" in caplog.text
 
 
 def test_onnx_runtime_needs_neither_torch_nor_the_tools_that_made_the_graph():

@@ -23,7 +23,10 @@ from sonoloop.models.engines.auto import describe_engine, open_engine
 from sonoloop.models.engines.onnx import OnnxEngine
 from sonoloop.models.library import Library
 from sonoloop.models.own.description import parse_description, read_description, write_description
-from sonoloop.models.own.model import describe, make_own, propose, read_own, try_card
+from sonoloop.models.own.model import make_own
+from sonoloop.models.own.own_file import describe, read_own
+from sonoloop.models.own.proposal import propose
+from sonoloop.models.own.trial import try_card
 from sonoloop.models.predictor import Predictor
 
 

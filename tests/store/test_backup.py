@@ -23,7 +23,7 @@ from sonoloop.store import CorrectionStore, backup
 from sonoloop.store.backup import DamagedError, back_up, check_file, restore
 from sonoloop.store.database import VERSION_TABLE
 from sonoloop.store.export import export_store
-from sonoloop.store.leases import LeaseError, take_lease
+from sonoloop.store.leases import LeaseError, claim_frame, release_frame, take_lease
 from sonoloop.store.settings import store_secret
 from sonoloop.store.withdrawal import withdraw
 
@@ -286,6 +286,10 @@ def test_a_store_on_which_somebody_works_is_not_replaced(path, earlier, monkeypa
             restore(earlier, path)
         back_up(store, earlier, replace=True)
         lease.give_back()
+        claim_frame(store, sha256("one"), annotator="reader-1")
+        with pytest.raises(LeaseError, match="reader-1 is working on an image of this store: close napari"):
+            restore(earlier, path)
+        release_frame(store, sha256("one"), annotator="reader-1")
     restore(earlier, path)
     # who was at work when the backup was made holds nothing up
     with CorrectionStore(path) as store:

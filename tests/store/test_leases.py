@@ -12,7 +12,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select, update
 
-from sonoloop.store.leases import EXPIRY, LeaseError, lease
+from sonoloop.store.leases import (
+    CLAIM_EXPIRY,
+    EXPIRY,
+    ClaimedError,
+    LeaseError,
+    claim_frame,
+    lease,
+    release_frame,
+)
 from sonoloop.store.tables import LEASES
 
 
@@ -151,3 +159,44 @@ def test_of_many_at_once_one_gets_it(store):
 
     with ThreadPoolExecutor(6) as pool:
         assert sum(pool.map(take, range(6))) == 1
+
+
+def test_a_claimed_frame_says_by_whom_and_until_when(store):
+    mine = claim_frame(store, "f" * 64, annotator="r1")
+    again = claim_frame(store, "f" * 64, annotator=" r1")
+    assert again.until >= mine.until
+    assert abs(mine.until - datetime.now(UTC) - CLAIM_EXPIRY) < timedelta(seconds=20)
+    with pytest.raises(ClaimedError, match="r1 is working on this image, and has it until ") as caught:
+        claim_frame(store, "f" * 64, annotator="r2")
+    assert (caught.value.by, caught.value.until) == ("r1", again.until)
+    release_frame(store, "f" * 64, annotator="r2")
+    with pytest.raises(ClaimedError):
+        claim_frame(store, "f" * 64, annotator="r2")
+    release_frame(store, "f" * 64, annotator="r1")
+    assert claim_frame(store, "f" * 64, annotator="r2").by == "r2"
+
+
+@pytest.mark.parametrize("gone", ["long ago", "in the future", "process"])
+def test_a_claim_that_ran_out_is_taken_over(store, monkeypatch, gone):
+    claim_frame(store, "f" * 64, annotator="r1")
+    if gone == "process":
+        monkeypatch.setattr("psutil.pid_exists", lambda _pid: False)
+    else:
+        age = CLAIM_EXPIRY * (1.1 if gone == "long ago" else -1.1)
+        change(store, host="another", renewed=(datetime.now(UTC) - age).isoformat())
+    assert claim_frame(store, "f" * 64, annotator="r2").by == "r2"
+
+
+def test_of_two_that_claim_at_once_one_gets_it(store):
+    start = threading.Barrier(6)
+
+    def claim(number: int) -> bool:
+        start.wait()
+        try:
+            claim_frame(store, "f" * 64, annotator=f"r{number}")
+        except ClaimedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(claim, range(6))) == 1

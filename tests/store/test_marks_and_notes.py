@@ -146,7 +146,7 @@ def test_ten_thousand_frames_take_few_statements(store):
     statements = []
     event.listen(store._engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
     found = read_overview(store, [*ids, "f" * 64], annotator="reader-1")
-    assert len([one for one in statements if one.startswith("SELECT")]) < 25
+    assert len([one for one in statements if one.startswith("SELECT")]) < 30
     assert (len(found), found["f" * 64]) == (10_001, FrameOverview())
     assert [one for one in ids if found[one].status == "accepted"] == [ids[7]]
     assert sum(one.assigned for one in found.values()) == 40

@@ -13,7 +13,10 @@ from sonoloop.cli.console import print_json, result_console
 from sonoloop.errors import BundleError, SonoloopError
 from sonoloop.models.card import Card
 from sonoloop.models.own.description import read_description, write_description
-from sonoloop.models.own.model import OwnFile, Trial, make_own, propose, read_own, try_card
+from sonoloop.models.own.model import make_own
+from sonoloop.models.own.own_file import OwnFile, read_own
+from sonoloop.models.own.proposal import propose
+from sonoloop.models.own.trial import Trial, try_card
 from sonoloop.values import CLASSES
 
 

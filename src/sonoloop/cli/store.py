@@ -26,6 +26,8 @@ from sonoloop.cli.console import (
 )
 from sonoloop.cli.store_backup import backup, restore, verify
 from sonoloop.cli.store_export import export, merge
+from sonoloop.cli.store_reading import agreement, assign
+from sonoloop.cli.store_stats import stats
 from sonoloop.errors import StoreError
 
 if TYPE_CHECKING:
@@ -274,7 +276,7 @@ def _groups(number: int) -> str:
 
 
 store = typer.Typer(help="Look after a project's corrections.", no_args_is_help=True)
-for command in (export, merge, backup, verify, restore):
+for command in (stats, assign, agreement, export, merge, backup, verify, restore):
     store.command()(command)
 
 

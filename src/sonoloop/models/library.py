@@ -251,7 +251,9 @@ def _version_of(folder: Path) -> str | None:
 
 
 def _make_own(source: Path, folder: Path) -> None:
-    from sonoloop.models.own.model import describe, make_own, read_own, try_card  # noqa: PLC0415 - for a few alone
+    from sonoloop.models.own.model import make_own  # noqa: PLC0415 - for a few alone
+    from sonoloop.models.own.own_file import describe, read_own  # noqa: PLC0415 - as above
+    from sonoloop.models.own.trial import try_card  # noqa: PLC0415 - as above
 
     own = read_own(source)
     description = describe(own)

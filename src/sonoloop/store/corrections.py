@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, insert, not_, or_, select, update
 
 from sonoloop.errors import StoreError
+from sonoloop.store.adjudication import add_adjudication, check_annotator, check_originals
 from sonoloop.store.database import Database, Tell, add_if_new, check_who, tell_nobody
 from sonoloop.store.integrity import find_problems
 from sonoloop.store.marks import take_back
@@ -71,30 +73,7 @@ class CorrectionStore(Database):
         """
         row, prediction = _write_rows(correction, parent)
         with self.writing() as connection:
-            frame = _enter_frame(connection, correction)
-            check_not_withdrawn(connection, frame, self.turned_away)
-            _drop_times(connection, row, correction.effort)
-            head = _select_head(connection, row)
-            if parent == HEAD:
-                row["parent"] = None if head is None else head["id"]
-            _check_parent(connection, row)
-            if head is not None and all(head[name] == row[name] for name in _SAID):
-                if _is_newest(connection, head):
-                    take_back(connection, row["frame_id"], row["annotator"])
-                    return read_revision(head)
-                # somebody else spoke since: it is said again, which is no conflict with oneself
-                row["parent"] = head["id"]
-            if prediction is not None:
-                _add_prediction(connection, prediction)
-            # Read before it is committed: what was accepted is known to come back.
-            mine = read_revision(join_rows(row, frame, prediction))
-            connection.execute(insert(REVISIONS).values(row))
-            theirs = None
-            if head is None or head["id"] == row["parent"]:
-                _move_head(connection, row)
-                take_back(connection, row["frame_id"], row["annotator"])
-            else:
-                theirs = read_revision(head)
+            mine, theirs = self._accept(connection, correction, row, prediction)
         if theirs is None:
             _log.debug("accepted revision %s", mine.id)
             return mine
@@ -105,6 +84,56 @@ class CorrectionStore(Database):
             theirs=theirs,
             mine=mine,
         )
+
+    def check_originals(self, of: Sequence[str], pixels_hash: str) -> bool:
+        """Refuse what `adjudicate` would refuse; tell whether who drew one of them had seen a prediction."""
+        with self.reading() as connection:
+            return check_originals(connection, of, pixels_hash)
+
+    def adjudicate(self, correction: Correction, *, of: Sequence[str], who: str) -> Revision:
+        """Store what was decided between revisions of a frame as its adjudicated head; they stay as they are.
+
+        The correction's annotator is `ADJUDICATION`; `who` decided.
+        """
+        who = check_who(who)
+        row, prediction = _write_rows(correction, HEAD, adjudicated=True)
+        with self.writing() as connection:
+            check_originals(connection, of, correction.pixels_hash)
+            mine, _ = self._accept(connection, correction, row, prediction)
+            add_adjudication(connection, mine.id, of, who=who)
+        return mine
+
+    def _accept(
+        self,
+        connection: Connection,
+        correction: Correction,
+        row: dict[str, Any],
+        prediction: dict[str, Any] | None,
+    ) -> tuple[Revision, Revision | None]:
+        """Add a revision, and give it with the head that it lost against."""
+        frame = _enter_frame(connection, correction)
+        check_not_withdrawn(connection, frame, self.turned_away)
+        _drop_times(connection, row, correction.effort)
+        head = _select_head(connection, row)
+        if row["parent"] == HEAD:
+            row["parent"] = None if head is None else head["id"]
+        _check_parent(connection, row)
+        if head is not None and all(head[name] == row[name] for name in _SAID):
+            if _is_newest(connection, head):
+                take_back(connection, row["frame_id"], row["annotator"])
+                return read_revision(head), None
+            # somebody else spoke since: it is said again, which is no conflict with oneself
+            row["parent"] = head["id"]
+        if prediction is not None:
+            _add_prediction(connection, prediction)
+        # Read before it is committed: what was accepted is known to come back.
+        mine = read_revision(join_rows(row, frame, prediction))
+        connection.execute(insert(REVISIONS).values(row))
+        if head is not None and head["id"] != row["parent"]:
+            return mine, read_revision(head)
+        _move_head(connection, row)
+        take_back(connection, row["frame_id"], row["annotator"])
+        return mine, None
 
     def accept_first(self, correction: Correction) -> tuple[Revision, bool]:
         """Store a correction where nobody said anything of these pixels yet; else give what was said.
@@ -163,8 +192,12 @@ class CorrectionStore(Database):
         return None if row is None else read_revision(row)
 
 
-def _write_rows(correction: Correction, parent: str | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _write_rows(
+    correction: Correction, parent: str | None, *, adjudicated: bool = False
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Write a new revision's row, and its prediction's."""
+    if not adjudicated:
+        check_annotator(correction.annotator)
     prediction = None if correction.prediction is None else write_prediction(correction.prediction)
     prediction_id = None if prediction is None else prediction["id"]
     return write_revision(correction, parent=parent, prediction_id=prediction_id), prediction

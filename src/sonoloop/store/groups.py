@@ -411,12 +411,12 @@ def _describe(
 
 def draws_first(secret: bytes, frame_id: str, role: Role, share: float) -> bool:
     """Tell whether a frame is drawn before its prediction is shown; `share` of the training frames are."""
-    return role == "test" or _fraction(secret, "draw first", frame_id) < share
+    return role == "test" or fraction(secret, "draw first", frame_id) < share
 
 
 def draw_role(connection: Connection, settings: StoreSettings, *, secret: bytes, group_id: str) -> GroupRole:
     """Draw what a new group is for."""
-    drawn = _fraction(secret, "role", group_id)
+    drawn = fraction(secret, "role", group_id)
     if drawn >= max(settings.test_share, settings.first_test_share):
         return "train"
     # no more are read than the cap: in a large store they are among its first
@@ -454,7 +454,8 @@ def _hash_alone(secret: bytes, frame_id: str) -> str:
     return _hash(secret, "frame", frame_id)
 
 
-def _fraction(secret: bytes, what: str, value: str) -> float:
+def fraction(secret: bytes, what: str, value: str) -> float:
+    """Draw a number from 0 to 1 by a keyed hash: the same for the same value, and for no one to guess."""
     return int(_hash(secret, what, value)[:16], 16) / 2**64
 
 

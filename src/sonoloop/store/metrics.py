@@ -102,6 +102,40 @@ def summarise_scores(scores: Sequence[FrameScore]) -> Figures:
     )
 
 
+def mean_figure(values: Sequence[float], groups: NDArray[np.str_], counts: Counts) -> Figure | None:
+    """Average values, one an image, with the interval over groups from given draws; NaN counts for none."""
+    numbers = np.asarray(values, np.float64)
+    known = np.isfinite(numbers)
+    if not known.any():
+        return None
+    bounds = None
+    if len(set(groups[known])) > 1:
+        bounds = percentile_interval(resampled_mean(numbers[known], counts[:, known]))
+    low, high = bounds or (None, None)
+    return Figure(value=float(numbers[known].mean()), low=low, high=high, frames=int(known.sum()))
+
+
+def dice(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Dice of two masks of one shape, whatever their lesions' numbers; 1 where both are empty."""
+    first, second = one > 0, other > 0
+    total = int(first.sum()) + int(second.sum())
+    return 2 * int((first & second).sum()) / total if total else 1.0
+
+
+def kappa(one: NDArray[np.str_], other: NDArray[np.str_], counts: Counts) -> Floats:
+    """Agree on classes beyond chance (Cohen 1960) in each resample, (R,).
+
+    What two readers said of N images (N,) with counts (R, N); NaN where both say one class of every image.
+    """
+    drawn = counts.astype(np.float64)
+    total, same = drawn.sum(1), drawn @ (one == other)
+    named = np.union1d(one, other)
+    chance = sum(
+        ((drawn @ (one == name)) * (drawn @ (other == name)) for name in named), np.zeros(len(drawn))
+    )
+    return resampled_ratio(total * same - chance, total**2 - chance)
+
+
 def draw_groups(
     groups: NDArray[np.str_], resamples: int = RESAMPLES, *, seed: int = 0
 ) -> NDArray[np.float32]:

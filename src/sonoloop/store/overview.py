@@ -12,6 +12,7 @@ from sqlalchemy import JSON, ColumnElement, Connection, Select, Text, cast, func
 from sonoloop.store.assignments import select_assigned_pixels
 from sonoloop.store.database import Database, check_who
 from sonoloop.store.groups import draws_first
+from sonoloop.store.leases import claims_among
 from sonoloop.store.marks import select_last_marks
 from sonoloop.store.settings import settings_in, store_secret
 from sonoloop.store.tables import (
@@ -19,6 +20,7 @@ from sonoloop.store.tables import (
     FRAMES,
     GROUPS,
     HEADS,
+    LEASES,
     MEMBERS,
     PREDICTIONS,
     REVISIONS,
@@ -38,7 +40,7 @@ class FrameOverview:
     `label` is the class that the annotator gave, `reason` why it was marked. `expected_dice` is that of the
     last stored prediction; there is none as long as the frame is drawn first. `draw_first` is None where the
     frame was not placed yet. `assigned` says that it is read twice; `others` how many other annotators
-    accepted it, 0 as long as their work is hidden.
+    accepted it, 0 as long as their work is hidden; `claimed_by` is another annotator who works on it now.
     """
 
     status: QueueStatus = "to do"
@@ -48,6 +50,7 @@ class FrameOverview:
     draw_first: bool | None = None
     assigned: bool = False
     others: int = 0
+    claimed_by: str | None = None
 
 
 def read_overview(
@@ -69,6 +72,7 @@ def read_overview(
             others = _read(connection, _count_others(in_heads, annotator))
             in_marks = _among(connection, FRAME_MARKS.c.frame_id, ids)
             marks = {row.frame_id: row for row in connection.execute(select_last_marks(annotator, in_marks))}
+            claims = claims_among(connection, _among(connection, LEASES.c.name, ids))
             dice = _read_expected_dice(connection, ids)
             for row in rows:
                 label, mark = labels.get(row.id), marks.get(row.id)
@@ -82,6 +86,7 @@ def read_overview(
                     status, reason = "excluded", "withdrawn"
                 elif mark is not None and mark.status != "open":
                     status, reason = mark.status, mark.reason
+                claim = claims.get(row.id)
                 found[row.id] = FrameOverview(
                     status=status,
                     reason=reason,
@@ -90,6 +95,7 @@ def read_overview(
                     draw_first=first,
                     assigned=twice,
                     others=0 if twice and label is None else others.get(row.id, 0),
+                    claimed_by=None if claim is None or claim.by == annotator else claim.by,
                 )
     unknown = FrameOverview()
     return {frame_id: found.get(frame_id, unknown) for frame_id in every}

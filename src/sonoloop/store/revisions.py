@@ -13,7 +13,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +28,7 @@ from sqlalchemy import (
     Exists,
     Row,
     Select,
+    Table,
     and_,
     exists,
     func,
@@ -40,11 +41,14 @@ from sqlalchemy import (
 
 from sonoloop import __version__
 from sonoloop.errors import ConflictError, StoreError
-from sonoloop.store.database import check_who
+from sonoloop.store.database import check_who, in_batches
 from sonoloop.store.tables import FRAMES, GROUPS, HEADS, MEMBERS, PREDICTIONS, REVISIONS, TOMBSTONES
 from sonoloop.values import CLASSES, ClassName, Correction, Effort, Prediction
 
 MAX_PIXELS = 64_000_000
+
+# whose head what was adjudicated is; nobody works under that name
+ADJUDICATION = "adjudication"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PREDICTION = "prediction__"
@@ -134,15 +138,20 @@ def write_effort(effort: Effort) -> str:
     return json.dumps(values, allow_nan=False)
 
 
-def read_effort(text: str | None) -> Effort | None:
-    """Turn what is kept of an effort back into it."""
+def read_effort(revision_id: str, text: str | None) -> Effort | None:
+    """Turn what a revision keeps of an effort back into it."""
     if text is None:
         return None
-    values = json.loads(text)
-    started = values["started"]
-    values["started"] = None if started is None else datetime.fromisoformat(started)
-    values["shown"] = tuple((what, after) for what, after in values["shown"])
-    return Effort(**values)
+    try:
+        values = json.loads(text)
+        started = values["started"]
+        values["started"] = None if started is None else datetime.fromisoformat(started)
+        values["shown"] = tuple((what, after) for what, after in values["shown"])
+        return Effort(**values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(
+            f"revision {revision_id}: its effort is damaged ({error}); restore a backup"
+        ) from error
 
 
 def select_revisions() -> Select[Any]:
@@ -194,10 +203,10 @@ def read_revision(row: Row[Any] | Mapping[str, Any]) -> Revision:
             prediction_seen=values["prediction_seen"],
             seconds=values["seconds"],
             lesions=_read_lesions(values["lesions"]),
-            effort=read_effort(values["effort"]),
+            effort=read_effort(values["id"], values["effort"]),
         )
         created = datetime.fromisoformat(values["created"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:
         raise StoreError(
             f"revision {values['id']}: the row is damaged ({error}); restore a backup"
         ) from error
@@ -452,6 +461,15 @@ def decode_png(data: bytes) -> NDArray[np.uint8]:
     if values.shape != (height, width):
         raise StoreError(f"a stored PNG says {height} x {width} pixels and has {values.shape}")
     return values
+
+
+def read_masks(connection: Connection, table: Table, ids: Iterable[str]) -> dict[str, NDArray[np.uint8]]:
+    """Read masks of revisions or predictions by ids; what was withdrawn has none."""
+    found: dict[str, NDArray[np.uint8]] = {}
+    for some in in_batches(ids):
+        rows = connection.execute(select(table.c.id, table.c.mask).where(table.c.id.in_(some)))
+        found.update({row.id: decode_png(row.mask) for row in rows if row.mask})
+    return found
 
 
 def hash_pixels(values: NDArray[np.uint8]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 MIN_AREAS = (0.0005, 0.001, 0.002, 0.004)
-# of the lesions, at most this share may fall to the gate that clears normals
+# no probability reaches it
+UNGATED = 1.005
+# of the lesions found, at most this share may fall to the gate that clears normals
 _GATED = 0.005
 _BINS = 8
 # what a card says before anything is fitted: nothing gated, nothing dropped
-_RAW = {"normal_gate": 1.005, "min_area": 0.0, "temperature": 1.0, "agreement": {}, "foreground": {}}
+_RAW = {"normal_gate": UNGATED, "min_area": 0.0, "temperature": 1.0, "agreement": {}, "foreground": {}}
 # no network that learned a class is so sure against it, in every view of every frame
 _NEVER = -50.0
 _NORMAL = CLASSES.index("normal")
@@ -79,7 +81,7 @@ class Answers:
     def select(self, which: Bools) -> Answers:
         """Keep the frames for which `which` (N,) is true."""
         rows = {name: getattr(self, name)[which] for name in ("dice", "claimed", "truth", "lesion", "groups")}
-        return dataclasses.replace(self, logits=self.logits[:, which], **rows)
+        return replace(self, logits=self.logits[:, which], **rows)
 
     @classmethod
     def join(cls, parts: Sequence[Answers]) -> Answers:
@@ -89,7 +91,7 @@ class Answers:
             name: np.concatenate([getattr(part, name) for part in parts]) for name in names
         }
         logits = np.concatenate([part.logits for part in parts], axis=1)
-        return dataclasses.replace(parts[0], logits=logits, **rows)
+        return replace(parts[0], logits=logits, **rows)
 
     def probabilities(self, temperature: float) -> Floats:
         """Give the class probabilities (N, 3) at a temperature."""
@@ -158,35 +160,42 @@ def calibrate(
     predictor = Predictor(Bundle(card, network), device=device)
     if "lesion" not in card.spec.heads:
         temperature = fit_temperature([ask(predictor, cases, on_batch=on_batch)])
-        return dataclasses.replace(card, **_RAW | {"temperature": temperature})  # type: ignore[arg-type]
+        return replace(card, **_RAW | {"temperature": temperature})  # type: ignore[arg-type]
     if not any(case.mask.any() for case in cases):
         raise TrainingError("no validation frame has a lesion, so that nothing can be fitted; give more data")
     numbers = fit_numbers([ask(predictor, cases, on_batch=on_batch)])
-    fitted = dataclasses.replace(card, **_RAW | dataclasses.asdict(numbers))  # type: ignore[arg-type]
+    fitted = replace(card, **_RAW | dataclasses.asdict(numbers))  # type: ignore[arg-type]
     bundle = Bundle(fitted, network)
     seen = {
         views: see_foregrounds(Predictor(bundle, device=device, views=views), cases, on_batch)
         for views in VIEWS
     }
     lines = {str(views): fit_line(np.array(pairs)) for views, pairs in seen.items() if pairs}
-    return dataclasses.replace(fitted, foreground=lines)
+    return replace(fitted, foreground=lines)
 
 
 def fit_numbers(sites: Sequence[Answers]) -> Numbers:
     """Fit the numbers on the answers at one hospital or several, each of which counts the same.
 
     In turn: the temperature by likelihood; threshold and smallest area by the mean Dice over lesions; the
-    gate, as the lowest probability of "normal" (from one half on) that at most one in two hundred lesions
-    reaches, at any of the hospitals.
+    gate, as the lowest probability of "normal" (from one half on) that at most one in two hundred of the
+    lesions reaches that the mask finds, at any of the hospitals.
     """
-    temperature = fit_temperature(sites)
     threshold, min_area = fit_threshold(sites)
-    gate = max(
-        lowest_gate(site.probabilities(temperature)[site.lesion, _NORMAL], _GATED)
-        for site in sites
-        if site.lesion.any()
+    numbers = Numbers(
+        threshold=threshold, min_area=min_area, normal_gate=UNGATED, temperature=fit_temperature(sites)
     )
-    return Numbers(threshold=threshold, min_area=min_area, normal_gate=gate, temperature=temperature)
+    gates = [lowest_gate(normal, _GATED) for site in sites if len(normal := normal_of_found(site, numbers))]
+    return replace(numbers, normal_gate=max(gates, default=UNGATED))
+
+
+def normal_of_found(answers: Answers, numbers: Numbers) -> Floats:
+    """Give the probability of "normal" of each frame whose lesion the mask finds, were nothing gated.
+
+    A lesion whose mask lies elsewhere is lost with a gate or without.
+    """
+    found, _ = answers.masks(replace(numbers, normal_gate=UNGATED))
+    return answers.probabilities(numbers.temperature)[answers.lesion & (found > 0), _NORMAL]
 
 
 def fit_threshold(sites: Sequence[Answers]) -> tuple[float, float]:

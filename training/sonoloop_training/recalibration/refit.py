@@ -27,6 +27,7 @@ from sonoloop_training.fit.calibration import (
     fit_temperature,
     fit_threshold,
     lowest_gate,
+    normal_of_found,
     unlikelihood,
 )
 from sonoloop_training.gate.decision import estimate
@@ -124,12 +125,8 @@ def fit(some: Answers, before: Numbers, wanted: set[str]) -> Numbers:
 
 
 def fit_gate(some: Answers, numbers: Numbers) -> float:
-    """Give a gate that no lesion found reaches by far: halfway from the highest among them to certainty.
-
-    A lesion whose mask lies elsewhere is lost with the gate or without.
-    """
-    found, _ = some.masks(replace(numbers, normal_gate=1.005))
-    normal = some.probabilities(numbers.temperature)[some.lesion & (found > 0), _NORMAL]
+    """Give a gate that no lesion found reaches by far: halfway from the highest among them to certainty."""
+    normal = normal_of_found(some, numbers)
     return round((lowest_gate(normal, 0.0) + 1) / 2, 3) if len(normal) else numbers.normal_gate
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from abc import ABC, abstractmethod
@@ -19,6 +20,8 @@ from sonoloop.errors import EngineError, ModelError, SonoloopError
 from sonoloop.models.card import Card
 from sonoloop.models.torch_import import before_torch
 from sonoloop.plain_text import shown
+
+_log = logging.getLogger(__name__)
 
 # numpy's, or torch's where torch is the engine
 Array: TypeAlias = Any
@@ -130,14 +133,29 @@ def find_engines() -> dict[str, str]:
 
     One of another package cannot take the name of ours, and of two that take one name there is neither.
     """
-    try:
-        told = [(each.name, each.value) for each in metadata.entry_points(group=ENTRY_POINTS)]
-    except Exception:  # one damaged file of any package is enough
-        told = []
     others: dict[str, str] = {}
-    for name, place in told:
+    for name, place in _list_told():
         others[name] = place if others.get(name, place) == place else f"in two packages, {place}"
     return {**others, **ENGINES}
+
+
+def _list_told() -> list[tuple[str, str]]:
+    """List names and places of the engines that packages tell, whatever else is damaged."""
+    try:
+        return [(each.name, each.value) for each in metadata.entry_points(group=ENTRY_POINTS)]
+    except Exception:  # one damaged file of any package is enough
+        told = []
+    for package in metadata.distributions():
+        try:
+            told += [(each.name, each.value) for each in package.entry_points.select(group=ENTRY_POINTS)]
+        except Exception as error:  # as above
+            _log.warning(
+                "the list of entry points of a package cannot be read (%s); if it brings an engine, install "
+                "it again: %s",
+                first_line(error),
+                getattr(package, "_path", "a package without a place"),
+            )
+    return told
 
 
 def import_library(module: str, name: str, oldest: tuple[int, int]) -> ModuleType:
