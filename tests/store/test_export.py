@@ -537,5 +537,18 @@ def test_a_palette_comes_off_to_the_byte():
     assert colour(b"no picture") == uncolour(b"no picture") == b"no picture"
 
 
+def test_a_damaged_store_is_named_and_not_its_copy(filled, tmp_path):
+    path = Path(shutil.copy(filled, tmp_path / "store.sqlite"))
+    content = path.read_bytes()
+    with CorrectionStore(path) as store:
+        at = content.index(b"CREATE TABLE adjudications")
+        path.write_bytes(content[:at] + b"CREATE \xdfABLE" + content[at + 12 :])
+        with pytest.raises(
+            StoreError, match=r"corrections in \S*/store\.sqlite could not be used: it is damaged"
+        ):
+            export_store(store, tmp_path / "export")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["store.sqlite"]
+
+
 def test_the_secret_stays(exported):
     assert {row["key"] for row in lines(exported, "settings")} == {"test_cap"}

@@ -195,7 +195,8 @@ def restore(file: Path, to: str | os.PathLike[str], *, tell: Tell = tell_nobody)
             )
         there = is_there(store)
         held = stack.enter_context(_hold_exclusively(store)) if there else None
-        withdrawn = _bring_up_to_date(copy, [] if held is None else _read_stones(held))
+        with called(copy, store):
+            withdrawn = _bring_up_to_date(copy, [] if held is None else _read_stones(held))
         _sync_file(copy)
         crash_here("before-store-set-aside")
         aside = _set_aside(store) if there else None
@@ -286,15 +287,23 @@ def _either(source: Path, target: Path) -> Iterator[None]:
 
 def _check_copy(copy: Path, *, named: Path, tell: Tell) -> Checked:
     """Check a copy, which is brought up to date first; what is said names the file it was copied from."""
-    try:
-        with Database(copy) as opened:
-            problems = find_problems(opened, tell=tell)
-            with opened.reading() as connection:
-                revisions = connection.scalar(select(func.count()).select_from(REVISIONS)) or 0
-    except StoreError as error:
-        raise StoreUnavailableError(str(error).replace(str(copy), str(named))) from error
+    with called(copy, named), Database(copy) as opened:
+        problems = find_problems(opened, tell=tell)
+        with opened.reading() as connection:
+            revisions = connection.scalar(select(func.count()).select_from(REVISIONS)) or 0
     told = tuple(problem.replace(str(copy), str(named)) for problem in problems)
     return Checked(revisions=revisions, problems=told)
+
+
+@contextmanager
+def called(copy: Path, path: Path) -> Iterator[None]:
+    """Have errors about a copy, whose name nobody knows, name the file that it is of."""
+    try:
+        yield
+    except StoreError as error:
+        if str(copy) not in str(error):
+            raise
+        raise StoreUnavailableError(str(error).replace(str(copy), str(path))) from error
 
 
 @contextmanager

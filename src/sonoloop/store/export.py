@@ -25,7 +25,7 @@ from sonoloop.crash_points import crash_here
 from sonoloop.drafts import Draft, DraftFolder, draft_folders
 from sonoloop.errors import StoreError, StoreUnavailableError, describe_system_error
 from sonoloop.imaging.overlay import lesion_colour
-from sonoloop.store.backup import copy_file
+from sonoloop.store.backup import called, copy_file
 from sonoloop.store.database import HEAD, Database, Tell, is_file, now, tell_nobody
 from sonoloop.store.revisions import encode_png, is_withdrawn
 from sonoloop.store.settings import SETTING_NAMES, store_secret
@@ -218,7 +218,7 @@ def _still(database: Database, tell: Tell) -> Iterator[Connection]:
     copy = name_aside(path)
     try:
         copy_file(path, copy, tell=tell)
-        with Database(copy) as still, still.reading() as connection:
+        with called(copy, path), Database(copy) as still, still.reading() as connection:
             yield connection
     finally:
         for left in (copy, *files_beside(copy)):
