@@ -261,8 +261,10 @@ def test_a_link_to_a_store_stays_one(path, earlier, tmp_path):
     assert link.is_symlink() and count(path) == 2
 
 
-@pytest.mark.parametrize("content", [b"", b"junk" * 2000, b"SQLite format 3\0" + b"junk" * 2000])
-@pytest.mark.parametrize("end", ["-journal", "-wal"])
+@pytest.mark.parametrize(
+    ("content", "end"),
+    [(b"", "-journal"), (b"junk" * 2000, "-wal"), (b"SQLite format 3\0" + b"junk" * 2000, "-journal")],
+)
 def test_a_damaged_store_is_set_aside_and_what_a_crash_left_harms_nothing(path, earlier, content, end):
     path.write_bytes(content)
     path.with_name(f"store.sqlite{end}").write_bytes(b"left by a crash" * 300)
@@ -440,7 +442,10 @@ def test_killed_at_any_point_all_is_before_or_after(place, killer, points):
 
 
 @posix
-@pytest.mark.parametrize("work", ["back up", "export", "restore", "merge"])
+@pytest.mark.parametrize(
+    "work",
+    ["back up", "export", *(pytest.param(work, marks=pytest.mark.slow) for work in ("restore", "merge"))],
+)
 def test_a_full_disk_is_said_and_costs_nothing(place, killer, work):
     before = names(place)
     for room in (0, 100_000):
