@@ -407,7 +407,7 @@ class _Merging:
             self.added[table.name] += 1
             if self.added[table.name] % 64 == 0:
                 crash_here("merge-half-written")
-        if keeps_numbers and self._connection.dialect.name == "postgresql" and rows:
+        if serial is not None and keeps_numbers and rows and self._connection.dialect.name == "postgresql":
             last = max(self._numbers[table.name].values())
             sequence = text("SELECT setval(pg_get_serial_sequence(:of, :name), :last)")
             self._connection.execute(sequence, {"of": table.name, "name": serial.name, "last": last})
