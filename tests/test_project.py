@@ -22,6 +22,7 @@ from sonoloop.leakage import Judging
 from sonoloop.models.card import shipped_card, shipped_folder
 from sonoloop.models.library import Library
 from sonoloop.project import Project, begin_with_shipped
+from sonoloop.store import network_share
 from sonoloop.store.corrections import CorrectionStore
 from sonoloop.store.file_index import Places
 from sonoloop.store.groups import placement
@@ -491,3 +492,20 @@ def test_a_damaged_model_is_not_used(project, candidate, tmp_path):
     with pytest.raises(BundleError):
         project.promote("candidate", why="a test")
     assert incumbent(project.store).version == shipped_card().version
+
+
+def test_a_project_is_exported_merged_and_backed_up(project, make_project, frame, tmp_path):
+    stored = project.accept(frame, lesion(frame), "benign", seen=False)
+    project.export(tmp_path / "export")
+    other = make_project("other.sqlite")
+    assert other.merge(tmp_path / "export").added["revisions"] == 1
+    assert other.look_up(frame).newest.id == stored.id
+    assert project.back_up(tmp_path / "backup.sqlite").revisions == 1
+
+
+def test_a_store_on_a_network_share_is_told_of_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(network_share, "find_share", lambda _: "cifs")
+    told = []
+    for _ in range(2):
+        sonoloop.open_project(tmp_path / "study.sqlite", on_notice=told.append).close()
+    assert len(told) == 1 and "on a network share (cifs); use PostgreSQL" in told[0]

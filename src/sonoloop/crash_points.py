@@ -23,6 +23,15 @@ POINTS = (
     "after-look",
     "before-promote",
     "after-promote",
+    "export-half-written",
+    "before-manifest",
+    "backup-half-written",
+    "before-backup-named",
+    "restore-half-written",
+    "before-store-set-aside",
+    "after-store-set-aside",
+    "after-restore",
+    "merge-half-written",
 )
 
 

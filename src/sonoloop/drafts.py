@@ -125,6 +125,11 @@ def draft_folder(store: str | os.PathLike[str] | None, annotator: str) -> Path:
     return _store_folder(store) / _short_hash(annotator.strip())
 
 
+def draft_folders(store: str | os.PathLike[str] | None) -> list[DraftFolder]:
+    """Give the folders of everybody who has drafts on a store on this machine."""
+    return [DraftFolder(folder) for folder in sorted(_subfolders(_store_folder(store)))]
+
+
 class DraftFolder:
     """The drafts of one annotator on one store.
 

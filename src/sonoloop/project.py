@@ -30,16 +30,20 @@ from sonoloop.models.predictor import Predictor
 from sonoloop.store.adjudication import check_annotator
 from sonoloop.store.agreement import Agreement, read_agreement
 from sonoloop.store.assignments import Assigned, assign, hides_others
+from sonoloop.store.backup import Backup, back_up
 from sonoloop.store.corrections import HEAD, CorrectionStore
 from sonoloop.store.database import is_file
 from sonoloop.store.effort import ModelEffort, model_effort
+from sonoloop.store.export import Exported, export_store
 from sonoloop.store.file_hashes import FileHashes
 from sonoloop.store.file_index import Places, known_frames, work_folder
 from sonoloop.store.groups import place_frame, placement, set_aside, was_withdrawn
 from sonoloop.store.leases import Claim, claim_frame, release_frame
 from sonoloop.store.marks import MarkStatus, mark_frame
+from sonoloop.store.merge import Merged, merge_export
 from sonoloop.store.model_registry import DELETED, ModelRow, find_model, list_models, mark, register
 from sonoloop.store.near_duplicates import SketchIndex
+from sonoloop.store.network_share import warn_of_share
 from sonoloop.store.notes import Note, add_note, list_notes
 from sonoloop.store.overview import FrameOverview, read_overview
 from sonoloop.store.promotions import (
@@ -164,7 +168,9 @@ def open_project(
     StoreError
         If the store cannot be opened; the message says what to do.
     """
-    return Project(CorrectionStore(store), annotator=annotator, on_notice=on_notice)
+    opened = CorrectionStore(store)
+    warn_of_share(opened.url, on_notice or _log.warning)
+    return Project(opened, annotator=annotator, on_notice=on_notice)
 
 
 def load_model(
@@ -267,6 +273,18 @@ class Project:
         other = copy.copy(self)
         other.annotator = _check_annotator(annotator)
         return other
+
+    def export(self, folder: Path, *, key: Path | None = None) -> Exported:
+        """Write all that people decided into a folder, readable without Sonoloop; see `export_store`."""
+        return export_store(self.store, folder, key=key)
+
+    def merge(self, folder: Path, *, key: Path | None = None) -> Merged:
+        """Add what an export holds and the store lacks; see `merge_export`."""
+        return merge_export(self.store, folder, key=key)
+
+    def back_up(self, target: Path, *, replace: bool = False) -> Backup:
+        """Copy the store into one file, checked, also while others work on it; see `back_up`."""
+        return back_up(self.store, target, replace=replace)
 
     def frame_ids(self, path: Path) -> tuple[str, ...]:
         """Give the ids of a file's frames; a file that did not change since is not read again."""

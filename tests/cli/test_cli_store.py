@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sonoloop.cli.console import ProgressConsole
 from sonoloop.imaging.io import read_study
 from sonoloop.imaging.phantom import phantom
 from sonoloop.models.card import models_folder
@@ -210,3 +211,79 @@ def test_what_is_no_store_is_named(sonoloop, tmp_path):
     done = sonoloop("store", "status", "--store", tmp_path / "notes.txt")
     assert done.returncode == 2
     assert "not a SQLite database" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_backup_is_made_checked_and_restored(run, sonoloop, project, tmp_path, monkeypatch):
+    own_data(monkeypatch, tmp_path)
+    backup = tmp_path / "backup.sqlite"
+    done = run("backup", backup)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"backed up to {backup}:" in done.stdout and "3 revisions, checked" in done.stdout
+    refused = run("backup", backup)
+    assert refused.returncode == 2 and "add --replace" in refused.stderr
+    assert json.loads(run("backup", backup, "--replace", "--json").stdout)["revisions"] == 3
+    checked = sonoloop("store", "verify", backup)
+    assert (checked.returncode, checked.stdout) == (0, "3 revisions checked: all is well\n")
+    run("withdraw", "PAT-8", "--why", "asked to", "--yes")
+    done = sonoloop("store", "restore", backup, "--to", project)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the store before is" in done.stdout and "1 image withdrawn since the backup" in done.stdout
+    assert json.loads(run("status", "--json").stdout)["withdrawn_frames"] == 1
+    sqlite(backup, "DROP TRIGGER looks_no_delete")
+    for command in (("verify", backup), ("restore", backup, "--to", project), ("backup", tmp_path / "b")):
+        done = sonoloop("store", *command, *(("--store", backup) if command[0] == "backup" else ()))
+        assert done.returncode == 1
+        assert "the guard against changing looks (delete) was removed" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "b").exists()
+
+
+def sqlite(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+
+
+def test_an_export_is_checked_and_added_to_another_store(run, sonoloop, tmp_path):
+    folder, key, other = tmp_path / "export", tmp_path / "key.json", tmp_path / "other.sqlite"
+    done = run("export", folder, "--key", key)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"exported 3 revisions of 3 images and 0 drafts to {folder}:" in done.stdout
+    assert sonoloop("store", "verify", folder).stdout == "the export checked: all is well\n"
+    done = sonoloop("store", "merge", folder, "--store", other, "--key", key)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "added 3 frames, 2 groups, 3 revisions\n"
+    again = sonoloop("store", "merge", folder, "--store", other)
+    assert again.stdout == "nothing new: the store has all of it\n"
+    third = sonoloop("store", "merge", folder, "--store", tmp_path / "third.sqlite", "--json")
+    assert json.loads(third.stdout)["same_store"] is False
+    nothing = sonoloop("store", "merge", tmp_path, "--store", tmp_path / "fourth.sqlite")
+    assert nothing.returncode == 2 and "it is no export" in nothing.stderr
+    assert not (tmp_path / "fourth.sqlite").exists()
+    (folder / "tables" / "frames.jsonl").write_text("{}\n")
+    damaged = sonoloop("store", "verify", folder)
+    assert damaged.returncode == 1 and "1 problems; export again" in damaged.stdout
+
+
+def test_an_export_that_is_interrupted_leaves_nothing(run, tmp_path, monkeypatch):
+    before = sorted(tmp_path.iterdir())
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProgressConsole, "advance", interrupt)
+    for command in ("export", "backup"):
+        done = run(command, tmp_path / "out")
+        assert (done.returncode, done.stdout) == (130, "")
+        assert "interrupted; nothing is left of it" in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_store_on_a_network_share_is_warned_about(run, monkeypatch):
+    from sonoloop.store import network_share
+
+    monkeypatch.setattr(network_share, "find_share", lambda _: "nfs4")
+    monkeypatch.setattr(network_share, "_told", set())
+    done = run("snapshots", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, [])
+    assert "on a network share (nfs4)" in done.stderr and "sonoloop store backup" in done.stderr
+    assert run("snapshots").stderr == ""

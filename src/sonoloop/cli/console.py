@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 
 from sonoloop.errors import SonoloopError
@@ -230,6 +230,18 @@ class EventReport(ProgressConsole):
             raise typer.Exit(130) from None
 
 
+@contextmanager
+def working(stays: str, *, quiet: bool) -> Iterator[ProgressConsole]:
+    """Show how far a work is; Ctrl-C ends it, and what holds then is told."""
+    console = ProgressConsole(TimeRemainingColumn(), quiet=quiet)
+    try:
+        with console:
+            yield console
+    except KeyboardInterrupt:
+        console.notice(f"sonoloop: interrupted; {stays}")
+        raise typer.Exit(130) from None
+
+
 def say_failure(failed: events.Unreadable) -> str:
     """Say why an image could not be used, and name it once."""
     named = failed.error.startswith(failed.image)
@@ -279,6 +291,9 @@ def open_store(place: str | None) -> CorrectionStore:
     """Open a project's store; one that is named has to be there."""
     from sonoloop.store import CorrectionStore  # noqa: PLC0415 - `--help` loads none of these
     from sonoloop.store.database import read_existing  # noqa: PLC0415
+    from sonoloop.store.network_share import warn_of_share  # noqa: PLC0415
 
     read_existing(place)
-    return CorrectionStore(place)
+    opened = CorrectionStore(place)
+    warn_of_share(opened.url, print_error)
+    return opened

@@ -24,6 +24,8 @@ from sonoloop.cli.console import (
     print_json,
     result_console,
 )
+from sonoloop.cli.store_backup import backup, restore, verify
+from sonoloop.cli.store_export import export, merge
 from sonoloop.cli.store_reading import agreement, assign
 from sonoloop.cli.store_stats import stats
 from sonoloop.errors import StoreError
@@ -238,22 +240,6 @@ class RelinkReport(ProgressConsole):
         result_console().print("; ".join(lines), soft_wrap=True)
 
 
-def print_problems(problems: Sequence[str], *, revisions: int, as_json: bool) -> None:
-    """Print what a check found."""
-    if as_json:
-        print_json({"revisions": revisions, "problems": problems})
-        return
-    console = result_console()
-    for problem in problems:
-        console.print(problem, soft_wrap=True)
-    verdict = (
-        f"{len(problems)} problems; keep a copy of the store and restore a backup"
-        if problems
-        else "all is well"
-    )
-    console.print(f"{revisions} revisions checked: {verdict}", soft_wrap=True)
-
-
 def print_settings(settings: StoreSettings, *, as_json: bool) -> None:
     """Print the settings of a store, those with their defaults too."""
     values = asdict(settings)
@@ -290,7 +276,7 @@ def _groups(number: int) -> str:
 
 
 store = typer.Typer(help="Look after a project's corrections.", no_args_is_help=True)
-for command in (stats, assign, agreement):
+for command in (stats, assign, agreement, export, merge, backup, verify, restore):
     store.command()(command)
 
 
@@ -402,21 +388,6 @@ def relink(
             report.notice("sonoloop: interrupted; what was found until now is kept")
             raise typer.Exit(130) from None
     report.finish()
-
-
-@store.command()
-def verify(*, place: Store = None, as_json: AsJson = False) -> None:
-    """Check the database, its guards, and that every mask is still what was accepted.
-
-    The exit code is 1 where something is wrong.
-    """
-    with open_store(place) as opened:
-        with ProgressConsole(quiet=as_json) as console:
-            console.show("Checking", 0, 1)
-            problems = opened.verify()
-        print_problems(problems, revisions=opened.count(), as_json=as_json)
-    if problems:
-        raise typer.Exit(1)
 
 
 @store.command("set")

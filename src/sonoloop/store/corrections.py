@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, insert, not_, or
 
 from sonoloop.errors import StoreError
 from sonoloop.store.adjudication import add_adjudication, check_annotator, check_originals
-from sonoloop.store.database import Database, add_if_new, check_who
+from sonoloop.store.database import Database, Tell, add_if_new, check_who, tell_nobody
 from sonoloop.store.integrity import find_problems
 from sonoloop.store.marks import take_back
 from sonoloop.store.revisions import (
@@ -181,10 +181,10 @@ class CorrectionStore(Database):
         with self.reading() as connection:
             return connection.scalar(select(func.count()).select_from(REVISIONS)) or 0
 
-    def verify(self) -> list[str]:
+    def verify(self, *, tell: Tell = tell_nobody) -> list[str]:
         """Check the database, its guards, and that every mask is still what was accepted."""
         self._open()
-        return find_problems(self)
+        return find_problems(self, tell=tell)
 
     def _read_last(self, query: Select[Any]) -> Revision | None:
         with self.reading() as connection:

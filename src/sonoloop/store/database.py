@@ -62,6 +62,9 @@ _TEXT = 10_000
 _ADVISORY_LOCK = 0x534F4E4F  # "SONO": any number that other programs on a server are unlikely to take
 _migrating = threading.Lock()  # Alembic keeps the migration that runs in a global
 
+# told the stage of a long work, how much of it is done, and of how much; an exception of its stops the work
+Tell = Callable[[str, int, int], None]
+
 _log = logging.getLogger(__name__)
 
 
@@ -82,7 +85,7 @@ class Database:
         self._name = describe(self.url)
         self._path = Path(str(self.url.database)) if is_file(self.url) else None
         there = self._path is None or prepare_file(self._path, above=self._path.parent == data_folder())
-        with _explained(self._name):
+        with explained(self._name):
             if self._path is not None and not there:
                 make_file(self._path, lambda path: _migrate(_sqlite_url(path), new=True))
             _ensure_schema(self.url)
@@ -107,13 +110,20 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Open a transaction in which all reads agree."""
-        with _explained(self._name), self._open().begin() as connection:
+        with explained(self._name), self._open().begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading_still(self) -> Iterator[Connection]:
+        """Open a long transaction in which all reads agree; for a server, where it holds nobody up."""
+        still = self._open().execution_options(isolation_level="REPEATABLE READ")
+        with explained(self._name), still.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Open a transaction that writes, all of it or nothing; on SQLite no other writes meanwhile."""
-        with _explained(self._name), _for_writing(self._open()).begin() as connection:
+        with explained(self._name), _for_writing(self._open()).begin() as connection:
             yield connection
         # what was written to a file that lost its name meanwhile is lost
         self._check_identity()
@@ -131,11 +141,15 @@ class Database:
         found = identify(self._path)
         if found == self._identity:
             return
-        with _explained(self._name):
+        with explained(self._name):
             same = self._secret is not None and _read_secret(self._engine) == self._secret
         if not same:
             raise replaced_file(self._path)
         self._identity = found
+
+
+def tell_nobody(stage: str, done: int, total: int) -> None:
+    """Tell nobody how far a long work is."""
 
 
 def hold(connection: Connection, table: Table) -> None:
@@ -457,11 +471,11 @@ _POSTGRESQL = {
 
 
 @contextmanager
-def _explained(store: str) -> Iterator[None]:
+def explained(store: str) -> Iterator[None]:
     """Raise a database's errors as a `StoreError` that says what to do."""
     try:
         yield
-    except (DBAPIError, PoolTimeoutError) as error:
+    except (DBAPIError, PoolTimeoutError, sqlite3.Error) as error:
         meaning = _explain(error)
         kind = StoreError if meaning in (_LOCKED, _REFUSED) else StoreUnavailableError
         raise kind(f"the corrections in {store} could not be used: {meaning}") from error
@@ -473,19 +487,21 @@ def _explained(store: str) -> Iterator[None]:
         ) from error
 
 
-def _explain(error: DBAPIError | PoolTimeoutError) -> str:
+def _explain(error: DBAPIError | PoolTimeoutError | sqlite3.Error) -> str:
     if isinstance(error, PoolTimeoutError):
         return _LOCKED
-    name = str(getattr(error.orig, "sqlite_errorname", ""))
-    state = str(getattr(error.orig, "sqlstate", None) or "")
+    told = error.orig if isinstance(error, DBAPIError) else error
+    name = str(getattr(told, "sqlite_errorname", ""))
+    state = str(getattr(told, "sqlstate", None) or "")
     for code, meaning in _SQLITE.items():
         if name.startswith(code):
             return meaning
     for code in sorted(_POSTGRESQL, key=len, reverse=True):
         if state.startswith(code):
             return _POSTGRESQL[code]
-    if str(error.orig).startswith(("no such table", "no such column")):
+    if str(told).startswith(("no such table", "no such column")):
         return _NOT_WHOLE
-    if error.connection_invalidated or (hasattr(error.orig, "sqlstate") and not state):
+    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    if lost or (hasattr(told, "sqlstate") and not state):
         return _UNREACHABLE  # a lost connection carries no code
-    return str(error.orig)
+    return str(told)

@@ -303,7 +303,7 @@ def _spread_crossing(connection: Connection, index: SketchIndex, arrival: _Arriv
     changed = sorted(connection.scalars(members))
     for batch in in_batches(changed):
         connection.execute(update(MEMBERS).where(MEMBERS.c.frame_id.in_(batch)).values(bridges=True))
-    _note_roles(connection)
+    note_roles(connection)
     marked: set[str] = set()
     for frame_id in changed:
         why = f"it trained on image {frame_id[:12]}, which belongs to the test side too"
@@ -336,14 +336,15 @@ def _add_member(
     row = {"frame_id": frame_id, "group_id": group_id, "patient": patient, "bridges": crosses_split}
     connection.execute(insert(MEMBERS).values(**row, thumbnail=thumbnail, bits=bits))
     if _is_corrected(connection, frame_id):
-        _note_roles(connection)
+        note_roles(connection)
 
 
 def _is_corrected(connection: Connection, frame_id: str) -> bool:
     return bool(connection.scalar(select(exists().where(REVISIONS.c.frame_id == frame_id))))
 
 
-def _note_roles(connection: Connection) -> None:
+def note_roles(connection: Connection) -> None:
+    """Note that the role of a frame that has a correction may have changed."""
     write_value(connection, _ROLES, read_role_changes(connection) + 1)
 
 
@@ -371,7 +372,7 @@ def _turn_away(store: CorrectionStore, connection: Connection, frame: Frame, has
     created = None if hashed is None else find_withdrawal(connection, hashed)
     if hashed is not None and created is not None:
         set_apart(connection, frame.pixels_hash, hashed)
-        _note_roles(connection)
+        note_roles(connection)
         store.turned_away[frame.pixels_hash] = created
     member = read_member(connection, frame.id)
     return _refuse(connection, frame) if member is None else _read_placement(connection, member)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Row, Select, func, or_, select, text
 
 from sonoloop.errors import StoreError
-from sonoloop.store.database import Database
+from sonoloop.store.database import Database, Tell, tell_nobody
 from sonoloop.store.revisions import (
     hash_prediction,
     is_withdrawn,
@@ -29,22 +30,38 @@ _GUARDS = {
 }
 
 
-def find_problems(database: Database) -> list[str]:
+def find_problems(database: Database, *, tell: Tell = tell_nobody) -> list[str]:
     """Check a whole store."""
     problems: list[str] = []
-    for check in (
+    done = total = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        tell("Checking", done, total)
+
+    checks: tuple[Callable[[Database], Iterator[str]], ...] = (
         _check_database,
         _check_guards,
-        _check_predictions,
-        _check_revisions,
+        partial(_check_predictions, count=count),
+        partial(_check_revisions, count=count),
         _check_members,
         _check_heads,
-    ):
+    )
+    for check in checks:
         try:
+            total = total or _count(database)
+            count(0)
             problems.extend(check(database))
         except StoreError as error:  # damage that the database itself trips over
             problems.append(str(error))
     return problems
+
+
+def _count(database: Database) -> int:
+    with database.reading() as connection:
+        tables = (PREDICTIONS, REVISIONS)
+        return sum(connection.scalar(select(func.count()).select_from(table)) or 0 for table in tables)
 
 
 def _check_database(database: Database) -> Iterator[str]:
@@ -68,7 +85,7 @@ def _check_guards(database: Database) -> Iterator[str]:
                 yield f"the guard against changing {table} ({event}) was removed"
 
 
-def _check_predictions(database: Database) -> Iterator[str]:
+def _check_predictions(database: Database, *, count: Callable[[int], None]) -> Iterator[str]:
     query = (
         select(PREDICTIONS, is_withdrawn(PREDICTIONS.c.frame_id).label("withdrawn"))
         .order_by(PREDICTIONS.c.id)
@@ -77,6 +94,7 @@ def _check_predictions(database: Database) -> Iterator[str]:
     last = ""
     while rows := _fetch(database, query.where(PREDICTIONS.c.id > last)):
         last = rows[-1].id
+        count(len(rows))
         for row in rows:
             if row.withdrawn:
                 if row.lesion or row.mask:
@@ -91,11 +109,12 @@ def _check_predictions(database: Database) -> Iterator[str]:
                 yield f"prediction {row.id}: its content is not the one that was stored"
 
 
-def _check_revisions(database: Database) -> Iterator[str]:
+def _check_revisions(database: Database, *, count: Callable[[int], None]) -> Iterator[str]:
     query = select_revisions().limit(_BATCH)
     last = 0
     while rows := _fetch(database, query.where(REVISIONS.c.number > last)):
         last = rows[-1].number
+        count(len(rows))
         for row in rows:
             try:
                 revision = read_revision(row)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,7 @@ _RENEWED_EVERY = 20.0
 _WATCH_SECONDS = 2.0  # between two glances at a holder that may be gone
 _MARK = "/"  # no host name holds it
 _DIGITS = 8
+_FRAME = re.compile(r"[0-9a-f]{64}")
 
 _log = logging.getLogger(__name__)
 
@@ -113,6 +115,18 @@ def take_lease(database: Database, name: str, *, what: str) -> Lease:
         silent = _watch(database, doubtful)
 
 
+def check_nobody_works(rows: Iterable[Any]) -> None:
+    """Refuse where one of these leases or claims, rows read from a file, is of somebody who is there."""
+    now = datetime.now(UTC)
+    for row in rows:
+        is_claim = _FRAME.fullmatch(row.name)
+        if is_claim and not _is_over(row, now):
+            raise LeaseError(f"{row.what} is working on an image of this store: close napari, then try again")
+        silent = abs(now - datetime.fromisoformat(row.renewed))
+        if not is_claim and silent <= EXPIRY and not _has_ended(row):
+            raise _refusal(row)
+
+
 @contextmanager
 def renewed(renew: Callable[[], None], *, every: float = _RENEWED_EVERY) -> Iterator[Callable[[], None]]:
     """Renew a lease in a thread while a block runs."""
@@ -179,10 +193,9 @@ def claims_among(connection: Connection, among: ColumnElement[bool]) -> dict[str
     return {row.name: _read_claim(row) for row in rows if not _is_over(row, now)}
 
 
-def _is_over(row: Row[Any], now: datetime) -> bool:
+def _is_over(row: Any, now: datetime) -> bool:  # noqa: ANN401 - as `_has_ended` takes it
     """Tell whether a claim ran out, or its program ended; one from the future is a wrong clock's."""
-    ended = row.host == _name_machine() and not psutil.pid_exists(row.pid)
-    return ended or abs(now - datetime.fromisoformat(row.renewed)) > CLAIM_EXPIRY
+    return _has_ended(row) or abs(now - datetime.fromisoformat(row.renewed)) > CLAIM_EXPIRY
 
 
 def _read_claim(row: Row[Any]) -> Claim:
@@ -198,8 +211,7 @@ def _try(connection: Connection, held: Lease, what: str, silent: Row[Any] | None
         other = connection.execute(_select(held.name).with_for_update()).one_or_none()
         if other is None:
             continue  # given back since it was found
-        ended = other.host == _name_machine() and not psutil.pid_exists(other.pid)
-        if not ended and other != silent:
+        if not _has_ended(other) and other != silent:
             if abs(now - datetime.fromisoformat(other.renewed)) <= EXPIRY:
                 raise _refusal(other)
             if connection.dialect.name == "sqlite":
@@ -220,6 +232,10 @@ def _write_lease(name: str, holder: str, what: str, now: datetime) -> dict[str, 
         "taken": stamp,
         "renewed": stamp,
     }
+
+
+def _has_ended(other: Any) -> bool:  # noqa: ANN401 - a row of leases, however it was read
+    return other.host == _name_machine() and not psutil.pid_exists(other.pid)
 
 
 def _watch(database: Database, other: Row[Any]) -> Row[Any] | None:

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 from sonoloop.atomic import name_aside, sweep_left, sync_folder
@@ -21,10 +22,10 @@ _MAGIC = b"SQLite format 3\0"
 _BESIDE = ("-journal", "-wal")
 
 
-def file_uri(path: Path) -> str:
+def file_uri(path: Path, mode: Literal["rw", "ro"] = "rw") -> str:
     """Name a file so that SQLite opens it where it is there, and never makes an empty one."""
     plain = path.as_posix()
-    return f"file://{quote(os.fsencode(plain if plain.startswith('/') else f'/{plain}'))}?mode=rw"
+    return f"file://{quote(os.fsencode(plain if plain.startswith('/') else f'/{plain}'))}?mode={mode}"
 
 
 def is_there(path: Path) -> bool:
@@ -62,7 +63,7 @@ def prepare_file(path: Path, *, above: bool) -> bool:
         )
     check_rights(path, there=there)
     if there:
-        _check_content(path)
+        check_content(path)
     _check_beside(path, there=there)
     return there
 
@@ -80,7 +81,8 @@ def check_rights(path: Path, *, there: bool = True) -> None:
             raise StoreUnavailableError(f"{place} may not be read: allow reading it")
 
 
-def _check_content(path: Path) -> None:
+def check_content(path: Path) -> None:
+    """Refuse what is no SQLite file, or breaks off."""
     try:
         with open_regular(path, most=_MOST) as file:
             head, size = file.read(_HEADER), os.fstat(file.fileno()).st_size
@@ -98,7 +100,7 @@ def _check_content(path: Path) -> None:
     whole = int.from_bytes(head[28:32], "big") * (65536 if page == 1 else page)
     # the count is true where the last change wrote it; a journal may still bring back what is missing
     counted = head[24:28] == head[92:96]
-    if counted and size < whole and not any(_beside(path, end).exists() for end in _BESIDE):
+    if counted and size < whole and not any(beside.exists() for beside in files_beside(path)):
         raise StoreUnavailableError(
             f"{path} breaks off: {name_size(size)} of {name_size(whole)} are there; copy it again, or "
             "restore a backup; it was left as it is"
@@ -106,8 +108,7 @@ def _check_content(path: Path) -> None:
 
 
 def _check_beside(path: Path, *, there: bool) -> None:
-    for end in _BESIDE:
-        beside = _beside(path, end)
+    for beside in files_beside(path):
         try:
             mode = beside.stat().st_mode
         except OSError:
@@ -125,9 +126,10 @@ def _check_beside(path: Path, *, there: bool) -> None:
             )
 
 
-def _beside(path: Path, end: str) -> Path:
+def files_beside(path: Path) -> list[Path]:
+    """Name what SQLite may keep beside a file; nothing of it need be there."""
     real = path.resolve()
-    return real.with_name(real.name + end)
+    return [real.with_name(real.name + end) for end in _BESIDE]
 
 
 class GoneError(StoreUnavailableError):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Row, Table, insert, select, text, update
+from sqlalchemy import URL, Connection, Row, Table, insert, not_, or_, select, text, update
 
 from sonoloop.drafts import erase_drafts
 from sonoloop.errors import DraftError, StoreError
@@ -23,6 +23,14 @@ from sonoloop.store.settings import secret_in, store_secret
 from sonoloop.store.tables import FRAME_MARKS, FRAMES, MEMBERS, NOTES, PREDICTIONS, REVISIONS, TOMBSTONES
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
+# what a withdrawal erases, and what is in its place then
+ERASED: tuple[tuple[Table, dict[str, Any]], ...] = (
+    (REVISIONS, {"mask": b"", "lesions": None, "effort": None}),
+    (PREDICTIONS, {"lesion": b"", "mask": b""}),
+    (MEMBERS, {"thumbnail": b"", "bits": b""}),
+    (FRAME_MARKS, {"reason": ""}),
+    (NOTES, {"text": ""}),
+)
 # datasets whose patients are known as DATASET/NUMBER
 IMPORTED = ("busbra", "busi")
 
@@ -79,13 +87,8 @@ def withdraw(database: Database, frame_or_patient: str, *, why: str, who: str) -
         learned = models_from(connection, snapshots_with(connection, found, role="train"))
         models = tuple(known_model(connection, version) for version in learned)
     keys = frozenset(key for row in rows for key in (row.id, row.pixels_hash))
-    try:
-        # once more where an earlier withdrawal was cut short here
-        Places(database.url).forget(found)
-        _remove_pictures(database.url)
-        erase_drafts(database.url.render_as_string(), found, keys)
-    except (StoreError, DraftError) as error:
-        raise StoreError(f"it is erased from the store; but {error}; then withdraw it again") from error
+    # once more where an earlier withdrawal was cut short here
+    forget_withdrawn(database.url, found, keys)
     return Withdrawn(
         frames=tuple(frames),
         before=tuple(sorted(row.id for row in rows if row.withdrawn)),
@@ -93,6 +96,16 @@ def withdraw(database: Database, frame_or_patient: str, *, why: str, who: str) -
         models=models,
         keys=keys,
     )
+
+
+def forget_withdrawn(url: URL, frames: Collection[str], pixels: Collection[str]) -> None:
+    """Remove from this machine what is kept beside a store of frames that were erased from it."""
+    try:
+        Places(url).forget(frames)
+        _remove_pictures(url)
+        erase_drafts(url.render_as_string(), frames, pixels)
+    except (StoreError, DraftError) as error:
+        raise StoreError(f"it is erased from the store; but {error}; then withdraw it again") from error
 
 
 def frames_of(database: Database, frame_or_patient: str) -> list[str]:
@@ -193,12 +206,48 @@ def _erase(connection: Connection, frames: Sequence[str], *, why: str, who: str)
         insert(TOMBSTONES),
         [{"frame_id": frame_id, "why": why, "who": who, "created": created} for frame_id in frames],
     )
-    erased: tuple[tuple[Table, dict[str, Any]], ...] = (
-        (REVISIONS, {"mask": b"", "lesions": None, "effort": None}),
-        (PREDICTIONS, {"lesion": b"", "mask": b""}),
-        (MEMBERS, {"thumbnail": b"", "bits": b""}),
-        (FRAME_MARKS, {"reason": ""}),
-        (NOTES, {"text": ""}),
-    )
-    for table, values in erased:
+    _empty(connection, frames)
+
+
+def _empty(connection: Connection, frames: Sequence[str]) -> None:
+    for table, values in ERASED:
         connection.execute(update(table).where(table.c.frame_id.in_(frames)).values(values))
+
+
+def complete_withdrawals(connection: Connection) -> dict[str, str]:
+    """Erase what is there of withdrawn frames, where tombstones came from another store.
+
+    Gives the ids of those of which there was something, and the hashes of their pixels. Frames of the same
+    pixels in other files are withdrawn with them. Inside a writing transaction.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.execute(text("PRAGMA secure_delete=ON"))
+    hold_sketches(connection)
+    gone, stone = FRAMES.alias("gone"), TOMBSTONES.alias("stone")
+    late = (
+        select(FRAMES.c.id, stone.c.why, stone.c.who, stone.c.created)
+        .join(gone, gone.c.pixels_hash == FRAMES.c.pixels_hash)
+        .join(stone, stone.c.frame_id == gone.c.id)
+        .where(not_(is_withdrawn(FRAMES.c.id)))
+        .order_by(stone.c.number)
+    )
+    stones: dict[str, dict[str, Any]] = {}
+    for row in connection.execute(late):
+        values = {"frame_id": row.id, "why": row.why, "who": row.who, "created": row.created}
+        stones.setdefault(row.id, values)
+    if stones:
+        connection.execute(insert(TOMBSTONES), list(stones.values()))
+    left: set[str] = set()
+    for table, values in ERASED:
+        full = [table.c[name].is_distinct_from(value) for name, value in values.items()]
+        left.update(
+            connection.scalars(select(table.c.frame_id).where(is_withdrawn(table.c.frame_id), or_(*full)))
+        )
+    for frame_id in sorted(set(connection.scalars(select(TOMBSTONES.c.frame_id)))):
+        if read_member(connection, frame_id) is None:
+            place_unseen(connection, frame_id)
+    for some in in_batches(sorted(left)):
+        _empty(connection, some)
+    if left:
+        note_sketches(connection, sorted(left))
+    return {row.id: row.pixels_hash for row in _read_found(connection, sorted(left))}
