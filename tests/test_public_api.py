@@ -77,5 +77,5 @@ def test_the_code_of_the_documentation_runs_as_it_stands(root, tmp_path, monkeyp
     assert asked[0].max_minutes == 10
     with sonoloop.open_project("study.sqlite") as project:
         assert [move.kind for move in history(project.store)] == ["first", "gate"]
-        assert project.store.count() == 1
+        assert project.store.count() == 5
     assert "candidate" in capsys.readouterr().out

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -155,7 +156,7 @@ class Effort:
     def __post_init__(self) -> None:
         for name in ("strokes", "clicks", "undos"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
                 raise ValueError(f"an effort's {name} must be a whole number from 0 on, got {value!r}")
         if self.mode not in EFFORT_MODES:
             raise ValueError(f"an effort's mode must be one of {', '.join(EFFORT_MODES)}, got {self.mode!r}")

@@ -53,7 +53,7 @@ def test_readers_are_assigned_and_their_agreement_is_told(sonoloop, project, fra
                 store.accept(correction, parent=None)
     done = sonoloop("store", "agreement", "--store", project)
     told = " ".join(done.stdout.split())
-    assert "r1 and r2 2 0.67 (0.67 to 0.67) 0.00" in told and "50% (0% to 100%)" in told
+    assert "r1 and r2 2 0.67 [0.67, 0.67] 0.00" in told and "50% [0, 100]" in told
     assert "2 of 3 assigned images were read by two or more; on 1 the class differs" in told
     found = json.loads(sonoloop("store", "agreement", "--store", project, "--json").stdout)
     assert found["pairs"][0]["readers"] == ["r1", "r2"]

@@ -55,8 +55,8 @@ def test_stats_are_told_in_text_in_json_and_in_a_picture(sonoloop, project, tmp_
     done = sonoloop("store", "stats", "--store", project, "--plot", tmp_path / "new" / "stats.png")
     assert (done.returncode, done.stderr) == (0, "")
     told = " ".join(done.stdout.split())
-    assert "model unet-1 2 50% (0% to 100%) 50% (0% to 100%) 0.50 (0.00 to 1.00) - 3.0 0.0 0.0" in told
-    assert "annotator reader-1" in told and "proposal shown first" in told
+    assert "model unet-1 2 50% [0, 100] 50% [0, 100] 0.50 [0.00, 1.00] - 3.0 0.0" in told
+    assert "annotator reader-1" in told and "shown first 2" in told
     with Image.open(tmp_path / "new" / "stats.png") as picture:
         assert picture.format == "PNG"
     found = json.loads(sonoloop("store", "stats", "--store", project, "--json").stdout)

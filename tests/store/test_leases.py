@@ -11,7 +11,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import func, select, update
+from store_writers import make_correction, sha256
 
+from sonoloop.errors import StoreError
 from sonoloop.store.leases import (
     CLAIM_EXPIRY,
     EXPIRY,
@@ -161,42 +163,57 @@ def test_of_many_at_once_one_gets_it(store):
         assert sum(pool.map(take, range(6))) == 1
 
 
-def test_a_claimed_frame_says_by_whom_and_until_when(store):
-    mine = claim_frame(store, "f" * 64, annotator="r1")
-    again = claim_frame(store, "f" * 64, annotator=" r1")
+FRAME = sha256("frame")
+
+
+@pytest.fixture
+def framed(store):
+    """An image that can be claimed."""
+    store.accept(make_correction(), parent=None)
+
+
+def test_a_claimed_frame_says_by_whom_and_until_when(store, framed):
+    mine = claim_frame(store, FRAME, annotator="r1")
+    again = claim_frame(store, FRAME, annotator=" r1")
     assert again.until >= mine.until
     assert abs(mine.until - datetime.now(UTC) - CLAIM_EXPIRY) < timedelta(seconds=20)
     with pytest.raises(ClaimedError, match="r1 is working on this image, and has it until ") as caught:
-        claim_frame(store, "f" * 64, annotator="r2")
+        claim_frame(store, FRAME, annotator="r2")
     assert (caught.value.by, caught.value.until) == ("r1", again.until)
-    release_frame(store, "f" * 64, annotator="r2")
+    release_frame(store, FRAME, annotator="r2")
     with pytest.raises(ClaimedError):
-        claim_frame(store, "f" * 64, annotator="r2")
-    release_frame(store, "f" * 64, annotator="r1")
-    assert claim_frame(store, "f" * 64, annotator="r2").by == "r2"
+        claim_frame(store, FRAME, annotator="r2")
+    release_frame(store, FRAME, annotator="r1")
+    assert claim_frame(store, FRAME, annotator="r2").by == "r2"
 
 
 @pytest.mark.parametrize("gone", ["long ago", "in the future", "process"])
-def test_a_claim_that_ran_out_is_taken_over(store, monkeypatch, gone):
-    claim_frame(store, "f" * 64, annotator="r1")
+def test_a_claim_that_ran_out_is_taken_over(store, framed, monkeypatch, gone):
+    claim_frame(store, FRAME, annotator="r1")
     if gone == "process":
         monkeypatch.setattr("psutil.pid_exists", lambda _pid: False)
     else:
         age = CLAIM_EXPIRY * (1.1 if gone == "long ago" else -1.1)
         change(store, host="another", renewed=(datetime.now(UTC) - age).isoformat())
-    assert claim_frame(store, "f" * 64, annotator="r2").by == "r2"
+    assert claim_frame(store, FRAME, annotator="r2").by == "r2"
 
 
-def test_of_two_that_claim_at_once_one_gets_it(store):
+def test_of_two_that_claim_at_once_one_gets_it(store, framed):
     start = threading.Barrier(6)
 
     def claim(number: int) -> bool:
         start.wait()
         try:
-            claim_frame(store, "f" * 64, annotator=f"r{number}")
+            claim_frame(store, FRAME, annotator=f"r{number}")
         except ClaimedError:
             return False
         return True
 
     with ThreadPoolExecutor(6) as pool:
         assert sum(pool.map(claim, range(6))) == 1
+
+
+def test_what_is_no_image_is_not_claimed(store):
+    for name in ("finetune", FRAME):
+        with pytest.raises(StoreError, match="the store has no image"):
+            claim_frame(store, name, annotator="r1")

@@ -11,6 +11,7 @@ from store_writers import make_correction, make_mask, make_prediction, sha256
 import sonoloop
 from sonoloop.errors import ConflictError, StoreError
 from sonoloop.store import CorrectionStore, HeadMovedError
+from sonoloop.store.corrections import HEAD
 from sonoloop.store.settings import change_settings
 from sonoloop.values import Effort
 
@@ -76,12 +77,15 @@ def test_every_field_comes_back(url):
 def test_times_are_kept_only_where_the_project_records_them(store):
     start = datetime(2026, 5, 4, tzinfo=UTC)
     effort = Effort(
-        started=start, active_seconds=9.5, strokes=4, mode="scratch", shown=(("prediction", 2.0),)
+        started=start, active_seconds=np.float32(9.5), strokes=4, mode="scratch", shown=(("prediction", 2.0),)
     )
     given = make_correction(seconds=9.5, effort=effort)
     for one in (store.accept(given, parent=None), store.history(given.frame_id)[0]):
         assert one.correction.seconds is None
         assert one.correction.effort == Effort(strokes=4, mode="scratch", shown=(("prediction", None),))
+    change_settings(store, record_time=True)
+    kept = store.accept(make_correction(seed=1, effort=effort), parent=HEAD).correction.effort
+    assert (kept, kept.active_seconds) == (effort, 9.5)
 
 
 def test_a_class_is_given_only_to_a_lesion_that_is_there():

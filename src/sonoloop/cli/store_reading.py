@@ -36,8 +36,9 @@ def assign(
 ) -> None:
     """Have a share of the images read by several annotators who do not see each other's work.
 
-    The images are drawn from those in the store that at most one person corrected. Those assigned before
-    count: ask again as images come in.
+    They are drawn from the images in the store that at most one person corrected.
+
+    Those assigned before count: ask again as images come in.
     """
     from sonoloop.store import assignments  # noqa: PLC0415 - `--help` loads no SQLAlchemy
 
@@ -52,8 +53,9 @@ def assign(
 def agreement(*, place: Store = None, as_json: AsJson = False) -> None:
     """Say how the readers of assigned images agree, by what each said before seeing the others' work.
 
-    The Dice of their masks and Cohen's kappa of their classes, pair by pair, with intervals of 95 % over
-    groups. The JSON lists the images too.
+    The Dice of their masks and Cohen's kappa of their classes, pair by pair, with intervals of 95 %.
+
+    The JSON lists the images too.
     """
     from sonoloop.store.agreement import read_agreement  # noqa: PLC0415
 

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from sonoloop.store.metrics import Figure
 
 _PARTS = (
-    ("model", "by_model"),
-    ("class", "by_class"),
-    ("annotator", "by_annotator"),
-    ("proposal", "by_proposal"),
+    ("model ", "by_model"),
+    ("class ", "by_class"),
+    ("annotator ", "by_annotator"),
+    ("", "by_proposal"),
 )
 
 
@@ -40,8 +40,7 @@ def stats(
 ) -> None:
     """Say what corrections took, and how the proposals agree with what became of them.
 
-    By model, class and annotator, and by whether the proposal was shown first; intervals are of 95 % over
-    groups.
+    By model, class and annotator, and by whether the proposal was shown first. Intervals are of 95 %.
 
     Seconds are there where the project records time: sonoloop store set record_time=true.
     """
@@ -62,16 +61,17 @@ def stats(
 
 
 def say_figure(figure: Figure | None, *, percent: bool = False) -> str:
-    """Write a figure with its interval."""
+    """Write a figure with its interval, or a share in percent."""
     if figure is None:
         return "-"
+    unit = "%" if percent else ""
 
     def say(value: float) -> str:
-        return f"{value:.0%}" if percent else f"{value:.3g}" if value >= 10 else f"{value:.2f}"
+        return f"{value * 100:.0f}" if percent else f"{value:.3g}" if value >= 10 else f"{value:.2f}"
 
     if figure.low is None or figure.high is None:
-        return say(figure.value)
-    return f"{say(figure.value)} ({say(figure.low)} to {say(figure.high)})"
+        return say(figure.value) + unit
+    return f"{say(figure.value)}{unit} [{say(figure.low)}, {say(figure.high)}]"
 
 
 def _print(found: EffortStats, plot: Path | None) -> None:
@@ -79,23 +79,21 @@ def _print(found: EffortStats, plot: Path | None) -> None:
     if not found.all.images:
         console.print("no image was corrected from a proposal yet", soft_wrap=True)
         return
-    table = Table(
-        "", "images", "unedited", "class changed", "Dice", "seconds", "strokes", "clicks", "undos", box=None
-    )
+    table = Table("", "images", "unedited", "class changed", "Dice", "seconds", "strokes", "clicks", box=None)
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
     _add(table, "all", found.all)
     for title, part in _PARTS:
         for row in getattr(found, part):
-            _add(table, f"{title} {row.name}", row)
+            _add(table, title + row.name, row)
     console.print(table)
     if plot is not None:
         console.print(f"drawn in {plot}", soft_wrap=True)
 
 
 def _add(table: Table, name: str, row: EffortRow) -> None:
-    counts = ("-" if made is None else f"{made:.1f}" for made in (row.strokes, row.clicks, row.undos))
+    counts = ("-" if made is None else f"{made:.1f}" for made in (row.strokes, row.clicks))
     table.add_row(
         Text(name),
         str(row.images),
@@ -123,7 +121,7 @@ def _draw(found: EffortStats, plot: Path) -> None:
     from matplotlib.figure import Figure as Drawing  # noqa: PLC0415 - an extra
 
     parts = [(title, getattr(found, part)) for title, part in _PARTS]
-    named = [(f"{title} {row.name}", row) for title, rows in parts for row in rows]
+    named = [(title + row.name, row) for title, rows in parts for row in rows]
     drawing = Drawing(figsize=(11, 1.6 + 0.32 * len(named)), layout="constrained")
     axes = drawing.subplots(1, 3, sharey=True)
     columns = (

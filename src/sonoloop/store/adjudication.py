@@ -28,7 +28,7 @@ def check_originals(connection: Connection, of: Sequence[str], pixels_hash: str)
     query = (
         select(REVISIONS.c.id, REVISIONS.c.annotator, REVISIONS.c.prediction_seen, FRAMES.c.pixels_hash)
         .join(FRAMES, FRAMES.c.id == REVISIONS.c.frame_id)
-        .where(REVISIONS.c.id.in_(of), not_(is_withdrawn(REVISIONS.c.frame_id)))
+        .where(REVISIONS.c.id.in_(list(of)), not_(is_withdrawn(REVISIONS.c.frame_id)))
     )
     found = {row.id: row for row in connection.execute(query)}
     for one in of:

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Row, Select, and_, func, not_, select
 
 from sonoloop.store.database import Database
 from sonoloop.store.metrics import Figure, dice, draw_groups, kappa, mean_figure, percentile_interval
-from sonoloop.store.revisions import is_withdrawn, read_masks
-from sonoloop.store.tables import ADJUDICATIONS, ASSIGNMENTS, FRAMES, MEMBERS, REVISIONS
+from sonoloop.store.revisions import ADJUDICATION, is_withdrawn, read_masks
+from sonoloop.store.tables import ASSIGNMENTS, FRAMES, HEADS, MEMBERS, REVISIONS
 from sonoloop.values import Label
 
 _BATCH = 100
@@ -37,7 +37,7 @@ class DoubleReading:
     group: str
     readings: tuple[Reading, ...]
     dice: float
-    # whether somebody decided between two of these revisions or more
+    # whether somebody decided between readers of it
     adjudicated: bool
 
     @property
@@ -86,10 +86,7 @@ def read_agreement(
     """Compare what the readers of each image said of it first; reads their masks."""
     with database.reading() as connection:
         assigned, by_image = _read_first(connection)
-        known = select(ADJUDICATIONS.c.revision_id, ADJUDICATIONS.c.original)
-        decided: dict[str, set[str]] = {}
-        for row in connection.execute(known):
-            decided.setdefault(row.revision_id, set()).add(row.original)
+        decided = set(connection.scalars(_select_adjudicated_pixels()))
     twice = [rows for rows in by_image if len(rows) > 1]
     readings: list[DoubleReading] = []
     pairs: list[_Pair] = []
@@ -102,7 +99,6 @@ def read_agreement(
                 continue  # withdrawn meanwhile
             own = [_pair(one, other, masks) for one, other in combinations(rows, 2)]
             pairs += own
-            ids = {row.id for row in rows}
             readings.append(
                 DoubleReading(
                     frame_id=rows[0].asked,
@@ -111,7 +107,7 @@ def read_agreement(
                         Reading(reader=row.annotator, revision_id=row.id, label=row.label) for row in rows
                     ),
                     dice=min(pair.dice for pair in own),
-                    adjudicated=any(len(ids & originals) > 1 for originals in decided.values()),
+                    adjudicated=rows[0].pixels_hash in decided,
                 )
             )
         on_progress(min(start + _BATCH, len(twice)), len(twice))
@@ -160,6 +156,11 @@ def _name_group(row: Row[Any]) -> str:
     return str(row.group_id or row.asked)
 
 
+def _select_adjudicated_pixels() -> Select[Any]:
+    own = HEADS.c.annotator == ADJUDICATION
+    return select(FRAMES.c.pixels_hash).join(HEADS, HEADS.c.frame_id == FRAMES.c.id).where(own)
+
+
 def _read_first(connection: Connection) -> tuple[int, list[list[Row[Any]]]]:
     """Count the assigned images, and read the first revision of each of their readers, by image."""
     asked, said = FRAMES.alias("asked"), REVISIONS.alias("said")
@@ -181,12 +182,14 @@ def _read_first(connection: Connection) -> tuple[int, list[list[Row[Any]]]]:
         select(
             first.c.asked,
             first.c.place,
+            FRAMES.c.pixels_hash,
             REVISIONS.c.id,
             REVISIONS.c.annotator,
             REVISIONS.c.label,
             MEMBERS.c.group_id,
         )
         .join(first, first.c.number == REVISIONS.c.number)
+        .join(FRAMES, FRAMES.c.id == REVISIONS.c.frame_id)
         .outerjoin(MEMBERS, MEMBERS.c.frame_id == first.c.asked)
         .order_by(REVISIONS.c.annotator)
     )

@@ -39,7 +39,8 @@ def assign(database: Database, readers: Sequence[str], *, share: float, each: in
     assigned before count towards the share, so that it can be asked again as images come in. Each image goes
     to `each` of the readers, to all of them unless given, every pair of readers as often as any other.
     """
-    names = list(dict.fromkeys(check_annotator(name) for name in readers))
+    given = [readers] if isinstance(readers, str) else readers
+    names = list(dict.fromkeys(check_annotator(name) for name in given))
     each = len(names) if each is None else each
     if not 0 < share <= 1:
         raise StoreError(

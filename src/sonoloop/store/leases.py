@@ -24,6 +24,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, sel
 
 from sonoloop.errors import StoreError
 from sonoloop.store.database import Database, add_if_new, check_who
+from sonoloop.store.references import lock_frame
 from sonoloop.store.tables import LEASES
 
 # a holder that was not heard of for so long is taken for gone
@@ -164,6 +165,7 @@ def claim_frame(database: Database, frame_id: str, *, annotator: str) -> Claim:
     """
     annotator = check_who(annotator)
     with database.writing() as connection:
+        lock_frame(connection, frame_id)
         now = _read_clock(connection)
         mine = _write_lease(frame_id, uuid4().hex, annotator, now)
         while not add_if_new(connection, LEASES, mine):

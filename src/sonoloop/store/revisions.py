@@ -135,7 +135,8 @@ def write_effort(effort: Effort) -> str:
     values = asdict(effort)
     if effort.started is not None:
         values["started"] = effort.started.astimezone(UTC).isoformat(timespec="microseconds")
-    return json.dumps(values, allow_nan=False)
+    # numpy's numbers too
+    return json.dumps(values, allow_nan=False, default=lambda number: number.item())
 
 
 def read_effort(revision_id: str, text: str | None) -> Effort | None:
