@@ -98,21 +98,25 @@ def _print_merged(done: Merged) -> None:
         console.print(f"{done.drafts} drafts are offered when their images are opened", soft_wrap=True)
     if done.heads_moved:
         console.print(
-            f"{done.heads_moved} images: the export's newer correction is the last now", soft_wrap=True
+            f"{_images(done.heads_moved)}: the export's newer correction is the last now", soft_wrap=True
         )
     if done.heads_kept:
         console.print(
-            f"{done.heads_kept} images were corrected by the same person in both: both are kept, this "
+            f"{_images(done.heads_kept)}: the same person went on in both; both corrections are kept, this "
             "store's is the last",
             soft_wrap=True,
         )
     if done.promotions_left_out:
         console.print("the model in use stays this store's own", soft_wrap=True)
     if done.withdrawn:
-        console.print(f"{len(done.withdrawn)} images were withdrawn there: erased here too", soft_wrap=True)
-    if not done.same_store and counts:
+        console.print(f"withdrawn there, and erased here too: {_images(len(done.withdrawn))}", soft_wrap=True)
+    if not done.same_store and done.added.get("members"):
         console.print(
             "patients of the export are not known again when more of their images come: this store has a "
             "secret of its own (see --key)",
             soft_wrap=True,
         )
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"

@@ -388,12 +388,10 @@ class _Merging:
             self._numbers[table.name] = {}
         for row in rows:
             key = tuple(row[name] for name in names)
-            number = None if serial is None else row[serial.name]
             if there.get(key):
-                # of several that say the same, one each
-                if serial is None:
-                    continue
-                self._numbers[table.name][number] = there[key].pop(0)
+                if serial is not None:
+                    # of several that say the same, one each
+                    self._numbers[table.name][row[serial.name]] = there[key].pop(0)
                 continue
             values = self._read_pictures(table, row)
             if serial is None:
@@ -403,7 +401,7 @@ class _Merging:
                 if not keeps_numbers:
                     del values[serial.name]
                 added = insert(table).values(values).returning(serial)
-                self._numbers[table.name][number] = self._connection.scalars(added).one()
+                self._numbers[table.name][row[serial.name]] = self._connection.scalars(added).one()
             self.added[table.name] += 1
             if self.added[table.name] % 64 == 0:
                 crash_here("merge-half-written")
@@ -472,10 +470,8 @@ class _Merging:
 
     def _move_heads(self, rows: Sequence[Row]) -> None:
         """Make a person's last correction the export's, where the export's builds on the store's."""
-        names = ("frame_id", "annotator", "revision_id")
-        own = {
-            tuple(found[:2]): found[2] for found in self._connection.execute(select(*map(HEADS.c.get, names)))
-        }
+        heads = self._connection.execute(select(HEADS))
+        own = {(found.frame_id, found.annotator): found.revision_id for found in heads}
         every = self._connection.execute(select(REVISIONS.c.id, REVISIONS.c.parent))
         parents = {found.id: found.parent for found in every}
         for row in rows:
