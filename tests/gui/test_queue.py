@@ -41,12 +41,18 @@ def enter(desk, *paths):
 
 def settle(desk) -> None:
     """Wait until the frame that was gone to is shown, and what comes next is ready."""
-    desk.qtbot.waitUntil(lambda: not desk.panel.queue.busy)
-    for _ in range(6):
-        desk.idle()
+    queue = desk.panel.queue
+
+    def is_settled() -> bool:
+        timers = queue._arrived.isActive() or queue._begin_next.isActive()
+        return not (queue.busy or timers or queue._preparing)
+
+    desk.qtbot.waitUntil(is_settled, timeout=20_000)
+    desk.idle()
     desk.ready()
-    for _ in range(6):
-        desk.idle()
+    desk.idle()
+    desk.qtbot.waitUntil(is_settled, timeout=20_000)
+    desk.idle()
 
 
 def press(desk, action: str) -> None:

@@ -330,7 +330,7 @@ class AnnotatePanel(Panel):
         self.destroyed.connect(self.close_session)
 
     def _render(self) -> None:
-        if self.queue.arriving:
+        if self.session.arriving:
             return  # it is told once all of the frame is there
         view = self.session.view()
         self._name.setText(view.name)
