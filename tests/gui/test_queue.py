@@ -80,6 +80,13 @@ def test_the_viewer_holds_one_frame_and_uses_its_layers_again(queue):
     assert queue.view.probabilities is not None
 
 
+def test_each_frame_is_predicted_once(queue, predictor):
+    for _ in range(3):
+        press(queue, "next")
+    press(queue, "previous")
+    assert len(predictor.frames) == len({frame.id for frame in predictor.frames}) == 4
+
+
 def test_undo_never_writes_pixels_of_the_last_frame(queue):
     queue.lesions.paint((35, 5), 1)
     press(queue, "next")
