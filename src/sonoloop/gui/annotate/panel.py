@@ -28,7 +28,7 @@ from sonoloop.gui.annotate.notes_box import NotesBox
 from sonoloop.gui.annotate.own_layers import Offer
 from sonoloop.gui.annotate.predicting import ModelLine, Predicting
 from sonoloop.gui.annotate.queue import NO_QUEUE, Queue
-from sonoloop.gui.annotate.queue_bar import ProgressLine, QueueBar, ReasonBox
+from sonoloop.gui.annotate.queue_bar import ProgressLine, QueueBar, ReasonBox, show_checked
 from sonoloop.gui.annotate.queue_list import QueueEntry
 from sonoloop.gui.annotate.queue_view import QueueView
 from sonoloop.gui.annotate.session import Session, lay_out_canvas, offer_canvas, take_up_brush
@@ -73,6 +73,7 @@ def _toggle(text: str, help_: str) -> QToolButton:
     button.setToolTip(help_)
     button.setCheckable(True)
     button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+    show_checked(button)
     return button
 
 
