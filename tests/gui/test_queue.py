@@ -41,12 +41,18 @@ def enter(desk, *paths):
 
 def settle(desk) -> None:
     """Wait until the frame that was gone to is shown, and what comes next is ready."""
-    desk.qtbot.waitUntil(lambda: not desk.panel.queue.busy)
-    for _ in range(6):
-        desk.idle()
+    queue = desk.panel.queue
+
+    def is_settled() -> bool:
+        timers = queue._arrived.isActive() or queue._begin_next.isActive()
+        return not (queue.busy or timers or queue._preparing)
+
+    desk.qtbot.waitUntil(is_settled, timeout=20_000)
+    desk.idle()
     desk.ready()
-    for _ in range(6):
-        desk.idle()
+    desk.idle()
+    desk.qtbot.waitUntil(is_settled, timeout=20_000)
+    desk.idle()
 
 
 def press(desk, action: str) -> None:
@@ -72,6 +78,13 @@ def test_the_viewer_holds_one_frame_and_uses_its_layers_again(queue):
     np.testing.assert_array_equal(layers[0].data, picture(5, seed=1))
     np.testing.assert_array_equal(queue.lesions.data, box(5))
     assert queue.view.probabilities is not None
+
+
+def test_each_frame_is_predicted_once(queue, predictor):
+    for _ in range(3):
+        press(queue, "next")
+    press(queue, "previous")
+    assert len(predictor.frames) == len({frame.id for frame in predictor.frames}) == 4
 
 
 def test_undo_never_writes_pixels_of_the_last_frame(queue):

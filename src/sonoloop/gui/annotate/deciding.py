@@ -257,6 +257,7 @@ class Deciding(QObject):
     def _on_found(self, target: Target, identity: Identity, stored: FrameStatus) -> None:
         if self._session.is_open(target):
             self.take_up(target, identity, stored)
+            self.looked_up.emit(target, self._session.state(target).revision is not None)
 
     def take_up(
         self,
@@ -278,7 +279,6 @@ class Deciding(QObject):
             self._show(target, shown.correction, stored.prediction, mask)
         session.changed.emit()
         self.model_seen.emit(stored.in_use)
-        self.looked_up.emit(target, shown is not None)
 
     def _show(
         self,

@@ -29,7 +29,7 @@ from sonoloop.gui.annotate.own_layers import Offer
 from sonoloop.gui.annotate.predicting import ModelLine, Predicting
 from sonoloop.gui.annotate.prompt_tools import PromptTools
 from sonoloop.gui.annotate.queue import NO_QUEUE, Queue
-from sonoloop.gui.annotate.queue_bar import ProgressLine, QueueBar, ReasonBox
+from sonoloop.gui.annotate.queue_bar import ProgressLine, QueueBar, ReasonBox, show_checked
 from sonoloop.gui.annotate.queue_list import QueueEntry
 from sonoloop.gui.annotate.queue_view import QueueView
 from sonoloop.gui.annotate.session import Session, lay_out_canvas, offer_canvas, take_up_brush
@@ -74,6 +74,7 @@ def _toggle(text: str, help_: str) -> QToolButton:
     button.setToolTip(help_)
     button.setCheckable(True)
     button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+    show_checked(button)
     return button
 
 
@@ -333,7 +334,7 @@ class AnnotatePanel(Panel):
         self.destroyed.connect(self.close_session)
 
     def _render(self) -> None:
-        if self.queue.arriving:
+        if self.session.arriving:
             return  # it is told once all of the frame is there
         view = self.session.view()
         self._name.setText(view.name)

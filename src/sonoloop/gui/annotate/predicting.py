@@ -245,11 +245,17 @@ class Predicting(QObject):
         session.shown.add(prediction.frame_id)
         session.shown_now.emit(target, "prediction")
         record_prediction(session.viewer, target, prediction)
-        self._maps.submit(
-            lambda: prediction.uncertainty,
-            done=partial(self._on_own_map, target, prediction),
-            failed=show_problem,
-        )
+
+    def draw_map(self) -> None:
+        """Put the uncertainty of the current frame's prediction into its layer."""
+        target = self._session.target
+        prediction = None if target is None else self._session.state(target).prediction
+        if target is not None and prediction is not None:
+            self._maps.submit(
+                lambda: prediction.uncertainty,
+                done=partial(self._on_own_map, target, prediction),
+                failed=show_problem,
+            )
 
     def question(self) -> Callable[[Frame, Project], tuple[Prediction, InUse]]:
         """Capture what a worker needs to predict a frame that is not shown yet."""

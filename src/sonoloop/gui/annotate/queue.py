@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 _AHEAD = 3
 # by then the canvas is drawn, and the panel may follow
 _DRAWN_MS = 10
+_SETTLED_MS = 60
 # of the frames gone through, which come back at once; then of those alone that hold work
 _MOST_KEPT_BYTES = 256 << 20
 # files that are tried one after another where none can be read
@@ -103,7 +104,6 @@ class Queue(QObject):
         self._drafts: set[str] = set()  # ids of the frames that have one on this machine
         self.shown: QueueEntry | None = None  # on the canvas; the list is ahead of it while a file is read
         self.predicts = True  # the frames that are come to, and those that come next
-        self.arriving = False  # the panel waits with what it shows until all of a frame is there
         self._image: Image | None = None
         self._entries: dict[str, QueueEntry] = {}
         self._masks: dict[str, NDArray[np.uint8] | PackedMask] = {}  # work on frames that were left
@@ -120,6 +120,7 @@ class Queue(QObject):
         self._preparing: str | None = None
         self._mend = single_shot(self, 0, self._on_removed_by_hand)
         self._arrived = single_shot(self, _DRAWN_MS, self._on_arrived)
+        self._begin_next = single_shot(self, _SETTLED_MS, self._on_settled_down)
         self._left: QueueEntry | None = None
         self._answer: tuple[Target, bool] | None = None  # what the store said of the frame that arrives
         self.statuses = Statuses(session, projects=projects, note_ids=self._note_ids)
@@ -281,13 +282,14 @@ class Queue(QObject):
         self._marking.mute()
         self._mend.stop()
         self._arrived.stop()
+        self._begin_next.stop()
         self.statuses.close()
 
     # showing
 
     def _show(self, entry: QueueEntry, ready: ReadyFrame) -> None:
         session, key = self._session, entry.key
-        if self.arriving:
+        if session.arriving:
             self._on_arrived()  # of the frame that is only passed
         left, last = self.shown, self._last
         self._leave()
@@ -310,7 +312,7 @@ class Queue(QObject):
             mask = begun
         else:
             mask = mask_of(state)
-        self.arriving = True
+        session.arriving = True
         self._arrived.start()  # what can wait until the canvas is drawn
         with session.replacing():
             self._put(key, ready, np.zeros(ready.frame.shape, np.uint8) if mask is None else mask.copy())
@@ -338,13 +340,19 @@ class Queue(QObject):
     def _on_arrived(self) -> None:
         """Show the rest of a frame that arrived, and begin with what comes next."""
         self._arrived.stop()
-        self.arriving = False
+        self._session.arriving = False
         answer, self._answer = self._answer, None
         if answer is not None:
             self._deciding.looked_up.emit(*answer)
         self._forget_old()
         self.changed.emit()
         self._session.changed.emit()
+        self._begin_next.start()
+
+    def _on_settled_down(self) -> None:
+        """Begin with what takes the processor: the frame is there to be looked at."""
+        if self.is_current:
+            self._predicting.draw_map()
         self._unready.clear()
         self._read_ahead(self._left)
 
@@ -459,7 +467,7 @@ class Queue(QObject):
     def _on_removed(self, event: Any) -> None:  # noqa: ANN401 - napari's event
         """Keep what a layer held that was deleted under the panel."""
         layer, image = event.value, self._image
-        if self.arriving or image is None or self.shown is None:
+        if self._session.arriving or image is None or self.shown is None:
             return
         about = layer.metadata.get("sonoloop", {})
         if layer == image or (about.get("kind") == "lesions" and about.get("image") == str(image.unique_id)):

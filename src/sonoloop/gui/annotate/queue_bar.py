@@ -35,6 +35,18 @@ _ACTIONS = (
 _SHORT: Mapping[Status, str] = {"draft": "drafts"}
 
 
+def show_checked(button: QToolButton) -> None:
+    """Write what is switched on in bold: napari's themes draw a tool button alike either way."""
+
+    def embolden(on: bool) -> None:
+        font = button.font()
+        font.setBold(on)
+        font.setUnderline(on)
+        button.setFont(font)
+
+    button.toggled.connect(embolden)
+
+
 class ReasonBox(QWidget):
     """Asks why a frame is put aside; hidden while nothing is asked.
 
@@ -121,6 +133,7 @@ class QueueBar(QWidget):
             button.setToolTip(f"{help_} ({_key(action)})")
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
             button.setCheckable(action in ("flag", "skip", "exclude"))
+            show_checked(button)
             button.clicked.connect(lambda _checked=False, action=action: self.pressed.emit(action))
             self.buttons[action] = button
         layout = QVBoxLayout(self)

@@ -220,6 +220,8 @@ class Session(QObject):
         self._trouble: str | None = None  # why the store cannot be used
         self.target: Target | None = None
         self._states: dict[Key, FrameState] = {}
+        # a frame of a queue; what is said of it waits until all of it is there
+        self.arriving = False
         # images whose states outlive what their layers show; a queue says which
         self.elsewhere: set[str] = set()
         # ids of the frames of which a prediction was shown; outlives their layers
@@ -496,6 +498,8 @@ class Session(QObject):
             self.changed.emit()
 
     def _note(self) -> None:
+        if self.arriving:
+            return
         self._rendered = self._look_at(self.target)
 
     def _look_at(self, target: Target | None) -> tuple[str | None, str | None, tuple[Offer, ...]]:
