@@ -53,7 +53,7 @@ def main() -> None:
     fitting.average.to(fabric.device)
     fitting.epochs = 1 + options.rounds
     pace = Pace(config=config, steps=options.steps)
-    learning = Learning(fabric, network, optimizer, fitting, config, pace, lambda: None, workers=workers)
+    learning = Learning(fabric, network, optimizer, fitting, recipe, pace, lambda: None, workers=workers)
     augmentation, weights = build_augmentation(recipe.augment), draw_weights(cache, config)
     wanted = options.steps * config.batch
 

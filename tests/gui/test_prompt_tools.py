@@ -180,3 +180,21 @@ def test_the_slider_outlines_the_lesion_at_a_threshold(desk, tools) -> None:
     assert (desk.lesions.data[10:18, 20:30] == 1).all()
     tools._at.setValue(60)
     assert np.array_equal(desk.lesions.data, box())
+    # one that went comes back while the slider is held
+    prediction.lesion[10:15, 20:30] = 0.9
+    tools._at.sliderPressed.emit()
+    tools._at.setValue(95)
+    assert not desk.lesions.data.any()
+    tools._at.setValue(60)
+    assert np.array_equal(desk.lesions.data, box())
+
+
+def test_the_lesion_that_is_clicked_is_the_one_at_hand(desk, tools, corrector) -> None:
+    desk.lesions.data_setitem((np.full(5, 30), np.arange(40, 45)), 3)
+    tools._on_tool("click", True)
+    press(tools, (30, 42))
+    desk.idle()
+    assert corrector.asked[0]["lesion"] == 3
+    press(tools, (38, 50))
+    desk.idle()
+    assert corrector.asked[1]["lesion"] == 3

@@ -124,7 +124,7 @@ def test_the_network_is_shown_mask_and_prompts_and_what_was_shown_is_kept(engine
     (shown,) = engine.shown
     # 256 pixels wide come to 64, with 16 black ones above and below
     assert (shown[0, 0, :16] == -1).all()
-    assert np.array_equal(shown[0, 1] > 0, shown[0, 0] > 0)
+    assert np.array_equal(shown[0, 1] > 0, shown[0, 0] >= 0)
     rows, columns = np.nonzero(shown[0, 2])
     assert (rows.mean(), columns.mean()) == (36, 50)
     before = corrector._shown[frame.pixels_hash]
@@ -141,6 +141,20 @@ def test_the_lesion_that_is_touched_is_meant() -> None:
     assert find_lesion(mask, Prompts().click(45, 45)) == 1
 
 
+def test_negative_clicks_alone_make_no_lesion(engine) -> None:
+    frame = scene((80, 80, 120, 120))
+    mask = np.zeros(frame.shape, np.uint8)
+    assert not Corrector(engine).correct(frame, mask, Prompts().click(20, 20, inside=False)).any()
+
+
+def test_a_box_over_the_edge_is_cut_off(engine) -> None:
+    frame = scene((100, 100, 128, 128), (10, 10, 20, 20))
+    mask = np.zeros(frame.shape, np.uint8)
+    made = Corrector(engine).correct(frame, mask, Prompts().enclose(95, 95, 140, 300))
+    assert made[105:, 105:].all()
+    assert not made[:90].any()
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -148,6 +162,8 @@ def test_the_lesion_that_is_touched_is_meant() -> None:
         ({"mask": np.zeros((128, 128), np.int64)}, "mask must be uint8"),
         ({"prompts": Prompts()}, "there is no prompt"),
         ({"prompts": Prompts().click(128, 3)}, "row 128, column 3 lies outside the image of 128 x 128"),
+        ({"prompts": Prompts().enclose(-9, 3, -4, 9)}, "lies outside the image of 128 x 128"),
+        ({"prompts": Prompts().enclose(3, 128, 9, 140)}, "lies outside the image of 128 x 128"),
         ({"kept": np.zeros((128, 128), np.uint8)}, "kept must be bool"),
         ({"lesion": 0}, "lesion must be a number from 1 to 255, got 0"),
     ],

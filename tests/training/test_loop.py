@@ -89,7 +89,7 @@ def test_patience_ends_a_fit_and_keeps_the_best_epoch(tmp_path, tiny, run_fit, m
     scores = iter([0.3, 0.6, 0.5, 0.6, 0.4, 0.9])
     kept = []
 
-    def scored(network, *_):
+    def scored(network, *_, **__):
         kept.append(copy.deepcopy(network.state_dict()))
         return ValidationScores(dice=0.5, missed=0.0, accuracy=0.5, score=next(scores))
 

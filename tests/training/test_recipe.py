@@ -21,7 +21,7 @@ def test_a_shipped_recipe_is_read_and_its_network_answers(name):
         # timm warns that it has nothing to initialise
         warnings.simplefilter("ignore")
         network = build_network(recipe.model).eval()
-        lesion, classes = network(torch.zeros(2, 1, recipe.model.size, recipe.model.size))
+        lesion, classes = network(torch.zeros(2, recipe.model.channels, recipe.model.size, recipe.model.size))
     assert classes.shape == (2, 3)
     if "lesion" in recipe.model.heads:
         assert lesion.shape == (2, 1, recipe.model.size, recipe.model.size)

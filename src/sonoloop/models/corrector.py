@@ -18,7 +18,7 @@ from sonoloop.models.engines import Engine
 from sonoloop.models.engines.auto import AUTO, Notify, open_engine
 from sonoloop.models.library import bundle_folder
 from sonoloop.models.preprocess import Letterbox, normalise
-from sonoloop.models.prompts import RADIUS, Prompts, draw_discs, draw_prompts
+from sonoloop.models.prompts import RADIUS, Box, Prompts, draw_discs, draw_prompts
 from sonoloop.values import Frame
 
 if TYPE_CHECKING:
@@ -168,8 +168,7 @@ def find_lesion(mask: Mask, prompts: Prompts) -> int:
         if touched.any():
             return int(touched[touched > 0][0])
     if prompts.box is not None:
-        top, left, bottom, right = (max(0, round(end)) for end in prompts.box)
-        counts = np.bincount(mask[top : bottom + 1, left : right + 1].ravel(), minlength=2)[1:]
+        counts = np.bincount(mask[_slices(prompts.box)].ravel(), minlength=2)[1:]
         if counts.any():
             return 1 + int(counts.argmax())
     return free_number(mask)
@@ -183,6 +182,10 @@ def _check(frame: Frame, mask: Mask, prompts: Prompts, kept: Bools | None) -> No
     if not prompts:
         raise ValueError("there is no prompt: click on the lesion, or draw a box around it")
     height, width = frame.shape
+    if prompts.box is not None and not all(
+        each.stop > each.start for each in _slices(prompts.box, frame.shape)
+    ):
+        raise ValueError(f"the box {prompts.box} lies outside the image of {height} x {width}")
     for row, column in (point for stroke in prompts.strokes for point in stroke.points):
         if not (-0.5 <= row < height and -0.5 <= column < width):
             raise ValueError(
@@ -190,18 +193,24 @@ def _check(frame: Frame, mask: Mask, prompts: Prompts, kept: Bools | None) -> No
             )
 
 
+def _slices(box: Box, shape: tuple[int, int] = (1 << 30, 1 << 30)) -> tuple[slice, slice]:
+    """Give the rows and columns that a box covers."""
+    top, left, bottom, right = (round(end) for end in box)
+    return (
+        slice(max(0, top), max(0, min(bottom + 1, shape[0]))),
+        slice(max(0, left), max(0, min(right + 1, shape[1]))),
+    )
+
+
 def _connected(answer: Bools, old: Bools, prompts: Prompts) -> Bools:
     """Keep of an answer what belongs to the lesion at hand: it touches it, a positive stroke, or the box."""
-    regions, count = ndimage.label(answer, _TOUCHING)
-    if count < 2 and not old.any() and prompts.box is None and not any(s.inside for s in prompts.strokes):
-        return answer
+    regions, _ = ndimage.label(answer, _TOUCHING)
     meant = old.copy()
     for stroke in prompts.strokes:
         if stroke.inside:
             draw_discs(meant, stroke.path, 1.5, True)
     if prompts.box is not None:
-        top, left, bottom, right = (max(0, round(end)) for end in prompts.box)
-        meant[top : bottom + 1, left : right + 1] = True
+        meant[_slices(prompts.box)] = True
     numbers = np.unique(regions[meant])
     return np.isin(regions, numbers[numbers > 0])
 

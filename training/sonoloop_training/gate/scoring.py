@@ -49,6 +49,8 @@ def load_predictor(
     spec = read_card(folder).spec
     if "lesion" not in spec.heads:
         raise TrainingError(f"{model} predicts classes and no mask: the gate cannot judge it")
+    if spec.takes_prompts:
+        raise TrainingError(f"{model} repairs masks by clicks: the gate cannot judge it")
     if not spec.has_weights and engine == "torch":
         engine = AUTO  # torch, which judges the others, cannot run a user's own graph
     loaded = open_engine(folder, device, engine=engine, on_notice=on_notice)

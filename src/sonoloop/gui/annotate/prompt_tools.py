@@ -102,6 +102,8 @@ class PromptTools(QWidget):
         self._painted: dict[Key, NDArray[np.bool_]] = {}
         self._tool: str | None = None
         self._layer: Any = None
+        # the mask as it was when the slider was pressed, and of which frame
+        self._before: tuple[Key, Mask] | None = None
         self._build()
         session.target_changed.connect(self._on_target)
 
@@ -147,6 +149,8 @@ class PromptTools(QWidget):
         self._at.setRange(1, 99)
         self._at.setToolTip("Outline the lesion where the model's probability is at least this")
         self._at.setAccessibleName("Threshold of the lesion's probability")
+        self._at.sliderPressed.connect(self._on_pressed)
+        self._at.sliderReleased.connect(self._on_released)
         self._at.valueChanged.connect(self._on_threshold)
         column.addLayout(row((text_label("Threshold"), 0), (self._at, 1)))
 
@@ -235,13 +239,24 @@ class PromptTools(QWidget):
     def _on_threshold(self, percent: int) -> None:
         target = self._session.target
         prediction = None if target is None else self._session.state(target).prediction
-        if prediction is None:
+        if target is None or prediction is None:
             return
-        self._edit(
-            lambda mask, number, kept: mask_edits.threshold(
-                mask, number, prediction.lesion, percent / 100, kept=kept
-            )
-        )
+        before = self._before
+
+        def outline(mask: Mask, number: int, kept: NDArray[np.bool_] | None) -> Mask:
+            # one that went comes back where the slider does
+            first = before[1] if before is not None and before[0] == target.key else mask
+            return mask_edits.threshold(first, number, prediction.lesion, percent / 100, kept=kept)
+
+        self._edit(outline)
+
+    def _on_pressed(self) -> None:
+        target = self._session.target
+        mask = None if target is None else self._mask(target)
+        self._before = None if target is None or mask is None else (target.key, mask.copy())
+
+    def _on_released(self) -> None:
+        self._before = None
 
     def _edit(self, edit: Callable[[Mask, int, NDArray[np.bool_] | None], Mask]) -> None:
         target = self._session.target
@@ -348,6 +363,12 @@ class PromptTools(QWidget):
         down, across = layer.world_to_data(event.position)[-2:]
         return float(down), float(across)
 
+    def _select(self, target: Target, point: tuple[float, float]) -> None:
+        """Take the lesion that is pointed at for the one at hand."""
+        mask, layer = self._mask(target), self._lesions()
+        if mask is not None and layer is not None and (number := int(mask[round(point[0]), round(point[1])])):
+            layer.selected_label = number
+
     def _on_drawn(self, points: list[tuple[float, float]], *, inside: bool) -> None:
         target = self._session.target
         if target is None:
@@ -356,6 +377,8 @@ class PromptTools(QWidget):
         drawn = [(r, c) for r, c in points if -0.5 <= r < height - 0.5 and -0.5 <= c < width - 0.5]
         if not drawn:
             return
+        if self._tool != "box":
+            self._select(target, drawn[0])
         if self._tool == "box":
             ends = np.clip(np.array(points), 0, (height - 1, width - 1))
             low, high = ends.min(0), ends.max(0)
