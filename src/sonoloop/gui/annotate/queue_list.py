@@ -115,7 +115,7 @@ def list_frames(paths: Iterable[Path]) -> Listed:
     SonoloopError
         If a table cannot be read, or names no files.
     """
-    paths = [Path(path) for path in paths]
+    paths = [Path(path).absolute() for path in paths]
     entries: dict[Path, QueueEntry] = {}
     problems: list[str] = []
     for path in paths:
@@ -138,7 +138,7 @@ def list_frames(paths: Iterable[Path]) -> Listed:
 
 
 def _entry(path: Path, **known: Any) -> QueueEntry:  # noqa: ANN401 - fields of the entry
-    return QueueEntry(path=path.absolute(), name=path.name, **known)
+    return QueueEntry(path=path, name=path.name, **known)
 
 
 def _read_table(path: Path) -> tuple[list[QueueEntry], list[str]]:
