@@ -24,10 +24,10 @@ MAY_IMPORT = {
     "imaging": set(),
     "models": {"imaging"},
     "formats": {"imaging"},
-    "store": {"imaging"},
-    "jobs": {"store"},
+    "store": {"imaging", "drafts"},
+    "jobs": {"store", "drafts"},
     "cli": {"imaging", "models", "formats", "store", "jobs", "leakage", "batch", "project", "gui"},
-    "gui": {"imaging", "models", "formats", "store", "jobs", "batch", "project"},
+    "gui": {"imaging", "models", "formats", "store", "jobs", "batch", "project", "drafts"},
 }
 
 
@@ -122,7 +122,10 @@ def test_the_gui_loads_neither_torch_nor_training():
 def test_project_joins_what_is_below_it_and_loads_no_torch():
     (modules,) = loaded_by("import sonoloop.project")
     assert not top_level(modules) & (TORCH | QT | {"sonoloop_training"})
-    assert ours(modules) <= {"project", "leakage", "imaging", "models", "formats", "store", "jobs"} | GROUND
+    assert (
+        ours(modules)
+        <= {"project", "leakage", "imaging", "drafts", "models", "formats", "store", "jobs"} | GROUND
+    )
 
 
 def test_training_loads_no_gui():
