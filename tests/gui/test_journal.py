@@ -276,7 +276,7 @@ def test_a_file_with_other_pixels_than_its_draft_is_named(make_desk, folder, tmp
     for row in (10, 20):
         Picture.fromarray(picture(row)).save(path)
         desk = make_desk()
-        data, options, _ = read(path)[0]
+        data, options, _ = read(str(path))[0]
         desk.open(Image(data, **options))
         desk.panel.run("choose_malignant")
         desk.panel.journal.flush()
