@@ -254,3 +254,34 @@ def test_a_stack_keeps_each_frame_and_undo_reaches_those_not_shown(desk, folder)
     assert the_draft(desk, folder) is not None
     desk.lesions.undo()
     assert the_draft(desk, folder) is None
+
+
+def test_pixels_that_are_replaced_are_another_frame_with_drafts_of_its_own(drawn, folder):
+    first = the_draft(drawn, folder)
+    drawn.viewer.layers["case"].data = picture(20)
+    drawn.ready()
+    drawn.panel.run("choose_benign")
+    drawn.panel.journal.flush()
+    np.testing.assert_array_equal(folder.read(first.frame_id).mask, first.mask)
+    assert folder.read(first.frame_id).label == "malignant"
+    assert folder.read(folder_id(drawn)).label == "benign"
+
+
+def test_a_file_with_other_pixels_than_its_draft_is_named(make_desk, folder, tmp_path, notices):
+    from PIL import Image as Picture
+
+    from sonoloop.gui.reader import read
+
+    path = tmp_path / "case.png"
+    for row in (10, 20):
+        Picture.fromarray(picture(row)).save(path)
+        desk = make_desk()
+        data, options, _ = read(str(path))[0]
+        desk.open(Image(data, **options))
+        desk.panel.run("choose_malignant")
+        desk.panel.journal.flush()
+        if row == 20:
+            desk.qtbot.waitUntil(lambda: bool(notices))
+        desk.panel.close_session()
+    assert "case" in notices[0] and "other pixels" in notices[0]
+    assert len(folder.ids()) == 2

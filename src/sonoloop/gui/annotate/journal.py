@@ -63,6 +63,8 @@ class _Frame:
     ----------
     identity : Identity
         For whom, and on which store, its draft was looked for.
+    state : FrameState
+        The session's: where it begins a new one, the image has other pixels, or was forgotten.
     file : DraftFile
         Its file, of that identity.
     asked, read : bool
@@ -79,11 +81,14 @@ class _Frame:
         When what came back on the canvas had been drawn, until it is accepted or discarded.
     before : Content, optional
         What was on the canvas then, for Discard.
+    unkept : bool
+        Whether it was told that what is drawn cannot be kept.
     told : tuple
         The label and lesions of the last capture.
     """
 
     identity: Identity
+    state: FrameState
     file: DraftFile = field(default_factory=DraftFile)
     asked: bool = False
     read: bool = False
@@ -93,6 +98,7 @@ class _Frame:
     basis: datetime | None = None
     restored: datetime | None = None
     before: Content | None = None
+    unkept: bool = False
     told: tuple[Any, ...] = (None, {})
 
 
@@ -416,8 +422,11 @@ class Journal(QObject):
         state: FrameState = session.state(target)
         try:
             mask = read_mask(session.viewer, target)
-        except SonoloopError:
-            return None  # said at Accept
+        except SonoloopError as error:
+            if not frame.unkept:
+                frame.unkept = True
+                show_problem(error)
+            return None
         annotator = frame.identity[0]
         return Entry(
             source=target.capture(),
@@ -468,9 +477,9 @@ class Journal(QObject):
 
     def _frame_of(self, target: Target) -> _Frame:
         identity = self._session.preferences().identity
-        frame = self._frames.get(target.key)
-        if frame is None or frame.identity != identity:
-            frame = self._frames[target.key] = _Frame(identity)
+        frame, state = self._frames.get(target.key), self._session.state(target)
+        if frame is None or frame.identity != identity or frame.state is not state:
+            frame = self._frames[target.key] = _Frame(identity, state)
         return frame
 
     def _folder(self, identity: Identity) -> DraftFolder:

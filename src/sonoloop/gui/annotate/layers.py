@@ -376,6 +376,8 @@ def read_mask(viewer: ViewerModel, target: Target) -> NDArray[np.uint8] | None:
     if layer is None:
         return None
     plane = np.asarray(layer.data[target.index])
+    if plane.dtype == np.uint8:
+        return plane.copy()
     low, high = plane.min(initial=0), plane.max(initial=0)
     if low < 0 or high > 255:
         raise SonoloopError(
