@@ -299,6 +299,7 @@ class AnnotatePanel(Panel):
         self._predict.clicked.connect(self.predicting.predict)
         self._accept.clicked.connect(self.deciding.accept)
         self._predict_all.clicked.connect(self.predicting.predict_all)
+        self._repair.pointed.connect(self.effort.click)
         self.lesions.acted.connect(lambda: focus_canvas(self))
         self.unfinished.answered.connect(lambda: focus_canvas(self))
         self._show.clicked.connect(self.session.show_current)
@@ -383,7 +384,7 @@ class AnnotatePanel(Panel):
             self._progress.set_counts(queue.list.counts(), sum(bool(entry.problem) for entry in queue.list))
 
     def _render_simple(self) -> None:
-        for widget in (self._facts, self._why, self._notes, self._notice, self._help):
+        for widget in (self._facts, self._why, self._repair, self._notes, self._notice, self._help):
             widget.setVisible(not self._simple.isChecked())
         self._keys.setVisible(self._help.isChecked() and not self._simple.isChecked())
         self._render_queue()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.utils.notifications import show_info
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QPushButton, QSlider, QToolButton, QVBoxLayout, QWidget
 
 from sonoloop.errors import ModelError, SonoloopError
@@ -85,6 +85,8 @@ class PromptTools(QWidget):
         The owner.
     """
 
+    pointed = Signal()  # a click, a line or a box was given
+
     def __init__(
         self,
         session: Session,
@@ -98,6 +100,8 @@ class PromptTools(QWidget):
         self._jobs = JobQueue(parent=self)
         # by frame and lesion
         self._repairs: dict[tuple[Key, int], Repair] = {}
+        # of each frame the last repair, and what the program itself had written by then
+        self._made: dict[Key, tuple[Mask | None, Mask]] = {}
         # of each frame what a person painted, as far as it is known
         self._painted: dict[Key, NDArray[np.bool_]] = {}
         self._tool: str | None = None
@@ -174,6 +178,7 @@ class PromptTools(QWidget):
         preferences, number = self._session.preferences(), self.lesion
         repair = self._repairs.setdefault((target.key, number), Repair())
         repair.prompts = prompts
+        self.pointed.emit()
         kept = self._kept(target, mask)
         source = target.capture()
 
@@ -272,7 +277,8 @@ class PromptTools(QWidget):
             self._write(target, made)
 
     def _write(self, target: Target, mask: Mask) -> None:
-        self._session.write(target, mask)
+        self._session.write(target, mask, by_hand=True)
+        self._made[target.key] = self._session.state(target).written, mask.copy()
         self._session.changed.emit()
 
     def _mask(self, target: Target) -> Mask | None:
@@ -289,6 +295,9 @@ class PromptTools(QWidget):
             self._painted.pop(target.key, None)
             return None
         written = self._session.state(target).written
+        proposed, made = self._made.get(target.key, (None, None))
+        if made is not None and proposed is written:
+            written = made  # what was repaired is nobody's painting
         now = mask > 0 if written is None or written.shape != mask.shape else written != mask
         before = self._painted.get(target.key)
         painted = now if before is None or before.shape != mask.shape else before | now
