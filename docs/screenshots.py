@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import imageio.v3 as iio
 import napari
 from napari.settings import get_settings
 from qtpy.QtWidgets import QApplication, QDoubleSpinBox, QPushButton, QWidget
@@ -25,6 +26,8 @@ from sonoloop.gui.models.panel import ModelsPanel
 from sonoloop.gui.preferences import PLUGIN, Preferences
 from sonoloop.gui.train.panel import TrainPanel
 from sonoloop.gui.train.progress import Stage
+from sonoloop.imaging.phantom import phantom
+from sonoloop.values import CLASSES
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from phantom_project import make_project
@@ -58,6 +61,40 @@ def annotate(out: Path) -> None:
         wait_for(lambda: panel.session.view().probabilities is not None)
         viewer.reset_view()
         viewer.layers.selection.active = viewer.layers["benign phantom lesions"]
+        settle()
+        viewer.screenshot(out, canvas_only=False, flash=False)
+        panel.close_session()
+        viewer.close()
+
+
+def queue(out: Path) -> None:
+    """Show a queue of simulated images of which some are decided on."""
+    viewer = napari.Viewer(show=False)
+    viewer.window.resize(*SIZE)
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder, "images")
+        images.mkdir()
+        for number in range(12):
+            made = phantom(CLASSES[number % len(CLASSES)], seed=number + 1)
+            iio.imwrite(images / f"case {number + 1:02}.png", made.image)
+        url = f"sqlite:///{folder}/corrections.db"
+        panel = AnnotatePanel(viewer, preferences=lambda: Preferences(store=url))
+        viewer.window.add_dock_widget(panel, name=PANEL, area="right")
+        viewer.window.show()
+        viewer.window.resize(*SIZE)
+        panel.queue.open([images])
+        for action in ("choose_normal", "choose_benign", "choose_malignant"):
+            wait_for(lambda: panel.session.view().why_no_accept is not None)
+            settle()
+            panel.run(action)
+            wait_for(lambda: panel.session.view().why_no_accept is None)
+            before = panel.session.target
+            panel.deciding.accept(no_lesion=True)
+            wait_for(lambda before=before: panel.session.target is not before)  # type: ignore[misc]
+        settle()
+        panel.queue.mark("flagged", "second opinion")
+        wait_for(lambda: panel.session.view().probabilities is not None)
+        panel.run("focus")
         settle()
         viewer.screenshot(out, canvas_only=False, flash=False)
         panel.close_session()
@@ -120,7 +157,11 @@ def settle() -> None:
     wait_for(lambda: time.monotonic() > end)
 
 
-PICTURES = {"annotate": lambda out: annotate(out / "annotate.png"), "loop": loop}
+PICTURES = {
+    "annotate": lambda out: annotate(out / "annotate.png"),
+    "queue": lambda out: queue(out / "queue.png"),
+    "loop": loop,
+}
 
 
 def main() -> None:

@@ -111,6 +111,13 @@ def test_the_tooltip_tells_class_and_confidence(case):
     case.panel.lesions.refresh()
     features = case.lesions.features
     assert features["index"].tolist() == [0, 1, 3]
-    assert features["class"].tolist() == ["", "not said", "malignant"]
-    assert features["confidence"].tolist() == ["", "100 %", "0 %"]
+    assert features["class"].tolist()[1:] == ["not said", "malignant"]
+    assert features["confidence"].tolist()[1:] == ["100 %", "0 %"]
+    assert "class" not in str(case.lesions.get_status((0, 0), world=True)), (
+        "of the background nothing is said"
+    )
+    written = []
+    case.lesions.events.features.connect(written.append)
+    case.panel.lesions.refresh()
+    assert not written, "what is told already is not told again"
     assert "malignant" in str(case.lesions.get_status((31, 10), world=True))

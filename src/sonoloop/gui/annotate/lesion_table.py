@@ -352,18 +352,23 @@ def _write_features(
     """Have napari's tooltip show each lesion's class, and how sure the model is of its pixels."""
     layer: Any = find_layer(session.viewer, target.image, "lesions")
     sure = [_confidence(lesion, prediction, plane) for lesion in lesions]
+    # napari says nothing of what is None, as of the background
     features = {
         "index": [0, *(lesion.number for lesion in lesions)],
-        "class": ["", *(lesion.label or _NOT_SAID for lesion in lesions)],
-        "confidence": ["", *sure],
+        "class": [None, *(lesion.label or _NOT_SAID for lesion in lesions)],
+        "confidence": [None, *sure],
     }
-    now = layer.features
-    if list(now.columns) != list(features) or any(now[name].tolist() != features[name] for name in features):
+    # pandas keeps None as NaN, which is a float
+    now = {
+        str(name): [None if isinstance(value, float) else value for value in values]
+        for name, values in layer.features.items()
+    }
+    if now != features:
         layer.features = features
 
 
-def _confidence(lesion: Lesion, prediction: Prediction | None, plane: NDArray[np.uint8]) -> str:
+def _confidence(lesion: Lesion, prediction: Prediction | None, plane: NDArray[np.uint8]) -> str | None:
     if prediction is None or prediction.lesion.shape != plane.shape:
-        return ""
+        return None
     inside = plane[lesion.box] == lesion.number
     return f"{100 * float(prediction.lesion[lesion.box][inside].mean()):.0f} %"
