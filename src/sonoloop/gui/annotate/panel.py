@@ -32,7 +32,13 @@ from sonoloop.gui.annotate.queue import NO_QUEUE, Queue
 from sonoloop.gui.annotate.queue_bar import ProgressLine, QueueBar, ReasonBox, show_checked
 from sonoloop.gui.annotate.queue_list import QueueEntry
 from sonoloop.gui.annotate.queue_view import QueueView
-from sonoloop.gui.annotate.session import Session, lay_out_canvas, offer_canvas, take_up_brush
+from sonoloop.gui.annotate.session import (
+    DRAW_FIRST,
+    Session,
+    lay_out_canvas,
+    offer_canvas,
+    take_up_brush,
+)
 from sonoloop.gui.annotate.unfinished import UnfinishedBox
 from sonoloop.gui.preferences import Preferences, read_preferences, watch_preferences
 from sonoloop.gui.widgets import (
@@ -64,6 +70,10 @@ _TOGGLES = (
     ("Queue", "Show the list of frames"),
     ("Simple", "Show only the proposal, the class and Accept"),
     ("Focus", "Fold napari's own docks, so that the image has the window (Shift+F)"),
+)
+_DRAW_FIRST = (
+    "The proposal is shown after Accept, so that it does not lead you. Some of these images train all the "
+    "same, and which ones is not told: see docs/store.md, Who trains, who judges"
 )
 _PREDICT_ALL = "Predict every frame that nobody worked on; the slider shows them"
 
@@ -344,6 +354,7 @@ class AnnotatePanel(Panel):
         self._model.set_text(self.predicting.model_line)
         hint = view.unseen or view.hint
         self._hint.setText(hint or "")
+        self._hint.setToolTip(_DRAW_FIRST if hint == DRAW_FIRST else "")
         self._hint.setVisible(hint is not None)
         self._show.setVisible(view.unseen is not None)
         self._offer_layers(view.offers)

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from sonoloop.store.revisions import Revision
 
 
-DRAW_FIRST = "Draw this one first: the model's proposal is shown after Accept"
+DRAW_FIRST = "Draw this one first: such images, about one in five, judge the model"
 # what the layers tell that changes nothing of what is seen
 _UNRELATED = frozenset(
     {
