@@ -33,7 +33,7 @@ def shows(desk, at: int) -> bool:
     name = "" if queue.shown is None else queue.shown.name
     answered = not (desk.view.why_no_accept or "").startswith("Looking")
     read = all(frame.read for frame in desk.panel.journal._frames.values())
-    return name == f"case {at}.png" and not queue.arriving and answered and read
+    return name == f"case {at}.png" and not queue._session.arriving and answered and read
 
 
 def test_frames_that_were_left_at_once_come_back_in_the_next_napari(make_desk, images, folder):

@@ -194,6 +194,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_engines_answer_prompts_as_torch_does(folder) -> None:
     bundle = read_bundle(folder)
     assert bundle.card.format == "2.3"

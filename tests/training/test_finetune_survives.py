@@ -139,7 +139,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(project, whole):
 
 
 def test_a_point_that_nobody_passes_is_an_error():
-    assert len(POINTS) == 12
+    assert len(POINTS) == 21
     with pytest.raises(ValueError, match="there is no crash point 'after-lunch'"):
         crash_here("after-lunch")
 
