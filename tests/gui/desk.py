@@ -90,7 +90,9 @@ class Desk:
     def ready(self) -> None:
         """Wait until the store has said what it knows of the current frame."""
         self.panel.session.follow()
-        self.qtbot.waitUntil(lambda: not (self.view.why_no_accept or "").startswith("Looking"))
+        self.qtbot.waitUntil(
+            lambda: not (self.view.why_no_accept or "").startswith("Looking"), timeout=20_000
+        )
 
     @property
     def view(self):
