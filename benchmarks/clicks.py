@@ -62,6 +62,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from left_out import find_trained
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import random_walker
@@ -70,7 +71,6 @@ from sonoloop.imaging.grey import to_unit
 from sonoloop.models.corrector import Corrector
 from sonoloop.models.engines import count_threads
 from sonoloop.models.engines.auto import open_engine
-from sonoloop.models.manifest import bundle_manifest
 from sonoloop.models.predictor import Predictor
 from sonoloop.models.preprocess import Letterbox
 from sonoloop.models.prompts import RADIUS, Prompts, draw_discs
@@ -268,12 +268,11 @@ def choose(options: argparse.Namespace) -> list[Sample]:
 
 def check_untrained(folder: Path, samples: Sequence[Sample]) -> str:
     """Stop where an image trained a model; say what is known."""
-    listed = bundle_manifest(folder)
-    if listed is None:
+    trained = find_trained(folder, samples)
+    if trained is None:
         return "not known who trained it"
-    known = {key for member in listed.known for key in (member.name, member.group)}
-    if trained := [s.key for s in samples if known & {s.key, s.group}]:
-        raise SystemExit(f"{len(trained)} of the images trained {folder.name}, as {trained[0]}")
+    if trained:
+        raise SystemExit(f"{len(trained)} of the images trained {folder.name}, as {trained[0].key}")
     return "none of the images trained it"
 
 

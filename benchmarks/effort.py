@@ -37,13 +37,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from left_out import find_trained
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import perimeter_crofton
 from skimage.morphology import skeletonize
 
 from sonoloop.models.library import load_bundle
-from sonoloop.models.manifest import bundle_manifest
 from sonoloop.models.predictor import Predictor
 from sonoloop.store.metrics import draw_groups, percentile_interval, resampled_ratio
 from sonoloop_training.datasets import Sample, find_datasets
@@ -172,12 +172,11 @@ _STATED = ("SCREEN", "LEAST", "LOOK", "DECIDE", "SEARCH", "FILL", "TOOL", "SIZE"
 
 def choose_images(model: Path, data: Path) -> list[Sample]:
     """Find the images of hospitals that had no part in the model."""
-    listed = bundle_manifest(model)
-    if listed is None:
-        raise SystemExit("the model does not say who trained it")
-    known = {key for member in listed.known for key in (member.name, member.group)}
     samples = find_datasets(data)
-    trained = {s.dataset for s in samples if known & {s.key, s.group}}
+    known = find_trained(model, samples)
+    if known is None:
+        raise SystemExit("the model does not say who trained it")
+    trained = {sample.dataset for sample in known}
     if not (found := [s for s in samples if s.dataset not in trained]):
         raise SystemExit("every hospital in the data had a part in the model")
     return found

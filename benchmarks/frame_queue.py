@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from startup import wait
 
 from sonoloop.imaging.phantom import phantom
 from sonoloop.values import ClassName
@@ -265,18 +266,6 @@ def resident_mb() -> float:
     """Give the memory of this process."""
     with Path("/proc/self/statm").open() as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def wait(condition: Callable[[], bool], seconds: float) -> None:
-    """Handle events until something holds."""
-    from qtpy.QtWidgets import QApplication  # noqa: PLC0415 - there is a window by now
-
-    end = time.perf_counter() + seconds
-    while not condition():
-        if time.perf_counter() > end:
-            raise TimeoutError("the window did not get there")
-        QApplication.processEvents()
-        time.sleep(0.001)
 
 
 if __name__ == "__main__":

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from left_out import check_left_out
 from numpy.typing import NDArray
 
 from sonoloop.models.card import Card
 from sonoloop.models.library import load_bundle
-from sonoloop.models.manifest import bundle_manifest
 from sonoloop.models.postprocess import number_lesions
 from sonoloop.models.predictor import Predictor
 from sonoloop.models.tta import average_classes
@@ -66,16 +66,6 @@ def main() -> None:
     results[options.hospital] = told
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(told, indent=1))
-
-
-def check_left_out(folder: Path, images: Sequence[Sample]) -> None:
-    """Stop where one of the images trained the model, or nobody knows."""
-    listed = bundle_manifest(folder)
-    if not images or listed is None:
-        raise SystemExit("there are no such images, or the model does not say who trained it")
-    known = {key for member in listed.known for key in (member.name, member.group)}
-    if trained := [s.key for s in images if known & {s.key, s.group}]:
-        raise SystemExit(f"{len(trained)} of the images trained {folder}, as {trained[0]}")
 
 
 def see(predictors: dict[str, Predictor], images: Sequence[Sample]) -> dict[str, Floats]:

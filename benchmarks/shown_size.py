@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from left_out import check_left_out
 
 from sonoloop.jobs.events import drain
 from sonoloop.models.bundle import Bundle
 from sonoloop.models.library import load_bundle
-from sonoloop.models.manifest import bundle_manifest
 from sonoloop.models.predictor import Predictor
 from sonoloop.models.tta import SMALLER
 from sonoloop_training.datasets import Sample, find_datasets
@@ -59,16 +59,6 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     path = options.work / f"{bundle.card.model}-{options.hospital}.json"
     path.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-
-
-def check_left_out(folder: Path, images: Sequence[Sample]) -> None:
-    """Stop where one of the images trained the model, or nobody knows."""
-    listed = bundle_manifest(folder)
-    if not images or listed is None:
-        raise SystemExit("there are no such images, or the model does not say who trained it")
-    known = {key for member in listed.known for key in (member.name, member.group)}
-    if trained := [s.key for s in images if known & {s.key, s.group}]:
-        raise SystemExit(f"{len(trained)} of the images trained the model, as {trained[0]}")
 
 
 def measure(bundle: Bundle, images: Sequence[Sample]) -> dict[str, Any]:

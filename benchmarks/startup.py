@@ -108,18 +108,22 @@ def time_first_line(command: list[str]) -> float:
     return seconds
 
 
+def wait(condition: Callable[[], bool], seconds: float) -> None:
+    """Handle events until something holds."""
+    from qtpy.QtWidgets import QApplication  # noqa: PLC0415 - there is a window by now
+
+    end = time.perf_counter() + seconds
+    while not condition():
+        if time.perf_counter() > end:
+            raise TimeoutError("the window did not get there")
+        QApplication.processEvents()
+        time.sleep(0.001)
+
+
 def measure_window() -> float:
     """Open napari and press Predict; give the seconds until the mask is there."""
     import napari  # noqa: PLC0415 - the others need no window
     from qtpy.QtWidgets import QApplication, QPushButton  # noqa: PLC0415
-
-    def wait(condition: Callable[[], bool], seconds: float) -> None:
-        end = time.perf_counter() + seconds
-        while not condition():
-            if time.perf_counter() > end:
-                raise TimeoutError("the window did not get there")
-            QApplication.processEvents()
-            time.sleep(0.001)
 
     viewer = napari.Viewer()
     docked = {name: viewer.window.add_plugin_dock_widget("napari-sonoloop", name)[1] for name in _PANELS}
